@@ -1,0 +1,175 @@
+"""The compiled C core, and the model that runs in it. The only module that imports `edgehmn._core`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgehmn._core import ffi, lib
+from edgehmn.errors import DoesNotFitError, EdgeHMNError, InvalidFileError, UsageError
+from edgehmn.runtime.protocol import SCORE_FRAC, Counts
+
+assert lib.EHMN_SCORE_FRAC == SCORE_FRAC
+
+_MEANING = {
+    "E_ARGUMENT": "an argument is out of range, such as a token outside the vocabulary",
+    "E_MAGIC": "it is not an edgehmn file of this kind",
+    "E_VERSION": "it is of a version that this edgehmn does not read",
+    "E_SIZE": "it is truncated, too long, or a size in it contradicts another",
+    "E_CRC": "its checksum does not match: it is damaged",
+    "E_CONFIG": "a setting in it is out of range",
+    "E_LAYOUT": "a tensor in it has the wrong shape or place",
+    "E_VALUE": "it holds a value that may not occur",
+    "E_ARENA": "the arena is too small",
+    "E_IMAGE_ID": "it was learned with another image",
+    "E_STATE": "the call needs another one before it",
+}
+_FILE_STATUS = ("E_MAGIC", "E_VERSION", "E_SIZE", "E_CRC", "E_CONFIG", "E_LAYOUT", "E_VALUE", "E_IMAGE_ID")
+
+
+def check(status: int, subject: str) -> None:
+    """Raise the error that a status of the core stands for; `subject` begins the message."""
+    if status == lib.EHMN_OK:
+        return
+    name = ffi.string(lib.ehmn_status_name(status)).decode()
+    message = f"{subject}: {_MEANING.get(name, 'the core refused it')} ({name})"
+    if name in _FILE_STATUS:
+        raise InvalidFileError(message, status=name)
+    if name == "E_ARENA":
+        raise DoesNotFitError(message, status=name)
+    raise (UsageError if name == "E_ARGUMENT" else EdgeHMNError)(message, status=name)
+
+
+def aligned(size: int) -> npt.NDArray[np.uint8]:
+    """A zeroed buffer that starts at a multiple of 64."""
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size]
+
+
+class Image:
+    """A validated image in memory, and what its header says."""
+
+    def __init__(self, data: bytes, name: str = "image") -> None:
+        """Validate `data`. Raises InvalidFileError for anything that is not a whole, sound image."""
+        self.bytes = aligned(len(data))
+        self.bytes[:] = np.frombuffer(data, np.uint8)
+        self.pointer = ffi.from_buffer("uint8_t[]", self.bytes)
+        check(lib.ehmn_image_check(self.pointer, len(data)), name)
+        self.header = ffi.cast("const ehmn_image *", self.pointer)
+
+    @property
+    def id(self) -> str:
+        return bytes(self.header.id).hex()
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.header.vocab_size)
+
+    def _size(self, function: Callable[..., int], *args: int) -> int:
+        size = ffi.new("uint32_t *")
+        check(function(self.pointer, *args, size), "image")
+        return int(size[0])
+
+    def arena_bytes(self, *, plastic: bool) -> int:
+        return self._size(lib.ehmn_arena_bytes, lib.EHMN_PLASTIC if plastic else lib.EHMN_STATIC)
+
+    def delta_bytes(self) -> int:
+        return self._size(lib.ehmn_delta_bytes)
+
+
+class CoreModel:
+    """The Runtime of this host: an image opened in the C core. Also takes hidden vectors of other encoders."""
+
+    def __init__(self, image: Image, *, plastic: bool = True, seed: int = 0, arena_bytes: int | None = None) -> None:
+        self.image, self.image_id, self.plastic = image, image.id, plastic
+        size = image.arena_bytes(plastic=plastic) if arena_bytes is None else arena_bytes
+        self._arena = aligned(max(size, 1))
+        self._arena_pointer = ffi.from_buffer("uint8_t[]", self._arena)
+        mode = lib.EHMN_PLASTIC if plastic else lib.EHMN_STATIC
+        out = ffi.new("ehmn_model **")
+        status = lib.ehmn_open(image.pointer, self._arena_pointer, size, mode, seed, out)
+        check(status, f"arena of {size} bytes, {image.arena_bytes(plastic=plastic)} are needed")
+        self._model = out[0]
+        self._bits = ffi.new("uint32_t *")
+        self._hidden = ffi.new("int16_t[]", int(image.header.d_model))
+
+    def process(self, ids: npt.NDArray[np.integer], *, learn: bool) -> npt.NDArray[np.uint32]:
+        scores = np.empty(len(ids), np.uint32)
+        for i, token in enumerate(ids.tolist()):
+            scores[i] = self.score(token)
+            if learn:
+                self.learn(token)
+            self.step(token)
+        return scores
+
+    def step(self, token: int) -> None:
+        check(lib.ehmn_step(self._model, _unsigned(token)), f"token {token}")
+
+    def encode(self, token: int) -> npt.NDArray[np.int16]:
+        """Feed a token to the encoder alone; its hidden vector (d_model,)."""
+        check(lib.ehmn_encode(self._model, _unsigned(token), self._hidden), f"token {token}")
+        return np.frombuffer(ffi.buffer(self._hidden), np.int16).copy()
+
+    def head(self, hidden: npt.NDArray[np.int16]) -> None:
+        """Predict from the hidden vector (d_model,) of any encoder, at 2**-hidden_frac."""
+        vector = np.ascontiguousarray(hidden, np.int16)
+        if vector.shape != (int(self.image.header.d_model),):
+            raise UsageError(f"hidden vector of shape {vector.shape}; the head needs {self.image.header.d_model}")
+        check(lib.ehmn_head(self._model, ffi.from_buffer("int16_t[]", vector)), "hidden vector")
+
+    def score(self, token: int) -> int:
+        check(lib.ehmn_score(self._model, _unsigned(token), self._bits), f"token {token}")
+        return int(self._bits[0])
+
+    def learn(self, token: int) -> None:
+        check(lib.ehmn_learn(self._model, _unsigned(token)), f"token {token}")
+
+    def logits(self) -> npt.NDArray[np.int16] | None:
+        """Base-2 logits (vocab_size,) with EHMN_LOGIT_FRAC fractional bits; None before the first step."""
+        pointer = lib.ehmn_logits(self._model)
+        if pointer == ffi.NULL:
+            return None
+        return np.frombuffer(ffi.buffer(pointer, 2 * self.image.vocab_size), np.int16).copy()
+
+    def sample(self, temperature: float = 0.0) -> int:
+        """Choose the next token; see ehmn_sample."""
+        check(lib.ehmn_sample(self._model, round(temperature * 256), self._bits), "sample")
+        return int(self._bits[0])
+
+    def generate(self, n: int, *, temperature: float = 0.0) -> npt.NDArray[np.int32]:
+        out = np.empty(n, np.int32)
+        for i in range(n):
+            out[i] = self.sample(temperature)
+            self.step(int(out[i]))
+        return out
+
+    def reset(self) -> None:
+        lib.ehmn_reset(self._model)
+
+    def forget(self, seed: int) -> None:
+        check(lib.ehmn_delta_reset(self._model, seed), "forget")
+
+    def save(self) -> bytes:
+        out = aligned(self.image.delta_bytes())
+        check(lib.ehmn_delta_save(self._model, ffi.from_buffer("uint8_t[]", out), len(out)), "delta")
+        return out.tobytes()
+
+    def load(self, delta: bytes) -> None:
+        buffer = aligned(len(delta))
+        buffer[:] = np.frombuffer(delta, np.uint8)
+        check(lib.ehmn_delta_load(self._model, ffi.from_buffer("uint8_t[]", buffer), len(delta)), "delta")
+
+    def counts(self) -> Counts:
+        c: Any = ffi.new("ehmn_counts *")
+        check(lib.ehmn_get_counts(self._model, c), "counts")
+        return Counts(steps=c.steps, learned=c.learned, writes=c.writes, macs=c.macs)
+
+    def close(self) -> None:
+        """Nothing is held that the garbage collector does not give back."""
+
+
+def _unsigned(token: int) -> int:
+    """A token as the core takes it; what does not fit becomes one that it refuses."""
+    return token if 0 <= token < 2**32 else 2**32 - 1

@@ -1,0 +1,121 @@
+/* edgehmn: a language model that learns as it runs, in integers, without malloc. This header is the manual.
+ *
+ * The caller owns two pieces of memory: the image (const, may stay in flash) and an arena, whose exact size is
+ * asked first. Nothing else is allocated, and nothing is static: any number of models may run side by side.
+ * Functions return a status: zero is success, negative a failure, and after a failure nothing has changed
+ * unless said otherwise. Every result is the same bits on every machine.
+ *
+ *     uint32_t need;
+ *     ehmn_model *m;
+ *     if (ehmn_image_check(image, bytes) == EHMN_OK
+ *         && ehmn_arena_bytes(image, EHMN_PLASTIC, &need) == EHMN_OK
+ *         && ehmn_open(image, arena, need, EHMN_PLASTIC, seed, &m) == EHMN_OK) {
+ *         for (each token of the text) {
+ *             ehmn_learn(m, token);   // what was predicted is compared with what came, and learned
+ *             ehmn_step(m, token);    // predicts the next
+ *         }
+ *     }
+ */
+#ifndef EDGEHMN_H
+#define EDGEHMN_H
+
+#include "edgehmn_image.h"
+
+#define EHMN_OK 0
+#define EHMN_E_ARGUMENT (-1)  /* a null pointer, a token outside the vocabulary, an unknown flag */
+#define EHMN_E_ALIGNMENT (-2) /* the image does not start at a multiple of 4, the arena of 16, or the delta of 8 */
+#define EHMN_E_MAGIC (-3)     /* not an image or delta at all */
+#define EHMN_E_VERSION (-4)   /* of a version that this core does not read */
+#define EHMN_E_SIZE (-5)      /* truncated, too long, or a size that contradicts another */
+#define EHMN_E_CRC (-6)       /* damaged */
+#define EHMN_E_CONFIG (-7)    /* a setting out of range */
+#define EHMN_E_LAYOUT (-8)    /* a tensor with the wrong shape or place */
+#define EHMN_E_VALUE (-9)     /* a weight or scale that may not occur */
+#define EHMN_E_ARENA (-10)    /* the arena is too small */
+#define EHMN_E_IMAGE_ID (-11) /* the delta belongs to another image */
+#define EHMN_E_STATE (-12)    /* the call needs one before it: nothing was predicted yet, or opened as static */
+
+#define EHMN_STATIC 0u  /* no adapters: the frozen model alone, in less memory */
+#define EHMN_PLASTIC 1u /* adapters present: may learn, may load and save a delta */
+
+#define EHMN_LOGIT_FRAC 8  /* logits are base-2 logarithms with this many fractional bits */
+#define EHMN_SCORE_FRAC 16 /* scores are bits with this many fractional bits */
+
+typedef struct ehmn_model ehmn_model;
+
+/* What a model has done since it was opened; see SPEC.md for what each costs. */
+typedef struct {
+    uint64_t steps;   /* tokens fed */
+    uint64_t learned; /* tokens learned */
+    uint64_t writes;  /* single steps of plastic weights */
+    uint64_t macs;    /* multiply-accumulates of all matrix products and of attention, forward and learning */
+} ehmn_counts;
+
+/* Validate an image totally: header, settings, layout, CRC, every weight and scale. `image`: 4-aligned,
+ * `bytes` long. One pass, linear in size. Any bytes whatever give a status, never a fault.
+ * EHMN_E_ARGUMENT, _ALIGNMENT, _MAGIC, _VERSION, _SIZE, _CRC, _CONFIG, _LAYOUT, _VALUE. */
+int32_t ehmn_image_check(const void *image, uint32_t bytes);
+
+/* The exact arena that ehmn_open needs for a checked image: the same number on every machine.
+ * EHMN_E_ARGUMENT. */
+int32_t ehmn_arena_bytes(const void *image, uint32_t mode, uint32_t *bytes);
+
+/* The size of a delta of a checked image. EHMN_E_ARGUMENT. */
+int32_t ehmn_delta_bytes(const void *image, uint32_t *bytes);
+
+/* Open a checked image. The image must stay where it is as long as the model is used. `arena`: 16-aligned,
+ * arena_bytes long, at least what ehmn_arena_bytes says. `seed` starts every draw. The delta begins as zero:
+ * the model predicts exactly as if it had no adapters. EHMN_E_ARGUMENT, _ALIGNMENT, _ARENA. */
+int32_t ehmn_open(const void *image, void *arena, uint32_t arena_bytes, uint32_t mode, uint64_t seed,
+                  ehmn_model **model);
+
+/* Forget the context (keys, values, position, prediction); what was learned stays. */
+void ehmn_reset(ehmn_model *model);
+
+/* Encoder alone: feed a token, get int16 hidden[d_model] at 2^-hidden_frac. EHMN_E_ARGUMENT. */
+int32_t ehmn_encode(ehmn_model *model, uint32_t token, int16_t *hidden);
+
+/* Head alone: predict from the hidden vector of any encoder, int16[d_model] at 2^-hidden_frac.
+ * EHMN_E_ARGUMENT. */
+int32_t ehmn_head(ehmn_model *model, const int16_t *hidden);
+
+/* ehmn_encode, then ehmn_head: feed a token, predict the next. EHMN_E_ARGUMENT. */
+int32_t ehmn_step(ehmn_model *model, uint32_t token);
+
+/* The prediction: base-2 logits, int16[vocab_size] with EHMN_LOGIT_FRAC fractional bits; NULL before the first
+ * step. Valid until the next step or reset. */
+const int16_t *ehmn_logits(const ehmn_model *model);
+
+/* -log2 of the predicted probability of `token`, in bits with EHMN_SCORE_FRAC fractional bits. Before the
+ * first step every token has probability 1 / vocab_size. EHMN_E_ARGUMENT. */
+int32_t ehmn_score(const ehmn_model *model, uint32_t token, uint32_t *bits);
+
+/* Teach the adapters that `token` came where the prediction stands. Costs about its writes. Before the first
+ * step there is nothing to teach, and nothing happens. EHMN_E_ARGUMENT, _STATE (opened as static). */
+int32_t ehmn_learn(ehmn_model *model, uint32_t token);
+
+/* Choose a token from the prediction. `temperature`: Q8, 0 takes the most probable (the lowest id of equals),
+ * 256 draws from the prediction itself; at most 4096. EHMN_E_ARGUMENT, _STATE (nothing predicted). */
+int32_t ehmn_sample(ehmn_model *model, uint32_t temperature, uint32_t *token);
+
+/* EHMN_E_ARGUMENT. */
+int32_t ehmn_get_counts(const ehmn_model *model, ehmn_counts *counts);
+
+/* Write the delta into `out`, `bytes` long, at least what ehmn_delta_bytes says.
+ * EHMN_E_ARGUMENT, _STATE (static), _SIZE. */
+int32_t ehmn_delta_save(const ehmn_model *model, void *out, uint32_t bytes);
+
+/* Take over a delta, after validating it totally. The context stays as it is. `delta`: 8-aligned.
+ * EHMN_E_ARGUMENT, _ALIGNMENT, _STATE (static), _MAGIC, _VERSION, _SIZE, _CRC, _IMAGE_ID, _VALUE. */
+int32_t ehmn_delta_load(ehmn_model *model, const void *delta, uint32_t bytes);
+
+/* Forget all that was learned; draws start again at `seed`. EHMN_E_ARGUMENT, _STATE (static). */
+int32_t ehmn_delta_reset(ehmn_model *model, uint64_t seed);
+
+/* Name of a status, as in this header, without the prefix: "OK", "E_CRC". Never NULL. */
+const char *ehmn_status_name(int32_t status);
+
+/* CRC-32/ISO-HDLC (zlib's) of `bytes` bytes, continuing `crc`, which starts as 0. */
+uint32_t ehmn_crc32(uint32_t crc, const void *data, uint32_t bytes);
+
+#endif

@@ -1,0 +1,30 @@
+/* What tests look at besides the public interface. The compiler holds these against the core's own headers. */
+#include "fixed.h"
+#include "kernels.h"
+#include "random.h"
+
+int32_t ehmn_round_shift(int64_t v, int32_t shift);
+int32_t ehmn_mul(int32_t a, int32_t b, int32_t shift);
+int64_t ehmn_div_round(int64_t a, int64_t b);
+int32_t ehmn_bit_length(uint64_t v);
+uint32_t ehmn_isqrt(uint64_t v);
+uint32_t ehmn_exp2_neg(uint32_t x);
+int32_t ehmn_log2(uint64_t v);
+uint32_t ehmn_sigmoid(int32_t x);
+int32_t ehmn_tanh(int32_t x);
+int32_t ehmn_sin(uint32_t phase);
+int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
+int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, int16_t *out);
+void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
+                        int32_t *out);
+void ehmn_random(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t out[4]);
+
+typedef struct {
+    void (*matvec_s8)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                      int32_t *acc);
+    void (*matvec_s16)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                       int32_t *acc);
+    void (*weighted_sum)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
+                         int32_t *acc);
+} ehmn_kernels;
+extern const ehmn_kernels ehmn_kernels_ref;

@@ -1,0 +1,204 @@
+/* The frozen encoder: embedding, then for each layer attention over the sliding window and a gated MLP. */
+#include "fixed.h"
+#include "model.h"
+
+int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, uint32_t bits)
+{
+    return bits == 8u ? ehmn_quantise8(v, n, frac, ehmn_at(m, m->at.mantissas))
+                      : ehmn_quantise16(v, n, frac, ehmn_at(m, m->at.mantissas));
+}
+
+void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
+                   int32_t out_frac, int32_t *out)
+{
+    const int8_t *w = ehmn_weights(m, matrix) + (size_t)first * matrix->cols;
+    const int32_t *scale = ehmn_scales(m, matrix) + first;
+    if (matrix->input_bits == 8u) {
+        m->kernels->matvec_s8(w, rows, matrix->cols, matrix->cols, ehmn_at(m, m->at.mantissas), out);
+    } else {
+        m->kernels->matvec_s16(w, rows, matrix->cols, matrix->cols, ehmn_at(m, m->at.mantissas), out);
+    }
+    int32_t shift = matrix->shift + frac - out_frac;
+    for (uint32_t r = 0; r < rows; r++) {
+        out[r] = ehmn_mul(out[r], scale[r], shift);
+    }
+    m->counts.macs += (uint64_t)rows * matrix->cols;
+}
+
+void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int32_t frac, int32_t out_frac,
+                 int32_t *out)
+{
+    frac = ehmn_reduce(m, v, matrix->cols, frac, matrix->input_bits);
+    ehmn_multiply(m, matrix, 0, matrix->rows, frac, out_frac, out);
+}
+
+void ehmn_add_row(const ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac,
+                  int32_t *v)
+{
+    const int8_t *w = ehmn_weights(m, matrix) + (size_t)row * matrix->cols;
+    int32_t scale = ehmn_scales(m, matrix)[row];
+    for (uint32_t c = 0; c < matrix->cols; c++) {
+        v[c] = ehmn_add(v[c], ehmn_mul(factor * w[c], scale, matrix->shift - frac));
+    }
+}
+
+/* Rotate the pairs (i, i + half) of one head by the phases of the present position. */
+static void rotate(const uint32_t *phases, uint32_t half, int32_t *v)
+{
+    for (uint32_t i = 0; i < half; i++) {
+        int64_t c = ehmn_cos(phases[i]);
+        int64_t s = ehmn_sin(phases[i]);
+        int64_t a = v[i];
+        int64_t b = v[i + half];
+        v[i] = ehmn_round_shift(a * c - b * s, 15);
+        v[i + half] = ehmn_round_shift(b * c + a * s, 15);
+    }
+}
+
+/* Put the key and value of the present position into the window. kv: keys, then values, int32[2][d_kv]. */
+static void store_key_value(ehmn_model *m, uint32_t layer, int32_t *kv)
+{
+    const ehmn_image *im = m->image;
+    uint32_t d_head = ehmn_d_head(im);
+    uint32_t d_kv = ehmn_d_kv(im);
+    size_t slot = (size_t)layer * im->n_ctx + m->position;
+    int8_t *key = (int8_t *)ehmn_at(m, m->at.keys) + slot * d_kv;
+    int8_t *value = (int8_t *)ehmn_at(m, m->at.values) + slot * d_kv;
+    int8_t *key_frac = (int8_t *)ehmn_at(m, m->at.key_fracs) + slot * im->n_kv_heads;
+    int8_t *value_frac = (int8_t *)ehmn_at(m, m->at.value_fracs) + slot * im->n_kv_heads;
+    for (uint32_t h = 0; h < im->n_kv_heads; h++) {
+        int32_t *k = kv + h * d_head;
+        rotate(ehmn_at(m, m->at.phases), d_head / 2u, k);
+        key_frac[h] = (int8_t)ehmn_quantise8(k, d_head, im->value_frac, key + h * d_head);
+        value_frac[h] = (int8_t)ehmn_quantise8(k + d_kv, d_head, im->value_frac, value + h * d_head);
+    }
+}
+
+/* Scores of one head in Q8 base-2 logarithms -> weights at most 2^15 at one exponent; returns that exponent
+ * as fractional bits, and the sum of the unscaled weights in *total. */
+static int32_t soften(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *scores, uint32_t *total)
+{
+    int32_t max = scores[0];
+    int32_t least = value_frac[0];
+    for (uint32_t t = 1; t < n; t++) {
+        max = scores[t] > max ? scores[t] : max;
+        least = value_frac[t * stride] < least ? value_frac[t * stride] : least;
+    }
+    *total = 0;
+    for (uint32_t t = 0; t < n; t++) {
+        uint32_t below = (uint32_t)max - (uint32_t)scores[t];
+        int32_t weight = ehmn_round_shift(ehmn_exp2_neg(below), 24 - 15);
+        *total += (uint32_t)weight;
+        scores[t] = ehmn_round_shift(weight, value_frac[t * stride] - least);
+    }
+    return least;
+}
+
+/* out[d_head] = attention of one head; q: rotated query, int32[d_head] at value_frac. */
+static void attend(ehmn_model *m, uint32_t layer, uint32_t head, const int32_t *q, int32_t *out)
+{
+    const ehmn_image *im = m->image;
+    uint32_t d_head = ehmn_d_head(im);
+    uint32_t d_kv = ehmn_d_kv(im);
+    uint32_t kv_head = head / (im->n_heads / im->n_kv_heads);
+    size_t window = (size_t)layer * im->n_ctx;
+    const int8_t *keys = (const int8_t *)ehmn_at(m, m->at.keys) + window * d_kv + kv_head * d_head;
+    const int8_t *values = (const int8_t *)ehmn_at(m, m->at.values) + window * d_kv + kv_head * d_head;
+    const int8_t *key_frac = (const int8_t *)ehmn_at(m, m->at.key_fracs) + window * im->n_kv_heads + kv_head;
+    const int8_t *value_frac = (const int8_t *)ehmn_at(m, m->at.value_fracs) + window * im->n_kv_heads + kv_head;
+    int32_t *scores = ehmn_at(m, m->at.scores);
+
+    int32_t q_frac = ehmn_reduce(m, q, d_head, im->value_frac, 16u);
+    m->kernels->matvec_s16(keys, m->filled, d_head, d_kv, ehmn_at(m, m->at.mantissas), scores);
+    for (uint32_t t = 0; t < m->filled; t++) {
+        scores[t] = ehmn_round_shift(scores[t], q_frac + key_frac[t * im->n_kv_heads] - EHMN_LOGIT_FRAC);
+    }
+    uint32_t total;
+    int32_t frac = soften(value_frac, im->n_kv_heads, m->filled, scores, &total);
+    m->kernels->weighted_sum(values, m->filled, d_head, d_kv, scores, out);
+    int32_t reciprocal = (int32_t)(((uint64_t)1 << 45) / total); /* total >= 2^15 */
+    for (uint32_t i = 0; i < d_head; i++) {
+        out[i] = ehmn_mul(out[i], reciprocal, 45 + frac - im->value_frac);
+    }
+    m->counts.macs += 2u * (uint64_t)m->filled * d_head;
+}
+
+/* residual += O attention(norm(residual)) */
+static void attention_block(ehmn_model *m, uint32_t layer)
+{
+    const ehmn_image *im = m->image;
+    const ehmn_matrix *matrix = m->matrices + layer * EHMN_MATRICES_PER_LAYER;
+    uint32_t d = im->d_model;
+    uint32_t d_head = ehmn_d_head(im);
+    int32_t *residual = ehmn_at(m, m->at.residual);
+    int32_t *q = ehmn_at(m, m->at.wide);
+    int32_t *kv = q + d;
+    int32_t *mixed = ehmn_at(m, m->at.mixed);
+
+    ehmn_rms_normalise(residual, d, im->value_frac, im->norm_eps_mantissa, im->norm_eps_shift, mixed);
+    ehmn_matvec(m, matrix + EHMN_MATRIX_Q, mixed, EHMN_NORM_FRAC, im->value_frac, q);
+    ehmn_matvec(m, matrix + EHMN_MATRIX_K, mixed, EHMN_NORM_FRAC, im->value_frac, kv);
+    ehmn_matvec(m, matrix + EHMN_MATRIX_V, mixed, EHMN_NORM_FRAC, im->value_frac, kv + ehmn_d_kv(im));
+    store_key_value(m, layer, kv);
+    for (uint32_t h = 0; h < im->n_heads; h++) {
+        rotate(ehmn_at(m, m->at.phases), d_head / 2u, q + h * d_head);
+        attend(m, layer, h, q + h * d_head, mixed + h * d_head);
+    }
+    ehmn_matvec(m, matrix + EHMN_MATRIX_O, mixed, im->value_frac, im->value_frac, q);
+    for (uint32_t i = 0; i < d; i++) {
+        residual[i] = ehmn_add(residual[i], q[i]);
+    }
+}
+
+/* residual += D (silu(G norm(residual)) * U norm(residual)) */
+static void mlp_block(ehmn_model *m, uint32_t layer)
+{
+    const ehmn_image *im = m->image;
+    const ehmn_matrix *matrix = m->matrices + layer * EHMN_MATRICES_PER_LAYER;
+    int32_t *residual = ehmn_at(m, m->at.residual);
+    int32_t *gate = ehmn_at(m, m->at.wide);
+    int32_t *up = gate + im->d_hidden;
+    int32_t *mixed = ehmn_at(m, m->at.mixed);
+
+    ehmn_rms_normalise(residual, im->d_model, im->value_frac, im->norm_eps_mantissa, im->norm_eps_shift, mixed);
+    ehmn_matvec(m, matrix + EHMN_MATRIX_GATE, mixed, EHMN_NORM_FRAC, im->value_frac, gate);
+    ehmn_matvec(m, matrix + EHMN_MATRIX_UP, mixed, EHMN_NORM_FRAC, im->value_frac, up);
+    for (uint32_t i = 0; i < im->d_hidden; i++) {
+        int32_t open = (int32_t)ehmn_sigmoid(ehmn_round_shift(gate[i], im->value_frac - 16));
+        gate[i] = ehmn_mul(ehmn_mul(gate[i], open, 16), up[i], im->value_frac);
+    }
+    ehmn_matvec(m, matrix + EHMN_MATRIX_DOWN, gate, im->value_frac, im->value_frac, mixed);
+    for (uint32_t i = 0; i < im->d_model; i++) {
+        residual[i] = ehmn_add(residual[i], mixed[i]);
+    }
+}
+
+int32_t ehmn_encode(ehmn_model *m, uint32_t token, int16_t *hidden)
+{
+    if (m == NULL || hidden == NULL || token >= m->image->vocab_size) {
+        return EHMN_E_ARGUMENT;
+    }
+    const ehmn_image *im = m->image;
+    int32_t *residual = ehmn_at(m, m->at.residual);
+    uint32_t *phases = ehmn_at(m, m->at.phases);
+    const uint32_t *step = (const uint32_t *)ehmn_vector_data(m, EHMN_VECTOR_ROPE);
+
+    for (uint32_t i = 0; i < im->d_model; i++) {
+        residual[i] = 0;
+    }
+    ehmn_add_row(m, m->matrices + ehmn_embedding_index(im), token, 1, im->value_frac, residual);
+    m->filled += m->filled < im->n_ctx;
+    for (uint32_t layer = 0; layer < im->n_layers; layer++) {
+        attention_block(m, layer);
+        mlp_block(m, layer);
+    }
+    m->position = m->position + 1u == im->n_ctx ? 0u : m->position + 1u;
+    for (uint32_t i = 0; i < ehmn_d_head(im) / 2u; i++) {
+        phases[i] += step[i];
+    }
+    for (uint32_t i = 0; i < im->d_model; i++) {
+        hidden[i] = ehmn_sat16(ehmn_round_shift(residual[i], im->value_frac - im->hidden_frac));
+    }
+    m->counts.steps++;
+    return EHMN_OK;
+}

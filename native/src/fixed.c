@@ -1,0 +1,147 @@
+#include "fixed.h"
+
+int32_t ehmn_bit_length(uint64_t v)
+{
+    int32_t n = 0;
+    for (int32_t step = 32; step > 0; step >>= 1) {
+        if (v >> step) {
+            v >>= step;
+            n += step;
+        }
+    }
+    return n + (v != 0);
+}
+
+uint32_t ehmn_isqrt(uint64_t v)
+{
+    uint64_t root = 0;
+    uint64_t bit = (uint64_t)1 << 62;
+    while (bit > v) {
+        bit >>= 2;
+    }
+    for (; bit != 0; bit >>= 2) {
+        if (v >= root + bit) {
+            v -= root + bit;
+            root = (root >> 1) + bit;
+        } else {
+            root >>= 1;
+        }
+    }
+    return (uint32_t)root;
+}
+
+int32_t ehmn_log2(uint64_t v)
+{
+    int32_t whole = ehmn_bit_length(v) - 1;
+    uint64_t normal = whole >= 16 ? v >> (whole - 16) : v << (16 - whole); /* 1.16 */
+    uint32_t fraction = (uint32_t)normal & 0xFFFFu;
+    uint32_t i = fraction >> 8;
+    uint32_t low = ehmn_log2_table[i];
+    uint32_t step = ehmn_log2_table[i + 1] - low;
+    return whole * 65536 + (int32_t)(low + ((step * (fraction & 255u) + 128u) >> 8));
+}
+
+uint32_t ehmn_sigmoid(int32_t x)
+{
+    uint32_t a = ehmn_abs(x);
+    uint32_t y = 65535u;
+    if (a < (16u << 16)) {
+        uint32_t i = a >> 11; /* 32 entries per unit */
+        uint32_t low = ehmn_sigmoid_table[i];
+        uint32_t step = ehmn_sigmoid_table[i + 1] - low;
+        y = low + ((step * (a & 2047u) + 1024u) >> 11);
+    }
+    return x < 0 ? 65536u - y : y;
+}
+
+int32_t ehmn_tanh(int32_t x)
+{
+    int32_t y = (int32_t)ehmn_sigmoid(ehmn_sat32(2 * (int64_t)x)) - 32768;
+    return ehmn_sat16(y);
+}
+
+int32_t ehmn_sin(uint32_t phase)
+{
+    uint32_t within = phase & 0x3FFFFFFFu;
+    uint32_t quarter = phase >> 30;
+    if (quarter & 1u) {
+        within = 0x40000000u - within;
+    }
+    uint32_t i = within >> 22;
+    uint32_t rest = (within >> 6) & 0xFFFFu;
+    uint32_t low = ehmn_sine_table[i];
+    uint32_t step = i < 256u ? ehmn_sine_table[i + 1] - low : 0u;
+    int32_t y = (int32_t)(low + ((step * rest + 32768u) >> 16));
+    return quarter & 2u ? -y : y;
+}
+
+/* The smallest shift by which a magnitude of at most `max` rounds into `limit` = 2^k - 1. */
+static int32_t fitting_shift(uint32_t max, int32_t bits)
+{
+    int32_t limit = (1 << (bits - 1)) - 1;
+    int32_t shift = ehmn_bit_length(max) - (bits - 1);
+    return shift + (ehmn_round_shift(max, shift) > limit);
+}
+
+static uint32_t max_abs(const int32_t *v, uint32_t n)
+{
+    uint32_t max = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t a = ehmn_abs(v[i]);
+        max = a > max ? a : max;
+    }
+    return max;
+}
+
+int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
+{
+    uint32_t max = max_abs(v, n);
+    int32_t shift = max ? fitting_shift(max, 8) : 0;
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = (int8_t)ehmn_round_shift(v[i], shift);
+    }
+    return frac - shift;
+}
+
+int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, int16_t *out)
+{
+    uint32_t max = max_abs(v, n);
+    int32_t shift = max ? fitting_shift(max, 16) : 0;
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = (int16_t)ehmn_round_shift(v[i], shift);
+    }
+    return frac - shift;
+}
+
+/* eps_mantissa * 2^-shift, at most 2^61. */
+static uint64_t scaled_eps(int32_t eps_mantissa, int32_t shift)
+{
+    if (shift >= 0) {
+        return (uint32_t)ehmn_round_shift(eps_mantissa, shift);
+    }
+    return ehmn_bit_length((uint32_t)eps_mantissa) - shift > 61 ? (uint64_t)1 << 61
+                                                               : (uint64_t)(uint32_t)eps_mantissa << -shift;
+}
+
+void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
+                        int32_t *out)
+{
+    uint32_t max = max_abs(v, n);
+    int32_t shift = max ? fitting_shift(max, 16) : 0;
+    int32_t mantissa_frac = frac - shift;
+    uint64_t sum = scaled_eps(eps_mantissa, eps_shift - 2 * mantissa_frac);
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t q = ehmn_round_shift(v[i], shift);
+        sum += (uint32_t)(q * q);
+    }
+    if (sum == 0) {
+        sum = 1;
+    }
+    int32_t k = (62 - ehmn_bit_length(sum)) / 2;             /* sum * 4^k lies in [2^60, 2^62) */
+    uint64_t root = ehmn_isqrt(sum << (2 * k));              /* sqrt(sum) * 2^k, 31 bits */
+    uint64_t sqrt_n = ehmn_isqrt((uint64_t)n << 32);         /* Q16 */
+    int32_t factor = ehmn_sat32((int64_t)((sqrt_n << 30) / root)); /* sqrt(n / sum), Q(46 - k) */
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_mul(ehmn_round_shift(v[i], shift), factor, 46 - k - EHMN_NORM_FRAC);
+    }
+}

@@ -1,0 +1,111 @@
+/* Integer arithmetic: the one rounding rule and the functions that stand for exp, log, sin and sqrt.
+ *
+ * Qn means n fractional bits. Rounding is always to the nearest, halves towards plus infinity:
+ * round(v / 2^s) = floor((v + 2^(s-1)) / 2^s). SPEC.md, "Arithmetic". */
+#ifndef EHMN_FIXED_H
+#define EHMN_FIXED_H
+
+#include <stdint.h>
+
+#define EHMN_NORM_FRAC 20 /* fractional bits of a normalised vector */
+
+extern const uint16_t ehmn_exp2_table[256];    /* Q15 of 2^(i/256), minus 2^15 */
+extern const uint32_t ehmn_log2_table[257];    /* Q16 of log2(1 + i/256) */
+extern const uint16_t ehmn_sigmoid_table[513]; /* Q16 of sigmoid(i/32), at most 65535 */
+extern const uint16_t ehmn_sine_table[257];    /* Q15 of sin(pi/2 * i/256), at most 32767 */
+
+_Static_assert((-1 >> 1) == -1, "right shift of a negative number must be arithmetic");
+
+static inline int32_t ehmn_sat32(int64_t v)
+{
+    return v > INT32_MAX ? INT32_MAX : v < -INT32_MAX ? -INT32_MAX : (int32_t)v;
+}
+
+static inline int16_t ehmn_sat16(int32_t v)
+{
+    return (int16_t)(v > INT16_MAX ? INT16_MAX : v < -INT16_MAX ? -INT16_MAX : v);
+}
+
+/* round(v * 2^-shift) for |v| <= 2^62, saturated to 32 bits; a negative shift multiplies. */
+static inline int32_t ehmn_round_shift(int64_t v, int32_t shift)
+{
+    if (shift > 0) {
+        return shift > 62 ? 0 : ehmn_sat32((v + ((int64_t)1 << (shift - 1))) >> shift);
+    }
+    if (shift == 0 || v == 0) {
+        return ehmn_sat32(v);
+    }
+    if (shift < -31 || v > INT32_MAX || v < -INT32_MAX) {
+        return v > 0 ? INT32_MAX : -INT32_MAX;
+    }
+    return ehmn_sat32(v * ((int64_t)1 << -shift));
+}
+
+static inline int32_t ehmn_add(int32_t a, int32_t b)
+{
+    return ehmn_sat32((int64_t)a + b);
+}
+
+/* round(a * b * 2^-shift), saturated. */
+static inline int32_t ehmn_mul(int32_t a, int32_t b, int32_t shift)
+{
+    return ehmn_round_shift((int64_t)a * b, shift);
+}
+
+/* floor((a + floor(b / 2)) / b) for b > 0. */
+static inline int64_t ehmn_div_round(int64_t a, int64_t b)
+{
+    int64_t n = a + b / 2;
+    return n / b - (n % b < 0);
+}
+
+static inline uint32_t ehmn_abs(int32_t v)
+{
+    return v < 0 ? 0u - (uint32_t)v : (uint32_t)v;
+}
+
+/* Number of bits of v: 0 for 0, 64 for 2^63. */
+int32_t ehmn_bit_length(uint64_t v);
+
+/* floor(sqrt(v)). */
+uint32_t ehmn_isqrt(uint64_t v);
+
+/* 2^-(x / 256) as Q24. */
+static inline uint32_t ehmn_exp2_neg(uint32_t x)
+{
+    if (x > 25u * 256u) {
+        return 0u;
+    }
+    uint32_t whole = (x + 255u) >> 8; /* 2^-x = 2^(whole - x) / 2^whole with the first factor in [1, 2) */
+    uint32_t mantissa = (32768u + ehmn_exp2_table[(whole << 8) - x]) << 9;
+    return whole == 0u ? mantissa : (mantissa + (1u << (whole - 1u))) >> whole;
+}
+
+/* log2(v) as Q16, v > 0. */
+int32_t ehmn_log2(uint64_t v);
+
+/* sigmoid(x) as Q16 (0..65535), x in Q16. */
+uint32_t ehmn_sigmoid(int32_t x);
+
+/* tanh(x) as Q15, |.| <= 32767, x in Q16. */
+int32_t ehmn_tanh(int32_t x);
+
+/* sin(2 pi phase / 2^32) as Q15, |.| <= 32767; the cosine is the sine a quarter turn on. */
+int32_t ehmn_sin(uint32_t phase);
+
+static inline int32_t ehmn_cos(uint32_t phase)
+{
+    return ehmn_sin(phase + 0x40000000u);
+}
+
+/* Divide an int32 vector by a power of two so that it fits `bits` (8 or 16) bits, symmetric, as tightly as it
+ * can. v[n] has frac fractional bits; the return value is the number of fractional bits of the result. */
+int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
+int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, int16_t *out);
+
+/* out = v / sqrt(mean(v^2) + eps) in Q20, where n * eps = eps_mantissa * 2^-eps_shift; zero for a zero vector.
+ * v[n] has frac fractional bits. out may be v. */
+void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
+                        int32_t *out);
+
+#endif

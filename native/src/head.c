@@ -1,0 +1,176 @@
+/* The head: final norm, adapters, logits, and what is read from them: scores, quantiles, samples. */
+#include "fixed.h"
+#include "model.h"
+#include "random.h"
+
+#define LOG2_E_Q16 94548 /* round(2^16 log2(e)) */
+#define HEAD_BLOCK 32u   /* rows of the head whose results wait on the stack at one time */
+
+/* normed = final norm of hidden, at value_frac. */
+static void final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed)
+{
+    const ehmn_image *im = m->image;
+    uint32_t d = im->d_model;
+    const int32_t *gain = ehmn_vector_data(m, EHMN_VECTOR_NORM_GAIN);
+    const int32_t *bias = ehmn_vector_data(m, EHMN_VECTOR_NORM_BIAS);
+    int32_t gain_shift = m->vectors[EHMN_VECTOR_NORM_GAIN].shift;
+    int32_t mean = 0; /* of hidden, with eight bits more */
+
+    if (im->final_norm == EHMN_FINAL_LAYERNORM) {
+        int64_t sum = 0;
+        for (uint32_t i = 0; i < d; i++) {
+            sum += hidden[i];
+        }
+        mean = (int32_t)ehmn_div_round(sum * 256, d);
+    }
+    for (uint32_t i = 0; i < d; i++) {
+        normed[i] = hidden[i] * 256 - mean;
+    }
+    ehmn_rms_normalise(normed, d, im->hidden_frac + 8, im->norm_eps_mantissa, im->norm_eps_shift, normed);
+    for (uint32_t i = 0; i < d; i++) {
+        int32_t scaled = ehmn_mul(normed[i], gain[i], EHMN_NORM_FRAC + gain_shift - im->value_frac);
+        normed[i] = ehmn_add(scaled, bias[i]);
+    }
+}
+
+/* max_logit, mass and entropy of the logits. */
+static void summarise(ehmn_model *m)
+{
+    const int16_t *logits = ehmn_at(m, m->at.logits);
+    uint32_t vocab = m->image->vocab_size;
+    int32_t max = logits[0];
+    uint64_t mass = 0;
+    uint64_t weighted = 0; /* sum of p (max - logit), Q24 * Q8 */
+    for (uint32_t k = 1; k < vocab; k++) {
+        max = logits[k] > max ? logits[k] : max;
+    }
+    for (uint32_t k = 0; k < vocab; k++) {
+        uint32_t below = (uint32_t)(max - logits[k]);
+        uint32_t p = ehmn_exp2_neg(below);
+        mass += p;
+        weighted += (uint64_t)p * below;
+    }
+    int32_t log_mass = ehmn_log2(mass) - (24 << 16);
+    m->max_logit = max;
+    m->mass = mass;
+    m->entropy = (uint32_t)log_mass + (uint32_t)((weighted << 8) / mass);
+    m->predicted = 1;
+}
+
+int32_t ehmn_head(ehmn_model *m, const int16_t *hidden)
+{
+    if (m == NULL || hidden == NULL) {
+        return EHMN_E_ARGUMENT;
+    }
+    const ehmn_image *im = m->image;
+    const ehmn_matrix *head = m->matrices + ehmn_head_index(im);
+    int32_t *v = ehmn_at(m, m->at.normed);
+    int16_t *logits = ehmn_at(m, m->at.logits);
+    int32_t block[HEAD_BLOCK];
+
+    final_norm(m, hidden, v);
+    if (m->mode == EHMN_PLASTIC) {
+        ehmn_adapt(m, v);
+    }
+    for (uint32_t i = 0; i < im->d_model; i++) {
+        v[i] = ehmn_mul(v[i], LOG2_E_Q16, 16);
+    }
+    int32_t frac = ehmn_reduce(m, v, im->d_model, im->value_frac, head->input_bits);
+    for (uint32_t first = 0; first < im->vocab_size; first += HEAD_BLOCK) {
+        uint32_t rows = im->vocab_size - first < HEAD_BLOCK ? im->vocab_size - first : HEAD_BLOCK;
+        ehmn_multiply(m, head, first, rows, frac, EHMN_LOGIT_FRAC, block);
+        for (uint32_t r = 0; r < rows; r++) {
+            logits[first + r] = ehmn_sat16(block[r]);
+        }
+    }
+    summarise(m);
+    return EHMN_OK;
+}
+
+int32_t ehmn_step(ehmn_model *m, uint32_t token)
+{
+    if (m == NULL) {
+        return EHMN_E_ARGUMENT;
+    }
+    int16_t *hidden = ehmn_at(m, m->at.mixed); /* its int32 values are no longer needed when this is written */
+    int32_t status = ehmn_encode(m, token, hidden);
+    return status == EHMN_OK ? ehmn_head(m, hidden) : status;
+}
+
+const int16_t *ehmn_logits(const ehmn_model *m)
+{
+    return m != NULL && m->predicted ? ehmn_at(m, m->at.logits) : NULL;
+}
+
+int32_t ehmn_score(const ehmn_model *m, uint32_t token, uint32_t *bits)
+{
+    if (m == NULL || bits == NULL || token >= m->image->vocab_size) {
+        return EHMN_E_ARGUMENT;
+    }
+    if (!m->predicted) {
+        *bits = (uint32_t)ehmn_log2(m->image->vocab_size);
+        return EHMN_OK;
+    }
+    const int16_t *logits = ehmn_at(m, m->at.logits);
+    *bits = (uint32_t)(ehmn_log2(m->mass) - (24 << 16) + (m->max_logit - logits[token]) * 256);
+    return EHMN_OK;
+}
+
+void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint32_t *tokens)
+{
+    const int16_t *logits = ehmn_at(m, m->at.logits);
+    uint64_t step = m->mass / n;
+    uint64_t quantile = (step * (offset & 0xFFFFu)) >> 16;
+    uint64_t sum = 0;
+    uint32_t found = 0;
+    for (uint32_t k = 0; k < m->image->vocab_size && found < n; k++) {
+        sum += ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]));
+        while (found < n && quantile < sum) {
+            tokens[found++] = k;
+            quantile += step;
+        }
+    }
+}
+
+static uint32_t most_probable(const int16_t *logits, int32_t max)
+{
+    uint32_t k = 0;
+    while (logits[k] != max) {
+        k++;
+    }
+    return k;
+}
+
+int32_t ehmn_sample(ehmn_model *m, uint32_t temperature, uint32_t *token)
+{
+    if (m == NULL || token == NULL || temperature > 4096u) {
+        return EHMN_E_ARGUMENT;
+    }
+    if (!m->predicted) {
+        return EHMN_E_STATE;
+    }
+    const int16_t *logits = ehmn_at(m, m->at.logits);
+    uint32_t vocab = m->image->vocab_size;
+    if (temperature == 0u) {
+        *token = most_probable(logits, m->max_logit);
+        return EHMN_OK;
+    }
+    uint64_t mass = 0;
+    for (uint32_t k = 0; k < vocab; k++) {
+        mass += ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]) * 256u / temperature);
+    }
+    uint32_t random[4];
+    ehmn_random(m->seed, EHMN_STREAM_SAMPLE, m->sampled, random);
+    m->sampled++;
+    uint64_t target = ((mass >> 16) * random[0] >> 16) + (((mass & 0xFFFFu) * random[0]) >> 32);
+    uint64_t sum = 0;
+    uint32_t k = 0;
+    for (; k + 1u < vocab; k++) {
+        sum += ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]) * 256u / temperature);
+        if (target < sum) {
+            break;
+        }
+    }
+    *token = k;
+    return EHMN_OK;
+}

@@ -1,0 +1,304 @@
+/* Validation of an image, and the plan of its arena. */
+#include "edgehmn.h"
+#include "fixed.h"
+#include "model.h"
+
+#include <string.h>
+
+uint32_t ehmn_crc32(uint32_t crc, const void *data, uint32_t bytes)
+{
+    static const uint32_t by_nibble[16] = {
+        0x00000000u, 0x1DB71064u, 0x3B6E20C8u, 0x26D930ACu, 0x76DC4190u, 0x6B6B51F4u, 0x4DB26158u, 0x5005713Cu,
+        0xEDB88320u, 0xF00F9344u, 0xD6D6A3E8u, 0xCB61B38Cu, 0x9B64C2B0u, 0x86D3D2D4u, 0xA00AE278u, 0xBDBDF21Cu,
+    };
+    const uint8_t *p = data;
+    crc = ~crc;
+    for (uint32_t i = 0; i < bytes; i++) {
+        crc ^= p[i];
+        crc = (crc >> 4) ^ by_nibble[crc & 15u];
+        crc = (crc >> 4) ^ by_nibble[crc & 15u];
+    }
+    return ~crc;
+}
+
+static int in_range(int64_t v, int64_t low, int64_t high)
+{
+    return v >= low && v <= high;
+}
+
+static int all_zero(const uint32_t *v, uint32_t n)
+{
+    uint32_t any = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        any |= v[i];
+    }
+    return any == 0;
+}
+
+static int sizes_are_possible(const ehmn_image *im)
+{
+    return in_range(im->n_layers, 1, EHMN_MAX_LAYERS) && in_range(im->d_model, 2, EHMN_MAX_D_MODEL)
+        && in_range(im->d_hidden, 1, EHMN_MAX_D_HIDDEN) && in_range(im->n_heads, 1, im->d_model)
+        && in_range(im->n_kv_heads, 1, im->n_heads) && im->d_model % im->n_heads == 0
+        && im->n_heads % im->n_kv_heads == 0 && ehmn_d_head(im) % 2u == 0 && ehmn_d_head(im) <= EHMN_MAX_D_HEAD
+        && in_range(im->vocab_size, 2, EHMN_MAX_VOCAB) && in_range(im->n_ctx, 1, EHMN_MAX_CTX)
+        && in_range(im->n_adapters, 1, EHMN_MAX_ADAPTERS);
+}
+
+static int rule_is_possible(const ehmn_rule *r)
+{
+    int ok = in_range(r->eta_local, 0, 1 << 24) && in_range(r->eta_global, 0, 1 << 24)
+        && in_range(r->w_reward, -(1 << 20), 1 << 20) && in_range(r->w_uncertainty, -(1 << 20), 1 << 20)
+        && in_range(r->w_novelty, -(1 << 20), 1 << 20) && in_range(r->kappa, 0, 1 << 20)
+        && in_range(r->rho_slow, 0, 65535) && in_range(r->beta_attention, 0, 1 << 20)
+        && in_range(r->rho_context, 0, 65535) && in_range(r->decay_row, 0, (1 << 24) - 1)
+        && in_range(r->weight_frac, 0, 16) && in_range(r->n_negatives, 1, EHMN_MAX_NEGATIVES)
+        && (r->n_negatives & (r->n_negatives - 1u)) == 0 && in_range(r->eta_gain, 0, 1 << 20)
+        && in_range(r->gain_max, 0, 1 << 20) && in_range(r->rho_average, 0, 65535) && all_zero(r->reserved, 7);
+    for (uint32_t i = 0; i < EHMN_MAX_ADAPTERS; i++) {
+        ok = ok && in_range(r->rho_trace[i], 0, 65535);
+    }
+    return ok;
+}
+
+static int settings_are_possible(const ehmn_image *im)
+{
+    return sizes_are_possible(im) && im->final_norm <= EHMN_FINAL_LAYERNORM && im->tied_head <= 1u
+        && in_range(im->value_frac, 8, 16) && in_range(im->hidden_frac, 0, 14) && im->norm_eps_mantissa >= 0
+        && in_range(im->norm_eps_shift, 0, 62) && all_zero(im->reserved, 4) && rule_is_possible(&im->rule);
+}
+
+/* Rows and columns that matrix `index` must have. */
+static void expected_shape(const ehmn_image *im, uint32_t index, uint32_t *rows, uint32_t *cols)
+{
+    *rows = im->d_model;
+    *cols = im->d_model;
+    if (index >= ehmn_embedding_index(im)) {
+        *rows = index == ehmn_preconditioner_index(im) ? im->d_model : im->vocab_size;
+        return;
+    }
+    switch (index % EHMN_MATRICES_PER_LAYER) {
+    case EHMN_MATRIX_K:
+    case EHMN_MATRIX_V:
+        *rows = ehmn_d_kv(im);
+        break;
+    case EHMN_MATRIX_GATE:
+    case EHMN_MATRIX_UP:
+        *rows = im->d_hidden;
+        break;
+    case EHMN_MATRIX_DOWN:
+        *cols = im->d_hidden;
+        break;
+    default:
+        break;
+    }
+}
+
+static uint64_t align(uint64_t offset)
+{
+    return (offset + (EHMN_ALIGN - 1u)) & ~(uint64_t)(EHMN_ALIGN - 1u);
+}
+
+/* Sections follow each other in a fixed order, each at the next multiple of 16: there is one valid layout. */
+static int32_t check_layout(const ehmn_image *im)
+{
+    uint32_t n = ehmn_preconditioner_index(im) + 1u;
+    uint64_t at = align(sizeof(ehmn_image));
+    uint64_t vectors = at + (uint64_t)n * sizeof(ehmn_matrix);
+    uint64_t data = align(vectors + EHMN_VECTORS * sizeof(ehmn_vector));
+    if (data > im->bytes) {
+        return EHMN_E_SIZE;
+    }
+    if (im->matrices_offset != at || im->vectors_offset != vectors) {
+        return EHMN_E_LAYOUT;
+    }
+    const ehmn_matrix *matrix = (const ehmn_matrix *)(const void *)((const uint8_t *)im + at);
+    const ehmn_vector *vector = (const ehmn_vector *)(const void *)((const uint8_t *)im + vectors);
+    for (uint32_t i = 0; i < n; i++, matrix++) {
+        uint32_t rows, cols;
+        expected_shape(im, i, &rows, &cols);
+        uint64_t scales = align(data + (uint64_t)rows * cols);
+        if (matrix->rows != rows || matrix->cols != cols || matrix->weights_offset != data
+            || matrix->scales_offset != scales || !in_range(matrix->shift, 0, 62)
+            || (matrix->input_bits != 8u && matrix->input_bits != 16u) || !all_zero(matrix->reserved, 2)) {
+            return EHMN_E_LAYOUT;
+        }
+        data = align(scales + 4u * (uint64_t)rows);
+    }
+    for (uint32_t i = 0; i < EHMN_VECTORS; i++, vector++) {
+        uint32_t length = i == EHMN_VECTOR_ROPE ? ehmn_d_head(im) / 2u : im->d_model;
+        if (vector->length != length || vector->offset != data || !in_range(vector->shift, 0, 62)
+            || vector->reserved != 0) {
+            return EHMN_E_LAYOUT;
+        }
+        data = align(data + 4u * (uint64_t)length);
+    }
+    return data == im->bytes ? EHMN_OK : EHMN_E_SIZE;
+}
+
+/* Weights never -128, no row whose sum can leave 32 bits with the inputs it gets, scales not negative. */
+static int32_t check_weights(const ehmn_image *im, const ehmn_matrix *matrix)
+{
+    const int8_t *w = (const int8_t *)im + matrix->weights_offset;
+    const int32_t *scale = (const int32_t *)(const void *)((const uint8_t *)im + matrix->scales_offset);
+    uint64_t limit = matrix->input_bits == 8u ? INT32_MAX / 127 : INT32_MAX / 32767;
+    for (uint32_t r = 0; r < matrix->rows; r++) {
+        uint64_t sum = 0;
+        for (uint32_t c = 0; c < matrix->cols; c++, w++) {
+            if (*w == -128) {
+                return EHMN_E_VALUE;
+            }
+            sum += ehmn_abs(*w);
+        }
+        if (sum > limit || scale[r] < 0) {
+            return EHMN_E_VALUE;
+        }
+    }
+    return EHMN_OK;
+}
+
+int32_t ehmn_image_check(const void *image, uint32_t bytes)
+{
+    const ehmn_image *im = image;
+    if (image == NULL) {
+        return EHMN_E_ARGUMENT;
+    }
+    if ((uintptr_t)image % 4u != 0) {
+        return EHMN_E_ALIGNMENT;
+    }
+    if (bytes < sizeof(uint32_t) || im->magic != EHMN_IMAGE_MAGIC) {
+        return EHMN_E_MAGIC;
+    }
+    if (bytes < sizeof(ehmn_image)) {
+        return EHMN_E_SIZE;
+    }
+    if (im->version != EHMN_IMAGE_VERSION) {
+        return EHMN_E_VERSION;
+    }
+    if (im->bytes != bytes) {
+        return EHMN_E_SIZE;
+    }
+    const uint8_t *after_crc = (const uint8_t *)image + offsetof(ehmn_image, id);
+    if (ehmn_crc32(0, after_crc, bytes - (uint32_t)offsetof(ehmn_image, id)) != im->crc32) {
+        return EHMN_E_CRC;
+    }
+    if (!settings_are_possible(im)) {
+        return EHMN_E_CONFIG;
+    }
+    int32_t status = check_layout(im);
+    const ehmn_matrix *matrix = (const ehmn_matrix *)(const void *)((const uint8_t *)image + im->matrices_offset);
+    for (uint32_t i = 0; status == EHMN_OK && i <= ehmn_preconditioner_index(im); i++) {
+        status = check_weights(im, matrix + i);
+    }
+    return status;
+}
+
+/* Take the next `bytes` of a region that begins at *at. */
+static uint32_t take(uint64_t *at, uint64_t bytes)
+{
+    uint64_t start = *at;
+    *at = align(start + bytes);
+    return (uint32_t)start;
+}
+
+ehmn_layout ehmn_layout_arena(const ehmn_image *im, uint32_t mode)
+{
+    uint64_t d = im->d_model;
+    uint64_t cells = (uint64_t)im->n_layers * im->n_ctx;
+    uint64_t d_kv = ehmn_d_kv(im);
+    uint64_t attention = d + 2u * d_kv;
+    uint64_t mlp = 2u * (uint64_t)im->d_hidden;
+    uint64_t longest = d > im->d_hidden ? d : im->d_hidden;
+    uint64_t at = EHMN_MODEL_BYTES;
+    ehmn_layout l;
+    memset(&l, 0, sizeof l);
+    l.keys = take(&at, cells * d_kv);
+    l.values = take(&at, cells * d_kv);
+    l.key_fracs = take(&at, cells * im->n_kv_heads);
+    l.value_fracs = take(&at, cells * im->n_kv_heads);
+    l.phases = take(&at, 2u * (uint64_t)ehmn_d_head(im));
+    l.residual = take(&at, 4u * d);
+    l.wide = take(&at, 4u * (attention > mlp ? attention : mlp));
+    l.mixed = take(&at, 4u * d);
+    l.scores = take(&at, 4u * (uint64_t)im->n_ctx);
+    l.mantissas = take(&at, 2u * longest);
+    l.normed = take(&at, 4u * d);
+    l.logits = take(&at, 2u * (uint64_t)im->vocab_size);
+    if (mode == EHMN_PLASTIC) {
+        l.delta = take(&at, ehmn_layout_delta(im).total);
+        l.standard = take(&at, 4u * d);
+        l.inputs = take(&at, im->n_adapters * d);
+        l.outputs = take(&at, 2u * im->n_adapters * d);
+        l.error = take(&at, 4u * d);
+        l.cumulative = take(&at, 4u * d);
+        l.presynaptic = take(&at, d);
+    }
+    l.total = at > UINT32_MAX ? UINT32_MAX : (uint32_t)at;
+    return l;
+}
+
+int32_t ehmn_arena_bytes(const void *image, uint32_t mode, uint32_t *bytes)
+{
+    if (image == NULL || bytes == NULL || mode > EHMN_PLASTIC) {
+        return EHMN_E_ARGUMENT;
+    }
+    *bytes = ehmn_layout_arena(image, mode).total;
+    return EHMN_OK;
+}
+
+int32_t ehmn_open(const void *image, void *arena, uint32_t arena_bytes, uint32_t mode, uint64_t seed,
+                  ehmn_model **model)
+{
+    if (image == NULL || arena == NULL || model == NULL || mode > EHMN_PLASTIC) {
+        return EHMN_E_ARGUMENT;
+    }
+    if ((uintptr_t)arena % EHMN_ALIGN != 0 || (uintptr_t)image % 4u != 0) {
+        return EHMN_E_ALIGNMENT;
+    }
+    const ehmn_image *im = image;
+    ehmn_layout layout = ehmn_layout_arena(im, mode);
+    if (layout.total == UINT32_MAX || arena_bytes < layout.total) {
+        return EHMN_E_ARENA;
+    }
+    ehmn_model *m = arena;
+    memset(arena, 0, layout.total);
+    m->image = im;
+    m->matrices = (const ehmn_matrix *)(const void *)((const uint8_t *)image + im->matrices_offset);
+    m->vectors = (const ehmn_vector *)(const void *)((const uint8_t *)image + im->vectors_offset);
+    m->kernels = &ehmn_kernels_ref;
+    m->arena = arena;
+    m->at = layout;
+    m->mode = mode;
+    m->seed = seed;
+    if (mode == EHMN_PLASTIC) {
+        (void)ehmn_delta_reset(m, seed);
+    }
+    *model = m;
+    return EHMN_OK;
+}
+
+void ehmn_reset(ehmn_model *m)
+{
+    m->filled = 0;
+    m->position = 0;
+    m->predicted = 0;
+    memset(ehmn_at(m, m->at.phases), 0, 2u * ehmn_d_head(m->image));
+}
+
+int32_t ehmn_get_counts(const ehmn_model *m, ehmn_counts *counts)
+{
+    if (m == NULL || counts == NULL) {
+        return EHMN_E_ARGUMENT;
+    }
+    *counts = m->counts;
+    return EHMN_OK;
+}
+
+const char *ehmn_status_name(int32_t status)
+{
+    static const char *const names[] = {
+        "OK",        "E_ARGUMENT", "E_ALIGNMENT", "E_MAGIC", "E_VERSION", "E_SIZE",     "E_CRC",
+        "E_CONFIG",  "E_LAYOUT",   "E_VALUE",     "E_ARENA", "E_IMAGE_ID", "E_STATE",
+    };
+    return status <= 0 && status >= EHMN_E_STATE ? names[-status] : "E_UNKNOWN";
+}
