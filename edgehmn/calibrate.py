@@ -6,7 +6,6 @@ residual, and the statistics of the plastic head.
 """
 
 from dataclasses import dataclass
-from importlib import resources
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from edgehmn.checkpoint.model import Checkpoint
 from edgehmn.errors import UsageError
 from edgehmn.model import FloatModel, log_softmax
 from edgehmn.plasticity import HeadStatistics, measure_statistics
+from edgehmn.texts import CALIBRATION, shipped
 
 CALIBRATION_TOKENS = 6144
 HEADROOM = 2.0  # how far beyond the largest calibrated value a hidden vector may go before it saturates
@@ -29,14 +29,9 @@ class Calibration:
     statistics: HeadStatistics
 
 
-def shipped_text() -> str:
-    """The calibration text that comes with the package: excerpts of public-domain books and speeches."""
-    return resources.files("edgehmn").joinpath("reference/calibration.txt").read_text("utf-8")
-
-
 def calibration_ids(checkpoint: Checkpoint, text: str | None = None) -> npt.NDArray[np.int32]:
     """Tokens of the calibration text (the shipped one if none is given), at most CALIBRATION_TOKENS."""
-    ids = checkpoint.encode(shipped_text() if text is None else text)[:CALIBRATION_TOKENS]
+    ids = checkpoint.encode(shipped(CALIBRATION) if text is None else text)[:CALIBRATION_TOKENS]
     if len(ids) < 256:
         raise UsageError(f"the calibration text has {len(ids)} tokens; at least 256 are needed, 6,000 are better")
     return ids

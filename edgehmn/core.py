@@ -79,6 +79,15 @@ class Image:
         return self._size(lib.ehmn_delta_bytes)
 
 
+def arena_regions(image: Image) -> list[dict[str, Any]]:
+    """What the learning arena is made of: name and bytes (alignment included) of each region, in order."""
+    layout = lib.ehmn_layout_arena(ffi.cast("const ehmn_image *", image.pointer), lib.EHMN_PLASTIC)
+    names = [name for name, _ in ffi.typeof("ehmn_layout").fields]
+    starts = [0, *(int(getattr(layout, name)) for name in names)]
+    labels = ["model", *names[:-1]]
+    return [{"name": n, "bytes": b - a} for n, a, b in zip(labels, starts, starts[1:], strict=False)]
+
+
 class CoreModel:
     """The Runtime of this host: an image opened in the C core. Also takes hidden vectors of other encoders."""
 

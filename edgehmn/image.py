@@ -59,7 +59,16 @@ def _place(sections: list[tuple[int, bytes]], at: int, data: bytes) -> tuple[int
 
 def _fill_settings(header: Any, model: QuantModel) -> None:
     c = model.config
-    for name in ("n_layers", "d_model", "d_hidden", "n_heads", "n_kv_heads", "vocab_size", "n_ctx", "n_adapters"):
+    for name in (
+        "n_layers",
+        "d_model",
+        "d_hidden",
+        "n_heads",
+        "n_kv_heads",
+        "vocab_size",
+        "n_ctx",
+        "n_adapters",
+    ):
         setattr(header, name, getattr(c, name))
     header.final_norm = lib.EHMN_FINAL_LAYERNORM if c.final_norm == "layernorm" else lib.EHMN_FINAL_RMSNORM
     header.tied_head = int(c.tied_head)

@@ -28,15 +28,13 @@ from edgehmn.checkpoint.model import FloatArray
 from edgehmn.model import LOG2_E, log_softmax
 
 
-
-
 @dataclass(frozen=True)
 class Rule:
     """Parameters of the plasticity rule. The defaults are what `edgehmn export` writes into an image."""
 
     error: Literal["output_error", "hebbian"] = "output_error"
-    eta_local: float = 6e-3  # per token, on a weight of unit scale
-    eta_global: float = 1.5e-3  # 0 switches G' off
+    eta_local: float = 2e-3  # per token, on a weight of unit scale
+    eta_global: float = 5e-4  # 0 switches G' off
     gamma: float = 1.0  # share of reward against uncertainty
     w_reward: float = 1.0
     w_uncertainty: float = -0.5
@@ -50,11 +48,12 @@ class Rule:
     beta_write: float = 10.0
     theta_write: float = 0.5
     decay: float = 1e-4  # per token, towards the prior, which is zero
-    weight_frac: int = 10  # one LSB of a plastic weight is 2**-weight_frac
+    weight_frac: int = 9  # one LSB of a plastic weight is 2**-weight_frac
     n_negatives: int = 16
     eta_gain: float = 0.03
     gain_max: float = 3.0
     rho_trace: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)  # input trace of each adapter; 0 is the present token
+    initial_deviation: float = 0.0  # of the first weights; the paper's is 0.1, without which "hebbian" never starts
     rho_average: float = 0.99  # running mean and variance of surprise, entropy and novelty
 
 
@@ -100,7 +99,7 @@ class PlasticHead:
         self.head, self.statistics, self.rule = head, statistics, rule
         self.rng = np.random.default_rng(seed)
         n, d = len(rule.rho_trace), head.shape[1]
-        self.weights = np.zeros((n, d, d), np.float32)
+        self.weights = (rule.initial_deviation * self.rng.standard_normal((n, d, d))).astype(np.float32)
         self.gain = np.ones(n, np.float32)
         self.trace = np.zeros((n, d), np.float32)  # input of each adapter
         self.slow = np.zeros((n, d), np.float32)  # psi_slow
@@ -209,7 +208,9 @@ def draw_events(expected: FloatArray, offset: float) -> FloatArray:
     return out
 
 
-def measure_statistics(normed: FloatArray, log_p: FloatArray, targets: npt.NDArray[np.integer], head: FloatArray) -> HeadStatistics:
+def measure_statistics(
+    normed: FloatArray, log_p: FloatArray, targets: npt.NDArray[np.integer], head: FloatArray
+) -> HeadStatistics:
     """Statistics of the head on ordinary text: final-norm outputs (n, d), log-probabilities (n, vocab), targets (n,).
 
     The preconditioner is (C + 0.3 m I)**-1/2 of the covariance C of the output error with mean eigenvalue m:

@@ -93,9 +93,7 @@ class Block(nn.Module):
         def with_previous(z):
             return torch.cat([blocks(F.pad(z, (0, 0, w, 0))[:, :, :t]), blocks(z)], -2)
 
-        out = F.scaled_dot_product_attention(
-            blocks(q), with_previous(k), with_previous(v), mask.repeat(b, 1, 1, 1)
-        )
+        out = F.scaled_dot_product_attention(blocks(q), with_previous(k), with_previous(v), mask.repeat(b, 1, 1, 1))
         out = out.view(b, t // w, cfg.n_heads, w, -1).transpose(2, 3).reshape(b, t, d)
         return self.o(out)
 

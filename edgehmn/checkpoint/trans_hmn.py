@@ -122,6 +122,4 @@ def _check_tokenizer(checkpoint: Checkpoint, path: Path) -> None:
     except Exception as e:  # the tokenizers library raises bare Exception
         raise InvalidFileError(f"{path}: not a tokenizer that the tokenizers library reads ({e})") from e
     if size > checkpoint.config.vocab_size:
-        raise InvalidFileError(
-            f"{path}: {size} tokens, but config.json says vocab_size {checkpoint.config.vocab_size}"
-        )
+        raise InvalidFileError(f"{path}: {size} tokens, but config.json says vocab_size {checkpoint.config.vocab_size}")

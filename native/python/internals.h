@@ -1,6 +1,7 @@
 /* What tests look at besides the public interface. The compiler holds these against the core's own headers. */
 #include "fixed.h"
 #include "kernels.h"
+#include "model.h"
 #include "random.h"
 
 int32_t ehmn_round_shift(int64_t v, int32_t shift);
@@ -28,3 +29,27 @@ typedef struct {
                          int32_t *acc);
 } ehmn_kernels;
 extern const ehmn_kernels ehmn_kernels_ref;
+
+typedef struct {
+    uint32_t keys;
+    uint32_t values;
+    uint32_t key_fracs;
+    uint32_t value_fracs;
+    uint32_t phases;
+    uint32_t residual;
+    uint32_t wide;
+    uint32_t mixed;
+    uint32_t scores;
+    uint32_t mantissas;
+    uint32_t normed;
+    uint32_t logits;
+    uint32_t delta;
+    uint32_t standard;
+    uint32_t inputs;
+    uint32_t outputs;
+    uint32_t error;
+    uint32_t cumulative;
+    uint32_t presynaptic;
+    uint32_t total;
+} ehmn_layout;
+ehmn_layout ehmn_layout_arena(const ehmn_image *image, uint32_t mode);

@@ -1,6 +1,6 @@
 """Generate the C source of edgehmn._core: what cffi is told is made from the headers themselves.
 
-    python make_module.py OUT.c HEADER...
+python make_module.py OUT.c HEADER...
 """
 
 import re

@@ -1,0 +1,33 @@
+# Every target sets itself up: missing system packages by apt-get, Python packages into .venv.
+.PHONY: demo test lint eval firmware format clean
+
+PY := .venv/bin/python
+
+demo: ## the whole loop on an emulated board
+	@tools/setup.sh demo
+	@.venv/bin/edgehmn demo
+
+test: lint ## everything a newcomer runs, and CI
+	@$(PY) -m pytest -q
+
+lint:
+	@tools/setup.sh test
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) tools/check_types.py
+
+DATA ?= ../shared/data
+eval: ## the figures of the README, on the files in DATA
+	@tools/setup.sh demo
+	@$(PY) bench/learning.py --data $(DATA)
+
+firmware: ## the firmware of every board
+	@tools/setup.sh demo
+	@.venv/bin/edgehmn build --target mps2-an386 -o build/firmware/mps2-an386.elf
+
+format:
+	@tools/setup.sh test
+	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
+
+clean:
+	rm -rf build .venv

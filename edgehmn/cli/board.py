@@ -1,0 +1,48 @@
+"""build and emulate: firmware, and emulated boards that run it."""
+
+from pathlib import Path
+
+import click
+
+from edgehmn.cli.output import Outcome, Session, command
+from edgehmn.errors import DeviceError
+
+DEFAULT_BOARD = "mps2-an386"
+
+
+@command("build", "Compile the generic firmware of --target; it holds no model.")
+@click.option("--target", default=DEFAULT_BOARD, show_default=True, help="A board.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Copy the ELF file to here.")
+def build_command(session: Session, target: str, output: Path | None) -> Outcome:
+    from edgehmn.device.emulator import BOARDS
+    from edgehmn.device.firmware import build_firmware
+    from edgehmn.files import read_bytes, sha256, write_bytes
+
+    session.note(f"building the firmware of {target}")
+    elf = build_firmware(f"qemu/{target}" if target in BOARDS else target)
+    data = read_bytes(elf)
+    if output is not None:
+        write_bytes(output, data)
+        elf = output
+    result = {"board": target, "path": str(elf), "bytes": len(data), "sha256": sha256(data)}
+    return Outcome(result, f"{elf}  {len(data):,} bytes")
+
+
+@command("emulate", "Start an emulated board with the model of the export OUT, and keep it running until Ctrl-C.")
+@click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--target", default=DEFAULT_BOARD, show_default=True, help="A board.")
+def emulate_command(session: Session, export: Path, target: str) -> Outcome:
+    from edgehmn.device.emulator import Emulator
+    from edgehmn.exported import Export
+
+    opened = Export.open(export)
+    emulator = Emulator(opened.image.bytes.tobytes(), board=target)
+
+    def hold() -> None:
+        with emulator:
+            while (failure := emulator.failure()) is None:
+                pass
+        raise DeviceError(failure)
+
+    text = f"{target} is running until Ctrl-C; talk to it with: --runtime device --port {emulator.url}"
+    return Outcome({"board": target, "port": emulator.url}, text, then=hold)

@@ -1,0 +1,124 @@
+"""run and personalise: a model at work, wherever it runs."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.errors import UsageError
+
+RUNTIMES = ("host", "onnx", "tflite", "emulator", "device")
+
+
+def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where the model runs, shared by all commands that run one."""
+    for option in reversed(
+        [
+            click.option("--runtime", type=click.Choice(RUNTIMES), default="host", show_default=True),
+            click.option("--target", help="Emulated board, by QEMU's name of the machine."),
+            click.option("--port", help="Device, as a pyserial URL: /dev/ttyACM0, socket://127.0.0.1:3333."),
+            click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Start of every draw."),
+            click.option("--load-state", help="Learned state to start from: a name or a .ehmd file."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+@command("run", "Continue the text PROMPT with the model of the export OUT.")
+@click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("prompt")
+@click.option("-n", "--tokens", type=click.IntRange(1, 100_000), default=64, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0, 16), default=0.0, show_default=True, help="0 is greedy.")
+@runtime_options
+def run_command(
+    session: Session, export: Path, prompt: str, tokens: int, temperature: float, load_state: str | None,
+    **where: Any,
+) -> Outcome:  # fmt: skip
+    from edgehmn import states
+    from edgehmn.exported import Export
+    from edgehmn.runtime.select import open_runtime
+
+    opened = Export.open(export)
+    ids = opened.encode(prompt)
+    if not len(ids):
+        raise UsageError("the prompt is empty: give some text to continue")
+    with open_runtime(opened, **where) as runtime:
+        if load_state:
+            runtime.load(states.load(load_state))
+        began = time.perf_counter()
+        runtime.process(ids, learn=False)
+        out = runtime.generate(tokens, temperature=temperature)
+        seconds = time.perf_counter() - began
+        counts = runtime.counts()
+    text = opened.decode(out)
+    result: dict[str, Any] = {"text": text, "tokens": len(out)}
+    if counts.step_instructions is None:
+        result["tokens_per_s"] = (len(ids) + len(out)) / seconds
+        note = f"{result['tokens_per_s']:,.0f} tokens/s on this host (measured)"
+    else:
+        result["instructions_per_token"] = counts.step_instructions / counts.steps
+        note = f"{result['instructions_per_token']:,.0f} instructions per token (emulated)"
+    session.note(note)
+    return Outcome(result, prompt + text)
+
+
+@command(
+    "personalise",
+    "Learn the first half of TEXT with the model of OUT, and score the second half before and after. Several "
+    "files are one text, in the order given.",
+)
+@click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--save-state", help="Keep what was learned: a name or a .ehmd file.")
+@runtime_options
+def personalise_command(
+    session: Session, export: Path, texts: tuple[Path, ...], save_state: str | None, load_state: str | None,
+    **where: Any,
+) -> Outcome:  # fmt: skip
+    from edgehmn import states
+    from edgehmn.exported import Export
+    from edgehmn.files import read_text, sha256
+    from edgehmn.learn import personalise
+    from edgehmn.runtime.select import open_runtime
+
+    opened = Export.open(export)
+    ids = opened.encode("".join(read_text(p) for p in texts))
+    with (
+        open_runtime(opened, **where) as runtime,
+        session.progress("personalising", len(ids) * 3 // 2) as progress,
+    ):
+        if load_state:
+            runtime.load(states.load(load_state))
+        outcome = personalise(runtime, ids, progress=progress)
+        delta = runtime.save()
+    saved = str(states.save(save_state, delta)) if save_state else None
+    result = {
+        "tokens": outcome.tokens,
+        "before": {"perplexity": outcome.before},
+        "after": {"perplexity": outcome.after},
+        "online": {"perplexity": outcome.online},
+        "unigram_cache": {"perplexity": outcome.unigram_cache},
+        "writes_per_learned_token": outcome.writes_per_learned_token,
+        "delta_sha256": sha256(delta),
+        "gate": {"state": "absent", "rollbacks": 0},
+        "saved": saved,
+    }
+    return Outcome(result, personalisation_text(outcome) + (f"\nlearned state: {saved}" if saved else ""))
+
+
+def personalisation_text(outcome: Any) -> str:
+    """What a personalisation was worth, as a table."""
+    rows = [
+        ("before learning", f"{outcome.before:.3f}"),
+        ("with a unigram cache of the first half", f"{outcome.unigram_cache:.3f}"),
+        ("after learning the first half", f"{outcome.after:.3f}"),
+    ]
+    return (
+        table(rows, ("second half, weights frozen", "perplexity"))
+        + f"\n\nperplexity fell by {100 * outcome.fall:.1f} %; {outcome.tokens} tokens, "
+        + f"{outcome.writes_per_learned_token:,.0f} weight steps per learned token"
+    )

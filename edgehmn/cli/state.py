@@ -1,0 +1,84 @@
+"""state: what was learned, as named files on the host."""
+
+from pathlib import Path
+
+import click
+
+from edgehmn.cli.output import Outcome, Session, command, table
+
+
+@click.group("state", help="Save, load and list what was learned.")
+def state_command() -> None:
+    pass
+
+
+def _row(state: object) -> dict[str, object]:
+    from edgehmn.states import State
+
+    assert isinstance(state, State)
+    return {
+        "name": state.name, "image_id": state.image_id, "confirmed": True, "bytes": state.bytes,
+        "learned": state.learned,
+    }  # fmt: skip
+
+
+@command("save", "Fetch what the device at --port has learned, or take the file --from, and keep it as NAME.")
+@click.argument("name")
+@click.option("--port", help="Device, as a pyserial URL.")
+@click.option("--from", "source", type=click.Path(path_type=Path), help="A .ehmd file.")
+def save_command(session: Session, name: str, port: str | None, source: Path | None) -> Outcome:
+    from edgehmn import states
+    from edgehmn.errors import UsageError
+    from edgehmn.files import read_bytes
+
+    if (port is None) == (source is None):
+        raise UsageError("say where the state comes from: either --port or --from")
+    if port is None:
+        assert source is not None
+        delta = read_bytes(source)
+    else:
+        from edgehmn.runtime.select import open_device
+
+        with open_device(port) as runtime:
+            delta = runtime.save()
+    path = states.save(name, delta)
+    state = states.describe(name, delta)
+    return Outcome({"states": [_row(state)]}, f"{path}  {state.learned} tokens learned, {state.bytes:,} bytes")
+
+
+@command("load", "Give the state NAME to the device at --port, or write it to the file --to.")
+@click.argument("name")
+@click.option("--port", help="Device, as a pyserial URL.")
+@click.option("--to", "target", type=click.Path(path_type=Path), help="A .ehmd file.")
+def load_command(session: Session, name: str, port: str | None, target: Path | None) -> Outcome:
+    from edgehmn import states
+    from edgehmn.errors import UsageError
+    from edgehmn.files import write_bytes
+
+    if (port is None) == (target is None):
+        raise UsageError("say where the state goes: either --port or --to")
+    delta = states.load(name)
+    if port is None:
+        assert target is not None
+        write_bytes(target, delta)
+    else:
+        from edgehmn.runtime.select import open_device
+
+        with open_device(port) as runtime:
+            runtime.load(delta)
+    state = states.describe(name, delta)
+    return Outcome({"states": [_row(state)]}, f"loaded {state.learned} learned tokens into {port or target}")
+
+
+@command("list", "The states that are kept on this host.")
+def list_command(session: Session) -> Outcome:
+    from edgehmn import states
+
+    known = states.list_states()
+    rows = [(s.name, f"{s.learned:,}", f"{s.bytes:,}", s.image_id[:16]) for s in known]
+    text = table(rows, ("state", "learned", "bytes", "image")) if rows else f"no states in {states.folder()}"
+    return Outcome({"states": [_row(s) for s in known]}, text)
+
+
+for _command in (save_command, load_command, list_command):
+    state_command.add_command(_command)

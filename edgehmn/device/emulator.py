@@ -1,0 +1,89 @@
+"""Boards emulated by QEMU, running the firmware of edgehmn."""
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import weakref
+from pathlib import Path
+from types import TracebackType
+
+from edgehmn.device.firmware import board_numbers, build_firmware
+from edgehmn.errors import DependencyError, DoesNotFitError
+
+QEMU = "qemu-system-arm"
+INSTALL_LINE = "sudo apt-get install qemu-system-arm"
+BOARDS = {"mps2-an386": "Cortex-M4"}  # by QEMU's names of its machines
+GRACE_S = 1.0  # for QEMU to end after its line was lost
+INSTRUCTIONS_PER_SECOND = 10**9  # of virtual time, by `-icount shift=0`: one instruction takes 2**0 ns
+
+
+class Emulator:
+    """A running emulated board with an image in its memory, answering at `url` (for `Link`) until it is closed.
+
+    Time on the board is the count of its instructions, so what it measures is the same in every run. An
+    emulator that is not closed ends with the Python process.
+    """
+
+    def __init__(self, image: bytes | None, board: str = "mps2-an386") -> None:
+        """Build the firmware if needed, and start it. Without an image the board says that it has none.
+
+        Raises DependencyError where QEMU or a build tool is missing, UsageError for an unknown board and
+        DoesNotFitError for an image too large for it.
+        """
+        firmware = build_firmware(f"qemu/{board}")
+        numbers = board_numbers(f"qemu/{board}")
+        program = shutil.which(QEMU)
+        if program is None:
+            raise DependencyError(f"{QEMU} is missing, no board can be emulated; {INSTALL_LINE}")
+        room = numbers["BOARD_IMAGE_BYTES"]
+        if image is not None and len(image) > room:
+            raise DoesNotFitError(
+                f"image of {len(image)} bytes; {board} has room for {room}", need=len(image), have=room
+            )
+        self._folder = tempfile.TemporaryDirectory(prefix="edgehmn-")
+        self._log = Path(self._folder.name) / "qemu.log"
+        arguments = ["-M", board, "-kernel", str(firmware), "-icount", "shift=0"]
+        arguments += ["-nodefaults", "-display", "none", "-serial", "chardev:host"]
+        if image is not None:
+            (Path(self._folder.name) / "image").write_bytes(image)
+            arguments += ["-device", f"loader,file=image,addr={numbers['BOARD_IMAGE_ADDRESS']:#x},force-raw=on"]
+        with socket.create_server(("127.0.0.1", 0)) as server, self._log.open("wb") as log:
+            self.url = f"socket://127.0.0.1:{server.getsockname()[1]}"
+            chardev = f"socket,id=host,fd={server.fileno()},server=on,wait=off,nodelay=on"
+            self._process = subprocess.Popen(
+                [program, *arguments, "-chardev", chardev],
+                cwd=self._folder.name,
+                pass_fds=[server.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._stop = weakref.finalize(self, _stop, self._process, self._folder)
+
+    def failure(self) -> str | None:
+        """How QEMU ended by itself, with its last words; None if it runs. Only before `close`."""
+        try:
+            code = self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            return None
+        words = self._log.read_text("utf-8", "replace").strip()
+        return f"{QEMU} ended with code {code}: {words or 'it said nothing'}"
+
+    def close(self) -> None:
+        """Stop the board; what it learned since the last save is gone. Closing twice is allowed."""
+        self._stop()
+
+    def __enter__(self) -> "Emulator":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _stop(process: "subprocess.Popen[bytes]", folder: "tempfile.TemporaryDirectory[str]") -> None:
+    process.kill()
+    process.wait()
+    folder.cleanup()

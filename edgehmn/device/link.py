@@ -1,0 +1,138 @@
+"""One session with a board on a serial line, or on anything that pyserial opens as one."""
+
+import secrets
+import time
+from contextlib import suppress
+from typing import Any
+
+from edgehmn.core import check, ffi, lib
+from edgehmn.device import wire
+from edgehmn.device.wire import Frame, Identity
+from edgehmn.errors import DependencyError, DeviceError, LinkLostError, UsageError
+
+POLL_S = 0.1  # how often a wait for bytes looks at the clock
+FIRST_WAIT_S = 1.0  # for an answer, beside the time that work and line take; each further try waits twice as long
+SLOWEST_LINE = 1000.0  # bytes per second
+WRITE_S = 10.0  # for a frame to leave this machine
+
+_MEANING = {
+    lib.EHMN_WIRE_E_COMMAND: "its firmware does not know this command; flash it with this edgehmn",
+    lib.EHMN_WIRE_E_LENGTH: "its firmware expects another payload; flash it with this edgehmn",
+    lib.EHMN_WIRE_E_NO_MODEL: "it holds no usable image; flash one",
+}
+
+
+class Link:
+    """Requests to a board and their answers.
+
+    A request is sent again until it is answered or the time is up; the board does it once however often it
+    comes. Bytes that are no frame are skipped on both sides.
+    """
+
+    def __init__(self, url: str, *, baudrate: int = 115200, timeout_s: float = 60.0) -> None:
+        """Open the line and identify the board. url: what pyserial's serial_for_url takes, such as /dev/ttyACM0
+        or socket://127.0.0.1:5000. timeout_s: how long to wait for one answer, beside the work it takes.
+
+        Raises DeviceError if the port is missing, not permitted, or nothing of edgehmn answers; UsageError for
+        a malformed url; DependencyError without pyserial.
+        """
+        self.url, self._timeout_s = url, timeout_s
+        self._receiver = wire.Receiver()
+        self._sequence = secrets.randbits(32)
+        self._line = _open(url, baudrate)
+        try:
+            self.identity = self._identify()
+        except BaseException:
+            self.close()
+            raise
+
+    def request(self, command: int, payload: bytes = b"", *, expect: int = 0, work_s: float = 0.0) -> bytes:
+        """Do a command (EHMN_WIRE_...) and return its answer's payload, of exactly `expect` bytes.
+
+        work_s: how long the board may compute before it is asked again. Raises LinkLostError if the line or the
+        session is lost, the error of `core.check` for a status of the core, and DeviceError for any other.
+        """
+        self._sequence = (self._sequence + 1) % 2**32
+        try:
+            answer = self._ask(command, payload, work_s)
+        except OSError as e:  # pyserial's errors are OSErrors
+            raise LinkLostError(f"{self.url}: the line was lost ({e}); connect it and start again") from e
+        if answer is None:
+            raise LinkLostError(f"{self.url}: no answer in {self._timeout_s + work_s:g} s; check board and cable")
+        if answer.status == lib.EHMN_WIRE_E_SEQUENCE:
+            raise LinkLostError(
+                f"{self.url}: the board serves another program, or it started anew and what it had learned since it "
+                "was last saved is gone; start again"
+            )
+        if answer.status in _MEANING:
+            raise DeviceError(f"{self.url}: {_MEANING[answer.status]}", status=answer.status)
+        check(answer.status, self.url)
+        if len(answer.payload) != expect:
+            raise DeviceError(f"{self.url}: answer of {len(answer.payload)} bytes instead of {expect}; flash it anew")
+        return answer.payload
+
+    def restart(self) -> None:
+        """Start the board anew and begin another session. Raises DeviceError if it does not come back."""
+        with suppress(LinkLostError):  # if the answer was lost, its repetition asks a board that has restarted
+            self.request(lib.EHMN_WIRE_RESTART)
+        self._sequence = secrets.randbits(32)
+        self.identity = self._identify()
+
+    def close(self) -> None:
+        """Give the port back. Closing twice is allowed."""
+        self._line.close()
+
+    def _identify(self) -> Identity:
+        try:
+            answer = self._ask(lib.EHMN_WIRE_IDENTIFY, b"", 0.0)
+        except OSError as e:
+            raise DeviceError(f"{self.url}: the line was lost ({e}); connect it and start again") from e
+        if answer is None:
+            raise DeviceError(
+                f"{self.url}: nothing answered in {self._timeout_s:g} s; check that a board with edgehmn's "
+                "firmware is there, at this baud rate"
+            )
+        if answer.version != lib.EHMN_WIRE_VERSION or answer.status != lib.EHMN_OK:
+            raise DeviceError(
+                f"{self.url}: the board speaks version {answer.version} of the protocol, this edgehmn "
+                f"{lib.EHMN_WIRE_VERSION}; flash it with this edgehmn"
+            )
+        if len(answer.payload) != ffi.sizeof("ehmn_wire_identity"):
+            raise DeviceError(f"{self.url}: the identity has {len(answer.payload)} bytes; flash the board anew")
+        return Identity.from_payload(answer.payload)
+
+    def _ask(self, command: int, payload: bytes, work_s: float) -> Frame | None:
+        """Send the request of the present sequence until its answer comes; None when the time is up."""
+        request = wire.encode(command, self._sequence, payload)
+        wait_s = FIRST_WAIT_S + work_s + len(request) / SLOWEST_LINE
+        deadline = time.monotonic() + self._timeout_s + work_s
+        end_of_half_frame = b""
+        while True:
+            self._line.write(end_of_half_frame + request)
+            answer = self._wait(command, min(deadline, time.monotonic() + wait_s))
+            if answer is not None or time.monotonic() >= deadline:
+                return answer
+            end_of_half_frame = bytes(lib.EHMN_WIRE_MAX_FRAME)
+            wait_s *= 2
+
+    def _wait(self, command: int, until: float) -> Frame | None:
+        while time.monotonic() < until:
+            for frame in self._receiver.feed(self._line.read(self._receiver.missing)):
+                if (frame.command, frame.sequence) == (command | lib.EHMN_WIRE_ANSWER, self._sequence):
+                    return frame
+        return None
+
+
+def _open(url: str, baudrate: int) -> Any:
+    try:
+        import serial
+        from serial.tools import list_ports
+    except ImportError as e:
+        raise DependencyError(f"pyserial cannot be imported ({e}); pip install 'edgehmn[device]'") from e
+    try:
+        return serial.serial_for_url(url, baudrate=baudrate, timeout=POLL_S, write_timeout=WRITE_S)
+    except ValueError as e:
+        raise UsageError(f"{url}: no port or URL that pyserial understands ({e})") from e
+    except OSError as e:
+        present = ", ".join(sorted(p.device for p in list_ports.comports())) or "none"
+        raise DeviceError(f"{url}: cannot be opened ({e}); serial ports of this machine: {present}") from e

@@ -1,0 +1,105 @@
+"""An export folder: manifest, image, tokenizer, encoders, conformance vectors. Read back, nothing is believed."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgehmn.core import Image
+from edgehmn.errors import InvalidFileError, UsageError
+from edgehmn.files import read_bytes, read_text, sha256
+from edgehmn.runtime.encoder_runtime import EncoderRuntime
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Export:
+    """An export folder whose files have the sizes and hashes that its manifest says."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    image: Image
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Export":
+        """Raises UsageError if there is no such folder, InvalidFileError if anything in it is not as it was
+        written."""
+        folder = Path(folder)
+        if folder.is_file() or not folder.exists():
+            raise UsageError(f"{folder}: give the folder that 'edgehmn export' wrote")
+        manifest = _read_manifest(folder / MANIFEST)
+        for artefact in manifest["artefacts"]:
+            _check_artefact(folder, artefact)
+        image = Image(read_bytes(folder / "model.ehmn"), str(folder / "model.ehmn"))
+        if image.id != manifest["image_id"]:
+            raise InvalidFileError(f"{folder / MANIFEST}: belongs to another image")
+        return cls(folder, manifest, image)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        import tokenizers
+
+        path = self.folder / "tokenizer.json"
+        try:
+            return tokenizers.Tokenizer.from_str(read_text(path))
+        except InvalidFileError:
+            raise
+        except Exception as e:  # the tokenizers library raises bare Exception
+            raise InvalidFileError(f"{path}: not a tokenizer that the tokenizers library reads ({e})") from e
+
+    def encode(self, text: str) -> npt.NDArray[np.int32]:
+        ids = np.array(self.tokenizer.encode(text).ids, np.int32)
+        if len(ids) and int(ids.max()) >= self.image.vocab_size:
+            raise InvalidFileError(f"{self.folder / 'tokenizer.json'}: makes tokens outside the image's vocabulary")
+        return ids
+
+    def decode(self, ids: npt.NDArray[np.integer]) -> str:
+        return str(self.tokenizer.decode(ids.tolist()))
+
+
+def encoder_runtime(kind: str, folder: Path, image: Image, seed: int = 0) -> EncoderRuntime:
+    """The encoder of an export folder, `kind` "onnx" or "tflite", in front of the image's head."""
+    path = folder / f"encoder.{kind}"
+    if not path.exists():
+        raise UsageError(f"{path}: missing; export with '--format {kind}' or '--format all'")
+    if kind == "onnx":
+        from edgehmn.runtime.onnx import OnnxEncoder
+
+        return EncoderRuntime(OnnxEncoder(path), image, seed=seed)
+    from edgehmn.runtime.tflite import TfliteEncoder
+
+    return EncoderRuntime(TfliteEncoder(path), image, seed=seed)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise InvalidFileError(f"{path}: missing; this is no folder that 'edgehmn export' wrote")
+    try:
+        manifest = json.loads(read_text(path))
+        artefacts = manifest["artefacts"]
+        sound = manifest["schema"] == SCHEMA and isinstance(manifest["image_id"], str) and bool(artefacts)
+        sound = sound and all(
+            isinstance(a["path"], str) and isinstance(a["bytes"], int) and isinstance(a["sha256"], str)
+            for a in artefacts
+        )
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise InvalidFileError(f"{path}: not a manifest of an export ({e!r})") from e
+    if not sound:
+        raise InvalidFileError(f"{path}: not a manifest of an export that this version reads; export again")
+    return dict(manifest)
+
+
+def _check_artefact(folder: Path, artefact: dict[str, Any]) -> None:
+    name = artefact["path"]
+    path = folder / name
+    if Path(name).name != name or path.is_symlink() or not path.is_file():
+        raise InvalidFileError(f"{folder / MANIFEST}: names '{name}', which is no file of this folder")
+    data = read_bytes(path)
+    if len(data) != artefact["bytes"] or sha256(data) != artefact["sha256"]:
+        raise InvalidFileError(f"{path}: is not as it was exported (size or hash differs); export again")

@@ -1,0 +1,17 @@
+"""Memory plan of an image: the same figures as on the device, because the device's own code computes them."""
+
+from typing import Any
+
+from edgehmn.core import Image, arena_regions
+
+
+def plan(image: Image) -> dict[str, Any]:
+    """Sizes in bytes; `regions` are those of the learning arena and add up to it."""
+    return {
+        "image_bytes": len(image.bytes),
+        "arena_bytes": image.arena_bytes(plastic=True),
+        "arena_static_bytes": image.arena_bytes(plastic=False),
+        "delta_bytes": image.delta_bytes(),
+        "regions": arena_regions(image),
+        "targets": [],
+    }

@@ -1,0 +1,149 @@
+"""The Runtime of a board, real or emulated, behind a serial line."""
+
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgehmn.core import check, ffi, lib
+from edgehmn.device import wire
+from edgehmn.device.emulator import INSTRUCTIONS_PER_SECOND, Emulator
+from edgehmn.device.link import Link
+from edgehmn.errors import DeviceError, DoesNotFitError, InvalidFileError, LinkLostError, UsageError
+from edgehmn.runtime.protocol import Counts
+
+TOKENS_PER_REQUEST = 16  # few enough that no answer takes long, many enough that the line costs nothing
+TOKEN_S = 1.0  # how long a slow board may take for one token before it is asked again
+TEMPERATURE_ONE = 256  # ehmn_sample takes Q8
+
+
+class DeviceRuntime:
+    """A model on a board. Opening forgets the context; what the board had learned stays.
+
+    identity: of the board. Methods raise LinkLostError when the board no longer answers.
+    """
+
+    def __init__(
+        self,
+        port: str,
+        *,
+        baudrate: int = 115200,
+        timeout_s: float = 60.0,
+        instructions_per_second: int | None = None,
+    ) -> None:
+        """port: any pyserial URL. instructions_per_second: of an emulated board, to make its ticks into counts.
+
+        Raises the errors of `Link`; InvalidFileError if the board's image is missing or damaged and
+        DoesNotFitError if the board's memory is too small for it.
+        """
+        self._instructions_per_second = instructions_per_second
+        with ExitStack() as stack:
+            self._link = Link(port, baudrate=baudrate, timeout_s=timeout_s)
+            stack.callback(self._link.close)
+            self.identity = self._link.identity
+            _check_image(self.identity, port)
+            self.image_id = self.identity.image_id
+            self.reset()
+            self._start = self._raw_counts()
+            self._resources = stack.pop_all()
+
+    @classmethod
+    def emulated(cls, image: bytes, board: str = "mps2-an386", *, timeout_s: float = 60.0) -> "DeviceRuntime":
+        """Start an emulated board with this image; closing the runtime stops it. Raises also what Emulator does."""
+        with ExitStack() as stack:
+            emulator = stack.enter_context(Emulator(image, board))
+            try:
+                runtime = cls(emulator.url, timeout_s=timeout_s, instructions_per_second=INSTRUCTIONS_PER_SECOND)
+            except (DeviceError, LinkLostError) as e:
+                raise DeviceError(emulator.failure() or str(e)) from e
+            stack.callback(runtime._link.close)
+            runtime._resources = stack.pop_all()
+        return runtime
+
+    def process(self, ids: npt.NDArray[np.integer], *, learn: bool) -> npt.NDArray[np.uint32]:
+        outside = ids[(ids < 0) | (ids >= self.identity.vocab_size)]
+        if len(outside):
+            raise UsageError(f"token {outside[0]} is outside the vocabulary, 0..{self.identity.vocab_size - 1}")
+        if learn and not self.identity.plastic:
+            raise DoesNotFitError(
+                f"{self.identity.board} has an arena of {self.identity.arena_room} bytes: too small to learn"
+            )
+        scores = np.empty(len(ids), np.uint32)
+        for i in range(0, len(ids), TOKENS_PER_REQUEST):
+            chunk = ids[i : i + TOKENS_PER_REQUEST]
+            payload = wire.words(int(learn)) + chunk.astype("<u4").tobytes()
+            answer = self._work(lib.EHMN_WIRE_PROCESS, payload, len(chunk))
+            scores[i : i + len(chunk)] = np.frombuffer(answer, "<u4")
+        return scores
+
+    def generate(self, n: int, *, temperature: float = 0.0) -> npt.NDArray[np.int32]:
+        tokens = np.empty(n, np.int32)
+        q8 = round(temperature * TEMPERATURE_ONE)
+        if not 0 <= q8 < 2**32:
+            raise UsageError(f"temperature {temperature} is out of range")
+        for i in range(0, n, TOKENS_PER_REQUEST):
+            count = min(TOKENS_PER_REQUEST, n - i)
+            answer = self._work(lib.EHMN_WIRE_GENERATE, wire.words(count, q8), count)
+            tokens[i : i + count] = np.frombuffer(answer, "<u4")
+        return tokens
+
+    def _work(self, command: int, payload: bytes, tokens: int) -> bytes:
+        return self._link.request(command, payload, expect=4 * tokens, work_s=TOKEN_S * tokens)
+
+    def reset(self) -> None:
+        self._link.request(lib.EHMN_WIRE_RESET)
+
+    def forget(self, seed: int) -> None:
+        self._link.request(lib.EHMN_WIRE_FORGET, np.uint64(seed).tobytes())
+
+    def save(self) -> bytes:
+        payload = self._link.request(lib.EHMN_WIRE_SAVE, expect=4)
+        size = int(np.frombuffer(payload, "<u4")[0])
+        delta = bytearray()
+        while len(delta) < size:
+            count = min(lib.EHMN_WIRE_MAX_PAYLOAD, size - len(delta))
+            delta += self._link.request(lib.EHMN_WIRE_READ, wire.words(len(delta), count), expect=count)
+        return bytes(delta)
+
+    def load(self, delta: bytes) -> None:
+        if len(delta) > self.identity.staging_room:
+            raise InvalidFileError(f"delta of {len(delta)} bytes; one of this image has {self.identity.delta_bytes}")
+        step = lib.EHMN_WIRE_MAX_PAYLOAD - 4
+        for at in range(0, len(delta), step):
+            self._link.request(lib.EHMN_WIRE_WRITE, wire.words(at) + delta[at : at + step])
+        self._link.request(lib.EHMN_WIRE_LOAD, wire.words(len(delta)))
+
+    def counts(self) -> Counts:
+        now, start = self._raw_counts(), self._start
+        per_second = self._instructions_per_second
+        ticks = (now.step_ticks - start.step_ticks, now.learn_ticks - start.learn_ticks)
+        step, learn = (t * per_second // self.identity.tick_hz if per_second else None for t in ticks)
+        return Counts(
+            steps=now.steps - start.steps,
+            learned=now.learned - start.learned,
+            writes=now.writes - start.writes,
+            macs=now.macs - start.macs,
+            step_instructions=step,
+            learn_instructions=learn,
+        )
+
+    def close(self) -> None:
+        self._resources.close()
+
+    def _raw_counts(self) -> Any:
+        struct = "ehmn_wire_counts"
+        return wire.unpack(struct, self._link.request(lib.EHMN_WIRE_COUNTS, expect=ffi.sizeof(struct)))
+
+
+def _check_image(identity: wire.Identity, port: str) -> None:
+    if identity.image_status == lib.EHMN_E_MAGIC:
+        raise InvalidFileError(f"{port}: {identity.board} holds no image; flash one")
+    if identity.image_status == lib.EHMN_E_ARENA:
+        need, have = identity.arena_bytes, identity.arena_room
+        raise DoesNotFitError(
+            f"{port}: the image needs an arena of {need} bytes, {identity.board} has {have}",
+            need=need,
+            have=have,
+        )
+    check(identity.image_status, f"{port}: image of {identity.board}")

@@ -1,0 +1,56 @@
+"""From the words of a command line to a runtime."""
+
+import contextlib
+from collections.abc import Iterator
+
+from edgehmn.core import CoreModel, Image
+from edgehmn.errors import UsageError
+from edgehmn.exported import Export, encoder_runtime
+from edgehmn.runtime.protocol import Runtime
+
+DEFAULT_BOARD = "mps2-an386"
+
+
+@contextlib.contextmanager
+def open_runtime(
+    export: Export, *, runtime: str = "host", target: str | None = None, port: str | None = None, seed: int = 0
+) -> Iterator[Runtime]:
+    """The runtime of that name with the export's model and nothing learned. Closed at the end."""
+    if target is not None and runtime != "emulator":
+        raise UsageError("--target names an emulated board: it goes with --runtime emulator")
+    if (port is not None) != (runtime == "device"):
+        raise UsageError("--port and --runtime device go together: name the device's port")
+    if runtime == "emulator":
+        with open_emulator(export.image, target or DEFAULT_BOARD) as device:
+            device.forget(seed)
+            yield device
+    elif runtime == "device":
+        assert port is not None
+        with open_device(port) as device:
+            if device.image_id != export.image.id:
+                raise UsageError(
+                    f"the device at {port} runs image {device.image_id[:16]}, the export is {export.image.id[:16]}"
+                )
+            yield device
+    elif runtime == "host":
+        yield CoreModel(export.image, seed=seed)
+    else:
+        yield encoder_runtime(runtime, export.folder, export.image, seed)
+
+
+@contextlib.contextmanager
+def open_device(port: str) -> Iterator[Runtime]:
+    """The device at a pyserial URL. What it has learned stays."""
+    from edgehmn.runtime.device import DeviceRuntime
+
+    with contextlib.closing(DeviceRuntime(port)) as device:
+        yield device
+
+
+@contextlib.contextmanager
+def open_emulator(image: Image, board: str = DEFAULT_BOARD) -> Iterator[Runtime]:
+    """A fresh emulated board with this image."""
+    from edgehmn.runtime.device import DeviceRuntime
+
+    with contextlib.closing(DeviceRuntime.emulated(image.bytes.tobytes(), board)) as device:
+        yield device

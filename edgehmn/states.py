@@ -1,0 +1,85 @@
+"""Named learned states on the host: save, list, load. A state is a delta file; its name is its file name."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgehmn.core import ffi, lib
+from edgehmn.errors import InvalidFileError, UsageError
+from edgehmn.files import read_bytes, write_bytes
+
+SUFFIX = ".ehmd"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class State:
+    """What the header of a delta says about it."""
+
+    name: str
+    image_id: str
+    learned: int
+    bytes: int
+
+
+def folder() -> Path:
+    """Where named states live: $EDGEHMN_STATES, else edgehmn/states in the user's data folder."""
+    if "EDGEHMN_STATES" in os.environ:
+        return Path(os.environ["EDGEHMN_STATES"])
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "edgehmn" / "states"
+
+
+def path_of(name: str) -> Path:
+    """The file of a named state; a name with a slash or the suffix is a path of its own."""
+    if "/" in name or name.endswith(SUFFIX):
+        return Path(name)
+    if not NAME.fullmatch(name):
+        raise UsageError(f"'{name}' is no name for a state: use letters, digits, '.', '_' and '-'")
+    return folder() / f"{name}{SUFFIX}"
+
+
+def describe(name: str, delta: bytes) -> State:
+    """Read the header of a delta. Raises InvalidFileError for anything that is no whole delta."""
+    size = ffi.sizeof("ehmn_delta")
+    if len(delta) < size:
+        raise InvalidFileError(f"{name}: too short to be a learned state ({len(delta)} bytes)")
+    header = ffi.new("ehmn_delta *")
+    ffi.buffer(header)[:] = delta[:size]
+    checked = ffi.offsetof("ehmn_delta", "image_id")
+    crc = lib.ehmn_crc32(0, ffi.from_buffer(memoryview(delta)[checked:]), len(delta) - checked)
+    if header.magic != lib.EHMN_DELTA_MAGIC or header.version != lib.EHMN_DELTA_VERSION:
+        raise InvalidFileError(f"{name}: not a learned state of this version")
+    if header.bytes != len(delta) or header.crc32 != crc:
+        raise InvalidFileError(f"{name}: truncated or damaged (size or checksum differs)")
+    return State(name, bytes(header.image_id).hex(), int(header.learned), len(delta))
+
+
+def save(name: str, delta: bytes) -> Path:
+    """Store a delta under a name; returns its path."""
+    describe(name, delta)
+    path = path_of(name)
+    write_bytes(path, delta)
+    return path
+
+
+def load(name: str) -> bytes:
+    """The delta of a name. Raises UsageError if there is none, listing those that exist."""
+    path = path_of(name)
+    if not path.exists():
+        known = ", ".join(s.name for s in list_states()) or "none"
+        raise UsageError(f"{path}: no such state; known are: {known}")
+    delta = read_bytes(path)
+    describe(str(path), delta)
+    return delta
+
+
+def list_states() -> list[State]:
+    """All sound named states, by name."""
+    out = []
+    for path in sorted(folder().glob(f"*{SUFFIX}")):
+        try:
+            out.append(describe(path.stem, read_bytes(path)))
+        except InvalidFileError:
+            continue
+    return out

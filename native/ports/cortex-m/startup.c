@@ -1,0 +1,46 @@
+/* From reset to main, and from any fault back to reset: the host sees that its session is over. */
+#include "startup.h"
+
+#include <string.h>
+
+/* Defined by the linker script. */
+extern uint32_t stack_end[];
+extern uint8_t data_load[], data_start[], data_end[], bss_start[], bss_end[];
+
+/* Armv7-M Architecture Reference Manual, B3.2.6: Application Interrupt and Reset Control Register. */
+#define AIRCR (*(volatile uint32_t *)0xE000ED0Cu)
+#define AIRCR_KEY 0x05FA0000u
+#define AIRCR_SYSRESETREQ 0x00000004u
+
+#define FIRST_HANDLERS 15u /* reset, NMI, faults and system handlers; interrupts are never unmasked */
+
+typedef struct {
+    uint32_t *stack;
+    void (*handlers[FIRST_HANDLERS])(void);
+} vector_table;
+
+void reset(void);
+
+void system_reset(void)
+{
+    __asm__ volatile("dsb" ::: "memory");
+    AIRCR = AIRCR_KEY | AIRCR_SYSRESETREQ;
+    for (;;) {
+        __asm__ volatile("dsb" ::: "memory");
+    }
+}
+
+void reset(void)
+{
+    __asm__ volatile("cpsid i" ::: "memory");
+    memcpy(data_start, data_load, (uint32_t)(data_end - data_start));
+    memset(bss_start, 0, (uint32_t)(bss_end - bss_start));
+    main();
+    system_reset();
+}
+
+__attribute__((section(".vectors"), used)) static const vector_table vectors = {
+    stack_end,
+    {reset, system_reset, system_reset, system_reset, system_reset, system_reset, system_reset, system_reset,
+     system_reset, system_reset, system_reset, system_reset, system_reset, system_reset, system_reset},
+};

@@ -1,0 +1,91 @@
+"""Tiny seeded models for tests: random checkpoints whose activations have the sizes of trained ones."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgehmn.calibrate import calibrate
+from edgehmn.checkpoint import Checkpoint, Config
+from edgehmn.core import Image, ffi
+from edgehmn.image import build_image, reseal
+from edgehmn.plasticity import Rule
+from edgehmn.quantize import InputBits, QuantModel, quantise
+
+Ids = npt.NDArray[np.int32]
+
+# Odd sizes wherever they may be odd, two query heads for each key head, a window that is soon full.
+TINY = Config(
+    n_layers=2,
+    d_model=24,
+    d_hidden=23,
+    n_heads=4,
+    n_kv_heads=2,
+    vocab_size=257,
+    n_ctx=5,
+    rope_theta=10000.0,
+    norm_eps=1e-5,
+    final_norm="layernorm",
+    tied_head=True,
+    n_adapters=4,
+)
+# The least of everything: an image of two kilobytes, small enough to damage in every bit.
+LEAST = replace(TINY, n_layers=1, d_model=4, d_hidden=3, n_heads=2, n_kv_heads=1, vocab_size=5, n_ctx=3, n_adapters=2)
+ALL_8_BITS = InputBits(8, 8, 8, 8, 8, 8)
+
+
+def random_tokens(n: int, vocab_size: int = TINY.vocab_size, seed: int = 1) -> Ids:
+    return np.random.default_rng(seed).integers(0, vocab_size, n, dtype=np.int32)
+
+
+def repetitive_tokens(n: int, period: int = 40, vocab_size: int = TINY.vocab_size, seed: int = 2) -> Ids:
+    """A random phrase of `period` tokens, over and over."""
+    return np.resize(random_tokens(period, vocab_size, seed), n)
+
+
+def random_checkpoint(config: Config = TINY, seed: int = 0, head_gain: float = 1.0) -> Checkpoint:
+    """Weights that keep the variance of their input, gains around one; logits of standard deviation `head_gain`."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in config.tensor_shapes().items():
+        if len(shape) == 1:
+            center = 0.0 if name.endswith("bias") else 1.0
+            tensors[name] = rng.normal(center, 0.2, shape).astype(np.float32)
+        else:
+            tensors[name] = (shape[1] ** -0.5 * rng.normal(size=shape)).astype(np.float32)
+    tensors["embed" if config.tied_head else "head"] *= np.float32(head_gain)
+    return Checkpoint(config, tensors, "")
+
+
+def quantised(checkpoint: Checkpoint, rule: Rule | None = None, bits: InputBits | None = None) -> QuantModel:
+    return quantise(checkpoint, calibrate(checkpoint, random_tokens(512, checkpoint.config.vocab_size, 3)), rule, bits)
+
+
+def tiny_image(
+    config: Config = TINY,
+    rule: Rule | None = None,
+    bits: InputBits | None = None,
+    *,
+    seed: int = 0,
+    head_gain: float = 1.0,
+    settings: Mapping[str, Any] | None = None,
+) -> bytes:
+    """An image of a random checkpoint. `settings` are fields of the header to overwrite, those of the rule as 'rule.NAME'."""
+    image = build_image(quantised(random_checkpoint(config, seed, head_gain), rule, bits))
+    return with_settings(image, settings) if settings else image
+
+
+def with_settings(image: bytes, settings: Mapping[str, Any]) -> bytes:
+    """The image with other numbers in its header, and the CRC that belongs to them."""
+    out = bytearray(image)
+    header = ffi.cast("ehmn_image *", ffi.from_buffer("uint8_t[]", out))
+    for name, value in settings.items():
+        place, _, inner = name.partition(".")
+        setattr(getattr(header, place) if inner else header, inner or name, value)
+    return reseal(out)
+
+
+def opened(image: bytes) -> Image:
+    return Image(image, "test image")

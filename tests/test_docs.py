@@ -1,0 +1,77 @@
+"""What the documents say is what is: tables come from results, results belong to the model that ships."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from edgehmn.checkpoint import Checkpoint
+from edgehmn.cli import COMMANDS, HELP
+from edgehmn.core import Image
+from edgehmn.errors import EXIT_CODES
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bench_learning", ROOT / "bench" / "learning.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_table_is_generated_from_the_committed_results(bench: ModuleType) -> None:
+    results = json.loads(bench.RESULTS.read_text("utf-8"))
+    shown = README.split(bench.BEGIN)[1].split(bench.END)[0].strip()
+    assert shown == bench.readme_table(results).strip()
+
+
+def test_results_belong_to_the_model_that_ships(bench: ModuleType, reference_image: bytes) -> None:
+    assert json.loads(bench.RESULTS.read_text("utf-8"))["image_id"] == Image(reference_image).id
+
+
+def test_results_meet_the_promises(bench: ModuleType) -> None:
+    r = json.loads(bench.RESULTS.read_text("utf-8"))
+    assert r["float"]["words"] == 245_569
+    assert r["float"]["word"] <= 175
+    assert r["image"]["word"] <= 1.003 * r["float"]["word"]
+    for kind in ("onnx", "tflite"):
+        assert r[kind]["word"] <= 1.02 * r["float"]["word"]
+    assert r["online"]["word"] <= 0.85 * r["image"]["word"]
+    assert len(r["excerpts"]["rows"]) == 20
+    assert r["excerpts"]["median_fall"] >= 0.08
+
+
+def test_exit_codes_of_the_readme() -> None:
+    table = dict(re.findall(r"^\| (\d+) \| (.+?) \|$", README, re.M))
+    assert table == {str(code): meaning for code, meaning in EXIT_CODES.items()}
+
+
+def test_every_command_has_help() -> None:
+    assert set(HELP) == set(COMMANDS)
+
+
+def test_commands_of_the_readme_exist() -> None:
+    used = set(re.findall(r"^edgehmn (\w+)", README, re.M))
+    assert used and used <= set(COMMANDS)
+
+
+def test_documents_link_to_files_that_exist() -> None:
+    for document in ("README.md", "DESIGN.md", "edgehmn/reference/MODEL_CARD.md"):
+        path = ROOT / document
+        for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text("utf-8")):
+            assert (path.parent / link).exists(), f"{document} links to {link}"
+
+
+def test_reference_is_small_and_complete(reference: Checkpoint) -> None:
+    folder = ROOT / "edgehmn" / "reference"
+    names = ("model.safetensors", "config.json", "tokenizer.json")
+    assert sum((folder / n).stat().st_size for n in names) < 5_000_000
+    c = reference.config
+    assert (c.n_layers, c.d_model, c.d_hidden, c.n_heads, c.vocab_size, c.n_ctx) == (6, 128, 344, 4, 3072, 128)

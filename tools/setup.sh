@@ -1,0 +1,45 @@
+#!/bin/sh
+# Make this checkout ready: system packages that are missing, a virtual environment, the package with its extras.
+#   tools/setup.sh [demo|test]
+# System packages are installed by apt-get, as root or through sudo; what is installed is said first.
+set -eu
+cd "$(dirname "$0")/.."
+purpose=${1:-test}
+
+missing=""
+need() { # need COMMAND PACKAGE...
+    command -v "$1" >/dev/null 2>&1 || { shift; missing="$missing $*"; }
+}
+need gcc build-essential
+need make build-essential
+need cmake cmake
+need ninja ninja-build
+need arm-none-eabi-gcc gcc-arm-none-eabi libnewlib-arm-none-eabi
+need qemu-system-arm qemu-system-arm
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+[ "$(python3 -c 'import sysconfig, os; print(os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))' 2>/dev/null)" = True ] \
+    || missing="$missing python3-dev"
+if [ "$purpose" = test ]; then
+    need clang clang
+    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+fi
+if [ -n "$missing" ]; then
+    sudo=""
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    echo "setup: installing system packages:$missing" >&2
+    $sudo apt-get update -qq >&2
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing >&2
+fi
+
+extras=all
+[ "$purpose" = test ] && extras=dev
+venv=.venv
+stamp=$venv/installed-$extras
+sources=$(git ls-files -co --exclude-standard pyproject.toml edgehmn export targets native 2>/dev/null || true)
+if [ ! -f "$stamp" ] || { [ -n "$sources" ] && [ -n "$(find $sources -newer "$stamp" 2>/dev/null | head -1)" ]; }; then
+    [ -x $venv/bin/python ] || python3 -m venv $venv
+    echo "setup: installing edgehmn[$extras] into $venv" >&2
+    $venv/bin/python -m pip install -q --disable-pip-version-check ".[$extras]" >&2
+    touch "$stamp"
+fi
