@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgehmn.checkpoint.model import Checkpoint
+from edgehmn.checkpoint.model import Checkpoint, FloatArray
 from edgehmn.errors import UsageError
 from edgehmn.model import FloatModel, log_softmax
 from edgehmn.plasticity import HeadStatistics, measure_statistics
@@ -38,15 +38,27 @@ def calibration_ids(checkpoint: Checkpoint, text: str | None = None) -> npt.NDAr
 
 
 def calibrate(checkpoint: Checkpoint, ids: npt.NDArray[np.int32]) -> Calibration:
-    """Run the float model over `ids` and measure."""
+    """Run the float model over `ids` and measure. Statistics that the checkpoint brings are taken as they are."""
     model = FloatModel(checkpoint)
     hidden = model.encode(ids, model.new_state())
     largest = float(np.abs(hidden).max())
-    normed = model.final_norm(hidden)
-    log_p = log_softmax(model.logits(normed[:-1]))
-    statistics = measure_statistics(normed[:-1], log_p, ids[1:], model.head_matrix)
     return Calibration(
         value_frac=int(np.clip(27 - np.ceil(np.log2(largest)), 8, 16)),
         hidden_frac=int(np.clip(np.floor(np.log2(32767 / (HEADROOM * largest))), 0, 14)),
-        statistics=statistics,
+        statistics=checkpoint_statistics(checkpoint) or head_statistics(model, hidden, ids),
     )
+
+
+def checkpoint_statistics(checkpoint: Checkpoint) -> HeadStatistics | None:
+    """The statistics that the checkpoint brings, if it does."""
+    found = [checkpoint.tensors.get(name) for name in checkpoint.config.statistics_shapes()]
+    mean, inverse_deviation, preconditioner = found
+    if mean is None or inverse_deviation is None or preconditioner is None:
+        return None
+    return HeadStatistics(mean, inverse_deviation, preconditioner)
+
+
+def head_statistics(model: FloatModel, hidden: FloatArray, ids: npt.NDArray[np.int32]) -> HeadStatistics:
+    """The statistics of a text: hidden (n, d_model) as `FloatModel.encode` gives them for its tokens ids (n,)."""
+    normed = model.final_norm(hidden[:-1])
+    return measure_statistics(normed, log_softmax(model.logits(normed)), ids[1:], model.head_matrix)

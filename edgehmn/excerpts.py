@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgehmn.errors import InvalidFileError
+from edgehmn.errors import InvalidFileError, UsageError
 from edgehmn.files import read_text
 
 LENGTH = 2000  # tokens
@@ -18,6 +18,9 @@ def excerpts(
 ) -> list[tuple[str, npt.NDArray[np.int32]]]:
     """About `count` excerpts of LENGTH tokens: every entry of `data` gives an equal share, each at evenly spaced
     places of its .txt and .py files in order of name. Files that are no UTF-8 or too short give none."""
+    for entry in data:
+        if not entry.exists():
+            raise UsageError(f"{entry}: no such file or folder")
     out = []
     for number, entry in enumerate(data):
         share = count // len(data) + (number < count % len(data))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgehmn.checkpoint.trans_hmn import read_tokenizer
 from edgehmn.core import Image
 from edgehmn.errors import InvalidFileError, UsageError
 from edgehmn.files import read_bytes, read_text, sha256
@@ -16,6 +17,18 @@ from edgehmn.runtime.encoder_runtime import EncoderRuntime
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+
+# File name -> kind of artefact. An export holds nothing else, apart from its manifest.
+ARTEFACTS = {
+    "model.ehmn": "image",
+    "encoder.onnx": "onnx",
+    "encoder.tflite": "tflite",
+    "edgehmn_model.c": "c",
+    "edgehmn_model.h": "c",
+    "tokenizer.json": "tokenizer",
+    "vectors.safetensors": "vectors",
+}
+ALWAYS = ("model.ehmn", "tokenizer.json", "vectors.safetensors")
 
 
 @dataclass(frozen=True)
@@ -31,33 +44,32 @@ class Export:
         """Raises UsageError if there is no such folder, InvalidFileError if anything in it is not as it was
         written."""
         folder = Path(folder)
-        if folder.is_file() or not folder.exists():
+        if not folder.is_dir():
             raise UsageError(f"{folder}: give the folder that 'edgehmn export' wrote")
         manifest = _read_manifest(folder / MANIFEST)
         for artefact in manifest["artefacts"]:
             _check_artefact(folder, artefact)
+        present = {name for name in ARTEFACTS if (folder / name).exists()}
+        listed = [artefact["path"] for artefact in manifest["artefacts"]]
+        if sorted(listed) != sorted(present.union(ALWAYS)):
+            raise InvalidFileError(f"{folder / MANIFEST}: does not list the files of this folder; export again")
         image = Image(read_bytes(folder / "model.ehmn"), str(folder / "model.ehmn"))
         if image.id != manifest["image_id"]:
-            raise InvalidFileError(f"{folder / MANIFEST}: belongs to another image")
+            raise InvalidFileError(f"{folder / MANIFEST}: belongs to another image; export again")
         return cls(folder, manifest, image)
 
     @cached_property
     def tokenizer(self) -> Any:
-        import tokenizers
-
         path = self.folder / "tokenizer.json"
-        try:
-            return tokenizers.Tokenizer.from_str(read_text(path))
-        except InvalidFileError:
-            raise
-        except Exception as e:  # the tokenizers library raises bare Exception
-            raise InvalidFileError(f"{path}: not a tokenizer that the tokenizers library reads ({e})") from e
+        return read_tokenizer(path, read_text(path), self.image.vocab_size)
 
     def encode(self, text: str) -> npt.NDArray[np.int32]:
-        ids = np.array(self.tokenizer.encode(text).ids, np.int32)
-        if len(ids) and int(ids.max()) >= self.image.vocab_size:
-            raise InvalidFileError(f"{self.folder / 'tokenizer.json'}: makes tokens outside the image's vocabulary")
-        return ids
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise UsageError("the text is not valid Unicode; give UTF-8")
+        try:
+            return np.array(self.tokenizer.encode(text).ids, np.int32)
+        except Exception as e:  # the tokenizers library raises bare Exception
+            raise InvalidFileError(f"{self.folder / 'tokenizer.json'}: cannot encode this text ({e})") from e
 
     def decode(self, ids: npt.NDArray[np.integer]) -> str:
         return str(self.tokenizer.decode(ids.tolist()))
@@ -77,13 +89,19 @@ def encoder_runtime(kind: str, folder: Path, image: Image, seed: int = 0) -> Enc
     return EncoderRuntime(TfliteEncoder(path), image, seed=seed)
 
 
+def holds_only_an_export(folder: Path) -> bool:
+    """Whether a folder may be replaced by an export: it looks like one, and nothing else lies in it."""
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    return names == {path.name for path in folder.iterdir()} and {MANIFEST, *ALWAYS} <= names <= {MANIFEST, *ARTEFACTS}
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
-    if not path.exists():
+    if path.is_symlink() or not path.is_file():
         raise InvalidFileError(f"{path}: missing; this is no folder that 'edgehmn export' wrote")
     try:
         manifest = json.loads(read_text(path))
         artefacts = manifest["artefacts"]
-        sound = manifest["schema"] == SCHEMA and isinstance(manifest["image_id"], str) and bool(artefacts)
+        sound = manifest["schema"] == SCHEMA and isinstance(manifest["image_id"], str) and isinstance(artefacts, list)
         sound = sound and all(
             isinstance(a["path"], str) and isinstance(a["bytes"], int) and isinstance(a["sha256"], str)
             for a in artefacts
@@ -98,8 +116,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def _check_artefact(folder: Path, artefact: dict[str, Any]) -> None:
     name = artefact["path"]
     path = folder / name
-    if Path(name).name != name or path.is_symlink() or not path.is_file():
-        raise InvalidFileError(f"{folder / MANIFEST}: names '{name}', which is no file of this folder")
+    if name not in ARTEFACTS or path.is_symlink() or not path.is_file():
+        raise InvalidFileError(f"{folder / MANIFEST}: names {name!r:.80}, which is no file of an export; export again")
     data = read_bytes(path)
     if len(data) != artefact["bytes"] or sha256(data) != artefact["sha256"]:
         raise InvalidFileError(f"{path}: is not as it was exported (size or hash differs); export again")

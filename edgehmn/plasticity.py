@@ -48,7 +48,7 @@ class Rule:
     beta_write: float = 10.0
     theta_write: float = 0.5
     decay: float = 1e-4  # per token, towards the prior, which is zero
-    weight_frac: int = 9  # one LSB of a plastic weight is 2**-weight_frac
+    weight_frac: int = 10  # one LSB of a plastic weight is 2**-weight_frac
     n_negatives: int = 16
     eta_gain: float = 0.03
     gain_max: float = 3.0

@@ -8,6 +8,7 @@ from pathlib import Path
 from edgehmn.core import ffi, lib
 from edgehmn.errors import InvalidFileError, UsageError
 from edgehmn.files import read_bytes, write_bytes
+from edgehmn.runtime.protocol import Runtime
 
 SUFFIX = ".ehmd"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -25,8 +26,8 @@ class State:
 
 def folder() -> Path:
     """Where named states live: $EDGEHMN_STATES, else edgehmn/states in the user's data folder."""
-    if "EDGEHMN_STATES" in os.environ:
-        return Path(os.environ["EDGEHMN_STATES"])
+    if chosen := os.environ.get("EDGEHMN_STATES"):
+        return Path(chosen)
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "edgehmn" / "states"
 
 
@@ -72,6 +73,15 @@ def load(name: str) -> bytes:
     delta = read_bytes(path)
     describe(str(path), delta)
     return delta
+
+
+def load_into(runtime: Runtime, name: str) -> None:
+    """Give a state to a runtime. Raises as `load`, and InvalidFileError if it belongs to another image."""
+    delta = load(name)
+    try:
+        runtime.load(delta)
+    except InvalidFileError as e:
+        raise InvalidFileError(f"{path_of(name)}: {e}", **e.detail) from e
 
 
 def list_states() -> list[State]:

@@ -14,10 +14,10 @@ from edgehmn.calibrate import Calibration, calibrate, calibration_ids
 from edgehmn.checkpoint import Checkpoint
 from edgehmn.conformance import record_vectors, write_vectors
 from edgehmn.core import CoreModel, Image
-from edgehmn.errors import QualityGateError
+from edgehmn.errors import QualityGateError, UsageError
 from edgehmn.evaluate import Perplexity, float_perplexity, text_perplexity
 from edgehmn.export.c_array import write_c_array
-from edgehmn.exported import MANIFEST, SCHEMA, encoder_runtime
+from edgehmn.exported import ARTEFACTS, MANIFEST, SCHEMA, encoder_runtime, holds_only_an_export
 from edgehmn.files import new_folder, read_bytes, sha256
 from edgehmn.image import build_image
 from edgehmn.quantize import quantise
@@ -36,7 +36,11 @@ class ExportResult:
     perplexity: dict[str, Perplexity] = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        figures = {k: v.summary() for k, v in self.perplexity.items()}
+        """For JSON, which knows no infinity: a figure that is not finite is None."""
+        figures = {
+            kind: {name: v if np.isfinite(v) else None for name, v in p.summary().items()}
+            for kind, p in self.perplexity.items()
+        }
         return {"image_id": self.image_id, "artefacts": self.artefacts, "perplexity": figures}
 
 
@@ -55,19 +59,22 @@ def export_model(
     Every artefact that computes is run over `evaluation_text` and must stay within `max_increase` per cent of the
     float model's token perplexity (by default DEFAULT_LIMITS); otherwise QualityGateError, and nothing is written.
     """
-    report("calibrating")
-    ids = calibration_ids(checkpoint, calibration_text)
-    calibration = calibrate(checkpoint, ids)
-    report("quantising")
-    image = Image(build_image(quantise(checkpoint, calibration)))
-    with new_folder(folder, MANIFEST) as work:
+    if not evaluation_text.strip():
+        raise UsageError("the evaluation text is empty: perplexity cannot be measured on it")
+    with new_folder(folder, holds_only_an_export) as work:
+        report("calibrating")
+        ids = calibration_ids(checkpoint, calibration_text)
+        calibration = calibrate(checkpoint, ids)
+        report("quantising")
+        image = Image(build_image(quantise(checkpoint, calibration)))
         (work / "model.ehmn").write_bytes(image.bytes.tobytes())
         (work / "tokenizer.json").write_text(checkpoint.tokenizer_json, "utf-8")
         write_vectors(record_vectors(image, ids), work / "vectors.safetensors")
         _write_encoders(checkpoint, ids, calibration, formats, work, report)
         if "c" in formats:
             write_c_array(image.bytes.tobytes(), work)
-        perplexity = _measure(checkpoint, image, work, evaluation_text, report)
+        with np.errstate(all="ignore"):  # what overflows fails the gate
+            perplexity = _measure(checkpoint, image, work, evaluation_text, report)
         _check_quality(perplexity, max_increase)
         artefacts = [_describe(p) for p in sorted(work.iterdir())]
         result = ExportResult(folder, image.id, artefacts, perplexity)
@@ -124,15 +131,4 @@ def _check_quality(perplexity: dict[str, Perplexity], max_increase: float | None
 
 def _describe(path: Path) -> dict[str, Any]:
     data = read_bytes(path)
-    return {"kind": KINDS[path.name], "path": path.name, "bytes": len(data), "sha256": sha256(data)}
-
-
-KINDS = {
-    "model.ehmn": "image",
-    "encoder.onnx": "onnx",
-    "encoder.tflite": "tflite",
-    "edgehmn_model.c": "c",
-    "edgehmn_model.h": "c",
-    "tokenizer.json": "tokenizer",
-    "vectors.safetensors": "vectors",
-}
+    return {"kind": ARTEFACTS[path.name], "path": path.name, "bytes": len(data), "sha256": sha256(data)}

@@ -1,5 +1,6 @@
 """Tiny seeded models for tests: random checkpoints whose activations have the sizes of trained ones."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -33,6 +34,7 @@ TINY = Config(
 )
 # The least of everything: an image of two kilobytes, small enough to damage in every bit.
 LEAST = replace(TINY, n_layers=1, d_model=4, d_hidden=3, n_heads=2, n_kv_heads=1, vocab_size=5, n_ctx=3, n_adapters=2)
+SMALL = replace(TINY, n_layers=1, d_model=12, d_hidden=7, n_heads=2, n_kv_heads=1, vocab_size=61, n_adapters=3)
 ALL_8_BITS = InputBits(8, 8, 8, 8, 8, 8)
 
 
@@ -72,7 +74,7 @@ def tiny_image(
     head_gain: float = 1.0,
     settings: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """An image of a random checkpoint. `settings` are fields of the header to overwrite, those of the rule as 'rule.NAME'."""
+    """An image of a random checkpoint. `settings` overwrites fields of its header, those of the rule as 'rule.NAME'."""
     image = build_image(quantised(random_checkpoint(config, seed, head_gain), rule, bits))
     return with_settings(image, settings) if settings else image
 
@@ -89,3 +91,11 @@ def with_settings(image: bytes, settings: Mapping[str, Any]) -> bytes:
 
 def opened(image: bytes) -> Image:
     return Image(image, "test image")
+
+
+def resealed_delta(delta: bytes | bytearray) -> bytes:
+    """The delta with the CRC that belongs to its bytes."""
+    out = bytearray(delta)
+    header = ffi.cast("ehmn_delta *", ffi.from_buffer("uint8_t[]", out))
+    header.crc32 = zlib.crc32(memoryview(out)[ffi.offsetof("ehmn_delta", "image_id") :])
+    return bytes(out)

@@ -118,6 +118,7 @@ class Oracle:
         self.norm_gain, self.norm_bias, self.mean, self.inverse_deviation, self.rope = values
         self.norm_gain_shift, self.inverse_deviation_shift = vectors[0].shift, vectors[3].shift
         self.state = self._untaught(seed)
+        self.updates: list[tuple[Vector, Vector]] = []  # of the last token learned, of each adapter: rates, presynaptic
         self.reset()
 
     def _untaught(self, seed: int) -> State:
@@ -251,9 +252,12 @@ class Oracle:
         st, rule = self.state, self.header.rule
         error = self._error(token)
         rate = self._rate(token)
+        self.updates = []
         for layer in range(len(st.weights)):
             pre, g = self._presynaptic(layer)
-            self._write(layer, [self._row_rate(layer, i, e, rate, g) for i, e in enumerate(error)], pre)
+            rates = [self._row_rate(layer, i, e, rate, g) for i, e in enumerate(error)]
+            self.updates.append((rates, pre))
+            self._write(layer, rates, pre)
             change = sat(rounded(sum(map(times, self.z[layer], error)), 19))
             st.gain[layer] = max(0, min(rule.gain_max, add(st.gain[layer], mul(change, rule.eta_gain, 16))))
         st.phase = (st.phase + rule.phase_step) % (1 << 32)

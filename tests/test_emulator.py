@@ -7,20 +7,24 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgehmn.core import CoreModel, Image, ffi, lib
-from edgehmn.device import wire
-from edgehmn.device.emulator import QEMU, Emulator
+from edgehmn.device import link, wire
+from edgehmn.device.emulator import QEMU, Emulator, machines
 from edgehmn.device.firmware import TOOLS, board_numbers, boards, build_firmware
 from edgehmn.device.link import Link
 from edgehmn.errors import (
+    CannotWriteError,
     DependencyError,
     DeviceError,
     DoesNotFitError,
@@ -211,7 +215,7 @@ def test_half_a_load_changes_nothing(fresh: DeviceRuntime) -> None:
 
 BEYOND = 2**32 - 1
 REQUESTS = {
-    "an unknown command": (200, b"", DeviceError),
+    "an unknown command": (100, b"", DeviceError),
     "the command after the last": (lib.EHMN_WIRE_RESTART + 1, b"", DeviceError),
     "command zero": (0, b"", DeviceError),
     "a payload where none belongs": (lib.EHMN_WIRE_RESET, b"\0", DeviceError),
@@ -244,6 +248,33 @@ def test_the_board_believes_no_request(fresh: DeviceRuntime, name: str) -> None:
     assert fresh.counts() == counts
 
 
+def answers(line: Link, sent: bytes, n: int) -> list[wire.Frame]:
+    """The first n frames that a board sends back."""
+    line._line.write(sent)
+    frames: list[wire.Frame] = []
+    receiver = wire.Receiver()
+    while len(frames) < n:
+        frames += receiver.feed(line._line.read(receiver.missing))
+    return frames
+
+
+def test_frames_of_others_are_answered_or_ignored_and_the_session_goes_on(fresh: DeviceRuntime) -> None:
+    line, version = fresh._link, lib.EHMN_WIRE_VERSION + 1
+    of_the_future = bytearray(wire.encode(lib.EHMN_WIRE_IDENTIFY, 99, b"what is this")[:-4])
+    of_the_future[4] = version
+    of_the_future += zlib.crc32(of_the_future).to_bytes(4, "little")
+    an_answer = wire.encode(lib.EHMN_WIRE_FORGET | lib.EHMN_WIRE_ANSWER, line._sequence + 1, bytes(8))
+    of_another_session = wire.encode(lib.EHMN_WIRE_RESET, line._sequence + 2)
+    got = answers(line, bytes(of_the_future) + an_answer + of_another_session, 2)
+    assert [(f.version, f.sequence, f.status) for f in got] == [
+        (lib.EHMN_WIRE_VERSION, 99, lib.EHMN_WIRE_E_VERSION),
+        (lib.EHMN_WIRE_VERSION, line._sequence + 2, lib.EHMN_WIRE_E_SEQUENCE),
+    ]
+    again = wire.encode(lib.EHMN_WIRE_FORGET, line._sequence, bytes(8))  # the last request was this forget
+    assert [(f.sequence, f.status) for f in answers(line, again, 1)] == [(line._sequence, lib.EHMN_OK)]
+    assert len(fresh.process(random_tokens(3), learn=True)) == 3
+
+
 def test_what_the_host_cannot_mean_is_refused_before_it_is_sent(fresh: DeviceRuntime) -> None:
     for ids in (np.array([0, TINY.vocab_size]), np.array([-1]), np.array([2**32])):
         with pytest.raises(UsageError, match="outside the vocabulary"):
@@ -257,20 +288,25 @@ def test_what_the_host_cannot_mean_is_refused_before_it_is_sent(fresh: DeviceRun
 
 
 @contextmanager
-def noisy_line(url: str, seed: int, every: int) -> Iterator[str]:
-    """The URL of a line to `url` that adds, drops or changes about one of `every` bytes, both ways."""
+def noisy_line(url: str, seed: int, every: int) -> Iterator[tuple[str, list[int]]]:
+    """The URL of a line to `url` that adds, drops or changes about one of `every` bytes, both ways, and what it
+    did so far: a list of 0, 1 and 2."""
     host_name, port = url.removeprefix("socket://").split(":")
     sockets: list[socket.socket] = []
+    done: list[int] = []
 
     def forward(source: socket.socket, sink: socket.socket, seed: int) -> None:
         rng = random.Random(seed)
-        while data := source.recv(64):
-            out = bytearray()
-            for byte in data:
-                kind = rng.randrange(3 * every)
-                out += (bytes([byte, 0xD5]), b"", bytes([byte ^ 1 << rng.randrange(8)]), bytes([byte]))[min(kind, 3)]
-            sink.sendall(out)
-        sink.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # the other side hangs up
+            while data := source.recv(64):
+                out = bytearray()
+                for byte in data:
+                    kind = rng.randrange(3 * every)
+                    changed = bytes([byte ^ 1 << rng.randrange(8)])
+                    out += (bytes([byte, 0xD5]), b"", changed, bytes([byte]))[min(kind, 3)]
+                    done.extend([kind] if kind < 3 else [])
+                sink.sendall(out)
+            sink.shutdown(socket.SHUT_WR)
 
     def connect() -> None:
         near = server.accept()[0]
@@ -282,20 +318,21 @@ def noisy_line(url: str, seed: int, every: int) -> Iterator[str]:
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=connect, daemon=True).start()
-        yield f"socket://127.0.0.1:{server.getsockname()[1]}"
+        yield f"socket://127.0.0.1:{server.getsockname()[1]}", done
     for s in sockets:
         s.close()
 
 
-def test_noise_on_the_line_changes_nothing(image: bytes) -> None:
-    ids, expected = random_tokens(200), host(image)
+def test_noise_on_the_line_changes_nothing(image: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "FIRST_WAIT_S", 0.3)
+    ids, expected = random_tokens(160), host(image)
     scores = expected.process(ids, learn=True)
-    with Emulator(image) as emulator, noisy_line(emulator.url, seed=4, every=300) as url:
+    with Emulator(image) as emulator, noisy_line(emulator.url, seed=4, every=250) as (url, done):
         runtime = DeviceRuntime(url)
         assert np.array_equal(runtime.process(ids, learn=True), scores)
-        assert runtime.save() == expected.save()
         assert runtime.counts().steps == len(ids)
         runtime.close()
+    assert len(done) >= 5
 
 
 def test_a_new_session_finds_what_the_last_one_left(image: bytes) -> None:
@@ -314,20 +351,22 @@ def test_a_new_session_finds_what_the_last_one_left(image: bytes) -> None:
         second.close()
 
 
-def test_a_restarted_board_is_noticed(image: bytes) -> None:
+def test_a_board_that_starts_anew_is_noticed(image: bytes) -> None:
     with Emulator(image) as emulator:
         runtime = DeviceRuntime(emulator.url)
+        untrained = runtime.save()
         runtime.process(random_tokens(30), learn=True)
-        learned = runtime.save()
-        link = runtime._link
-        stale = link._sequence + 1
-        link.restart()
-        assert link.identity.image_status == lib.EHMN_OK
-        assert runtime.save() != learned  # a board without storage of its own starts empty
-        link._sequence = stale
+        runtime._link.request(lib.EHMN_WIRE_RESTART)  # as a fault or a brown-out would, behind the session's back
         with pytest.raises(LinkLostError, match="started anew") as caught:
             runtime.process(random_tokens(1), learn=False)
         assert caught.value.exit_code == 12
+        runtime.close()
+        runtime = DeviceRuntime(emulator.url)
+        assert runtime.save() == untrained  # this board has no storage of its own
+        runtime.process(random_tokens(30), learn=True)
+        runtime._link.restart()
+        assert runtime._link.identity == runtime.identity
+        assert runtime.save() == untrained
         runtime.close()
 
 
@@ -344,30 +383,29 @@ def test_a_board_that_dies_is_a_lost_link(image: bytes) -> None:
 
 def test_a_board_without_a_sound_image_says_so(image: bytes) -> None:
     with Emulator(None) as emulator:
-        link = Link(emulator.url)
-        assert (link.identity.board, link.identity.image_status) == (BOARD, lib.EHMN_E_MAGIC)
+        line = Link(emulator.url)
+        assert (line.identity.board, line.identity.image_status) == (BOARD, lib.EHMN_E_MAGIC)
         with pytest.raises(DeviceError, match="no usable image"):
-            link.request(lib.EHMN_WIRE_RESET)
-        link.close()
+            line.request(lib.EHMN_WIRE_RESET)
+        line.close()
         with pytest.raises(InvalidFileError, match="holds no image"):
             DeviceRuntime(emulator.url)
-    for damaged, status in ((image[:-1], "E_CRC"), (image[:-40] + b"\1" + image[-39:], "E_CRC"), (image[:64], "E_CRC")):
+    for damaged, status in ((image[:-9], "E_CRC"), (image[:-40] + b"\1" + image[-39:], "E_CRC"), (image[:64], "E_CRC")):
         with pytest.raises(InvalidFileError, match=status):
             DeviceRuntime.emulated(damaged)
 
 
-def window_that_needs(arena_bytes: int, image: bytes, *, plastic: bool) -> bytes:
-    """The image with the shortest window that needs more than `arena_bytes`."""
-    for n_ctx in range(TINY.n_ctx, lib.EHMN_MAX_CTX):
-        larger = with_settings(image, {"n_ctx": n_ctx})
-        if Image(larger).arena_bytes(plastic=plastic) > arena_bytes:
-            return larger
-    raise AssertionError(f"no window needs {arena_bytes} bytes")
-
-
-def test_an_arena_that_is_too_small_is_noticed(reference_image: bytes) -> None:
+def test_an_arena_that_is_too_small_is_noticed() -> None:
     room = board_numbers(f"qemu/{BOARD}")["BOARD_ARENA_BYTES"]
-    runtime = DeviceRuntime.emulated(window_that_needs(room, reference_image, plastic=True))
+    deep = tiny_image(replace(TINY, n_layers=40))
+    windows = [with_settings(deep, {"n_ctx": n}) for n in range(280, 296)]
+    fits = {plastic: [Image(w).arena_bytes(plastic=plastic) <= room for w in windows] for plastic in (True, False)}
+    too_small_to_learn, too_small_to_run = fits[True].index(False), fits[False].index(False)
+    assert 0 < too_small_to_learn < too_small_to_run
+    runtime = DeviceRuntime.emulated(windows[too_small_to_learn - 1])
+    assert runtime.identity.plastic
+    runtime.close()
+    runtime = DeviceRuntime.emulated(windows[too_small_to_learn])
     try:
         assert not runtime.identity.plastic
         assert len(runtime.process(np.arange(3), learn=False)) == 3
@@ -376,7 +414,7 @@ def test_an_arena_that_is_too_small_is_noticed(reference_image: bytes) -> None:
     finally:
         runtime.close()
     with pytest.raises(DoesNotFitError, match=f"{BOARD} has {room}") as caught:
-        DeviceRuntime.emulated(window_that_needs(room, reference_image, plastic=False))
+        DeviceRuntime.emulated(windows[too_small_to_run])
     assert caught.value.detail["need"] > caught.value.detail["have"] == room
     with pytest.raises(DoesNotFitError, match="room for"):
         Emulator(bytes(board_numbers(f"qemu/{BOARD}")["BOARD_IMAGE_BYTES"] + 1))
@@ -440,7 +478,19 @@ def test_firmware_is_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert elf.stat().st_mtime_ns == made
 
 
+def test_no_room_for_files_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("where a folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a file"))
+    with pytest.raises(CannotWriteError, match="XDG_CACHE_HOME"):
+        build_firmware(f"qemu/{BOARD}")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a file"))
+    with pytest.raises(CannotWriteError, match="TMPDIR"):
+        Emulator(None)
+
+
 def test_an_unknown_board_is_a_usage_error() -> None:
     assert f"qemu/{BOARD}" in boards()
+    assert BOARD in machines()
     with pytest.raises(UsageError, match=BOARD):
         Emulator(None, "mps2-an999")

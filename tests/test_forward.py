@@ -97,7 +97,7 @@ def run(core: CoreModel, ids: Ids) -> tuple[npt.NDArray[np.float64], npt.NDArray
     return np.array(hidden) / 2.0**core.image.header.hidden_frac, np.array(logits) / 2.0**lib.EHMN_LOGIT_FRAC / LOG2_E
 
 
-@pytest.mark.parametrize(("bits", "hidden_db", "logits_db"), [("16 bits", 30, 30), ("8 bits", 25, 25)])
+@pytest.mark.parametrize(("bits", "hidden_db", "logits_db"), [("16 bits", 31, 30), ("8 bits", 27, 26)])
 @pytest.mark.parametrize("shape", ["layernorm, tied", "rmsnorm, untied"])
 def test_follows_the_float_model(shape: str, bits: str, hidden_db: float, logits_db: float) -> None:
     config = SHAPES[shape]
@@ -105,7 +105,6 @@ def test_follows_the_float_model(shape: str, bits: str, hidden_db: float, logits
     ids = random_tokens(200)
     hidden, logits = run(CoreModel(opened(tiny_image(config, bits=BITS[bits]))), ids)
     exact = model.encode(ids, model.new_state())
-    print(sqnr_db(exact, hidden), sqnr_db(model.logits(model.final_norm(exact)), logits))
     assert sqnr_db(exact, hidden) > hidden_db
     assert sqnr_db(model.logits(model.final_norm(exact)), logits) > logits_db
 
@@ -206,29 +205,32 @@ def test_samples_are_those_of_the_oracle(image: Image) -> None:
     for temperature in (0, 256, 1, 128, 0, 300, 4096, 77, 256):
         core.step(token)
         oracle.step(token)
-        assert core.sample(temperature / 256) == (token := oracle.sample(temperature))
+        token = oracle.sample(temperature)
+        assert core.sample(temperature / 256) == token
     with pytest.raises(UsageError):
         core.sample(4097 / 256)
 
 
 def test_the_most_probable_token_is_the_first_of_equals() -> None:
-    checkpoint_rows = opened(tiny_image(replace(TINY, n_layers=1, vocab_size=40)))
-    record = ffi.cast("ehmn_matrix *", checkpoint_rows.pointer + checkpoint_rows.header.matrices_offset)[7]
-    rows = checkpoint_rows.bytes[record.weights_offset : record.weights_offset + 40 * 24].reshape(40, 24)
-    rows[:] = rows[11]  # an image once checked is not checked again
-    scales = checkpoint_rows.bytes[record.scales_offset : record.scales_offset + 160].view(np.int32)
-    scales[:] = scales[11]
-    model = CoreModel(checkpoint_rows)
+    image = opened(tiny_image(replace(TINY, n_layers=1, vocab_size=40)))
+    embedding = ffi.cast("ehmn_matrix *", image.pointer + image.header.matrices_offset)[7]
+    rows = image.bytes[embedding.weights_offset : embedding.weights_offset + 40 * 24].reshape(40, 24)
+    scales = image.bytes[embedding.scales_offset : embedding.scales_offset + 4 * 40].view(np.int32)
+    rows[:], scales[:] = rows[11], scales[11]  # an image once checked is not checked again
+    model = CoreModel(image)
     model.step(5)
     assert model.sample(0.0) == 0
 
 
 def test_samples_follow_the_prediction(image: Image) -> None:
-    model, n = CoreModel(image), 5000
-    model.step(9)
-    p = np.array([2.0 ** (-model.score(k) / 2**16) for k in range(TINY.vocab_size)])
-    seen = np.bincount([model.sample(1.0) for _ in range(n)], minlength=TINY.vocab_size)
-    z = (seen - n * p) / np.sqrt(n * p * (1 - p))
+    """In every single draw that of the oracle, and all together the distribution that is scored."""
+    core, oracle, n = CoreModel(image, seed=2), Oracle(image.bytes.tobytes(), 2), 3000
+    core.step(9)
+    oracle.step(9)
+    samples = [core.sample(1.0) for _ in range(n)]
+    assert samples == [oracle.sample(256) for _ in range(n)]
+    p = np.array([2.0 ** (-core.score(k) / 2**16) for k in range(TINY.vocab_size)])
+    z = (np.bincount(samples, minlength=TINY.vocab_size) - n * p) / np.sqrt(n * p * (1 - p))
     assert abs(z).max() < 5.5 and 0.7 < np.mean(z**2) < 1.4
 
 

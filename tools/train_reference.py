@@ -305,7 +305,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True, help="folder with wikitext-2/ and text-open/")
     parser.add_argument("--out", default="build/reference", help="where to write (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=8, help="excerpts per step (default: %(default)s)")
     parser.add_argument("--length", type=int, default=512, help="tokens per excerpt (default: %(default)s)")
     parser.add_argument("--wiki-share", type=float, default=0.625, help="share of WikiText-2 (%(default)s)")

@@ -58,6 +58,12 @@ class Config:
             shapes["head"] = (self.vocab_size, d)
         return shapes
 
+    def statistics_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Tensors that a checkpoint may hold beside those: statistics of the plastic head, measured on the text
+        that the model was trained on (tools/measure_statistics.py). Without them calibration measures its own."""
+        d = self.d_model
+        return {"plastic.mean": (d,), "plastic.inverse_deviation": (d,), "plastic.preconditioner": (d, d)}
+
 
 @dataclass(frozen=True)
 class Checkpoint:

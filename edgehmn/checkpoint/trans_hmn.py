@@ -10,9 +10,12 @@ import numpy as np
 
 from edgehmn.checkpoint.model import Checkpoint, Config, FloatArray
 from edgehmn.errors import InvalidFileError, UnsupportedError
+from edgehmn.files import read_text
 
 REFERENCE = "reference"  # the name that stands for the model that ships with the package
 MAX_DIMENSION = 1 << 20  # no size in a configuration may exceed this: it bounds every product of two
+MAX_LAYERS = 1 << 10  # bounds the list of tensors
+FLOAT_TYPES = ("F16", "F32")  # as safetensors names them
 
 
 def read_checkpoint(source: str | Path) -> Checkpoint:
@@ -27,26 +30,37 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
         folder = Path(source)
     if not folder.is_dir():
         raise InvalidFileError(f"{source}: no such checkpoint directory; give one, or the word '{REFERENCE}'")
-    config = _read_config(folder / "config.json")
-    tensors = _read_tensors(folder / "model.safetensors", config)
-    tokenizer_json = _read_text(folder / "tokenizer.json")
-    checkpoint = Checkpoint(config, tensors, tokenizer_json)
-    _check_tokenizer(checkpoint, folder / "tokenizer.json")
-    return checkpoint
+    config = _read_config(_member(folder, "config.json"))
+    tensors = _read_tensors(_member(folder, "model.safetensors"), config)
+    tokenizer_json = read_text(_member(folder, "tokenizer.json"))
+    read_tokenizer(folder / "tokenizer.json", tokenizer_json, config.vocab_size)
+    return Checkpoint(config, tensors, tokenizer_json)
 
 
-def _read_text(path: Path) -> str:
+def read_tokenizer(path: Path, text: str, vocab_size: int) -> Any:
+    """A tokenizer of the tokenizers library, all of whose tokens are below `vocab_size`. Raises InvalidFileError."""
+    import tokenizers
+
     try:
-        return path.read_text("utf-8")
-    except FileNotFoundError:
-        raise InvalidFileError(f"{path}: missing; a checkpoint directory needs this file") from None
-    except (OSError, UnicodeDecodeError) as e:
-        raise InvalidFileError(f"{path}: cannot be read ({e})") from e
+        tokenizer = tokenizers.Tokenizer.from_str(text)
+        largest = max(tokenizer.get_vocab().values(), default=-1)
+    except Exception as e:  # the tokenizers library raises bare Exception
+        raise InvalidFileError(f"{path}: not a tokenizer that the tokenizers library reads ({e})") from e
+    if largest >= vocab_size:
+        raise InvalidFileError(f"{path}: has token {largest}, but the model's vocab_size is {vocab_size}")
+    return tokenizer
+
+
+def _member(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise InvalidFileError(f"{path}: missing; a checkpoint directory needs this file")
+    return path
 
 
 def _read_config(path: Path) -> Config:
     try:
-        raw = json.loads(_read_text(path))
+        raw = json.loads(read_text(path))
     except (ValueError, RecursionError) as e:
         raise InvalidFileError(f"{path}: not valid JSON ({e})") from e
     if not isinstance(raw, dict):
@@ -69,7 +83,10 @@ def _config_value(path: Path, raw: dict[str, Any], key: str, kind: Any) -> Any:
     expected: tuple[type, ...] = (int, float) if kind is float else (kind,)
     if not isinstance(value, expected) or (isinstance(value, bool) and kind is not bool):
         raise InvalidFileError(f"{path}: key '{key}' must be {kind.__name__}, not {value!r}")
-    return float(value) if kind is float else value
+    try:
+        return float(raw[key]) if kind is float else value
+    except OverflowError:
+        raise InvalidFileError(f"{path}: key '{key}' is too large") from None
 
 
 def _check_config(path: Path, c: Config) -> None:
@@ -77,6 +94,8 @@ def _check_config(path: Path, c: Config) -> None:
         value = getattr(c, f.name)
         if f.type is int and not 1 <= value <= MAX_DIMENSION:
             raise InvalidFileError(f"{path}: key '{f.name}' is {value}, outside 1..{MAX_DIMENSION}")
+    if c.n_layers > MAX_LAYERS:
+        raise InvalidFileError(f"{path}: key 'n_layers' is {c.n_layers}, above {MAX_LAYERS}")
     if c.d_model % c.n_heads or c.d_head % 2:
         raise InvalidFileError(f"{path}: d_model {c.d_model} over n_heads {c.n_heads} is not an even head size")
     if c.n_heads % c.n_kv_heads:
@@ -90,36 +109,31 @@ def _check_config(path: Path, c: Config) -> None:
 def _read_tensors(path: Path, config: Config) -> dict[str, FloatArray]:
     import safetensors
 
-    if not path.is_file():
-        raise InvalidFileError(f"{path}: missing; a checkpoint directory needs this file")
     tensors: dict[str, FloatArray] = {}
     try:
         with safetensors.safe_open(path, framework="numpy") as f:
             present = set(f.keys())
-            for name, shape in config.tensor_shapes().items():
+            expected = config.tensor_shapes()
+            if present & set(config.statistics_shapes()):
+                expected |= config.statistics_shapes()
+            for name, shape in expected.items():
                 if name not in present:
                     raise InvalidFileError(f"{path}: tensor '{name}' is missing", tensor=name)
-                tensors[name] = _float_tensor(path, name, f.get_tensor(name), shape)
-    except (safetensors.SafetensorError, TypeError, ValueError, OSError) as e:
+                _check_form(path, name, f.get_slice(name), shape)
+                tensors[name] = f.get_tensor(name).astype(np.float32)
+    except (safetensors.SafetensorError, OSError) as e:
         raise InvalidFileError(f"{path}: not a valid safetensors file ({e})") from e
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise InvalidFileError(f"{path}: tensor '{name}' holds NaN or infinity", tensor=name)
     return tensors
 
 
-def _float_tensor(path: Path, name: str, value: Any, shape: tuple[int, ...]) -> FloatArray:
-    if value.dtype not in (np.float16, np.float32):
-        raise UnsupportedError(f"{path}: tensor '{name}' has type {value.dtype}; float16 and float32 are read")
-    if value.shape != shape:
-        raise InvalidFileError(f"{path}: tensor '{name}' has shape {value.shape}, the configuration says {shape}")
-    out: FloatArray = value.astype(np.float32)
-    if not np.isfinite(out).all():
-        raise InvalidFileError(f"{path}: tensor '{name}' holds NaN or infinity", tensor=name)
-    return out
-
-
-def _check_tokenizer(checkpoint: Checkpoint, path: Path) -> None:
-    try:
-        size = checkpoint.tokenizer.get_vocab_size()
-    except Exception as e:  # the tokenizers library raises bare Exception
-        raise InvalidFileError(f"{path}: not a tokenizer that the tokenizers library reads ({e})") from e
-    if size > checkpoint.config.vocab_size:
-        raise InvalidFileError(f"{path}: {size} tokens, but config.json says vocab_size {checkpoint.config.vocab_size}")
+def _check_form(path: Path, name: str, stored: Any, shape: tuple[int, ...]) -> None:
+    """Type and shape of a stored tensor, before it is read."""
+    kind, found = stored.get_dtype(), tuple(stored.get_shape())
+    if kind not in FLOAT_TYPES:
+        known = " and ".join(FLOAT_TYPES)
+        raise UnsupportedError(f"{path}: tensor '{name}' has type {kind}; {known} are read", tensor=name)
+    if found != shape:
+        raise InvalidFileError(f"{path}: tensor '{name}' has shape {found}, config.json says {shape}", tensor=name)

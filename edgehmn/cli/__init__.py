@@ -1,15 +1,18 @@
 """The command line: parse, one library call, print. Imports nothing heavy until a command runs."""
 
+import errno
 import importlib
-import json
+import io
+import signal
 import sys
+import traceback
 from typing import Any
 
 import click
 
 from edgehmn import __version__
-from edgehmn.cli.output import envelope
-from edgehmn.errors import EXIT_CODES, INTERRUPTED, EdgeHMNError
+from edgehmn.cli.output import drop_stdout_if_broken, envelope, write_stdout
+from edgehmn.errors import EXIT_CODES, INTERRUPTED, CannotWriteError, EdgeHMNError, InvalidFileError, UsageError
 
 # Command -> module of edgehmn.cli that holds it under the same name.
 COMMANDS = {
@@ -75,33 +78,56 @@ def cli() -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run a command and leave with its documented exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    as_json = "--json" in arguments
-    command = next((a for a in arguments if not a.startswith("-")), "")
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if argv is None:
+        _take_over_process()
     try:
-        cli.main(arguments, prog_name="edgehmn", standalone_mode=False)
-        code = 0
-    except click.exceptions.Exit as e:
-        code = e.exit_code
+        code = cli.main(arguments, prog_name="edgehmn", standalone_mode=False) or 0
     except (KeyboardInterrupt, click.exceptions.Abort):
-        code = _fail(command, INTERRUPTED, "interrupted; nothing was left half-written", {}, as_json)
+        code = _fail(options, INTERRUPTED, "interrupted; nothing was left half-written")
+    except click.exceptions.NoArgsIsHelpError as e:
+        e.show()
+        code = UsageError.exit_code
     except click.ClickException as e:
-        code = _fail(command, 2, e.format_message() + " (see 'edgehmn --help')", {}, as_json)
+        code = _fail(options, UsageError.exit_code, e.format_message() + " (see 'edgehmn --help')")
     except EdgeHMNError as e:
-        code = _fail(command, e.exit_code, str(e), e.detail, as_json)
-    except BrokenPipeError:
-        code = 0
+        code = _fail(options, e.exit_code, str(e), e.detail)
     except Exception as e:
-        if "-v" in arguments or "--verbose" in arguments:
-            raise
-        message = f"{type(e).__name__}: {e} (this is a fault of edgehmn; run again with -v for the traceback)"
-        code = _fail(command, 1, message, {}, as_json)
+        if "-v" in options or "--verbose" in options:
+            traceback.print_exc()
+        code = _fail(options, *_unforeseen(e))
+    drop_stdout_if_broken()
     sys.exit(code)
 
 
-def _fail(command: str, code: int, message: str, detail: dict[str, Any], as_json: bool) -> int:
-    if as_json:
-        error = {"code": code, "meaning": EXIT_CODES[code], "message": message, "detail": detail}
-        click.echo(json.dumps(envelope(command, error=error)))
+def _take_over_process() -> None:
+    """What is right for a process of our own: to be ended like Ctrl-C, and to print what a terminal cannot show."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _unforeseen(e: Exception) -> tuple[int, str]:
+    """Exit code and message of an error that no module has put into words."""
+    if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return CannotWriteError.exit_code, f"{e.filename or 'standard output'}: cannot be written ({e.strerror})"
+    if isinstance(e, OSError) and e.filename is not None:
+        return InvalidFileError.exit_code, f"{e.filename}: cannot be read ({e.strerror})"
+    hint = "this is a fault of edgehmn; run again with -v for the traceback"
+    return EdgeHMNError.exit_code, f"{type(e).__name__}: {e} ({hint})"
+
+
+def _fail(options: list[str], code: int, message: str, detail: dict[str, Any] | None = None) -> int:
+    """Say what went wrong; returns the exit code."""
+    command = next((a for a in options if not a.startswith("-")), "")
+    line = f"edgehmn {command}".rstrip() + f": {message}"
+    if "--json" in options:
+        error = {"code": code, "meaning": EXIT_CODES[code], "message": message, "detail": detail or {}}
+        try:
+            write_stdout(envelope(command, error=error))
+        except CannotWriteError as e:
+            click.echo(f"{line}; {e}", err=True)
     else:
-        click.echo(f"edgehmn {command}: {message}", err=True)
+        click.echo(line, err=True)
     return code

@@ -29,6 +29,8 @@ def eval_command(session: Session, plan: str, export: Path, data: tuple[Path, ..
     opened = Export.open(export)
     if plan == "p0":
         return _p0(session, opened, data, **options)
+    if options["static_only"] or options["with_float"] or options["runtime"] != "host":
+        raise UsageError("excerpts are learned on the host: --static-only, --float and --runtime go with p0")
     return _excerpts(session, opened, data, options["count"])
 
 
@@ -41,8 +43,12 @@ def _p0(
     from edgehmn.files import read_text
     from edgehmn.runtime.select import open_runtime
 
+    if len(data) > 1:
+        raise UsageError("p0 reads one text: give one --data")
     path = data[0] / "test.txt" if data[0].is_dir() else data[0]
     text = read_text(path)
+    if not text.strip():
+        raise UsageError(f"{path}: is empty; perplexity cannot be measured on it")
     total = len(export.encode(text))
     result: dict[str, Any] = {"text": path.name, "tokens": total, "runtime": runtime}
     if with_float:

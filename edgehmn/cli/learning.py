@@ -1,5 +1,6 @@
 """run and personalise: a model at work, wherever it runs."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,13 +43,15 @@ def run_command(
     from edgehmn.exported import Export
     from edgehmn.runtime.select import open_runtime
 
+    if math.isnan(temperature):
+        raise UsageError("--temperature must be a number")
     opened = Export.open(export)
     ids = opened.encode(prompt)
     if not len(ids):
         raise UsageError("the prompt is empty: give some text to continue")
     with open_runtime(opened, **where) as runtime:
         if load_state:
-            runtime.load(states.load(load_state))
+            states.load_into(runtime, load_state)
         began = time.perf_counter()
         runtime.process(ids, learn=False)
         out = runtime.generate(tokens, temperature=temperature)
@@ -92,7 +95,7 @@ def personalise_command(
         session.progress("personalising", len(ids) * 3 // 2) as progress,
     ):
         if load_state:
-            runtime.load(states.load(load_state))
+            states.load_into(runtime, load_state)
         outcome = personalise(runtime, ids, progress=progress)
         delta = runtime.save()
     saved = str(states.save(save_state, delta)) if save_state else None

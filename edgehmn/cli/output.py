@@ -3,14 +3,17 @@
 import contextlib
 import functools
 import json
+import math
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from edgehmn import __version__
+from edgehmn.errors import CannotWriteError
 
 SCHEMA = 1
 
@@ -53,9 +56,9 @@ class Session:
             yield lambda n: bar.update(task, advance=n)
 
 
-def envelope(command: str, result: dict[str, Any] | None = None, error: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The one form of every JSON answer."""
-    return {
+def envelope(command: str, result: dict[str, Any] | None = None, error: dict[str, Any] | None = None) -> str:
+    """The one form of every JSON answer. A figure that is no number, or infinite, is null."""
+    answer = {
         "edgehmn": __version__,
         "schema": SCHEMA,
         "command": command,
@@ -63,6 +66,35 @@ def envelope(command: str, result: dict[str, Any] | None = None, error: dict[str
         "error": error,
         "result": result or {},
     }
+    return json.dumps(_finite(answer), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_stdout(text: str) -> None:
+    """Print a line. That the reader has gone, as `head` does, is no error; a full disk is CannotWriteError."""
+    try:
+        click.echo(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return
+    except OSError as e:
+        raise CannotWriteError(f"standard output: cannot be written ({e.strerror})") from e
+
+
+def drop_stdout_if_broken() -> None:
+    """Let go of output that cannot be printed, else Python complains about it when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def command(name: str, help: str) -> Callable[[Callable[..., Outcome]], click.Command]:
@@ -79,9 +111,9 @@ def command(name: str, help: str) -> Callable[[Callable[..., Outcome]], click.Co
             session = Session(json_, quiet, verbose, not no_progress)
             outcome = function(session, **options)
             if json_:
-                click.echo(json.dumps(envelope(name, outcome.result)))
+                write_stdout(envelope(invoked_command(), outcome.result))
             elif outcome.text:
-                click.echo(outcome.text)
+                write_stdout(outcome.text)
             if outcome.then is not None:
                 outcome.then()
 
@@ -90,9 +122,14 @@ def command(name: str, help: str) -> Callable[[Callable[..., Outcome]], click.Co
     return decorate
 
 
-def table(rows: list[tuple[str, ...]], header: tuple[str, ...] | None = None) -> str:
+def invoked_command() -> str:
+    """The first word after `edgehmn` of the command that is running."""
+    return click.get_current_context().find_root().invoked_subcommand or ""
+
+
+def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] | None = None) -> str:
     """Left-aligned first column, right-aligned others; plain text, so that it can be piped."""
-    lines = ([header] if header else []) + rows
+    lines = [*([header] if header else []), *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
 
     def draw(line: tuple[str, ...]) -> str:

@@ -65,7 +65,7 @@ def load_command(session: Session, name: str, port: str | None, target: Path | N
         from edgehmn.runtime.select import open_device
 
         with open_device(port) as runtime:
-            runtime.load(delta)
+            states.load_into(runtime, name)
     state = states.describe(name, delta)
     return Outcome({"states": [_row(state)]}, f"loaded {state.learned} learned tokens into {port or target}")
 

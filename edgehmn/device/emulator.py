@@ -8,14 +8,18 @@ import weakref
 from pathlib import Path
 from types import TracebackType
 
-from edgehmn.device.firmware import board_numbers, build_firmware
-from edgehmn.errors import DependencyError, DoesNotFitError
+from edgehmn.device.firmware import board_numbers, boards, build_firmware
+from edgehmn.errors import CannotWriteError, DependencyError, DoesNotFitError
 
 QEMU = "qemu-system-arm"
 INSTALL_LINE = "sudo apt-get install qemu-system-arm"
-BOARDS = {"mps2-an386": "Cortex-M4"}  # by QEMU's names of its machines
 GRACE_S = 1.0  # for QEMU to end after its line was lost
 INSTRUCTIONS_PER_SECOND = 10**9  # of virtual time, by `-icount shift=0`: one instruction takes 2**0 ns
+
+
+def machines() -> list[str]:
+    """The boards that can be emulated, by QEMU's names."""
+    return [board.removeprefix("qemu/") for board in boards() if board.startswith("qemu/")]
 
 
 class Emulator:
@@ -28,25 +32,24 @@ class Emulator:
     def __init__(self, image: bytes | None, board: str = "mps2-an386") -> None:
         """Build the firmware if needed, and start it. Without an image the board says that it has none.
 
-        Raises DependencyError where QEMU or a build tool is missing, UsageError for an unknown board and
-        DoesNotFitError for an image too large for it.
+        Raises DependencyError where QEMU or a build tool is missing, UsageError for an unknown board,
+        DoesNotFitError for an image too large for it, and CannotWriteError where there is no room for files.
         """
-        firmware = build_firmware(f"qemu/{board}")
         numbers = board_numbers(f"qemu/{board}")
         program = shutil.which(QEMU)
         if program is None:
             raise DependencyError(f"{QEMU} is missing, no board can be emulated; {INSTALL_LINE}")
+        firmware = build_firmware(f"qemu/{board}")
         room = numbers["BOARD_IMAGE_BYTES"]
         if image is not None and len(image) > room:
             raise DoesNotFitError(
                 f"image of {len(image)} bytes; {board} has room for {room}", need=len(image), have=room
             )
-        self._folder = tempfile.TemporaryDirectory(prefix="edgehmn-")
+        self._folder = _folder_with(image)
         self._log = Path(self._folder.name) / "qemu.log"
         arguments = ["-M", board, "-kernel", str(firmware), "-icount", "shift=0"]
         arguments += ["-nodefaults", "-display", "none", "-serial", "chardev:host"]
         if image is not None:
-            (Path(self._folder.name) / "image").write_bytes(image)
             arguments += ["-device", f"loader,file=image,addr={numbers['BOARD_IMAGE_ADDRESS']:#x},force-raw=on"]
         with socket.create_server(("127.0.0.1", 0)) as server, self._log.open("wb") as log:
             self.url = f"socket://127.0.0.1:{server.getsockname()[1]}"
@@ -58,6 +61,7 @@ class Emulator:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,  # an interrupt at the keyboard must not reach it before we have saved
             )
         self._stop = weakref.finalize(self, _stop, self._process, self._folder)
 
@@ -81,6 +85,16 @@ class Emulator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _folder_with(image: bytes | None) -> "tempfile.TemporaryDirectory[str]":
+    """A temporary folder with the image in the file `image`."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="edgehmn-")
+        (Path(folder.name) / "image").write_bytes(image or b"")
+    except OSError as e:
+        raise CannotWriteError(f"{tempfile.gettempdir()}: cannot be written ({e.strerror}); set TMPDIR") from e
+    return folder
 
 
 def _stop(process: "subprocess.Popen[bytes]", folder: "tempfile.TemporaryDirectory[str]") -> None:

@@ -11,7 +11,7 @@ from edgehmn.device.wire import Frame, Identity
 from edgehmn.errors import DependencyError, DeviceError, LinkLostError, UsageError
 
 POLL_S = 0.1  # how often a wait for bytes looks at the clock
-FIRST_WAIT_S = 1.0  # for an answer, beside the time that work and line take; each further try waits twice as long
+FIRST_WAIT_S = 1.0  # for an answer before the request is repeated; each further try waits twice as long
 SLOWEST_LINE = 1000.0  # bytes per second
 WRITE_S = 10.0  # for a frame to leave this machine
 
@@ -46,11 +46,20 @@ class Link:
             self.close()
             raise
 
-    def request(self, command: int, payload: bytes = b"", *, expect: int = 0, work_s: float = 0.0) -> bytes:
+    def request(
+        self,
+        command: int,
+        payload: bytes = b"",
+        *,
+        expect: int = 0,
+        work_s: float = 0.0,
+        subject: str | None = None,
+    ) -> bytes:
         """Do a command (EHMN_WIRE_...) and return its answer's payload, of exactly `expect` bytes.
 
-        work_s: how long the board may compute before it is asked again. Raises LinkLostError if the line or the
-        session is lost, the error of `core.check` for a status of the core, and DeviceError for any other.
+        work_s: how long the board may compute, beside the session's timeout. subject: what the core's refusal is
+        about, if not the board. Raises LinkLostError if the line or the session is lost, the error of
+        `core.check` for a status of the core, and DeviceError for any other.
         """
         self._sequence = (self._sequence + 1) % 2**32
         try:
@@ -66,7 +75,7 @@ class Link:
             )
         if answer.status in _MEANING:
             raise DeviceError(f"{self.url}: {_MEANING[answer.status]}", status=answer.status)
-        check(answer.status, self.url)
+        check(answer.status, subject or self.url)
         if len(answer.payload) != expect:
             raise DeviceError(f"{self.url}: answer of {len(answer.payload)} bytes instead of {expect}; flash it anew")
         return answer.payload
@@ -104,7 +113,7 @@ class Link:
     def _ask(self, command: int, payload: bytes, work_s: float) -> Frame | None:
         """Send the request of the present sequence until its answer comes; None when the time is up."""
         request = wire.encode(command, self._sequence, payload)
-        wait_s = FIRST_WAIT_S + work_s + len(request) / SLOWEST_LINE
+        wait_s = FIRST_WAIT_S + len(request) / SLOWEST_LINE
         deadline = time.monotonic() + self._timeout_s + work_s
         end_of_half_frame = b""
         while True:

@@ -14,7 +14,7 @@ from edgehmn.errors import DeviceError, DoesNotFitError, InvalidFileError, LinkL
 from edgehmn.runtime.protocol import Counts
 
 TOKENS_PER_REQUEST = 16  # few enough that no answer takes long, many enough that the line costs nothing
-TOKEN_S = 1.0  # how long a slow board may take for one token before it is asked again
+TOKEN_S = 10.0  # how long the slowest board may take for one token
 TEMPERATURE_ONE = 256  # ehmn_sample takes Q8
 
 
@@ -95,12 +95,11 @@ class DeviceRuntime:
         self._link.request(lib.EHMN_WIRE_RESET)
 
     def forget(self, seed: int) -> None:
-        self._link.request(lib.EHMN_WIRE_FORGET, np.uint64(seed).tobytes())
+        self._link.request(lib.EHMN_WIRE_FORGET, np.array(seed, "<u8").tobytes())
 
     def save(self) -> bytes:
-        payload = self._link.request(lib.EHMN_WIRE_SAVE, expect=4)
-        size = int(np.frombuffer(payload, "<u4")[0])
-        delta = bytearray()
+        self._link.request(lib.EHMN_WIRE_SAVE)
+        size, delta = self.identity.delta_bytes, bytearray()
         while len(delta) < size:
             count = min(lib.EHMN_WIRE_MAX_PAYLOAD, size - len(delta))
             delta += self._link.request(lib.EHMN_WIRE_READ, wire.words(len(delta), count), expect=count)
@@ -112,7 +111,7 @@ class DeviceRuntime:
         step = lib.EHMN_WIRE_MAX_PAYLOAD - 4
         for at in range(0, len(delta), step):
             self._link.request(lib.EHMN_WIRE_WRITE, wire.words(at) + delta[at : at + step])
-        self._link.request(lib.EHMN_WIRE_LOAD, wire.words(len(delta)))
+        self._link.request(lib.EHMN_WIRE_LOAD, wire.words(len(delta)), subject="delta")
 
     def counts(self) -> Counts:
         now, start = self._raw_counts(), self._start

@@ -37,7 +37,7 @@ typedef struct {
 #define EHMN_WIRE_GENERATE 4u /* count, temperature -> tokens[count]. For each: ehmn_sample, ehmn_step */
 #define EHMN_WIRE_FORGET 5u   /* uint64 seed -> nothing. ehmn_delta_reset */
 #define EHMN_WIRE_COUNTS 6u   /* nothing -> ehmn_wire_counts */
-#define EHMN_WIRE_SAVE 7u     /* nothing -> bytes. ehmn_delta_save into the board's staging buffer */
+#define EHMN_WIRE_SAVE 7u     /* nothing -> nothing. ehmn_delta_save into the board's staging buffer */
 #define EHMN_WIRE_READ 8u     /* offset, bytes -> uint8 data[bytes] of the staging buffer */
 #define EHMN_WIRE_WRITE 9u    /* offset, uint8 data[] -> nothing. Into the staging buffer */
 #define EHMN_WIRE_LOAD 10u    /* bytes -> nothing. ehmn_delta_load of so many bytes of the staging buffer */

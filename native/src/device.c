@@ -145,8 +145,7 @@ static int32_t counts(ehmn_device *device, const ehmn_wire_frame *request, ehmn_
 static int32_t save(ehmn_device *device, const ehmn_wire_frame *request, ehmn_wire_frame *answer)
 {
     (void)request;
-    answer->payload[0] = device->delta_bytes;
-    answer->header.length = (uint16_t)sizeof answer->payload[0];
+    (void)answer;
     return ehmn_delta_save(device->model, device->port->staging, device->port->staging_room);
 }
 

@@ -1,0 +1,5 @@
+"""`python -m edgehmn`: the command line."""
+
+from edgehmn.cli import main
+
+main()

@@ -1,0 +1,66 @@
+"""Run `edgehmn` as a user does, and keep what it said."""
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgehmn.cli import main
+
+
+@dataclass(frozen=True)
+class Result:
+    """Exit code, standard output and standard error of a command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def envelope(self) -> dict[str, Any]:
+        """The one JSON object that --json prints; nothing may stand beside it."""
+        parsed: dict[str, Any] = json.loads(self.out, parse_constant=_no_json)
+        return parsed
+
+    @property
+    def result(self) -> dict[str, Any]:
+        assert self.code == 0, self
+        result: dict[str, Any] = self.envelope["result"]
+        return result
+
+
+def _no_json(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
+
+
+def edgehmn(*arguments: str | Path) -> Result:
+    """A command in this process."""
+    out, err, code = io.StringIO(), io.StringIO(), None
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main([str(a) for a in arguments])
+        except SystemExit as e:
+            code = e.code
+    assert isinstance(code, int), "the command line always ends with an exit code"
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def texts(path: Path) -> tuple[str | Path, ...]:
+    """Options that make an export calibrate and measure on one text."""
+    return "--calibration", path, "--evaluation", path
+
+
+def process(*arguments: str | Path, cwd: Path, encoding: str = "utf-8", **options: Any) -> subprocess.Popen[str]:
+    """A command in a process of its own. `cwd` must not be the checkout: its sources are not put together."""
+    command = [sys.executable, "-m", "edgehmn", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.Popen(command, cwd=cwd, text=True, encoding=encoding, **pipes)
+
+
+def finish(running: subprocess.Popen[str]) -> Result:
+    out, err = running.communicate(timeout=300)
+    return Result(running.returncode, out or "", err or "")

@@ -1,0 +1,302 @@
+"""The commands, end to end: what they print, as text and as JSON, and what they leave behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgehmn import __version__
+from edgehmn.cli import COMMANDS
+from edgehmn.core import Image
+from edgehmn.errors import EXIT_CODES
+from tests.command_line import edgehmn, finish, process, texts
+
+ENVELOPE = {"edgehmn", "schema", "command", "status", "error", "result"}
+KINDS = {"image", "onnx", "tflite", "c", "tokenizer", "vectors"}
+SKIPPED = {"build": "compiles firmware", "emulate": "does not end", "demo": "compiles firmware"}  # tested elsewhere
+
+
+def arguments_of(command: str, export: Path, text: Path, folder: Path) -> list[str | Path]:
+    """A call of each command that succeeds."""
+    return {
+        "inspect": ["inspect", export],
+        "validate": ["validate", export, "--runtime", "host"],
+        "plan": ["plan", export],
+        "run": ["run", export, "abc", "-n", "5"],
+        "personalise": ["personalise", export, text, "--save-state", "mine"],
+        "state": ["state", "list"],
+        "eval": ["eval", "p0", "--model", export, "--data", text],
+        "doctor": ["doctor"],
+    }[command]
+
+
+RUNNING = sorted(COMMANDS.keys() - SKIPPED.keys() - {"export"})
+
+
+@pytest.mark.parametrize("command", RUNNING)
+def test_text_goes_to_stdout(command: str, tiny_export: Path, short_text: Path, tmp_path: Path) -> None:
+    done = edgehmn(*arguments_of(command, tiny_export, short_text, tmp_path))
+    assert done.code == 0, done.err
+    assert done.out.strip() and not done.out.startswith("{")
+
+
+@pytest.mark.parametrize("command", RUNNING)
+def test_json_is_one_envelope_and_nothing_else(
+    command: str, tiny_export: Path, short_text: Path, tmp_path: Path
+) -> None:
+    done = edgehmn(*arguments_of(command, tiny_export, short_text, tmp_path), "--json")
+    envelope = done.envelope
+    assert envelope.keys() == ENVELOPE
+    assert (envelope["edgehmn"], envelope["schema"], envelope["command"]) == (__version__, 1, command)
+    assert (envelope["status"], envelope["error"], done.code, done.err) == ("ok", None, 0, "")
+    assert done.out.count("\n") == 1
+
+
+def test_quiet_says_nothing_on_stderr(tiny_export: Path) -> None:
+    assert edgehmn("run", tiny_export, "abc").err != ""
+    assert edgehmn("run", tiny_export, "abc", "-q").err == ""
+
+
+def test_export(tiny_checkpoint: Path, short_text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Zwei Wörter" / "été"
+    result = edgehmn("export", tiny_checkpoint, "-o", out, "--format", "all", *texts(short_text), "--json").result
+    assert {a["kind"] for a in result["artefacts"]} == KINDS
+    assert {p.name for p in out.iterdir()} == {a["path"] for a in result["artefacts"]} | {"manifest.json"}
+    for artefact in result["artefacts"]:
+        assert artefact["bytes"] == (out / artefact["path"]).stat().st_size
+    assert result["perplexity"].keys() == {"float", "image", "onnx", "tflite"}
+    for figures in result["perplexity"].values():
+        assert figures.keys() == {"token", "word", "bits_per_byte"}
+    assert Image((out / "model.ehmn").read_bytes()).id == result["image_id"]
+    assert [p.name for p in out.parent.iterdir()] == [out.name]
+
+
+def test_export_prints_what_it_measured(tiny_checkpoint: Path, short_text: Path, tmp_path: Path) -> None:
+    done = edgehmn("export", tiny_checkpoint, "-o", tmp_path / "out", *texts(short_text))
+    assert "model.ehmn" in done.out and "bits/byte" in done.out and "over float" in done.out
+    assert "measuring image" in done.err
+
+
+def test_same_export_twice_is_the_same_bytes(
+    tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    assert edgehmn("export", tiny_checkpoint, "-o", again, "--format", "all", *texts(short_text)).code == 0
+    assert contents(again) == contents(tiny_export)
+
+
+def test_export_replaces_an_earlier_one(
+    tiny_export: Path, tiny_checkpoint: Path, short_text: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    out = copy_of(tiny_export)
+    assert edgehmn("export", tiny_checkpoint, "-o", out, *texts(short_text)).code == 0
+    assert not (out / "encoder.onnx").exists() and (out / "model.ehmn").exists()
+
+
+def test_export_through_a_link_keeps_the_link(tiny_checkpoint: Path, short_text: Path, tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("target")
+    assert edgehmn("export", tiny_checkpoint, "-o", link, *texts(short_text)).code == 0
+    assert link.is_symlink() and (tmp_path / "target" / "model.ehmn").exists()
+
+
+def test_inspect_knows_each_kind(tiny_export: Path, short_text: Path, tmp_path: Path) -> None:
+    state = tmp_path / "learned.ehmd"
+    assert edgehmn("personalise", tiny_export, short_text, "--save-state", state).code == 0
+    facts = [edgehmn("inspect", f, "--json").result for f in (tiny_export, tiny_export / "model.ehmn", state)]
+    assert [f["kind"] for f in facts] == ["export", "image", "delta"]
+    assert len({f["image_id"] for f in facts}) == 1
+    assert facts[0]["config"]["n_layers"] == facts[1]["config"]["n_layers"] == 2
+    assert facts[2]["config"]["learned"] == len(short_text.read_bytes()) // 2 - 1  # no token predicts the first
+
+
+def test_validate_runs_what_the_export_has(tiny_export: Path) -> None:
+    result = edgehmn("validate", tiny_export, "--json").result
+    assert result["ok"] and all(c.keys() == {"name", "ok", "figure", "limit"} for c in result["checks"])
+    assert {c["name"].split(":")[0] for c in result["checks"]} == {"host", "onnx", "tflite"}
+
+
+def test_plan_is_the_sum_of_its_regions(tiny_export: Path) -> None:
+    result = edgehmn("plan", tiny_export, "--json").result
+    assert result.keys() >= {"image_bytes", "arena_bytes", "arena_static_bytes", "delta_bytes", "regions", "targets"}
+    assert sum(r["bytes"] for r in result["regions"]) == result["arena_bytes"] > result["arena_static_bytes"]
+    assert result["image_bytes"] == (tiny_export / "model.ehmn").stat().st_size
+
+
+def test_plan_says_whether_an_arena_would_do(tiny_export: Path) -> None:
+    need = edgehmn("plan", tiny_export, "--json").result["arena_bytes"]
+    assert edgehmn("plan", tiny_export, "--arena", str(need)).code == 0
+    short = edgehmn("plan", tiny_export, "--arena", str(need - 1))
+    assert short.code == 6 and str(need) in short.err and str(need - 1) in short.err
+
+
+@pytest.mark.parametrize("runtime", ["host", "onnx", "tflite"])
+def test_run(runtime: str, tiny_export: Path) -> None:
+    arguments = ("run", tiny_export, "abc, é", "-n", "20", "--runtime", runtime)
+    result = edgehmn(*arguments, "--json").result
+    assert result["tokens"] == 20 and result["tokens_per_s"] > 0 and isinstance(result["text"], str)
+    assert edgehmn(*arguments).out == "abc, é" + result["text"] + "\n"
+
+
+def test_the_seed_decides_what_is_drawn(tiny_export: Path) -> None:
+    def drawn(seed: int) -> str:
+        options = ("-n", "40", "--temperature", "1", "--seed", str(seed), "--json")
+        return str(edgehmn("run", tiny_export, "abc", *options).result["text"])
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert drawn(2**63 - 1)
+
+
+def test_personalise_lowers_perplexity(reference_export: Path, tmp_path: Path) -> None:
+    text = tmp_path / "diary.txt"
+    text.write_text("On Monday I saw Ada at the old mill. She gave me the red book, and I read it.\n" * 25)
+    result = edgehmn("personalise", reference_export, text, "--save-state", "diary", "--json").result
+    keys = {"tokens", "before", "after", "online", "writes_per_learned_token", "delta_sha256", "gate"}
+    assert result.keys() >= keys and result["gate"].keys() == {"state", "rollbacks"}
+    assert result["after"]["perplexity"] < 0.9 * result["before"]["perplexity"]
+    assert result["writes_per_learned_token"] > 0
+    [state] = edgehmn("state", "list", "--json").result["states"]
+    assert (state["name"], state["learned"]) == ("diary", result["tokens"] // 2 - 1)
+
+
+def test_personalise_takes_several_files_as_one_text(tiny_export: Path, short_text: Path, tmp_path: Path) -> None:
+    text = short_text.read_text("utf-8")
+    (tmp_path / "a").write_text(text[:300], "utf-8")
+    (tmp_path / "b").write_text(text[300:], "utf-8")
+    whole = edgehmn("personalise", tiny_export, short_text, "--json").result
+    assert edgehmn("personalise", tiny_export, tmp_path / "a", tmp_path / "b", "--json").result == whole
+
+
+def test_learning_goes_on_from_a_loaded_state(tiny_export: Path, short_text: Path) -> None:
+    first = edgehmn("personalise", tiny_export, short_text, "--save-state", "first", "--json").result
+    second = edgehmn("personalise", tiny_export, short_text, "--load-state", "first", "--json").result
+    assert second["before"] == first["after"] != first["before"]
+
+
+def test_states_are_saved_listed_and_loaded(
+    tiny_export: Path, short_text: Path, tmp_path: Path, states_folder: Path
+) -> None:
+    assert edgehmn("state", "list", "--json").result == {"states": []}
+    kept, back = tmp_path / "kept.ehmd", tmp_path / "back.ehmd"
+    assert edgehmn("personalise", tiny_export, short_text, "--save-state", kept).code == 0
+    [saved] = edgehmn("state", "save", "mine", "--from", kept, "--json").result["states"]
+    assert saved["name"] == "mine" and saved.keys() >= {"name", "image_id", "confirmed", "bytes"}
+    assert [p.name for p in states_folder.iterdir()] == ["mine.ehmd"]
+    assert edgehmn("state", "list", "--json").result == {"states": [saved]}
+    assert edgehmn("state", "load", "mine", "--to", back).code == 0
+    assert back.read_bytes() == kept.read_bytes()
+
+
+def test_eval_p0_compares_with_float(
+    tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "test.txt").write_bytes(short_text.read_bytes())
+    where = ("eval", "p0", "--model", tiny_export, "--data", tmp_path, "--json")
+    result = edgehmn(*where, "--float", tiny_checkpoint).result
+    for kind in ("float", "static", "online"):
+        assert result[kind].keys() >= {"word_perplexity", "bits_per_byte"}
+    assert result["static"]["nats"] == pytest.approx(result["float"]["nats"], rel=0.01)
+    assert "online" not in edgehmn(*where, "--static-only").result
+
+
+def test_eval_excerpts_are_the_same_every_time(tiny_export: Path, short_text: Path, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text(short_text.read_text("utf-8") * 40, "utf-8")
+    where = ("eval", "excerpts", "--model", tiny_export, "--data", tmp_path, "--excerpts", "2", "--json")
+    result = edgehmn(*where).result
+    assert len(result["excerpts"]) == 2 and result == edgehmn(*where).result
+    assert edgehmn(*where, "--static-only").code == 2
+
+
+def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    checks = {c["name"]: c for c in edgehmn("doctor", "--json").result["checks"]}
+    assert all(c.keys() == {"name", "ok", "found", "fix"} for c in checks.values())
+    assert checks["numpy"]["ok"] and not checks["onnx"]["ok"] and "edgehmn[onnx]" in checks["onnx"]["fix"]
+    assert "edgehmn[onnx]" in edgehmn("doctor").out
+
+
+def test_version_and_help() -> None:
+    assert edgehmn("--version").out.strip() == f"edgehmn, version {__version__}"
+    shown = edgehmn("--help")
+    assert shown.code == 0
+    lines = {line.split()[0] for line in shown.out.splitlines() if line.strip()}
+    assert lines >= set(COMMANDS) | {str(code) for code in EXIT_CODES}
+    assert edgehmn().code == edgehmn("state").code == 2
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    """Each command's help, in a fresh process: only click is needed to print it."""
+    program = f"""
+import sys
+from edgehmn.cli import main
+for command in {[[], *([c] for c in COMMANDS)]!r}:
+    try:
+        main([*command, "--help"])
+    except SystemExit as e:
+        assert e.code == 0, command
+heavy = {{"numpy", "onnx", "onnxruntime", "ai_edge_litert", "tokenizers", "safetensors", "rich", "edgehmn._core"}}
+sys.exit(", ".join(heavy & sys.modules.keys()) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_export_leaves_the_old_one(
+    number: int,
+    tiny_export: Path,
+    tiny_checkpoint: Path,
+    short_text: Path,
+    copy_of: Callable[[Path], Path],
+    tmp_path: Path,
+) -> None:
+    """A real signal to a real process, while it writes."""
+    out = copy_of(tiny_export)
+    long_text = tmp_path / "long.txt"
+    long_text.write_text(short_text.read_text("utf-8") * 1000, "utf-8")
+    running = process("export", tiny_checkpoint, "-o", out, "--evaluation", long_text, cwd=tmp_path)
+    wait_for(lambda: any(p.name.startswith(".") for p in tmp_path.iterdir()) or running.poll() is not None)
+    running.send_signal(number)
+    done = finish(running)
+    assert done.code == 130 and "interrupted" in done.err and "Traceback" not in done.err
+    assert contents(out) == contents(tiny_export)
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_a_reader_that_goes_away_is_no_error(tiny_export: Path, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = finish(process("inspect", tiny_export, cwd=tmp_path, stdout=writing))
+    os.close(writing)
+    assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("option", [[], ["--json"], ["--help"]])
+def test_output_that_cannot_be_printed_is_an_error(option: list[str], tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = finish(process("doctor", *option, cwd=tmp_path, stdout=full))
+    assert done.code == 13 and "standard output" in done.err and done.err.count("\n") == 1
+
+
+def test_a_terminal_without_unicode_still_gets_its_text(tiny_export: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    running = process("run", tiny_export, "日", "-n", "1", cwd=tmp_path, env=environment, encoding="latin-1")
+    done = finish(running)
+    assert done.code == 0 and done.out.startswith("\\u65e5")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
