@@ -113,16 +113,21 @@ def fold_norm(checkpoint: Checkpoint, layer: int, name: str) -> FloatArray:
     return w
 
 
+def quantise_rows(w: FloatArray) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float64]]:
+    """(rows, cols) -> symmetric int8 with the largest magnitude of each row at 127, and the scale of each row,
+    which is zero for a row of zeros."""
+    scale = np.abs(w).max(axis=1).astype(np.float64) / WEIGHT_LIMIT
+    safe = np.where(scale > 0, scale, 1.0)
+    weights = np.clip(np.round(w / safe[:, None]), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+    return weights, scale
+
+
 def quantise_matrix(name: str, w: FloatArray, input_bits: int) -> QuantMatrix:
-    """Symmetric int8 by row, the largest magnitude of each row at 127.
+    """int8 by row, with integer scales.
 
     Raises UnsupportedError if a product could leave 32 bits (rows too long for 16-bit inputs).
     """
-    largest = np.abs(w).max(axis=1).astype(np.float64)
-    scale = largest / WEIGHT_LIMIT
-    safe = np.where(scale > 0, scale, 1.0)
-    weights = np.clip(np.round(w / safe[:, None]), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
-    weights[scale == 0] = 0
+    weights, scale = quantise_rows(w)
     limit = (2**31 - 1) // (127 if input_bits == 8 else 32767)
     if int(np.abs(weights.astype(np.int64)).sum(axis=1).max()) > limit:
         raise UnsupportedError(f"tensor '{name}': a row is too long for {input_bits}-bit inputs; use 8 bits")

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from edgehmn.checkpoint.model import Checkpoint, Config, FloatArray
 from edgehmn.errors import DependencyError, UsageError
 from edgehmn.files import sha256, write_bytes
-from edgehmn.quantize import WEIGHT_LIMIT
+from edgehmn.quantize import quantise_rows
 from edgehmn.runtime.onnx import SEAL_BYTES, Interface, TensorSpec
 
 OPSET, IR_VERSION = 11, 6  # the lowest that have DynamicQuantizeLinear
@@ -48,14 +48,6 @@ def export_encoder(checkpoint: Checkpoint, hidden_frac: int, path: Path) -> None
     except ValueError as e:
         raise UsageError(f"this model cannot be exported to ONNX: {e}") from e
     write_bytes(path, _seal(_build_model(checkpoint, interface)))
-
-
-def quantise_rows(weight: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
-    """(outputs, inputs) -> int8 mantissas and the scale of each row; 1 for a row of zeros."""
-    largest = np.abs(weight).max(axis=1)
-    scale = np.where(largest > 0, largest / np.float32(WEIGHT_LIMIT), np.float32(1)).astype(np.float32)
-    mantissa = np.clip(np.rint(weight / scale[:, None]), -WEIGHT_LIMIT, WEIGHT_LIMIT)
-    return mantissa.astype(np.int8), scale
 
 
 def _build_model(checkpoint: Checkpoint, interface: Interface) -> Any:
@@ -115,7 +107,7 @@ class _EncoderGraph:
     def _embedding(self, token: str) -> str:
         mantissa, scale = quantise_rows(self.tensors["embed"])
         row = self._node("Gather", self._constant("embed", mantissa), token)
-        row_scale = self._node("Gather", self._constant("embed.scale", scale[:, None]), token)
+        row_scale = self._node("Gather", self._constant("embed.scale", scale[:, None].astype(np.float32)), token)
         return self._node("Mul", self._to_float(row), row_scale)
 
     def _linear(self, x: str, name: str, weight: FloatArray) -> str:
@@ -124,7 +116,7 @@ class _EncoderGraph:
         weight8 = self._offset_by_128(self._constant(name, mantissa.T, own=True))
         w_zero = self._constant("weight_zero_point", np.uint8(128))
         total = self._node("MatMulInteger", x8, weight8, x_zero, w_zero)
-        rescale = self._node("Mul", x_scale, self._constant(f"{name}.scale", scale, own=True))
+        rescale = self._node("Mul", x_scale, self._constant(f"{name}.scale", scale.astype(np.float32), own=True))
         return self._node("Mul", self._to_float(total), rescale)
 
     def _offset_by_128(self, weight: str) -> str:

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from edgehmn.checkpoint.model import Checkpoint, FloatArray
 from edgehmn.errors import DependencyError, UnsupportedError, UsageError
-from edgehmn.export.onnx import quantise_rows
 from edgehmn.files import write_bytes
 from edgehmn.model import FloatModel
+from edgehmn.quantize import quantise_rows
 from edgehmn.runtime.tflite import CACHE_SCALE, HIDDEN_FRAC_RANGE, METADATA_NAME, Interface, seal
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ def export_encoder(
     """
     c = checkpoint.config
     if hidden_frac not in HIDDEN_FRAC_RANGE:
-        raise UsageError(
-            f"hidden_frac {hidden_frac} is outside {HIDDEN_FRAC_RANGE[0]}..{HIDDEN_FRAC_RANGE[-1]}"
-        )
+        raise UsageError(f"hidden_frac {hidden_frac} is outside {HIDDEN_FRAC_RANGE[0]}..{HIDDEN_FRAC_RANGE[-1]}")
     interface = Interface(
         n_layers=c.n_layers,
         n_ctx=c.n_ctx,
@@ -108,8 +106,7 @@ class _EncoderGraph:
         g = self.graph
         scales = {"cache": CACHE_SCALE}
         self.inputs = {
-            name: g.input(name, kind, shape, scales.get(name))
-            for name, (kind, shape) in interface.inputs().items()
+            name: g.input(name, kind, shape, scales.get(name)) for name, (kind, shape) in interface.inputs().items()
         }
         self.norm_eps = g.constant(np.array([[self.config.norm_eps]], np.float32))
         x = self._embedding(self.inputs["token"])
@@ -126,7 +123,7 @@ class _EncoderGraph:
         g = self.graph
         mantissa, scale = quantise_rows(self.tensors["embed"])
         row = g.dequantize(g.gather(g.constant(mantissa, 1.0), token))
-        return g.multiply(row, g.gather(g.constant(scale[:, None]), token))
+        return g.multiply(row, g.gather(g.constant(scale[:, None].astype(np.float32)), token))
 
     def _rms_norm(self, x: "Tensor") -> "Tensor":
         """Without its gain, which is in the next matrix."""
@@ -163,8 +160,7 @@ class _EncoderGraph:
         """
         g, c = self.graph, self.config
         q, k, v = (
-            self.tensors[f"layers.{layer}.{name}"] * self.tensors[f"layers.{layer}.attn_norm.weight"]
-            for name in "qkv"
+            self.tensors[f"layers.{layer}.{name}"] * self.tensors[f"layers.{layer}.attn_norm.weight"] for name in "qkv"
         )
         halves = np.concatenate([q, k]).reshape(c.n_heads + c.n_kv_heads, 2, c.d_head // 2, c.d_model)
         weight = np.concatenate([*halves.swapaxes(0, 1).reshape(2, -1, c.d_model), v])
@@ -175,8 +171,7 @@ class _EncoderGraph:
         row = self._linear(x, weight, np.concatenate([half_factor, half_factor, v_factor]))
         width = len(half_factor)
         first, second = (
-            g.reshape(g.slice(row, 1, i * width, width), c.n_heads + c.n_kv_heads, c.d_head // 2)
-            for i in range(2)
+            g.reshape(g.slice(row, 1, i * width, width), c.n_heads + c.n_kv_heads, c.d_head // 2) for i in range(2)
         )
         cos, sin = self.inputs["cos"], self.inputs["sin"]
         rotated_first = g.subtract(g.multiply(first, cos), g.multiply(second, sin))

@@ -54,9 +54,7 @@ class GraphBuilder:
 
     # --- tensors ---
 
-    def input(
-        self, name: str, kind: type[np.generic], shape: tuple[int, ...], scale: float | None = None
-    ) -> Tensor:
+    def input(self, name: str, kind: type[np.generic], shape: tuple[int, ...], scale: float | None = None) -> Tensor:
         tensor = self._tensor(shape, kind, scale)
         self._subgraph.tensors[tensor.index].name = name
         self._subgraph.inputs.append(tensor.index)
@@ -134,9 +132,7 @@ class GraphBuilder:
     def reshape(self, x: Tensor, *shape: int) -> Tensor:
         options = schema.ReshapeOptionsT()
         options.newShape = list(shape)
-        return self._operator(
-            "RESHAPE", options, [x, self.constant(np.array(shape, np.int32))], shape, x.kind, x.scale
-        )
+        return self._operator("RESHAPE", options, [x, self.constant(np.array(shape, np.int32))], shape, x.kind, x.scale)
 
     def slice(self, x: Tensor, axis: int, begin: int, size: int) -> Tensor:
         """Entries begin..begin + size - 1 along one axis."""

@@ -123,9 +123,12 @@ class Oracle:
 
     def _untaught(self, seed: int) -> State:
         n, d = self.header.n_adapters, self.header.d_model
-        zeros = [[[0] * d for _ in range(k)] for k in (n, n, n, 2)]
+
+        def zeros(rows: int) -> list[Vector]:
+            return [[0] * d for _ in range(rows)]
+
         gain = [min(65536, self.header.rule.gain_max)] * n
-        return State(seed, [[[0] * d for _ in range(d)] for _ in range(n)], *zeros, gain)
+        return State(seed, [zeros(d) for _ in range(n)], zeros(n), zeros(n), zeros(n), zeros(2), gain)
 
     def reset(self, position: int = 0) -> None:
         """Forget the context; the next token stands at `position`."""
