@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgehmn.calibrate import calibrate
 from edgehmn.checkpoint import Checkpoint, Config
-from edgehmn.core import Image, ffi
+from edgehmn.core import CoreModel, Image, ffi
 from edgehmn.image import build_image, reseal
 from edgehmn.plasticity import Rule
 from edgehmn.quantize import InputBits, QuantModel, quantise
@@ -91,6 +91,13 @@ def with_settings(image: bytes, settings: Mapping[str, Any]) -> bytes:
 
 def opened(image: bytes) -> Image:
     return Image(image, "test image")
+
+
+def logits(model: CoreModel) -> list[int]:
+    """The logits of a model that has predicted."""
+    out = model.logits()
+    assert out is not None
+    return out.tolist()
 
 
 def resealed_delta(delta: bytes | bytearray) -> bytes:

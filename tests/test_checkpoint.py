@@ -224,11 +224,16 @@ def test_each_file_is_needed(name: str, folder: Folder) -> None:
         read_checkpoint(folder)
 
 
-def test_a_tokenizer_of_another_model(folder: Folder) -> None:
+def test_a_tokenizer_that_does_not_serve(folder: Folder) -> None:
     path = folder / "tokenizer.json"
     tokenizer = json.loads(byte_tokenizer())
     tokenizer["model"]["vocab"]["!"] = 257
-    for text, word in ((json.dumps(tokenizer), "token 257"), ("{}", "tokenizers"), ("", "tokenizers")):
+    words = json.loads(byte_tokenizer()) | {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "?"}}
+    cutting = json.loads(byte_tokenizer()) | {
+        "truncation": {"max_length": 9, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}
+    }
+    cases = [(json.dumps(tokenizer), "token 257"), (json.dumps(words), "UNK"), (json.dumps(cutting), "'truncation'")]
+    for text, word in (*cases, ("{}", "tokenizers"), ("", "tokenizers")):
         path.write_text(text, "utf-8")
         with pytest.raises(InvalidFileError, match=word):
             read_checkpoint(folder)
@@ -244,11 +249,17 @@ EXTREMES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("case", EXTREMES)
-@pytest.mark.parametrize("tensor", ["embed", "layers.0.q", "layers.1.down", "final_norm.weight"])
+@pytest.mark.parametrize(
+    "tensor", ["embed", "layers.0.q", "layers.1.down", "final_norm.weight", *TINY.statistics_shapes()]
+)
 def test_finite_weights_that_make_no_model(
     case: str, tensor: str, folder: Folder, short_text: Path, tmp_path: Path
 ) -> None:
     """They are exported or refused for what they do; never with a fault of our own, nor half an export."""
+    path = folder / "model.safetensors"
+    if tensor in TINY.statistics_shapes():
+        statistics = {name: np.ones(shape, np.float32) for name, shape in TINY.statistics_shapes().items()}
+        safetensors.numpy.save_file(safetensors.numpy.load_file(path) | statistics, path)
     edit_tensor(folder, tensor, EXTREMES[case])
     done = edgehmn("export", folder, "-o", tmp_path / "place" / "out", *texts(short_text), "-q")
     assert done.code in (0, 3, 4), done
@@ -257,7 +268,19 @@ def test_finite_weights_that_make_no_model(
 
 
 def test_config_knows_its_tensors(reference: Checkpoint) -> None:
-    shapes = reference.config.tensor_shapes()
+    shapes = reference.config.tensor_shapes() | reference.config.statistics_shapes()
     assert {name: w.shape for name, w in reference.tensors.items()} == shapes
-    assert sum(math.prod(s) for s in shapes.values()) == sum(w.size for w in reference.tensors.values())
     assert asdict(reference.config)["tied_head"] is True
+
+
+def test_statistics_are_read_whole_or_refused(folder: Folder) -> None:
+    path = folder / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    assert not read_checkpoint(folder).tensors.keys() & TINY.statistics_shapes().keys()
+    statistics = {name: np.ones(shape, np.float32) for name, shape in TINY.statistics_shapes().items()}
+    safetensors.numpy.save_file(tensors | statistics, path)
+    assert read_checkpoint(folder).tensors.keys() == tensors.keys() | statistics.keys()
+    del statistics["plastic.mean"]
+    safetensors.numpy.save_file(tensors | statistics, path)
+    with pytest.raises(InvalidFileError, match=r"'plastic\.mean' is missing"):
+        read_checkpoint(folder)

@@ -193,6 +193,14 @@ def test_states_are_saved_listed_and_loaded(
     assert back.read_bytes() == kept.read_bytes()
 
 
+def test_state_list_shows_what_is_sound(tiny_export: Path, short_text: Path, states_folder: Path) -> None:
+    assert edgehmn("personalise", tiny_export, short_text, "--save-state", "sound").code == 0
+    (states_folder / "folder.ehmd").mkdir()
+    (states_folder / "cut.ehmd").write_bytes((states_folder / "sound.ehmd").read_bytes()[:-1])
+    (states_folder / "notes.txt").write_text("mine", "utf-8")
+    assert [s["name"] for s in edgehmn("state", "list", "--json").result["states"]] == ["sound"]
+
+
 def test_eval_p0_compares_with_float(
     tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from tests.models import (
     ALL_8_BITS,
     TINY,
     Ids,
+    logits,
     opened,
     random_checkpoint,
     random_tokens,
@@ -56,8 +57,7 @@ def test_equals_the_oracle(shape: str, bits: str) -> None:
         assert hidden.tolist() == oracle.encode(token)
         core.head(hidden)
         oracle.head(hidden.tolist())
-        logits = core.logits()
-        assert logits is not None and logits.tolist() == oracle.logits
+        assert logits(core) == oracle.logits
     assert [core.score(k) for k in range(config.vocab_size)] == [oracle.score(k) for k in range(config.vocab_size)]
 
 
@@ -78,8 +78,7 @@ def test_equals_the_oracle_where_values_saturate(settings: dict[str, int]) -> No
     for token in random_tokens(12).tolist():
         core.step(token)
         oracle.step(token)
-        logits = core.logits()
-        assert logits is not None and logits.tolist() == oracle.logits
+        assert logits(core) == oracle.logits
 
 
 def sqnr_db(reference: npt.NDArray[np.floating], approximation: npt.NDArray[np.floating]) -> float:
@@ -89,12 +88,13 @@ def sqnr_db(reference: npt.NDArray[np.floating], approximation: npt.NDArray[np.f
 
 def run(core: CoreModel, ids: Ids) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Hidden vectors and natural logits, as real numbers."""
-    hidden, logits = [], []
+    hidden, predicted = [], []
     for token in ids.tolist():
         hidden.append(core.encode(token))
         core.head(hidden[-1])
-        logits.append(core.logits())
-    return np.array(hidden) / 2.0**core.image.header.hidden_frac, np.array(logits) / 2.0**lib.EHMN_LOGIT_FRAC / LOG2_E
+        predicted.append(logits(core))
+    hidden_unit, logit_unit = 2.0**-core.image.header.hidden_frac, 2.0**-lib.EHMN_LOGIT_FRAC / LOG2_E
+    return np.array(hidden) * hidden_unit, np.array(predicted) * logit_unit
 
 
 @pytest.mark.parametrize(("bits", "hidden_db", "logits_db"), [("16 bits", 31, 30), ("8 bits", 27, 26)])
@@ -103,10 +103,10 @@ def test_follows_the_float_model(shape: str, bits: str, hidden_db: float, logits
     config = SHAPES[shape]
     model = FloatModel(random_checkpoint(config))
     ids = random_tokens(200)
-    hidden, logits = run(CoreModel(opened(tiny_image(config, bits=BITS[bits]))), ids)
+    hidden, predicted = run(CoreModel(opened(tiny_image(config, bits=BITS[bits]))), ids)
     exact = model.encode(ids, model.new_state())
     assert sqnr_db(exact, hidden) > hidden_db
-    assert sqnr_db(model.logits(model.final_norm(exact)), logits) > logits_db
+    assert sqnr_db(model.logits(model.final_norm(exact)), predicted) > logits_db
 
 
 def test_an_untaught_head_is_the_frozen_model(image: Image) -> None:
@@ -114,7 +114,7 @@ def test_an_untaught_head_is_the_frozen_model(image: Image) -> None:
     for token in random_tokens(20).tolist():
         static.step(token)
         plastic.step(token)
-        assert np.array_equal(static.logits(), plastic.logits())
+        assert logits(static) == logits(plastic)
 
 
 def test_a_step_is_encoder_then_head(image: Image) -> None:
@@ -124,19 +124,18 @@ def test_a_step_is_encoder_then_head(image: Image) -> None:
             model.learn(token)
         whole.step(token)
         parts.head(parts.encode(token))
-        assert np.array_equal(whole.logits(), parts.logits())
+        assert logits(whole) == logits(parts)
     assert whole.save() == parts.save()
 
 
 def test_after_a_reset_as_if_fresh(image: Image) -> None:
     model, ids = CoreModel(image, plastic=False), random_tokens(23)
     fresh = model.process(ids, learn=False)
-    last = model.logits()
-    assert model.logits() is not None
+    last = logits(model)
     model.reset()
     assert model.logits() is None
     assert np.array_equal(model.process(ids, learn=False), fresh)
-    assert np.array_equal(model.logits(), last)
+    assert logits(model) == last
 
 
 def test_the_window_holds_exactly_n_ctx_positions() -> None:
@@ -147,9 +146,7 @@ def test_the_window_holds_exactly_n_ctx_positions() -> None:
     def last_logits(ids: Ids) -> list[int]:
         model.reset()
         model.process(ids, learn=False)
-        logits = model.logits()
-        assert logits is not None
-        return logits.tolist()
+        return logits(model)
 
     for back, is_seen in ((TINY.n_ctx - 1, True), (TINY.n_ctx, False)):
         changed = ids.copy()
@@ -171,8 +168,7 @@ def test_streaming_does_not_drift(image: Image) -> None:
         oracle.step(token)
     for token in ids[n:].tolist():
         assert core.score(token) == oracle.score(token)
-        logits = core.logits()
-        assert logits is not None and logits.tolist() == oracle.logits
+        assert logits(core) == oracle.logits
         core.step(token)
         oracle.step(token)
     assert core.counts().steps == n + 10
@@ -264,7 +260,7 @@ def test_a_refused_token_changes_nothing(image: Image) -> None:
                     call(bad)
         model.step(token)
         untouched.step(token)
-    assert np.array_equal(model.logits(), untouched.logits())
+    assert logits(model) == logits(untouched)
     assert model.counts() == untouched.counts() and model.save() == untouched.save()
 
 

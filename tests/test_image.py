@@ -16,7 +16,26 @@ from tests import hostile
 from tests.models import ALL_8_BITS, LEAST, TINY, quantised, random_checkpoint, tiny_image, with_settings
 from tests.oracle import Oracle
 
-EXTREMES = (0, 1, 2, 3, 7, 8, 15, 16, 17, 62, 63, 64, 255, 65535, 65536, 1 << 20, (1 << 24) - 1, 1 << 24)
+EXTREMES: tuple[int, ...] = (
+    0,
+    1,
+    2,
+    3,
+    7,
+    8,
+    15,
+    16,
+    17,
+    62,
+    63,
+    64,
+    255,
+    65535,
+    65536,
+    1 << 20,
+    (1 << 24) - 1,
+    1 << 24,
+)
 EXTREMES += ((1 << 31) - 1, 1 << 31, (1 << 31) + 1, (1 << 32) - 2, (1 << 32) - 1)
 BUSY = Rule(eta_local=0.02, eta_global=0.01, gamma=0.5, w_novelty=0.5, kappa=0.5, beta_attention=0.5, phase_period=5)
 VECTORS = 5
@@ -104,8 +123,8 @@ def test_the_id_is_of_the_content() -> None:
         for changed in (replace(m, weights=weights), replace(m, scales=m.scales + 1), replace(m, shift=m.shift - 1)):
             ids.add(id_with(matrices=[*model.matrices[:i], changed, *model.matrices[i + 1 :]]))
     for i, v in enumerate(model.vectors):
-        for changed in (replace(v, values=v.values + 1), replace(v, shift=v.shift - 1)):
-            ids.add(id_with(vectors=[*model.vectors[:i], changed, *model.vectors[i + 1 :]]))
+        for other in (replace(v, values=v.values + 1), replace(v, shift=v.shift - 1)):
+            ids.add(id_with(vectors=[*model.vectors[:i], other, *model.vectors[i + 1 :]]))
     assert len(ids) == 3 + 3 * len(model.matrices) + 2 * len(model.vectors)
 
 
@@ -344,6 +363,16 @@ def test_padding_that_is_not_zero_is_refused(least: bytes) -> None:
 # ---- Damage
 
 
+def resized(image: bytes) -> list[bytes]:
+    """Cut or longer images that say their own size, under a right CRC."""
+    sizes = [*range(ffi.sizeof("ehmn_image"), len(image), 4), len(image) + 4, len(image) + 16]
+    return [with_settings((image + bytes(16))[:size], {"bytes": size}) for size in sizes]
+
+
+def test_an_image_whose_size_contradicts_its_settings_is_refused(least: bytes) -> None:
+    assert {check(image) for image in resized(least)} == {"E_SIZE"}
+
+
 def damage(least: bytes) -> list[hostile.Case]:
     return [(hostile.IMAGE, least), (hostile.IMAGE_CUTS, least), (hostile.IMAGE_FLIPS, least)]
 
@@ -393,7 +422,8 @@ def hostile_images(least: bytes) -> list[hostile.Case]:
             m.shift = int(rng.choice([0, 1, 20, m.shift, m.shift, 62]))
             m.input_bits = int(rng.choice([8, 16]))
         out.append(reseal(image))
-    return [(hostile.IMAGE, image) for image in out]
+    deeper = tiny_image(replace(LEAST, n_layers=3, tied_head=False), BUSY)
+    return [(hostile.IMAGE, image) for image in (*out, *resized(least), *resized(deeper))]
 
 
 def expected(image: bytes) -> str:

@@ -174,7 +174,7 @@ def test_the_line_is_unbiased_exactly() -> None:
     assert np.array_equal(total, np.outer(np.array(rates) // (STEP // offsets), pre))
 
 
-def bias(total: npt.NDArray[np.float64], expected: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.float64]:
+def bias(total: npt.NDArray[np.int64], expected: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.float64]:
     """Deviation of n draws' sums from n times their expectation, in standard deviations, where steps are common."""
     fraction = np.abs(expected) % 1
     common = n * fraction * (1 - fraction) > 10
@@ -290,7 +290,7 @@ def test_nothing_can_be_learned_of_chance() -> None:
     static = bits_per_token(CoreModel(image).process(ids, learn=False))
     online = bits_per_token(CoreModel(image).process(ids, learn=True))
     assert abs(static - np.log2(TINY.vocab_size)) < 0.01 and online > static - 0.01
-    model, leaked = CoreModel(image), []
+    model, leaked = CoreModel(image), list[int]()
     for token in ids.tolist():
         hidden = model.encode(token)
         model.head(hidden)

@@ -136,12 +136,14 @@ def test_hebbian_learning_is_worse(write: Any) -> None:
 
 def test_decay_forgets() -> None:
     """Without anything to learn, weights go to the prior, which is zero."""
-    head = PlasticHead(HEAD, STATISTICS, Rule(eta_local=0, eta_global=0, decay=1e-2))
-    head.weights[:] = 0.25
-    for token in np.resize(REPEATING, 20 * D):
+    rule = Rule(eta_local=0, eta_global=0, decay=1e-2)
+    start, turns = 100 * 2.0**-rule.weight_frac, 20
+    head = PlasticHead(HEAD, STATISTICS, rule)
+    head.weights[:] = start
+    for token in np.resize(REPEATING, turns * D):  # one row per token
         head.forward(INPUT[token])
         head.learn(int(token))
-    expected = 0.25 * (1 - 1e-2 * D) ** 20
+    expected = start * (1 - rule.decay * D) ** turns
     np.testing.assert_allclose(head.weights.mean((1, 2)), expected, rtol=0.05)
 
 

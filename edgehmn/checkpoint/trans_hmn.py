@@ -38,16 +38,19 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
 
 
 def read_tokenizer(path: Path, text: str, vocab_size: int) -> Any:
-    """A tokenizer of the tokenizers library, all of whose tokens are below `vocab_size`. Raises InvalidFileError."""
+    """A tokenizer that takes any text whole, all of whose tokens are below `vocab_size`. Raises InvalidFileError."""
     import tokenizers
 
     try:
         tokenizer = tokenizers.Tokenizer.from_str(text)
         largest = max(tokenizer.get_vocab().values(), default=-1)
+        tokenizer.encode("Any text.\n")
     except Exception as e:  # the tokenizers library raises bare Exception
         raise InvalidFileError(f"{path}: not a tokenizer that the tokenizers library reads ({e})") from e
     if largest >= vocab_size:
         raise InvalidFileError(f"{path}: has token {largest}, but the model's vocab_size is {vocab_size}")
+    if tokenizer.truncation is not None or tokenizer.padding is not None:
+        raise InvalidFileError(f"{path}: cuts or pads texts; set its keys 'truncation' and 'padding' to null")
     return tokenizer
 
 
