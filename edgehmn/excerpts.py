@@ -24,7 +24,7 @@ def excerpts(
     out = []
     for number, entry in enumerate(data):
         share = count // len(data) + (number < count % len(data))
-        files = sorted(p for p in entry.rglob("*") if p.suffix in (".txt", ".py")) if entry.is_dir() else [entry]
+        files = sorted(_texts_below(entry)) if entry.is_dir() else [entry]
         texts = [(p, p.stat().st_size) for p in files if p.is_file() and p.stat().st_size >= 8 * LENGTH]
         total = sum(size for _, size in texts)
         for i in range(share):
@@ -32,6 +32,12 @@ def excerpts(
             if found is not None:
                 out.append(found)
     return out
+
+
+def _texts_below(folder: Path) -> list[Path]:
+    """The texts of a folder; packages that were installed into a standard library are not part of it."""
+    found = (p for p in folder.rglob("*") if p.suffix in (".txt", ".py"))
+    return [p for p in found if "site-packages" not in p.relative_to(folder).parts]
 
 
 def _excerpt(

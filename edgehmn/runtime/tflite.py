@@ -168,9 +168,7 @@ def _read_interface(path: Path, data: bytes) -> Interface:
         raise InvalidFileError(f"{path}: not a TFLite file; give an exported encoder")
     start = data.find(FORMAT.encode())
     if start < 0:
-        raise InvalidFileError(
-            f"{path}: no encoder that this edgehmn exported; export it with `edgehmn export`"
-        )
+        raise InvalidFileError(f"{path}: no encoder that this edgehmn exported; export it with `edgehmn export`")
     text = data[start : start + MAX_METADATA_BYTES].decode("latin-1")
     try:
         metadata, length = json.JSONDecoder().raw_decode(text)
