@@ -8,7 +8,7 @@ demo: ## the whole loop on an emulated board
 	@.venv/bin/edgehmn demo
 
 test: lint ## everything a newcomer runs, and CI
-	@$(PY) -m pytest -q
+	@.venv/bin/pytest -q
 
 lint:
 	@tools/setup.sh test

@@ -57,7 +57,7 @@ class Image:
         self.bytes[:] = np.frombuffer(data, np.uint8)
         self.pointer = ffi.from_buffer("uint8_t[]", self.bytes)
         check(lib.ehmn_image_check(self.pointer, len(data)), name)
-        self.header = ffi.cast("const ehmn_image *", self.pointer)
+        self.header = ffi.from_buffer("ehmn_image *", self.bytes)  # keeps the bytes alive
 
     @property
     def id(self) -> str:

@@ -68,8 +68,10 @@ class CannotWriteError(EdgeHMNError):
 
 INTERRUPTED = 130
 
+_CLASSES: list[type[EdgeHMNError]] = [EdgeHMNError, *EdgeHMNError.__subclasses__()]
+
 EXIT_CODES: dict[int, str] = {
     0: "ok",
-    **{c.exit_code: c.meaning for c in (EdgeHMNError, *EdgeHMNError.__subclasses__())},
+    **{c.exit_code: c.meaning for c in _CLASSES},
     INTERRUPTED: "interrupted, nothing half-written",
 }

@@ -1,6 +1,7 @@
 """The float meaning of the encoder and the head, in NumPy: what every other runtime is measured against."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +68,7 @@ class FloatModel:
         state.position += len(ids)
         return x
 
-    def _heads(self, x: FloatArray, n: int) -> FloatArray:
+    def _heads(self, x: npt.NDArray[Any], n: int) -> FloatArray:
         """(tokens, n * d_head) -> (n, tokens, d_head)."""
         return x.reshape(len(x), n, self.config.d_head).transpose(1, 0, 2)
 
@@ -88,7 +89,7 @@ def rms_norm(x: FloatArray, eps: float) -> FloatArray:
     return out
 
 
-def silu(x: FloatArray) -> FloatArray:
+def silu(x: npt.NDArray[Any]) -> FloatArray:
     out: FloatArray = x / (1 + np.exp(-x))
     return out
 

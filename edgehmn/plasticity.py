@@ -19,7 +19,7 @@ h' = h + P sum_l g_l tanh(W_l x_l). W starts at zero, so an untaught head is exa
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -178,7 +178,7 @@ class PlasticHead:
         gate: FloatArray = np.pi * np.maximum(0, np.cos(phi - self.phase[layer]))
         return gate
 
-    def _write(self, layer: int, change: FloatArray) -> None:
+    def _write(self, layer: int, change: npt.NDArray[Any]) -> None:
         r, w = self.rule, self.weights[layer]
         if r.write == "float":
             w += change - r.decay * w
@@ -196,7 +196,7 @@ class PlasticHead:
         np.clip(w + events * lsb, -127 * lsb, 127 * lsb, out=w)
 
 
-def draw_events(expected: FloatArray, offset: float) -> FloatArray:
+def draw_events(expected: npt.NDArray[Any], offset: float) -> FloatArray:
     """Whole numbers whose mean over a uniform `offset` in [0, 1) is `expected`: systematic sampling.
 
     The absolute values are laid end to end on a line; an event falls on every point offset + 0, 1, 2, ...,

@@ -14,12 +14,12 @@ DEFAULT_BOARD = "mps2-an386"
 @click.option("--target", default=DEFAULT_BOARD, show_default=True, help="A board.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Copy the ELF file to here.")
 def build_command(session: Session, target: str, output: Path | None) -> Outcome:
-    from edgehmn.device.emulator import BOARDS
+    from edgehmn.device.emulator import machines
     from edgehmn.device.firmware import build_firmware
     from edgehmn.files import read_bytes, sha256, write_bytes
 
     session.note(f"building the firmware of {target}")
-    elf = build_firmware(f"qemu/{target}" if target in BOARDS else target)
+    elf = build_firmware(f"qemu/{target}" if target in machines() else target)
     data = read_bytes(elf)
     if output is not None:
         write_bytes(output, data)

@@ -47,6 +47,7 @@ int32_t ehmn_delta_reset(ehmn_model *m, uint64_t seed)
         delta->gain[i] = 65536 < m->image->rule.gain_max ? 65536 : m->image->rule.gain_max;
     }
     m->seed = seed;
+    m->sampled = 0;
     return EHMN_OK;
 }
 
@@ -133,5 +134,6 @@ int32_t ehmn_delta_load(ehmn_model *m, const void *bytes_in, uint32_t bytes)
     }
     memcpy(ehmn_model_delta(m), delta, total);
     memcpy(&m->seed, &ehmn_model_delta(m)->seed, sizeof m->seed);
+    m->sampled = 0;
     return EHMN_OK;
 }

@@ -116,7 +116,7 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, int16_t *out
 /* eps_mantissa * 2^-shift, at most 2^61. */
 static uint64_t scaled_eps(int32_t eps_mantissa, int32_t shift)
 {
-    if (shift >= 0) {
+    if (shift >= 0 || eps_mantissa == 0) {
         return (uint32_t)ehmn_round_shift(eps_mantissa, shift);
     }
     return ehmn_bit_length((uint32_t)eps_mantissa) - shift > 61 ? (uint64_t)1 << 61

@@ -99,7 +99,19 @@ static uint64_t align(uint64_t offset)
     return (offset + (EHMN_ALIGN - 1u)) & ~(uint64_t)(EHMN_ALIGN - 1u);
 }
 
-/* Sections follow each other in a fixed order, each at the next multiple of 16: there is one valid layout. */
+/* Whether the bytes from `end` to the next section at `start` are zero. */
+static int padding_is_zero(const ehmn_image *im, uint64_t end, uint64_t start)
+{
+    const uint8_t *p = (const uint8_t *)im;
+    uint32_t any = 0;
+    for (; end < start && start <= im->bytes; end++) {
+        any |= p[end];
+    }
+    return any == 0;
+}
+
+/* Sections follow each other in a fixed order, each at the next multiple of 16, with zeros between: there is one
+ * valid layout. */
 static int32_t check_layout(const ehmn_image *im)
 {
     uint32_t n = ehmn_preconditioner_index(im) + 1u;
@@ -109,7 +121,8 @@ static int32_t check_layout(const ehmn_image *im)
     if (data > im->bytes) {
         return EHMN_E_SIZE;
     }
-    if (im->matrices_offset != at || im->vectors_offset != vectors) {
+    if (im->matrices_offset != at || im->vectors_offset != vectors
+        || !padding_is_zero(im, vectors + EHMN_VECTORS * sizeof(ehmn_vector), data)) {
         return EHMN_E_LAYOUT;
     }
     const ehmn_matrix *matrix = (const ehmn_matrix *)(const void *)((const uint8_t *)im + at);
@@ -123,7 +136,11 @@ static int32_t check_layout(const ehmn_image *im)
             || (matrix->input_bits != 8u && matrix->input_bits != 16u) || !all_zero(matrix->reserved, 2)) {
             return EHMN_E_LAYOUT;
         }
-        data = align(scales + 4u * (uint64_t)rows);
+        uint64_t end = scales + 4u * (uint64_t)rows;
+        if (!padding_is_zero(im, data + (uint64_t)rows * cols, scales) || !padding_is_zero(im, end, align(end))) {
+            return EHMN_E_LAYOUT;
+        }
+        data = align(end);
     }
     for (uint32_t i = 0; i < EHMN_VECTORS; i++, vector++) {
         uint32_t length = i == EHMN_VECTOR_ROPE ? ehmn_d_head(im) / 2u : im->d_model;
@@ -131,7 +148,11 @@ static int32_t check_layout(const ehmn_image *im)
             || vector->reserved != 0) {
             return EHMN_E_LAYOUT;
         }
-        data = align(data + 4u * (uint64_t)length);
+        uint64_t end = data + 4u * (uint64_t)length;
+        if (!padding_is_zero(im, end, align(end))) {
+            return EHMN_E_LAYOUT;
+        }
+        data = align(end);
     }
     return data == im->bytes ? EHMN_OK : EHMN_E_SIZE;
 }
@@ -282,6 +303,7 @@ void ehmn_reset(ehmn_model *m)
     m->filled = 0;
     m->position = 0;
     m->predicted = 0;
+    m->sampled = 0;
     memset(ehmn_at(m, m->at.phases), 0, 2u * ehmn_d_head(m->image));
 }
 

@@ -45,7 +45,7 @@ struct ehmn_model {
     int32_t max_logit;   /* of the prediction */
     uint32_t entropy;    /* of the prediction, bits in Q16 */
     uint64_t seed;
-    uint64_t sampled;    /* tokens chosen by ehmn_sample: the counter of its draws */
+    uint64_t sampled;    /* draws of ehmn_sample since the last reset, forgetting or loading */
     uint64_t mass;       /* sum of 2^(logit - max_logit) in Q24 */
     int32_t input_fracs[EHMN_MAX_ADAPTERS];
     ehmn_counts counts;
