@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehmn.checkpoint.model import Checkpoint, FloatArray
-from edgehmn.errors import UsageError
+from edgehmn.errors import InvalidFileError, UsageError
 from edgehmn.model import FloatModel, log_softmax
 from edgehmn.plasticity import HeadStatistics, measure_statistics
 from edgehmn.texts import CALIBRATION, shipped
@@ -38,14 +38,21 @@ def calibration_ids(checkpoint: Checkpoint, text: str | None = None) -> npt.NDAr
 
 
 def calibrate(checkpoint: Checkpoint, ids: npt.NDArray[np.int32]) -> Calibration:
-    """Run the float model over `ids` and measure. Statistics that the checkpoint brings are taken as they are."""
+    """Run the float model over `ids` and measure. Statistics that the checkpoint brings are taken as they are.
+
+    Raises InvalidFileError if the weights, finite as they are, make no model: its outputs overflow or are all equal.
+    """
     model = FloatModel(checkpoint)
-    hidden = model.encode(ids, model.new_state())
-    largest = float(np.abs(hidden).max())
+    with np.errstate(all="ignore"):  # what overflows is found by its result
+        hidden = model.encode(ids, model.new_state())
+        largest = float(np.abs(hidden).max())
+        if not 0 < largest < np.inf:
+            raise InvalidFileError("the checkpoint's hidden vectors overflow, or are zero, on the calibration text")
+        statistics = checkpoint_statistics(checkpoint) or head_statistics(model, hidden, ids)
     return Calibration(
         value_frac=int(np.clip(27 - np.ceil(np.log2(largest)), 8, 16)),
         hidden_frac=int(np.clip(np.floor(np.log2(32767 / (HEADROOM * largest))), 0, 14)),
-        statistics=checkpoint_statistics(checkpoint) or head_statistics(model, hidden, ids),
+        statistics=statistics,
     )
 
 
@@ -59,6 +66,15 @@ def checkpoint_statistics(checkpoint: Checkpoint) -> HeadStatistics | None:
 
 
 def head_statistics(model: FloatModel, hidden: FloatArray, ids: npt.NDArray[np.int32]) -> HeadStatistics:
-    """The statistics of a text: hidden (n, d_model) as `FloatModel.encode` gives them for its tokens ids (n,)."""
+    """The statistics of a text: hidden (n, d_model) as `FloatModel.encode` gives them for its tokens ids (n,).
+
+    Raises InvalidFileError where they cannot be measured.
+    """
     normed = model.final_norm(hidden[:-1])
-    return measure_statistics(normed, log_softmax(model.logits(normed)), ids[1:], model.head_matrix)
+    log_p = log_softmax(model.logits(normed))
+    if not np.isfinite(log_p).all():
+        raise InvalidFileError("the checkpoint's predictions overflow on the calibration text")
+    statistics = measure_statistics(normed, log_p, ids[1:], model.head_matrix)
+    if not all(np.isfinite(values).all() for values in vars(statistics).values()):
+        raise InvalidFileError("the checkpoint predicts the same for every token of the calibration text")
+    return statistics

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgehmn.core import CoreModel, Image
 from edgehmn.errors import InvalidFileError
+from edgehmn.files import read_bytes, write_bytes
 
 LENGTH = 192  # tokens: more than the reference model's window, so that it slides
 
@@ -35,7 +36,7 @@ def record_vectors(image: Image, ids: npt.NDArray[np.int32]) -> Vectors:
 def write_vectors(vectors: Vectors, path: Path) -> None:
     import safetensors.numpy
 
-    safetensors.numpy.save_file(vectors, path)
+    write_bytes(path, safetensors.numpy.save(vectors))
 
 
 def read_vectors(path: Path, image: Image) -> Vectors:
@@ -44,10 +45,10 @@ def read_vectors(path: Path, image: Image) -> Vectors:
     import safetensors.numpy
 
     try:
-        vectors: Vectors = safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as e:
+        vectors: Vectors = safetensors.numpy.load(read_bytes(path))
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as e:
         raise InvalidFileError(f"{path}: not a file of conformance vectors ({e})") from e
-    n = len(vectors.get("tokens", ()))
+    n = vectors["tokens"].size if "tokens" in vectors else 0
     expected = {
         "tokens": (np.int32, (n,)),
         "hidden": (np.int16, (n, int(image.header.d_model))),
@@ -57,4 +58,7 @@ def read_vectors(path: Path, image: Image) -> Vectors:
     }
     if n == 0 or {k: (v.dtype.type, v.shape) for k, v in vectors.items()} != expected:
         raise InvalidFileError(f"{path}: not the conformance vectors of this image")
+    tokens = vectors["tokens"]
+    if not 0 <= int(tokens.min()) <= int(tokens.max()) < image.vocab_size:
+        raise InvalidFileError(f"{path}: has tokens outside the image's vocabulary")
     return vectors

@@ -5,6 +5,7 @@ The first token, for which there is no context, scores log(vocab_size). Words ar
 words of each line and its end.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -16,6 +17,7 @@ from edgehmn.model import CHUNK, LOG2_E, FloatModel, log_softmax
 from edgehmn.runtime.protocol import Runtime, nats
 
 Progress = Callable[[int], None]  # told how many tokens more are done
+MAX_EXPONENT = 709.0  # of exp in float64
 BLOCK = 256  # tokens between two calls of Progress
 
 
@@ -30,11 +32,11 @@ class Perplexity:
 
     @property
     def token(self) -> float:
-        return float(np.exp(self.nats / self.tokens))
+        return _exp(self.nats / self.tokens)
 
     @property
     def word(self) -> float:
-        return float(np.exp(self.nats / self.words))
+        return _exp(self.nats / self.words)
 
     @property
     def bits_per_byte(self) -> float:
@@ -46,6 +48,11 @@ class Perplexity:
 
     def as_dict(self) -> dict[str, float]:
         return self.summary() | asdict(self)
+
+
+def _exp(x: float) -> float:
+    """exp, infinite where it leaves the range of a float: words of a text without spaces have no finite perplexity."""
+    return math.exp(x) if x < MAX_EXPONENT else math.inf
 
 
 def count_words(text: str) -> int:

@@ -202,7 +202,7 @@ def draw_events(expected: npt.NDArray[Any], offset: float) -> FloatArray:
     The absolute values are laid end to end on a line; an event falls on every point offset + 0, 1, 2, ...,
     and belongs to the entry on whose stretch it falls.
     """
-    edge = np.floor(np.cumsum(np.abs(expected), dtype=np.float64) + (1.0 - offset))
+    edge = np.ceil(np.cumsum(np.abs(expected), dtype=np.float64) - offset)  # points before the end of each stretch
     counts = np.diff(edge, prepend=0.0).reshape(expected.shape)
     out: FloatArray = (np.sign(expected) * counts).astype(np.float32)
     return out

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgehmn.model import log_softmax
@@ -170,6 +170,7 @@ def test_events_are_unbiased(expected: list[float]) -> None:
 
 
 @given(st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=12), st.floats(0, 1, exclude_max=True))
+@example([1.0], 0.0)
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_events_are_as_even_as_they_can_be(expected: list[float], offset: float) -> None:
     values = np.array(expected)
