@@ -44,8 +44,10 @@ class Export:
         """Raises UsageError if there is no such folder, InvalidFileError if anything in it is not as it was
         written."""
         folder = Path(folder)
+        if not folder.exists():
+            raise UsageError(f"{folder}: no such folder; give the one that 'edgehmn export' wrote")
         if not folder.is_dir():
-            raise UsageError(f"{folder}: give the folder that 'edgehmn export' wrote")
+            raise InvalidFileError(f"{folder}: a file; give the folder that 'edgehmn export' wrote")
         manifest = _read_manifest(folder / MANIFEST)
         for artefact in manifest["artefacts"]:
             _check_artefact(folder, artefact)

@@ -48,7 +48,7 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "no such command": (2, ["frobnicate"], ["frobnicate", "--help"]),
         "no such option": (2, ["plan", tiny_export, "--frob"], ["--frob"]),
         "no such export": (2, ["plan", folder / "nothing"], ["nothing", "edgehmn export"]),
-        "a file for an export": (2, ["plan", short_text], ["edgehmn export"]),
+        "a file for an export": (4, ["plan", short_text], ["edgehmn export"]),
         "no such text": (2, ["personalise", tiny_export, folder / "nothing"], ["nothing"]),
         "a text too short to learn": (2, ["personalise", tiny_export, folder / "empty"], ["too short"]),
         "an empty prompt": (2, [*run, ""], ["empty"]),

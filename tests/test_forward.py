@@ -155,11 +155,11 @@ def test_the_window_holds_exactly_n_ctx_positions() -> None:
 
 
 def test_streaming_does_not_drift(image: Image) -> None:
-    """After 20,000 tokens every bit is what the oracle gets that begins at that position, with nothing before it.
+    """After 100,000 tokens every bit is what the oracle gets that begins at that position, with nothing before it.
 
     A prediction depends on n_layers (n_ctx - 1) earlier tokens and, through the phases, on the position.
     """
-    n, tail = 20_000, TINY.n_layers * (TINY.n_ctx - 1) + 1
+    n, tail = 100_000, TINY.n_layers * (TINY.n_ctx - 1) + 1
     ids = random_tokens(n + 10)
     core, oracle = CoreModel(image, plastic=False), Oracle(image.bytes.tobytes(), plastic=False)
     scores = core.process(ids[:n], learn=False)

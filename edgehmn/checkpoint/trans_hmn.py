@@ -2,12 +2,12 @@
 
 import json
 from dataclasses import fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgehmn import texts
 from edgehmn.checkpoint.model import Checkpoint, Config, FloatArray
 from edgehmn.errors import InvalidFileError, UnsupportedError
 from edgehmn.files import read_text
@@ -25,7 +25,7 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
     UnsupportedError for an architecture that this version does not run.
     """
     if str(source) == REFERENCE and not Path(source).exists():
-        folder = Path(str(resources.files("edgehmn"))) / "reference"
+        folder = texts.FOLDER
     else:
         folder = Path(source)
     if not folder.is_dir():

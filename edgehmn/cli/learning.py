@@ -61,7 +61,8 @@ def run_command(
     result: dict[str, Any] = {"text": text, "tokens": len(out)}
     if counts.step_instructions is None:
         result["tokens_per_s"] = (len(ids) + len(out)) / seconds
-        note = f"{result['tokens_per_s']:,.0f} tokens/s on this host (measured)"
+        place = "the device, its line included" if where["runtime"] == "device" else "this host"
+        note = f"{result['tokens_per_s']:,.0f} tokens/s on {place} (measured)"
     else:
         result["instructions_per_token"] = counts.step_instructions / counts.steps
         note = f"{result['instructions_per_token']:,.0f} instructions per token (emulated)"

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-from importlib import resources
 from pathlib import Path
 
 from edgehmn.errors import CannotWriteError, DependencyError, UsageError
@@ -53,7 +52,7 @@ def build_firmware(board: str) -> Path:
 
 def sources() -> Path:
     """The folder of the C sources, as installed or in a checkout."""
-    package = Path(str(resources.files("edgehmn")))
+    package = Path(__file__).resolve().parent.parent
     for folder in (package / "native", package.parent / "native"):
         if (folder / "CMakeLists.txt").is_file():
             return folder
