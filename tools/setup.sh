@@ -14,8 +14,9 @@ need gcc build-essential
 need make build-essential
 need cmake cmake
 need ninja ninja-build
-need arm-none-eabi-gcc gcc-arm-none-eabi libnewlib-arm-none-eabi
+need arm-none-eabi-gcc gcc-arm-none-eabi
 need qemu-system-arm qemu-system-arm
+echo '#include <string.h>' | arm-none-eabi-gcc -E - >/dev/null 2>&1 || missing="$missing libnewlib-arm-none-eabi"
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 [ "$(python3 -c 'import sysconfig, os; print(os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))' 2>/dev/null)" = True ] \
     || missing="$missing python3-dev"
