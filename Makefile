@@ -16,7 +16,7 @@ lint:
 	@$(PY) -m ruff format --check .
 	@$(PY) tools/check_types.py
 
-DATA ?= ../shared/data
+DATA ?= data
 eval: ## the figures of the README, on the files in DATA
 	@tools/setup.sh demo
 	@$(PY) bench/learning.py --data $(DATA)
