@@ -85,6 +85,5 @@ class Checkpoint:
         return self.tensors["embed" if self.config.tied_head else "head"]
 
     def encode(self, text: str) -> npt.NDArray[np.int32]:
-        """Token ids of a text. Lines are encoded in groups, as the tokenizer never joins across a line's end
-        followed by a non-space, and long texts would otherwise cost quadratic time."""
+        """Token ids (n,) of a text, as the tokenizer gives them."""
         return np.array(self.tokenizer.encode(text).ids, dtype=np.int32)
