@@ -1,24 +1,31 @@
-"""The figures of the README: perplexity of every artefact, and what learning is worth. `make eval` runs this.
+"""The figures of the README: perplexity of every artefact, and the evaluation plan. `make eval` runs this.
 
     python bench/learning.py --data DIR [--jobs N]
 
-DIR holds wikitext-2/test.txt, ag-news/test.txt and persona-chat/*.txt; the Python files are those of the running
-interpreter's standard library. Results land in bench/results/learning.json, finished parts at once, so that a run that
-was interrupted goes on; the table of the README is rewritten from it.
+DIR holds wikitext-2/test.txt and valid.txt, ag-news/test.txt, persona-chat/*.txt and text-open/gutenberg*.txt
+(`edgehmn eval --help` says how to get them); the Python files are those of the running interpreter's standard library.
+Results land in bench/results/learning.json, finished parts at once, so that a run that was interrupted goes on; the
+table of the README and bench/results/evaluation.md are rewritten from it.
 """
 
 import argparse
 import json
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import CoreModel
-from edgehmn.evaluate import Perplexity, float_perplexity, text_perplexity
+from edgehmn.evaluate import Perplexity, Progress, float_perplexity, no_progress, text_perplexity
+from edgehmn.evaluation.plan import PARTS
+from edgehmn.evaluation.report import markdown
+from edgehmn.evaluation.run import Options, Run
+from edgehmn.evaluation.sources import Sources
+from edgehmn.evaluation.store import Store
 from edgehmn.excerpts import excerpts
 from edgehmn.export.pipeline import export_model
 from edgehmn.exported import Export, encoder_runtime
@@ -28,6 +35,7 @@ from edgehmn.texts import EVALUATION, PERSONAL, shipped
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results" / "learning.json"
 EXPORT = ROOT / "build" / "bench" / "ref"
+PLAN = ROOT / "build" / "bench" / "plan"
 BEGIN, END = "<!-- learning.json -->", "<!-- end -->"
 EXCERPTS = 20
 
@@ -44,12 +52,21 @@ def run_float(data: Path) -> dict[str, Any]:
     return figures(float_perplexity(read_checkpoint(REFERENCE), wikitext(data)))
 
 
-def run_core(data: Path, learn: bool) -> dict[str, Any]:
+def run_image(data: Path) -> dict[str, Any]:
     export = Export.open(EXPORT)
-    model = CoreModel(export.image, plastic=learn)
-    result = figures(text_perplexity(model, export.encode, wikitext(data), learn=learn))
-    counts = model.counts()
-    return result | {"writes_per_token": counts.writes / counts.steps, "macs_per_token": counts.macs / counts.steps}
+    return figures(text_perplexity(CoreModel(export.image, plastic=False), export.encode, wikitext(data)))
+
+
+def run_plan(data: Path, part: str) -> dict[str, Any]:
+    """One part of the evaluation plan, as `edgehmn eval` runs it."""
+    export = Export.open(EXPORT)
+
+    @contextmanager
+    def silent(_: str, __: int) -> Iterator[Progress]:
+        yield no_progress
+
+    run = Run(export, Sources((data,)), Options(), Store(PLAN, export.image), silent, print)
+    return PARTS[part](run)
 
 
 def run_encoder(data: Path, kind: str) -> dict[str, Any]:
@@ -75,10 +92,13 @@ def run_personal(data: Path) -> dict[str, Any]:
     return {"before": p.before, "unigram_cache": p.unigram_cache, "after": p.after, "fall": p.fall}
 
 
-PARTS: dict[str, tuple[Callable[..., dict[str, Any]], tuple[Any, ...]]] = {
-    "online": (run_core, (True,)),
+JOBS: dict[str, tuple[Callable[..., dict[str, Any]], tuple[Any, ...]]] = {
+    "p0": (run_plan, ("p0",)),
+    "p1": (run_plan, ("p1",)),
+    "p2": (run_plan, ("p2",)),
     "float": (run_float, ()),
-    "image": (run_core, (False,)),
+    "p3": (run_plan, ("p3",)),
+    "image": (run_image, ()),
     "onnx": (run_encoder, ("onnx",)),
     "tflite": (run_encoder, ("tflite",)),
     "excerpts": (run_excerpts, ()),
@@ -95,10 +115,10 @@ def readme_table(results: dict[str, Any]) -> str:
         r = results[key]
         rise = 100 * (r["word"] / base["word"] - 1)
         lines.append(f"| {label} | {r['word']:.2f} | {r['bits_per_byte']:.4f} | {rise:+.3f} % float |")
-    online = results["online"]
-    change = 100 * (online["word"] / static["word"] - 1)
+    online = results["p0"]["online"]
+    change = 100 * (online["word_perplexity"] / static["word"] - 1)
     lines.append(
-        f"| **int8 image, learning online** | **{online['word']:.2f}** | {online['bits_per_byte']:.4f} | "
+        f"| **int8 image, learning online** | **{online['word_perplexity']:.2f}** | {online['bits_per_byte']:.4f} | "
         f"**{change:+.1f} %** static |"
     )
     e, p = results["excerpts"], results["personal"]
@@ -109,8 +129,40 @@ def readme_table(results: dict[str, Any]) -> str:
         f"{100 * e['median_fall']:.0f} % in the median and {100 * e['least_fall']:.0f} % at least; on the diary of the "
         f"demonstration from {p['before']:.1f} to {p['after']:.1f} (a unigram cache of the same half reaches "
         f"{p['unigram_cache']:.1f}).",
+        "",
+        *plan_lines(results),
     ]
     return "\n".join(lines)
+
+
+def plan_lines(results: dict[str, Any]) -> list[str]:
+    """The evaluation plan in a few lines; bench/results/evaluation.md has its tables."""
+    frozen, own, p3 = results["p0"]["frozen"]["following"], results["p1"]["readings"]["own"], results["p3"]
+    after, ahead = own["frozen"][-1], own["interval_95"]["gain_nats"]
+    lines = [
+        f"- **P0, frozen**: {len(frozen['tokens'])} snapshots of that stream, each frozen (its gains follow) and "
+        f"scored on the next 5,000 tokens: {frozen['mean_nats']:+.3f} nat per token against static in the mean, "
+        f"{frozen['worst_nats']:+.3f} at worst.",
+        f"- **P1, Persona-Chat**: after {after['n']} own turns of an unseen person, perplexity of the next turns "
+        f"{after['change_percent']:+.1f} % against what was learned of other people (gain {own['gain_nats']:.3f} nat, "
+        f"in 95 % {ahead[0]:.3f} to {ahead[1]:.3f}; {own['people']} people).",
+    ]
+    for name, sequence in results["p2"]["sequences"].items():
+        r = sequence["banks"][max(sequence["banks"], key=int)]
+        again = [w["share"] for w in r["b_returns"]]
+        lines.append(
+            f"- **P2, {name}**{'' if sequence['tuned'] else ' (untuned)'}, there and back, 4 banks: gain on the second "
+            f"text {r['gain_nats']:.2f} nat, forgetting F {r['forgetting_nats']:+.3f} nat; when it returns, "
+            + ", ".join("-" if share is None else f"{100 * share:.0f} %" for share in again)
+            + " of the uninterrupted gain in its first 500 tokens, the next 1,000, and the rest."
+        )
+    lines.append(
+        f"- **P3, cost**: {p3['macs_added_percent']:+.1f} % multiply-accumulates over static; on the emulated "
+        f"Cortex-M4 plasticity takes {100 * p3['emulated']['plasticity_share']:.1f} % of the instructions of a learned "
+        "token; "
+        f"{p3['writes_per_learned_token']:,.0f} weight steps per token."
+    )
+    return lines
 
 
 def rewrite_readme(results: dict[str, Any]) -> None:
@@ -131,13 +183,16 @@ def main() -> None:
     if results.get("image_id") != made.image_id:
         results = {"image_id": made.image_id}
     with ProcessPoolExecutor(args.jobs) as pool:
-        running = {pool.submit(f, args.data, *a): name for name, (f, a) in PARTS.items() if name not in results}
+        running = {pool.submit(f, args.data, *a): name for name, (f, a) in JOBS.items() if name not in results}
         for done in as_completed(running):
             results[running[done]] = done.result()
             RESULTS.parent.mkdir(parents=True, exist_ok=True)
             RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", "utf-8")
             print(f"{running[done]} done", flush=True)
+    results = json.loads(RESULTS.read_text("utf-8"))
     rewrite_readme(results)
+    plan = {part: results[part] for part in ("p0", "p1", "p2", "p3")}
+    RESULTS.with_name("evaluation.md").write_text(f"# The evaluation plan\n\n{markdown(plan)}\n", "utf-8")
     print(readme_table(results))
 
 

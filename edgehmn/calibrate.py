@@ -17,16 +17,20 @@ from edgehmn.plasticity import HeadStatistics, measure_statistics
 from edgehmn.texts import CALIBRATION, shipped
 
 CALIBRATION_TOKENS = 6144
+GUARD_VECTORS = 48  # that the guard watches on the device, at even distances in the calibration text
 HEADROOM = 2.0  # how far beyond the largest calibrated value a hidden vector may go before it saturates
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """value_frac: fractional bits of the residual; hidden_frac: of the hidden vector."""
+    """value_frac: fractional bits of the residual; hidden_frac: of the hidden vector. guard_hidden (n, d_model): hidden
+    vectors of the text that the guard watches, and guard_tokens (n,), what came after each."""
 
     value_frac: int
     hidden_frac: int
     statistics: HeadStatistics
+    guard_hidden: FloatArray
+    guard_tokens: npt.NDArray[np.int32]
 
 
 def calibration_ids(checkpoint: Checkpoint, text: str | None = None) -> npt.NDArray[np.int32]:
@@ -49,20 +53,22 @@ def calibrate(checkpoint: Checkpoint, ids: npt.NDArray[np.int32]) -> Calibration
         if not 0 < largest < np.inf:
             raise InvalidFileError("the checkpoint's hidden vectors overflow, or are zero, on the calibration text")
         statistics = checkpoint_statistics(checkpoint) or head_statistics(model, hidden, ids)
+    watched = np.linspace(len(ids) // 8, len(ids) - 2, GUARD_VECTORS).astype(np.int64)
     return Calibration(
         value_frac=int(np.clip(27 - np.ceil(np.log2(largest)), 8, 16)),
         hidden_frac=int(np.clip(np.floor(np.log2(32767 / (HEADROOM * largest))), 0, 14)),
         statistics=statistics,
+        guard_hidden=hidden[watched],
+        guard_tokens=ids[watched + 1],
     )
 
 
 def checkpoint_statistics(checkpoint: Checkpoint) -> HeadStatistics | None:
     """The statistics that the checkpoint brings, if it does."""
     found = [checkpoint.tensors.get(name) for name in checkpoint.config.statistics_shapes()]
-    mean, inverse_deviation, preconditioner = found
-    if mean is None or inverse_deviation is None or preconditioner is None:
+    if any(values is None for values in found):
         return None
-    return HeadStatistics(mean, inverse_deviation, preconditioner)
+    return HeadStatistics(*found)  # type: ignore[arg-type]
 
 
 def head_statistics(model: FloatModel, hidden: FloatArray, ids: npt.NDArray[np.int32]) -> HeadStatistics:
@@ -74,7 +80,11 @@ def head_statistics(model: FloatModel, hidden: FloatArray, ids: npt.NDArray[np.i
     log_p = log_softmax(model.logits(normed))
     if not np.isfinite(log_p).all():
         raise InvalidFileError("the checkpoint's predictions overflow on the calibration text")
-    statistics = measure_statistics(normed, log_p, ids[1:], model.head_matrix)
+    same = InvalidFileError("the checkpoint predicts the same for every token of the calibration text")
+    try:
+        statistics = measure_statistics(normed, log_p, ids[1:], model.head_matrix)
+    except np.linalg.LinAlgError as e:
+        raise same from e
     if not all(np.isfinite(values).all() for values in vars(statistics).values()):
-        raise InvalidFileError("the checkpoint predicts the same for every token of the calibration text")
+        raise same
     return statistics

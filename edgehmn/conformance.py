@@ -1,7 +1,8 @@
 """Conformance vectors: what any runtime of an image must compute, recorded by the C core at export.
 
 A safetensors file: tokens int32[n]; hidden int16[n, d_model], the encoder's output for each; static uint32[n] and
-learning uint32[n], the scores of a fresh model without and with learning (seed 0); delta uint8[...], what was learned.
+learning uint32[n], the scores of a fresh model without and with learning (seed 0); delta uint8[...], what was learned;
+following uint32[n], the scores after a reset with that delta frozen and its gains following.
 """
 
 from pathlib import Path
@@ -24,12 +25,15 @@ def record_vectors(image: Image, ids: npt.NDArray[np.int32]) -> Vectors:
     hidden = np.stack([encoder.encode(t) for t in tokens.tolist()])
     learner = CoreModel(image)
     learning = learner.process(tokens, learn=True)
+    delta = learner.save()
+    learner.reset()
     return {
         "tokens": tokens,
         "hidden": hidden,
         "static": CoreModel(image).process(tokens, learn=False),
         "learning": learning,
-        "delta": np.frombuffer(learner.save(), np.uint8),
+        "delta": np.frombuffer(delta, np.uint8),
+        "following": learner.process(tokens, learn=False, follow=True),
     }
 
 
@@ -55,6 +59,7 @@ def read_vectors(path: Path, image: Image) -> Vectors:
         "static": (np.uint32, (n,)),
         "learning": (np.uint32, (n,)),
         "delta": (np.uint8, (image.delta_bytes(),)),
+        "following": (np.uint32, (n,)),
     }
     if n == 0 or {k: (v.dtype.type, v.shape) for k, v in vectors.items()} != expected:
         raise InvalidFileError(f"{path}: not the conformance vectors of this image")

@@ -1,6 +1,7 @@
 """The compiled C core, and the model that runs in it. The only module that imports `edgehmn._core`."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -88,10 +89,24 @@ def arena_regions(image: Image) -> list[dict[str, Any]]:
     return [{"name": n, "bytes": b - a} for n, a, b in zip(labels, starts, starts[1:], strict=False)]
 
 
+@dataclass(frozen=True)
+class Topic:
+    """Where a model stands among its topics. distance: of the present text from its bank's centre, mean squared, in
+    deviations within a topic; changes: of topic since the model was opened."""
+
+    bank: int
+    banks: int
+    changes: int
+    distance: float
+
+
 class CoreModel:
     """The Runtime of this host: an image opened in the C core. Also takes hidden vectors of other encoders."""
 
-    def __init__(self, image: Image, *, plastic: bool = True, seed: int = 0, arena_bytes: int | None = None) -> None:
+    def __init__(
+        self, image: Image, *, plastic: bool = True, seed: int = 0, banks: int = 1, arena_bytes: int | None = None
+    ) -> None:
+        """Open with a fresh delta. banks: deltas between which the model chooses by topic, 1..EHMN_MAX_BANKS."""
         self.image, self.image_id, self.plastic = image, image.id, plastic
         size = image.arena_bytes(plastic=plastic) if arena_bytes is None else arena_bytes
         self._arena = aligned(max(size, 1))
@@ -102,14 +117,25 @@ class CoreModel:
         check(status, f"arena of {size} bytes, {image.arena_bytes(plastic=plastic)} are needed")
         self._model = out[0]
         self._bits = ffi.new("uint32_t *")
+        self._banks = self._attach_banks(banks) if banks != 1 else None
         self._hidden = ffi.new("int16_t[]", int(image.header.d_model))
 
-    def process(self, ids: npt.NDArray[np.integer], *, learn: bool) -> npt.NDArray[np.uint32]:
+    def _attach_banks(self, n: int) -> npt.NDArray[np.uint8]:
+        size = ffi.new("uint32_t *")
+        check(lib.ehmn_banks_bytes(self.image.pointer, _unsigned(n), size), f"{n} banks")
+        memory = aligned(int(size[0]))
+        pointer = ffi.from_buffer("uint8_t[]", memory)
+        check(lib.ehmn_banks_attach(self._model, pointer, len(memory), n), f"{n} banks")
+        return memory
+
+    def process(self, ids: npt.NDArray[np.integer], *, learn: bool, follow: bool = False) -> npt.NDArray[np.uint32]:
         scores = np.empty(len(ids), np.uint32)
         for i, token in enumerate(ids.tolist()):
             scores[i] = self.score(token)
             if learn:
                 self.learn(token)
+            elif follow and self.plastic:
+                self.follow(token)
             self.step(token)
         return scores
 
@@ -121,12 +147,12 @@ class CoreModel:
         check(lib.ehmn_encode(self._model, _unsigned(token), self._hidden), f"token {token}")
         return np.frombuffer(ffi.buffer(self._hidden), np.int16).copy()
 
-    def head(self, hidden: npt.NDArray[np.int16]) -> None:
-        """Predict from the hidden vector (d_model,) of any encoder, at 2**-hidden_frac."""
+    def head(self, token: int, hidden: npt.NDArray[np.int16]) -> None:
+        """Predict from the hidden vector (d_model,) of any encoder, at 2**-hidden_frac, to which `token` was fed."""
         vector = np.ascontiguousarray(hidden, np.int16)
         if vector.shape != (int(self.image.header.d_model),):
             raise UsageError(f"hidden vector of shape {vector.shape}; the head needs {self.image.header.d_model}")
-        check(lib.ehmn_head(self._model, ffi.from_buffer("int16_t[]", vector)), "hidden vector")
+        check(lib.ehmn_head(self._model, _unsigned(token), ffi.from_buffer("int16_t[]", vector)), f"token {token}")
 
     def score(self, token: int) -> int:
         check(lib.ehmn_score(self._model, _unsigned(token), self._bits), f"token {token}")
@@ -134,6 +160,20 @@ class CoreModel:
 
     def learn(self, token: int) -> None:
         check(lib.ehmn_learn(self._model, _unsigned(token)), f"token {token}")
+
+    def follow(self, token: int) -> None:
+        """Let the gains follow that `token` came, with every weight frozen."""
+        check(lib.ehmn_follow(self._model, _unsigned(token)), f"token {token}")
+
+    def guard_score(self, index: int) -> int:
+        """Score of a guard vector of the image by what has been learned so far."""
+        check(lib.ehmn_guard_score(self._model, _unsigned(index), self._bits), f"guard vector {index}")
+        return int(self._bits[0])
+
+    def topic(self) -> Topic:
+        t: Any = ffi.new("ehmn_topic *")
+        check(lib.ehmn_get_topic(self._model, t), "topic")
+        return Topic(t.bank, t.banks, t.changes, t.distance / 65536)
 
     def logits(self) -> npt.NDArray[np.int16] | None:
         """Base-2 logits (vocab_size,) with EHMN_LOGIT_FRAC fractional bits; None before the first step."""
@@ -170,10 +210,25 @@ class CoreModel:
         buffer[:] = np.frombuffer(delta, np.uint8)
         check(lib.ehmn_delta_load(self._model, ffi.from_buffer("uint8_t[]", buffer), len(delta)), "delta")
 
+    def save_bank(self, bank: int) -> bytes | None:
+        """The delta of a bank, None if it holds nothing."""
+        out = aligned(self.image.delta_bytes())
+        status = lib.ehmn_bank_save(self._model, _unsigned(bank), ffi.from_buffer("uint8_t[]", out), len(out))
+        if status == lib.EHMN_E_STATE and self.plastic:
+            return None
+        check(status, f"bank {bank}")
+        return out.tobytes()
+
+    def load_bank(self, bank: int, delta: bytes) -> None:
+        buffer = aligned(len(delta))
+        buffer[:] = np.frombuffer(delta, np.uint8)
+        status = lib.ehmn_bank_load(self._model, _unsigned(bank), ffi.from_buffer("uint8_t[]", buffer), len(delta))
+        check(status, f"bank {bank}")
+
     def counts(self) -> Counts:
         c: Any = ffi.new("ehmn_counts *")
         check(lib.ehmn_get_counts(self._model, c), "counts")
-        return Counts(steps=c.steps, learned=c.learned, writes=c.writes, macs=c.macs)
+        return Counts(steps=c.steps, learned=c.learned, writes=c.writes, macs=c.macs, rollbacks=c.rollbacks)
 
     def close(self) -> None:
         """Nothing is held that the garbage collector does not give back."""

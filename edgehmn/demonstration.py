@@ -18,7 +18,7 @@ from edgehmn.export.pipeline import ExportResult, export_model
 from edgehmn.exported import Export
 from edgehmn.learn import Personalisation, personalise
 from edgehmn.planning import plan
-from edgehmn.runtime.protocol import Counts, perplexity
+from edgehmn.runtime.protocol import perplexity
 from edgehmn.runtime.select import open_emulator
 from edgehmn.states import save
 from edgehmn.texts import EVALUATION, PERSONAL, shipped
@@ -35,19 +35,19 @@ class Demonstration:
     memory: dict[str, Any]
     host_tokens_per_s: float
     personalisation: Personalisation
-    counts: Counts
     state: Path
     after_power_cycle: float
 
     @property
     def instructions_per_token(self) -> float:
         """Feeding and scoring one token on the emulated board."""
-        return (self.counts.step_instructions or 0) / self.counts.steps
+        return (self.personalisation.learning.step_instructions or 0) / self.personalisation.learning.steps
 
     @property
     def instructions_per_learned_token(self) -> float:
         """The same, and learning it."""
-        return self.instructions_per_token + (self.counts.learn_instructions or 0) / self.counts.learned
+        learning = self.personalisation.learning
+        return self.instructions_per_token + (learning.learn_instructions or 0) / learning.learned
 
     def as_dict(self) -> dict[str, Any]:
         p = self.personalisation
@@ -91,12 +91,11 @@ def demonstrate(folder: Path, report: Callable[[str], None], progress_bar: Progr
     report("starting an emulated Cortex-M4 (QEMU mps2-an386) and personalising on it")
     with open_emulator(export.image) as board, progress_bar("on the board", len(ids) * 3 // 2) as progress:
         outcome = personalise(board, ids, progress=progress)
-        counts = board.counts()
-        state = save(str(folder.parent / "demo.ehmd"), board.save())
+    state = save(str(folder.parent / "demo.ehmd"), outcome.delta)
     report("the emulator has ended; starting a new one and loading what was learned")
     with open_emulator(export.image) as board, progress_bar("on the new board", len(second)) as progress:
         board.load(state.read_bytes())
-        again = perplexity(score_stream(board, second, learn=False, progress=progress))
+        again = perplexity(score_stream(board, second, learn=False, follow=True, progress=progress))
     if again != outcome.after:
         raise EdgeHMNError(f"perplexity after the power cycle is {again}, it was {outcome.after}")
-    return Demonstration(result, plan(export.image), speed, outcome, counts, state, again)
+    return Demonstration(result, plan(export.image), speed, outcome, state, again)

@@ -64,12 +64,17 @@ def no_progress(_: int) -> None:
 
 
 def score_stream(
-    runtime: Runtime, ids: npt.NDArray[np.int32], *, learn: bool, progress: Progress = no_progress
+    runtime: Runtime,
+    ids: npt.NDArray[np.int32],
+    *,
+    learn: bool,
+    follow: bool = False,
+    progress: Progress = no_progress,
 ) -> npt.NDArray[np.uint32]:
-    """Scores of all tokens, block by block, so that progress can be shown."""
+    """Scores of all tokens, block by block, so that progress can be shown. learn, follow: see Runtime.process."""
     parts = []
     for start in range(0, len(ids), BLOCK):
-        parts.append(runtime.process(ids[start : start + BLOCK], learn=learn))
+        parts.append(runtime.process(ids[start : start + BLOCK], learn=learn, follow=follow))
         progress(len(parts[-1]))
     return np.concatenate(parts) if parts else np.zeros(0, np.uint32)
 

@@ -27,6 +27,7 @@ ARTEFACTS = {
     "edgehmn_model.h": "c",
     "tokenizer.json": "tokenizer",
     "vectors.safetensors": "vectors",
+    "tuning.json": "tuning",
 }
 ALWAYS = ("model.ehmn", "tokenizer.json", "vectors.safetensors")
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from edgehmn.core import ffi, lib
+from edgehmn.core import CoreModel, Image, ffi, lib
+from edgehmn.errors import InvalidFileError, UsageError
+from edgehmn.plasticity import Rule
 from edgehmn.quantize import QuantModel, mantissa_shift, to_fixed
 
 
@@ -27,15 +29,44 @@ def build_image(model: QuantModel) -> bytes:
     for vector, v in zip(vectors, model.vectors, strict=True):
         vector.length, vector.shift = len(v.values), v.shift
         vector.offset, at = _place(sections, at, v.values.astype("<i4").tobytes())
+    guard = ffi.new("ehmn_guard[]", len(model.guard.tokens))
+    for entry, frac, token in zip(guard, model.guard.frac, model.guard.tokens, strict=True):
+        entry.frac, entry.token = int(frac), int(token)
+    header.n_guard = len(guard)
+    header.guard_offset, at = _place(sections, at, ffi.buffer(guard)[:] + model.guard.mantissas.tobytes())
     header.magic, header.version, header.bytes = lib.EHMN_IMAGE_MAGIC, lib.EHMN_IMAGE_VERSION, at
-    header.id = list(_identity(header, model))
     image = bytearray(at)
     image[header.matrices_offset : header.vectors_offset] = ffi.buffer(matrices)[:]
     image[header.vectors_offset : header.vectors_offset + ffi.sizeof(vectors)] = ffi.buffer(vectors)[:]
     for offset, data in sections:
         image[offset : offset + len(data)] = data
     image[: ffi.sizeof("ehmn_image")] = ffi.buffer(header)[:]
-    return reseal(image)
+    ffi.cast("ehmn_image *", ffi.from_buffer(image)).id = list(_identity(image))
+    return score_guard(reseal(image))
+
+
+def score_guard(image: bytes) -> bytes:
+    """The image with what the frozen model scores on each of its guard vectors: the core computes it."""
+    model = CoreModel(Image(image))
+    out = bytearray(image)
+    guard = ffi.cast("ehmn_guard *", ffi.from_buffer(out) + model.image.header.guard_offset)
+    for i in range(model.image.header.n_guard):
+        guard[i].bits = model.guard_score(i)
+    return reseal(out)
+
+
+def with_rule(image: bytes, rule: Rule) -> bytes:
+    """The same model under another rule, with the identity that this makes. Raises UsageError for a rule that no image
+    can hold."""
+    out = bytearray(image)
+    header = ffi.cast("ehmn_image *", ffi.from_buffer(out))
+    _fill_rule(header.rule, rule, int(header.d_model))
+    header.n_dense = len(rule.rho_trace)
+    header.id = list(_identity(out))
+    try:
+        return score_guard(reseal(out))
+    except InvalidFileError as e:
+        raise UsageError(f"a parameter of the rule is out of range: {rule}") from e
 
 
 def reseal(image: bytearray) -> bytes:
@@ -67,9 +98,9 @@ def _fill_settings(header: Any, model: QuantModel) -> None:
         "n_kv_heads",
         "vocab_size",
         "n_ctx",
-        "n_adapters",
     ):
         setattr(header, name, getattr(c, name))
+    header.n_dense = len(model.rule.rho_trace)
     header.final_norm = lib.EHMN_FINAL_LAYERNORM if c.final_norm == "layernorm" else lib.EHMN_FINAL_RMSNORM
     header.tied_head = int(c.tied_head)
     header.value_frac = model.calibration.value_frac
@@ -77,45 +108,74 @@ def _fill_settings(header: Any, model: QuantModel) -> None:
     eps = c.d_model * c.norm_eps
     header.norm_eps_shift = mantissa_shift(eps)
     header.norm_eps_mantissa = int(to_fixed(eps, header.norm_eps_shift))
-    _fill_rule(header.rule, model)
+    _fill_rule(header.rule, model.rule, c.d_model)
 
 
-def _fill_rule(out: Any, model: QuantModel) -> None:
-    r = model.rule
+def _fill_rule(out: Any, r: Rule, d_model: int) -> None:
+    """Write a rule as integers into an ehmn_rule. Raises UsageError for a value that its field cannot hold."""
+    bits = float(np.log2(np.e))  # in one nat
     fixed = {
-        24: {"eta_local": r.eta_local, "eta_global": r.eta_global, "decay_row": r.decay * model.config.d_model},
+        24: {
+            "eta_local": r.eta_local,
+            "decay_row": r.decay * d_model,
+            "decay_visit": r.decay_visit,
+            "eta_scale": r.eta_scale,
+        },
         16: {
+            "eta_global": r.eta_global / r.eta_local if r.eta_local else 0.0,
             "w_reward": r.gamma * r.w_reward,
             "w_uncertainty": (1 - r.gamma) * r.w_uncertainty,
             "w_novelty": r.w_novelty,
             "kappa": r.kappa,
             "rho_slow": r.rho_slow,
-            "beta_attention": r.beta_attention * float(np.log2(np.e)),
+            "beta_attention": r.beta_attention * bits,
             "rho_context": r.rho_context,
             "eta_gain": r.eta_gain,
             "gain_max": r.gain_max,
             "rho_average": r.rho_average,
+            "bias_decay": 128 * r.bias_decay,
+            "eta_ngram": r.eta_ngram * bits,
+            "eta_episode": r.eta_episode,
+            "topic_limit": r.topic_limit,
+            "topic_margin": r.topic_margin,
+            "guard_limit": r.guard_limit,
         },
+        12: {"bias_step": r.bias_step * bits},
+        8: {"sharpness": r.sharpness * bits},
     }
     for frac, values in fixed.items():
         for name, value in values.items():
             setattr(out, name, int(to_fixed(value, frac)))
     for i, rho in enumerate(r.rho_trace):
         out.rho_trace[i] = int(to_fixed(rho, 16))
+    for k in range(2):
+        out.row_slots[k], out.eta_row[k] = r.row_slots[k], int(to_fixed(r.eta_row[k], 24))
+    for o in range(lib.EHMN_NGRAM_ORDERS):
+        out.ngram_order[o] = r.ngram_orders[o] if o < len(r.ngram_orders) else 0
     out.phase_step = round(2**32 / r.phase_period) if r.phase_period else 0
     out.phase_seed = 1
-    out.weight_frac, out.n_negatives = r.weight_frac, r.n_negatives
+    for name in ("weight_frac", "n_negatives", "row_frac", "ngram_slots", "episodes"):
+        setattr(out, name, getattr(r, name))
 
 
-def _identity(header: Any, model: QuantModel) -> bytes:
-    """SHA-256 of settings and tensors in canonical order; offsets and CRC do not enter."""
-    digest = hashlib.sha256(b"edgehmn image 1")
+def _identity(image: bytearray) -> bytes:
+    """SHA-256 of settings and tensors in canonical order; the layout, the CRC and what follows from the rest do not
+    enter."""
+    view = memoryview(image)
+    header = ffi.cast("ehmn_image *", ffi.from_buffer(image))
+    digest = hashlib.sha256(b"edgehmn image 2")
     first, last = ffi.offsetof("ehmn_image", "n_layers"), ffi.offsetof("ehmn_image", "matrices_offset")
-    digest.update(ffi.buffer(header)[first:last])
-    digest.update(ffi.buffer(header)[ffi.offsetof("ehmn_image", "rule") :])
-    for m in model.matrices:
-        digest.update(np.array([*m.weights.shape, m.shift, m.input_bits], "<i8").tobytes())
-        digest.update(m.weights.tobytes() + m.scales.astype("<i4").tobytes())
-    for v in model.vectors:
-        digest.update(np.array([len(v.values), v.shift], "<i8").tobytes() + v.values.astype("<i4").tobytes())
+    digest.update(view[first:last])
+    digest.update(view[ffi.offsetof("ehmn_image", "rule") : ffi.sizeof("ehmn_image")])
+    n = (header.vectors_offset - header.matrices_offset) // ffi.sizeof("ehmn_matrix")
+    for m in ffi.cast("ehmn_matrix *", ffi.from_buffer(image) + header.matrices_offset)[0:n]:
+        digest.update(np.array([m.rows, m.cols, m.shift, m.input_bits], "<i8").tobytes())
+        digest.update(view[m.weights_offset : m.weights_offset + m.rows * m.cols])
+        digest.update(view[m.scales_offset : m.scales_offset + 4 * m.rows])
+    for v in ffi.cast("ehmn_vector *", ffi.from_buffer(image) + header.vectors_offset)[0 : lib.EHMN_VECTORS]:
+        digest.update(np.array([v.length, v.shift], "<i8").tobytes() + view[v.offset : v.offset + 4 * v.length])
+    guard = ffi.cast("ehmn_guard *", ffi.from_buffer(image) + header.guard_offset)
+    digest.update(np.array([[g.frac, g.token] for g in guard[0 : header.n_guard]], "<i8").tobytes())
+    mantissas = header.guard_offset + header.n_guard * ffi.sizeof("ehmn_guard")
+    digest.update(view[mantissas : mantissas + header.n_guard * header.d_model])
     return digest.digest()

@@ -10,7 +10,7 @@ from edgehmn.files import read_bytes
 from edgehmn.states import describe
 
 SETTINGS = (
-    "n_layers", "d_model", "d_hidden", "n_heads", "n_kv_heads", "vocab_size", "n_ctx", "n_adapters", "value_frac",
+    "n_layers", "d_model", "d_hidden", "n_heads", "n_kv_heads", "vocab_size", "n_ctx", "n_dense", "n_guard", "value_frac",
     "hidden_frac",
 )  # fmt: skip
 
@@ -33,4 +33,6 @@ def inspect(path: Path) -> dict[str, Any]:
 
 def _image_facts(kind: str, image: Image) -> dict[str, Any]:
     config = {name: int(getattr(image.header, name)) for name in SETTINGS}
-    return {"kind": kind, "image_id": image.id, "config": config | {"bytes": len(image.bytes)}}
+    rule = image.header.rule
+    memories = {"row_slots": list(rule.row_slots), "ngram_slots": int(rule.ngram_slots), "episodes": int(rule.episodes)}
+    return {"kind": kind, "image_id": image.id, "config": config | memories | {"bytes": len(image.bytes)}}

@@ -8,23 +8,24 @@ import numpy.typing as npt
 from edgehmn.errors import UsageError
 from edgehmn.evaluate import Progress, no_progress, score_stream
 from edgehmn.model import LOG2_E
-from edgehmn.runtime.protocol import SCORE_FRAC, Runtime, perplexity
+from edgehmn.runtime.protocol import SCORE_FRAC, Counts, Runtime, perplexity
 
 MIXTURES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # weights of the cache that are tried; the best one counts
 
 
 @dataclass(frozen=True)
 class Personalisation:
-    """Token perplexities. before, after: second part, weights frozen, each from an empty context. online: first
-    part, each token scored before it was learned. unigram_cache: second part, the model before learning mixed
-    with the token counts of the first part, by the weight that is best in hindsight."""
+    """Token perplexities. before, after: second part, weights frozen and the gains following, each from an empty
+    context. online: first part, each token scored before it was learned. unigram_cache: second part, the model before
+    learning mixed with the token counts of the first part, by the weight that is best in hindsight."""
 
     tokens: int
     before: float
     after: float
     online: float
     unigram_cache: float
-    writes_per_learned_token: float
+    learning: Counts  # of the first part
+    delta: bytes  # what was learned
 
     @property
     def fall(self) -> float:
@@ -40,13 +41,14 @@ def personalise(runtime: Runtime, ids: npt.NDArray[np.int32], *, progress: Progr
         raise UsageError(f"a text of {len(ids)} tokens is too short: at least 4 are needed to learn and to score")
     first, second = ids[:half], ids[half:]
     runtime.reset()
-    before = score_stream(runtime, second, learn=False, progress=progress)
+    before = score_stream(runtime, second, learn=False, follow=True, progress=progress)
     runtime.reset()
     start = runtime.counts()
     online = score_stream(runtime, first, learn=True, progress=progress)
-    end = runtime.counts()
+    learning = runtime.counts().since(start)
     runtime.reset()
-    after = score_stream(runtime, second, learn=False, progress=progress)
+    delta = runtime.save()
+    after = score_stream(runtime, second, learn=False, follow=True, progress=progress)
     runtime.reset()
     return Personalisation(
         tokens=len(ids),
@@ -54,7 +56,8 @@ def personalise(runtime: Runtime, ids: npt.NDArray[np.int32], *, progress: Progr
         after=perplexity(after),
         online=perplexity(online),
         unigram_cache=cached_perplexity(before, first, second),
-        writes_per_learned_token=(end.writes - start.writes) / max(1, end.learned - start.learned),
+        learning=learning,
+        delta=delta,
     )
 
 

@@ -1,4 +1,4 @@
-"""The float meaning of the plastic head, in NumPy: four HMN adapters, softmax, and the rule that teaches them.
+"""The float meaning of the plastic head, in NumPy: four adapters, memories of words, softmax, and their rule.
 
 The rule, for the weight from input j to unit i of an adapter (symbols as in the Trans-HMN paper):
 
@@ -6,26 +6,44 @@ The rule, for the weight from input j to unit i of an adapter (symbols as in the
 
     e_ij  = post_i (psi_fast_j + kappa psi_slow_j)            eligibility, of rank one
     post  = f'(a_i) (P delta)_i,   delta = E[y] - mean of E over tokens drawn from p        "output_error"
-          = z_i                                               the paper's literal reading, "hebbian"
+          = z_i                                               the paper's literal reading, "hebbian", of
+                                                              dense adapters; the rest learns by error
     alpha = d softmax_j(beta_attention x_j c_j)               mean one; c is a slow average of the input
     G'    = gamma w_reward R + (1 - gamma) w_uncertainty U + w_novelty N
             R, U, N: surprise, entropy and topic shift in standard deviations around their running means
-    write : the change is made of single steps of one LSB, drawn without bias ("unbiased"), with the paper's
-            probability sigmoid(beta_write (|u| - theta_write)) ("sigmoid"), or left real ("float")
+    write : the change is made of single steps of one LSB, drawn without bias ("unbiased"; at most eight of a weight
+            in one token), with the paper's probability sigmoid(beta_write (|u| - theta_write)) ("sigmoid"), or left
+            real ("float")
 
-Every symbol can be switched off by its parameter; DESIGN.md says what each is worth. All adapters read the
-final norm's output, each through a trace of its own time constant, and write to the residual in parallel:
-h' = h + P sum_l g_l tanh(W_l x_l). W starts at zero, so an untaught head is exactly the frozen model.
+The four adapters see four different things. The first is dense: it reads the final norm's output x. The second and
+third have one row for each context, the previous token and the previous two (hashed): their alpha is one for the
+context that is present and zero for all others. The fourth recalls episodes: past states like the present one, and what
+came then. Beside them stand a bias of every token and a memory of n-grams. All write in parallel:
+
+    h'     = scale h + P (sum_l g_l tanh(W_l x_l) + sum_k g_k row_k)
+    logits = E h' + g_b bias + sum over n-gram hits of G[order, count]
+    p      = (1 - share) softmax(logits) + share recalled,    share by the similarity of the best episode
+
+The gains (g, scale, G, share) are modulators: scalars that follow, token by token, what each mechanism is worth in the
+present text, by the gradient of the log-probability. `follow` moves them alone, with every weight frozen: what was
+learned of one text is turned down where it does not hold. W, rows and biases start at zero, so an untaught head is
+exactly the frozen model.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from edgehmn.checkpoint.model import FloatArray
-from edgehmn.model import LOG2_E, log_softmax
+from edgehmn.memories import Bias, Episodes, Ids, NGrams, Rows, contexts
+from edgehmn.model import LOG2_E
+from edgehmn.writes import Write, Writer
+
+WINDOW = 64  # tokens that a topic is told from
+FAST, SLOW = 0.05, 0.002  # rates of the two means of the input whose distance is novelty
 
 
 @dataclass(frozen=True)
@@ -33,8 +51,8 @@ class Rule:
     """Parameters of the plasticity rule. The defaults are what `edgehmn export` writes into an image."""
 
     error: Literal["output_error", "hebbian"] = "output_error"
-    eta_local: float = 2e-3  # per token, on a weight of unit scale
-    eta_global: float = 5e-4  # 0 switches G' off
+    eta_local: float = 4e-3  # per token, on a weight of unit scale
+    eta_global: float = 4e-4  # 0 switches G' off
     gamma: float = 1.0  # share of reward against uncertainty
     w_reward: float = 1.0
     w_uncertainty: float = -0.5
@@ -44,120 +62,230 @@ class Rule:
     beta_attention: float = 0.0  # 0 switches alpha off
     rho_context: float = 0.9  # decay of the context that alpha compares with
     phase_period: int = 0  # tokens per turn of Phi; 0 switches the gate off
-    write: Literal["unbiased", "sigmoid", "float"] = "unbiased"
+    write: Write = "unbiased"
     beta_write: float = 10.0
     theta_write: float = 0.5
-    decay: float = 1e-4  # per token, towards the prior, which is zero
-    weight_frac: int = 10  # one LSB of a plastic weight is 2**-weight_frac
+    decay: float = 2e-4  # of dense weights, per token, towards the prior, which is zero
+    weight_frac: int = 11  # one LSB of a dense plastic weight is 2**-weight_frac
     n_negatives: int = 16
-    eta_gain: float = 0.03
+    eta_gain: float = 0.015  # of the gains of adapters and bias
     gain_max: float = 3.0
-    rho_trace: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)  # input trace of each adapter; 0 is the present token
+    rho_trace: tuple[float, ...] = (0.0,)  # input trace of each dense adapter; 0 is the present token
     initial_deviation: float = 0.0  # of the first weights; the paper's is 0.1, without which "hebbian" never starts
     rho_average: float = 0.99  # running mean and variance of surprise, entropy and novelty
+    row_slots: tuple[int, int] = (128, 128)  # rows by the previous token, and by the previous two; 0 is off
+    eta_row: tuple[float, float] = (0.2, 0.3)  # modulated by G' as eta_local is
+    row_frac: int = 6  # one LSB of a row is 2**-row_frac
+    decay_visit: float = 1e-3  # of a row, each time its context comes
+    bias_step: float = 0.2  # nats, on the bias of the token that came; 0 switches the bias off
+    bias_decay: float = 3e-4  # per token
+    ngram_slots: int = 960  # of each order; 0 is off
+    ngram_orders: tuple[int, ...] = (1, 2, 3, 5)  # tokens of context
+    eta_ngram: float = 0.05  # nats, of the gain of an order and count
+    episodes: int = 960  # 0 is off
+    sharpness: float = 20.0  # nats by which an episode of similarity 0 weighs less than one of similarity 1
+    eta_episode: float = 0.01  # of the share
+    eta_scale: float = 6e-4
+    topic_limit: float = 2.4  # mean squared distance, in deviations within a topic, beyond which a topic is new
+    topic_margin: float = 1.25  # a known topic is entered when its distance is less by this
+    guard_limit: float = 1.5  # bits by which the guard's loss may rise before the decay does; 0 switches it off
 
 
 @dataclass(frozen=True)
 class HeadStatistics:
     """What calibration measures once on ordinary text, for a model of width d.
 
-    mean, inverse_deviation: (d,) of the final norm's output; preconditioner: (d, d), symmetric.
+    mean, inverse_deviation: (d,) of the final norm's output; preconditioner: (d, d), symmetric; topic: (d, d),
+    symmetric, turns a running mean of the standardised input into units of its deviation within a topic.
     """
 
     mean: FloatArray
     inverse_deviation: FloatArray
     preconditioner: FloatArray
+    topic: FloatArray
 
     @classmethod
     def neutral(cls, d: int) -> "HeadStatistics":
-        """Statistics that switch centring, scaling and preconditioning off."""
-        return cls(np.zeros(d, np.float32), np.ones(d, np.float32), np.eye(d, dtype=np.float32))
+        """Statistics that switch centring, scaling, preconditioning and the measure of topics off."""
+        eye = np.eye(d, dtype=np.float32)
+        return cls(np.zeros(d, np.float32), np.ones(d, np.float32), eye, eye.copy())
 
 
 class RunningScore:
     """A signal in standard deviations around its running mean, clipped to two."""
 
     def __init__(self, rho: float) -> None:
-        self.rho, self.mean, self.variance, self.started = rho, 0.0, 1.0, False
+        self.rho, self.mean, self.variance, self.started = rho, 0.0, 0.0, False
 
     def __call__(self, value: float) -> float:
         if not self.started:
             self.mean, self.started = value, True
-        score = float(np.clip((value - self.mean) / np.sqrt(self.variance + 1e-6), -2, 2))
+        score = min(max((value - self.mean) / (self.variance**0.5 + 2.0**-16), -2.0), 2.0)
         self.mean += (1 - self.rho) * (value - self.mean)
         self.variance += (1 - self.rho) * ((value - self.mean) ** 2 - self.variance)
         return score
 
 
 class PlasticHead:
-    """Adapters, softmax and learning on top of final-norm outputs, one token at a time.
+    """Adapters, memories, softmax and learning on top of final-norm outputs, one token at a time.
 
-    head: (vocab, d). `forward(h)` gives log-probabilities of the next token; `learn(token)` then teaches it.
+    `forward` predicts; then `learn` teaches what came, or `follow` moves the gains alone. A head that is copied
+    (copy.deepcopy) goes on by itself. Topics, banks and the guard are the core's alone: they choose which state learns.
     """
 
     def __init__(self, head: FloatArray, statistics: HeadStatistics, rule: Rule, seed: int = 0) -> None:
-        self.head, self.statistics, self.rule = head, statistics, rule
+        """head: (vocab, d)."""
+        self.head, self.statistics, self.rule, self.seed = head, statistics, rule, seed
         self.rng = np.random.default_rng(seed)
-        n, d = len(rule.rho_trace), head.shape[1]
-        self.weights = (rule.initial_deviation * self.rng.standard_normal((n, d, d))).astype(np.float32)
-        self.gain = np.ones(n, np.float32)
-        self.trace = np.zeros((n, d), np.float32)  # input of each adapter
+        n, (vocab, d) = len(rule.rho_trace), head.shape
+        first_gain = min(1.0, rule.gain_max)
+        self.dense_writer, self.row_writer = (
+            Writer(rule.write, 2.0**-frac, self.rng, rule.beta_write, rule.theta_write)
+            for frac in (rule.weight_frac, rule.row_frac)
+        )
+        start = (rule.initial_deviation * self.rng.standard_normal((n, d, d))).astype(np.float32)
+        self.weights = self.dense_writer.on_grid(start)
+        self.gain = [first_gain] * n
+        self.trace = np.zeros((n, d), np.float32)  # input of each dense adapter
         self.slow = np.zeros((n, d), np.float32)  # psi_slow
         self.context = np.zeros((n, d), np.float32)  # c
-        self.topic = np.zeros((2, d), np.float32)  # fast and slow mean of the input, for novelty
-        self.phase = self.rng.integers(0, 16, (n, d)) * (np.pi / 8)
+        self.phase = (self.rng.integers(0, 16, (n, d)) * (np.pi / 8)).astype(np.float32)
+        self.rows = [
+            Rows(k + 1, rule.row_slots[k], d, rule.eta_row[k], first_gain) for k in (0, 1) if rule.row_slots[k]
+        ]
+        self.bias = Bias(vocab, rule.bias_step, rule.bias_decay, first_gain) if rule.bias_step else None
+        self.ngrams = [NGrams(order, rule.ngram_slots) for order in rule.ngram_orders if order and rule.ngram_slots]
+        self.episodes = Episodes(rule.episodes, d, rule.sharpness) if rule.episodes else None
+        self.scale = first_gain
+        self.drift = np.zeros((2, d), np.float32)  # fast and slow mean of the input, for novelty
         self.reward, self.uncertainty, self.novelty = (RunningScore(rule.rho_average) for _ in range(3))
-        self.time = 0
-        self.writes = 0
+        self.time = 0  # tokens learned
+        self.history: deque[int] = deque(maxlen=max(2, *rule.ngram_orders, 0))  # the newest first
+        self.reset_context()
 
-    def forward(self, h: FloatArray) -> FloatArray:
-        """Log-probabilities (vocab,) of the next token, from the final norm's output (d,)."""
-        s = self.statistics
-        x = (h - s.mean) * s.inverse_deviation
-        x = x / np.sqrt(np.mean(x * x) + np.float32(1e-5))
-        rho = np.array(self.rule.rho_trace, np.float32)[:, None]
-        self.trace = rho * self.trace + (1 - rho) * x
-        self.x, self.h = x, h
-        self.z = np.tanh(np.einsum("lij,lj->li", self.weights, self.trace))
-        self.adapted = h + s.preconditioner @ (self.gain @ self.z)
-        self.log_p: FloatArray = log_softmax(self.head @ self.adapted)
+    @property
+    def writes(self) -> int:
+        """Single steps of a weight that were made so far."""
+        return self.dense_writer.steps + self.row_writer.steps
+
+    def reset_context(self) -> None:
+        """Forget the tokens that were fed, and nothing that was learned. There is no prediction then to learn from."""
+        self.history.clear()
+        self.ready = False
+        self.follow_rng = np.random.default_rng([self.seed, 1])  # following leaves the draws of learning as they are
+
+    def forward(self, h: FloatArray, token: int) -> FloatArray:
+        """Log-probabilities (vocab,) of what follows `token`: the one that was fed, of which h (d,) is the final
+        norm's output."""
+        self.history.appendleft(token)
+        found = contexts(self.history)
+        self.x, self.plain = standardise(h, self.statistics), h
+        logits = self.head @ (self.scale * h + self.statistics.preconditioner @ self._adapters(found))
+        if self.bias:
+            logits += self.bias.gain * self.bias.values
+        for memory in self.ngrams:
+            memory.find(found)
+            memory.add(logits)
+        top = logits.max()
+        logits -= top
+        p = np.exp(logits)
+        mass = float(p.sum())
+        self.log_p: FloatArray = logits - np.float32(np.log(mass))
+        if self.episodes:
+            mass = self.episodes.recall(self.x, p, mass)
+            if self.episodes.responsibility:
+                changed = list(self.episodes.responsibility)
+                self.log_p = logits - np.float32(np.log(mass))
+                self.log_p[changed] = np.log(p[changed] / mass)
+        self.p: FloatArray = p * np.float32(1 / mass)
+        self.ready = True
         return self.log_p
 
     def learn(self, token: int) -> None:
-        """Teach the adapters that `token` came after the last `forward`."""
-        r = self.rule
-        delta = self.head[token] - self.head[self._negatives()].mean(0)
-        error = self.statistics.preconditioner @ delta
-        rate = max(0.0, r.eta_local + r.eta_global * self._modulator(token))
+        """Teach everything that `token` came after the last `forward`."""
+        if not self.ready:
+            return
+        r, negatives = self.rule, self._negatives(self.rng)
+        error = self._follow(token, negatives)
+        factor = self._factor(token)
         for layer in range(len(self.weights)):
-            post = self.z[layer] if r.error == "hebbian" else error * (1 - self.z[layer] ** 2)
-            pre = self._presynaptic(layer)
-            change = rate * np.outer(post * self._gate(layer), pre)
-            self._write(layer, change)
-        gain = self.gain + r.eta_gain * (self.z @ error)
-        self.gain = np.clip(gain, 0, r.gain_max).astype(np.float32)
+            self._learn_dense(layer, error, factor)
+        for rows in self.rows:
+            rows.learn(error, factor, r.decay_visit, self.row_writer)
+        if self.bias:
+            self.bias.learn(token, negatives, self.time)
+        for memory in self.ngrams:
+            memory.learn(token)
+        if self.episodes:
+            self.episodes.learn(token)
         self.time += 1
 
-    def _negatives(self) -> npt.NDArray[np.int64]:
+    def follow(self, token: int) -> None:
+        """Let the gains follow that `token` came; weights, rows, biases, n-grams and episodes stay."""
+        if self.ready:
+            self._follow(token, self._negatives(self.follow_rng))
+
+    def _adapters(self, found: list[int]) -> FloatArray:
+        """What dense adapters and rows say together (d,), before the preconditioner."""
+        total = np.zeros(len(self.x), np.float32)
+        self.z = []
+        for layer, (rho, weights) in enumerate(zip(self.rule.rho_trace, self.weights, strict=True)):
+            self.trace[layer] = rho * self.trace[layer] + (1 - rho) * self.x if rho else self.x
+            z = np.tanh(weights @ self.trace[layer])
+            total += self.gain[layer] * z
+            self.z.append(z)
+        for rows in self.rows:
+            rows.find(found)
+            if rows.row is not None:
+                total += rows.gain * rows.row
+        return total
+
+    def _negatives(self, rng: np.random.Generator) -> Ids:
         """Tokens drawn from p by systematic sampling: one uniform number, equally spaced quantiles."""
         n = self.rule.n_negatives
-        cumulative = np.cumsum(np.exp(self.log_p.astype(np.float64)))
-        quantiles = (self.rng.random() + np.arange(n)) / n * cumulative[-1]
+        cumulative = np.cumsum(self.p, dtype=np.float64)
+        quantiles = (rng.random() + np.arange(n)) / n * cumulative[-1]
         return np.minimum(np.searchsorted(cumulative, quantiles, side="right"), len(cumulative) - 1)
 
-    def _modulator(self, token: int) -> float:
-        """G', from signals that are measured in bits."""
+    def _follow(self, token: int, negatives: Ids) -> FloatArray:
+        """Move every gain by the gradient of the log-probability of `token`; returns the error P delta (d,)."""
         r = self.rule
-        if r.eta_global == 0:
-            return 0.0
-        surprise = self.reward(-float(self.log_p[token]) * LOG2_E)
-        entropy = -float(np.exp(self.log_p) @ self.log_p) * LOG2_E if r.gamma < 1 else 0.0
-        g = r.gamma * r.w_reward * surprise + (1 - r.gamma) * r.w_uncertainty * self.uncertainty(entropy)
+        delta = self.head[token] - self.head[negatives].mean(0)
+        error: FloatArray = self.statistics.preconditioner @ delta
+        for layer, z in enumerate(self.z):
+            self.gain[layer] = min(max(self.gain[layer] + r.eta_gain * float(z @ error), 0.0), r.gain_max)
+        for rows in self.rows:
+            rows.follow(error, r.eta_gain, r.gain_max)
+        if self.bias:
+            self.bias.follow(token, negatives, r.eta_gain, r.gain_max)
+        for memory in self.ngrams:
+            memory.follow(token, self.p, r.eta_ngram)
+        self.scale = min(max(self.scale + r.eta_scale * float(self.plain @ delta), 0.0), r.gain_max)
+        if self.episodes:
+            self.episodes.follow(token, r.eta_episode)
+        return error
+
+    def _factor(self, token: int) -> float:
+        """By what G' multiplies the rates: 1 + eta_global / eta_local G', not below zero. Its signals are in bits."""
+        r = self.rule
+        if r.eta_global == 0 or r.eta_local == 0:
+            return 1.0
+        g = r.gamma * r.w_reward * self.reward(-float(self.log_p[token]) * LOG2_E)
+        if r.gamma < 1 and r.w_uncertainty:
+            g += (1 - r.gamma) * r.w_uncertainty * self.uncertainty(-float(self.p @ self.log_p) * LOG2_E)
         if r.w_novelty:
-            self.topic += np.array([[0.05], [0.002]], np.float32) * (self.x - self.topic)
-            shift = self.topic[0] - self.topic[1]
-            g += r.w_novelty * self.novelty(float(np.mean(shift * shift)))
-        return g
+            self.drift += np.array([[FAST], [SLOW]], np.float32) * (self.x - self.drift)
+            shift = self.drift[0] - self.drift[1]
+            g += r.w_novelty * self.novelty(float(shift @ shift) / len(shift))
+        return max(0.0, 1 + r.eta_global / r.eta_local * g)
+
+    def _learn_dense(self, layer: int, error: FloatArray, factor: float) -> None:
+        r, z, weights = self.rule, self.z[layer], self.weights[layer]
+        post = z if r.error == "hebbian" else error * (1 - z * z)
+        rate = r.eta_local * factor * post * self._gate(layer)
+        self.dense_writer.add(weights, rate, self._presynaptic(layer))
+        # Decay visits one row per token, with the decay of as many tokens as there are rows.
+        self.dense_writer.decay(weights[self.time % len(weights)], len(weights) * r.decay)
 
     def _presynaptic(self, layer: int) -> FloatArray:
         r, x = self.rule, self.trace[layer]
@@ -167,44 +295,24 @@ class PlasticHead:
             pre = pre + r.kappa * self.slow[layer]
         if r.beta_attention:
             self.context[layer] += (1 - r.rho_context) * (x - self.context[layer])
-            score = np.exp(r.beta_attention * x * self.context[layer])
+            score = r.beta_attention * x * self.context[layer]
+            score = np.exp(score - score.max())
             pre = pre * (len(x) * score / score.sum())
         return pre
 
     def _gate(self, layer: int) -> FloatArray | float:
         if not self.rule.phase_period:
             return 1.0
-        phi = 2 * np.pi * self.time / self.rule.phase_period
+        phi = 2 * np.pi * (self.time % self.rule.phase_period) / self.rule.phase_period
         gate: FloatArray = np.pi * np.maximum(0, np.cos(phi - self.phase[layer]))
         return gate
 
-    def _write(self, layer: int, change: npt.NDArray[Any]) -> None:
-        r, w = self.rule, self.weights[layer]
-        if r.write == "float":
-            w += change - r.decay * w
-            return
-        lsb = 2.0**-r.weight_frac
-        steps = change / lsb
-        if r.write == "unbiased":
-            events = draw_events(steps, self.rng.random())
-        else:
-            open_ = self.rng.random(steps.shape) < 1 / (1 + np.exp(-r.beta_write * (abs(steps) - r.theta_write)))
-            events = np.where(open_, np.sign(steps), 0)
-        row = self.time % len(w)  # decay visits one row per token, with the decay of len(w) tokens
-        events[row] -= draw_events(w[row] * (len(w) * r.decay / lsb), self.rng.random())
-        self.writes += int(np.abs(events).sum())
-        np.clip(w + events * lsb, -127 * lsb, 127 * lsb, out=w)
 
-
-def draw_events(expected: npt.NDArray[Any], offset: float) -> FloatArray:
-    """Whole numbers whose mean over a uniform `offset` in [0, 1) is `expected`: systematic sampling.
-
-    The absolute values are laid end to end on a line; an event falls on every point offset + 0, 1, 2, ...,
-    and belongs to the entry on whose stretch it falls.
-    """
-    edge = np.ceil(np.cumsum(np.abs(expected), dtype=np.float64) - offset)  # points before the end of each stretch
-    counts = np.diff(edge, prepend=0.0).reshape(expected.shape)
-    out: FloatArray = (np.sign(expected) * counts).astype(np.float32)
+def standardise(normed: FloatArray, statistics: HeadStatistics) -> FloatArray:
+    """The input x (..., d) of the adapters, from the final norm's output: centred, scaled, of mean square one."""
+    x = (normed - statistics.mean) * statistics.inverse_deviation
+    square = np.mean(np.square(x), -1, keepdims=True)
+    out: FloatArray = (x / np.sqrt(np.where(square > 0, square, 1))).astype(np.float32)
     return out
 
 
@@ -218,13 +326,40 @@ def measure_statistics(
     rate eta raises that token's logit, for the same input, by eta d on average: rates mean the same in every model.
     """
     delta = head[targets] - np.exp(log_p) @ head
-    covariance = delta.T.astype(np.float64) @ delta / len(delta)
-    values, vectors = np.linalg.eigh(covariance)
-    inverse_root = (values + 0.3 * values.mean()) ** -0.5
-    preconditioner = (vectors * inverse_root) @ vectors.T
+    preconditioner = inverse_root(delta.T.astype(np.float64) @ delta / len(delta), 0.3)
     response = np.mean(np.sum((head[targets] @ preconditioner) * (delta @ preconditioner), axis=-1))
     preconditioner /= np.sqrt(response)
-    deviation = normed.std(0) + 1e-6
-    return HeadStatistics(
-        normed.mean(0).astype(np.float32), (1 / deviation).astype(np.float32), preconditioner.astype(np.float32)
-    )
+    centre, scale = normed.mean(0).astype(np.float32), (1 / (normed.std(0) + 1e-6)).astype(np.float32)
+    plain = HeadStatistics(centre, scale, preconditioner.astype(np.float32), np.eye(len(centre), dtype=np.float32))
+    return replace(plain, topic=topic_matrix(standardise(normed, plain)))
+
+
+def topic_matrix(x: FloatArray) -> FloatArray:
+    """(S + 0.1 m I)**-1/2 of the covariance S of means over WINDOW tokens of x (n, d) within a topic, with mean
+    eigenvalue m. S is half the covariance of the difference of neighbouring windows, which hardly sees the few changes
+    of topic between them.
+
+    Few windows say little of d directions, so S is drawn towards the covariance of single tokens, scaled to the same
+    variance, as if that had been seen 2 d times. Fewer than four windows do not even say the variance: it is then
+    that of independent tokens.
+    """
+    n, d = len(x) // WINDOW, x.shape[1]
+    single = covariance(x)
+    means = x[: n * WINDOW].reshape(n, WINDOW, d).mean(1)
+    windows = covariance(np.diff(means, axis=0)) / 2 if n > 1 else np.zeros_like(single)
+    ratio = np.trace(windows) / np.trace(single) if n >= 4 else 1 / WINDOW
+    return inverse_root((n * windows + 2 * d * ratio * single) / (n + 2 * d), 0.1).astype(np.float32)
+
+
+def covariance(x: FloatArray) -> npt.NDArray[np.float64]:
+    """(d, d) of the rows of x (n, d)."""
+    centred = x.astype(np.float64) - x.mean(0, dtype=np.float64)
+    out: npt.NDArray[np.float64] = centred.T @ centred / len(x)
+    return out
+
+
+def inverse_root(matrix: npt.NDArray[np.float64], ridge: float) -> npt.NDArray[np.float64]:
+    """(matrix + ridge m I)**-1/2 of a symmetric matrix with mean eigenvalue m; symmetric."""
+    values, vectors = np.linalg.eigh(matrix)
+    out: npt.NDArray[np.float64] = (vectors * (values + ridge * values.mean()) ** -0.5) @ vectors.T
+    return out

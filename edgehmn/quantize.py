@@ -5,7 +5,7 @@ see SPEC.md, "Image". Norm gains and the attention's 1/sqrt(d_head) and log2(e) 
 columns that follow them, before rounding.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -43,14 +43,25 @@ class QuantVector:
 
 
 @dataclass(frozen=True)
+class QuantGuard:
+    """Hidden vectors that the guard watches: value = mantissa * 2**-frac, mantissas (n, d_model), frac (n,), and tokens
+    (n,) that came after them."""
+
+    mantissas: npt.NDArray[np.int8]
+    frac: npt.NDArray[np.int32]
+    tokens: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
 class QuantModel:
     """Everything that an image holds, in its canonical order."""
 
     config: Config
     calibration: Calibration
     rule: Rule
-    matrices: list[QuantMatrix] = field(repr=False)  # layers * (q k v o gate up down), embedding, [head], P
+    matrices: list[QuantMatrix] = field(repr=False)  # layers * (q k v o gate up down), embedding, [head], P, T
     vectors: list[QuantVector] = field(repr=False)  # norm gain, norm bias, mean, inverse deviation, RoPE steps
+    guard: "QuantGuard" = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,6 @@ def quantise(
     """Quantise a checkpoint with the scales and statistics that `calibrate` measured."""
     c, t = checkpoint.config, checkpoint.tensors
     rule, bits = rule or Rule(), bits or InputBits()
-    if len(rule.rho_trace) != c.n_adapters:
-        rule = replace(rule, rho_trace=tuple((rule.rho_trace * c.n_adapters)[: c.n_adapters]))
     matrices = []
     for i in range(c.n_layers):
         for name in LAYER_MATRICES:
@@ -86,6 +95,7 @@ def quantise(
         matrices.append(quantise_matrix("head", t["head"], bits.head))
     statistics = calibration.statistics
     matrices.append(quantise_matrix("preconditioner", statistics.preconditioner, bits.preconditioner))
+    matrices.append(quantise_matrix("topic", statistics.topic, bits.preconditioner))
     bias = t.get("final_norm.bias", np.zeros(c.d_model, np.float32))
     frequency = c.rope_theta ** (-np.arange(c.d_head // 2) / (c.d_head // 2)) / (2 * np.pi)
     steps = np.round(frequency * 2.0**32).astype(np.uint64) & 0xFFFFFFFF
@@ -96,7 +106,17 @@ def quantise(
         quantise_vector(statistics.inverse_deviation),
         QuantVector(steps.astype(np.uint32).view(np.int32), 32),
     ]
-    return QuantModel(c, calibration, rule, matrices, vectors)
+    return QuantModel(c, calibration, rule, matrices, vectors, quantise_guard(calibration))
+
+
+def quantise_guard(calibration: Calibration) -> QuantGuard:
+    """Guard vectors as int8 mantissas, each with a power of two of its own."""
+    hidden = calibration.guard_hidden
+    largest = np.maximum(np.abs(hidden).max(axis=1), 2.0**-20)
+    frac = np.clip(np.floor(np.log2(WEIGHT_LIMIT / largest)), -16, 30).astype(np.int32)
+    scaled = np.round(hidden * np.exp2(frac.astype(np.float64))[:, None])
+    mantissas = np.clip(scaled, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+    return QuantGuard(mantissas, frac, calibration.guard_tokens)
 
 
 def fold_norm(checkpoint: Checkpoint, layer: int, name: str) -> FloatArray:

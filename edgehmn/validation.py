@@ -50,7 +50,8 @@ def validate(export: Export, runtimes: tuple[str, ...], report: Callable[[str], 
 
 
 def integer_checks(name: str, runtime: Runtime, vectors: Vectors) -> list[Check]:
-    """Scores without and with learning, and the delta, must equal the recorded ones."""
+    """Scores without and with learning, the delta, and scores by it while its gains follow must equal the recorded
+    ones."""
     tokens = vectors["tokens"].astype(np.int32)
     runtime.reset()
     runtime.forget(0)
@@ -58,10 +59,13 @@ def integer_checks(name: str, runtime: Runtime, vectors: Vectors) -> list[Check]
     runtime.reset()
     learning = runtime.process(tokens, learn=True)
     delta = np.frombuffer(runtime.save(), np.uint8)
+    runtime.reset()
+    following = runtime.process(tokens, learn=False, follow=True)
     differing = {
         "static scores": int((static != vectors["static"]).sum()),
         "learning scores": int((learning != vectors["learning"]).sum()),
         "delta bytes": int((delta != vectors["delta"]).sum()),
+        "following scores": int((following != vectors["following"]).sum()),
     }
     return [Check(f"{name}: differing {what}", n == 0, n, 0) for what, n in differing.items()]
 

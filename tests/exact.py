@@ -98,11 +98,28 @@ def cos(phase: int) -> int:
     return sin(phase + (1 << 30))
 
 
+def mix(a: int) -> int:
+    """Spreads 32 bits."""
+    a ^= a >> 16
+    a = a * 0x7FEB352D % (1 << 32)
+    a ^= a >> 15
+    a = a * 0x846CA68B % (1 << 32)
+    return a ^ a >> 16
+
+
+def context_hash(newest_first: Iterable[int]) -> int:
+    """32 bits of a context, from its tokens."""
+    a = 0
+    for token in newest_first:
+        a = mix((a * 0x9E3779B1 + token + 1) % (1 << 32))
+    return a
+
+
 def quantise(v: Sequence[int], frac: int, bits: int) -> tuple[Vector, int]:
     """Mantissas of `bits` bits with one exponent, and their fractional bits."""
     largest, s = max(map(abs, v)), 0
     if largest:
-        s = -40
+        s = largest.bit_length() - bits  # at which the largest still has one bit too many
         while rounded(largest, s) > (1 << (bits - 1)) - 1:
             s += 1
     return [rounded(x, s) for x in v], frac - s

@@ -8,11 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { IMAGE, IMAGE_CUTS, IMAGE_FLIPS, DELTA, DELTA_CUTS, DELTA_FLIPS };
+enum { IMAGE, IMAGE_LONG, IMAGE_CUTS, IMAGE_FLIPS, DELTA, DELTA_LONG, DELTA_CUTS, DELTA_FLIPS };
+enum { SHORT = 6, LONG = 90, BANKS = 2 };
 
 typedef struct {
     void *image;
     void *arena;
+    void *banks;
     ehmn_model *model;
     uint8_t *delta;
     uint32_t delta_bytes;
@@ -35,6 +37,15 @@ static uint8_t *copy(const uint8_t *bytes, uint32_t n)
     return out;
 }
 
+static void attach_banks(instance *in)
+{
+    uint32_t need = 0;
+    require(ehmn_banks_bytes(in->image, BANKS, &need) == EHMN_OK, "ehmn_banks_bytes");
+    in->banks = malloc(need);
+    require(ehmn_banks_attach(in->model, in->banks, need - 1, BANKS) == EHMN_E_SIZE, "banks too small");
+    require(ehmn_banks_attach(in->model, in->banks, need, BANKS) == EHMN_OK, "ehmn_banks_attach");
+}
+
 static int32_t open_image(const uint8_t *bytes, uint32_t n, uint32_t mode, instance *in)
 {
     uint32_t need = 0;
@@ -48,6 +59,9 @@ static int32_t open_image(const uint8_t *bytes, uint32_t n, uint32_t mode, insta
         in->delta = malloc(in->delta_bytes);
         require(ehmn_open(in->image, in->arena, need - 1, mode, 7, &in->model) == EHMN_E_ARENA, "arena too small");
         require(ehmn_open(in->image, in->arena, need, mode, 7, &in->model) == EHMN_OK, "ehmn_open");
+        if (mode == EHMN_PLASTIC) {
+            attach_banks(in);
+        }
     }
     return status;
 }
@@ -56,19 +70,23 @@ static void close_image(instance *in)
 {
     free(in->image);
     free(in->arena);
+    free(in->banks);
     free(in->delta);
 }
 
-/* Feed six tokens, each scored before and followed by a sample; a checksum of scores and samples. */
-static uint32_t process(instance *in, int learn, uint32_t temperature)
+/* Feed n tokens, each scored before and followed by a sample; a checksum of scores and samples. */
+static uint32_t process(instance *in, uint32_t n, int learn, uint32_t temperature)
 {
     uint32_t vocab = ((const ehmn_image *)in->image)->vocab_size;
     uint32_t crc = 0;
-    for (uint32_t i = 0; i < 6; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         uint32_t token = (3 * i + 1) % vocab;
         uint32_t result[2];
         require(ehmn_score(in->model, token, &result[0]) == EHMN_OK, "ehmn_score");
-        require(!learn || ehmn_learn(in->model, token) == EHMN_OK, "ehmn_learn");
+        if (learn) {
+            int32_t status = i % 5 == 4 ? ehmn_follow(in->model, token) : ehmn_learn(in->model, token);
+            require(status == EHMN_OK, "ehmn_learn or ehmn_follow");
+        }
         require(ehmn_step(in->model, token) == EHMN_OK, "ehmn_step");
         require(ehmn_sample(in->model, temperature, &result[1]) == EHMN_OK, "ehmn_sample");
         crc = ehmn_crc32(crc, result, sizeof result);
@@ -76,40 +94,47 @@ static uint32_t process(instance *in, int learn, uint32_t temperature)
     return crc;
 }
 
-static uint32_t learn_and_save(instance *in)
+static uint32_t learn_and_save(instance *in, uint32_t n)
 {
-    uint32_t crc = process(in, 1, 256);
-    require(ehmn_delta_save(in->model, in->delta, in->delta_bytes) == EHMN_OK, "ehmn_delta_save");
-    require(ehmn_delta_load(in->model, in->delta, in->delta_bytes) == EHMN_OK, "its own delta");
-    return ehmn_crc32(crc, in->delta, in->delta_bytes);
+    uint32_t crc = process(in, n, 1, 256);
+    for (uint32_t bank = 0; bank < BANKS; bank++) {
+        int32_t status = ehmn_bank_save(in->model, bank, in->delta, in->delta_bytes);
+        require(status == EHMN_OK || status == EHMN_E_STATE, "ehmn_bank_save");
+        if (status == EHMN_OK) {
+            crc = ehmn_crc32(crc, in->delta, in->delta_bytes);
+            require(ehmn_bank_load(in->model, bank, in->delta, in->delta_bytes) == EHMN_OK, "its own delta");
+        }
+    }
+    return crc;
 }
 
-static int32_t try_image(const uint8_t *bytes, uint32_t n, uint32_t *crc)
+static int32_t try_image(const uint8_t *bytes, uint32_t size, uint32_t n, uint32_t *crc)
 {
     instance in;
-    int32_t status = open_image(bytes, n, EHMN_PLASTIC, &in);
+    int32_t status = open_image(bytes, size, EHMN_PLASTIC, &in);
     if (status == EHMN_OK) {
-        *crc = learn_and_save(&in);
+        *crc = learn_and_save(&in, n);
         close_image(&in);
-        require(open_image(bytes, n, EHMN_STATIC, &in) == EHMN_OK, "static");
-        (void)process(&in, 0, 0);
+        require(open_image(bytes, size, EHMN_STATIC, &in) == EHMN_OK, "static");
+        (void)process(&in, SHORT, 0, 0);
     }
     close_image(&in);
     return status;
 }
 
-static int32_t try_delta(instance *in, const uint8_t *bytes, uint32_t n, uint32_t *crc)
+static int32_t try_delta(instance *in, const uint8_t *bytes, uint32_t size, uint32_t n, uint32_t *crc)
 {
-    uint8_t *delta = copy(bytes, n);
+    uint8_t *delta = copy(bytes, size);
     uint8_t *before = malloc(in->delta_bytes);
-    (void)process(in, 1, 0);
+    (void)process(in, SHORT, 1, 0);
     ehmn_reset(in->model);
     require(ehmn_delta_save(in->model, before, in->delta_bytes) == EHMN_OK, "before");
-    int32_t status = ehmn_delta_load(in->model, delta, n);
+    int32_t status = ehmn_delta_load(in->model, delta, size);
     require(ehmn_delta_save(in->model, in->delta, in->delta_bytes) == EHMN_OK, "after");
     require(status == EHMN_OK || memcmp(before, in->delta, in->delta_bytes) == 0, "a refused delta changes nothing");
+    require(ehmn_bank_load(in->model, 1, delta, size) == status, "as another bank");
     if (status == EHMN_OK) {
-        *crc = learn_and_save(in);
+        *crc = learn_and_save(in, n);
     }
     free(before);
     free(delta);
@@ -149,10 +174,10 @@ static void replay(FILE *file)
         if (head[0] >= DELTA) {
             require(open_image(image, image_bytes, EHMN_PLASTIC, &in) == EHMN_OK, "the image of the deltas");
         }
-        if (head[0] == IMAGE) {
-            status = try_image(bytes, head[1], &crc);
-        } else if (head[0] == DELTA) {
-            status = try_delta(&in, bytes, head[1], &crc);
+        if (head[0] <= IMAGE_LONG) {
+            status = try_image(bytes, head[1], head[0] == IMAGE_LONG ? LONG : SHORT, &crc);
+        } else if (head[0] == DELTA || head[0] == DELTA_LONG) {
+            status = try_delta(&in, bytes, head[1], head[0] == DELTA_LONG ? LONG : SHORT, &crc);
         } else {
             crc = count_accepted(&in, head[0], bytes, head[1]);
         }

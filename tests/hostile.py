@@ -21,37 +21,44 @@ import numpy as np
 from edgehmn.core import CoreModel, Image
 from edgehmn.errors import InvalidFileError
 
-IMAGE, IMAGE_CUTS, IMAGE_FLIPS, DELTA, DELTA_CUTS, DELTA_FLIPS = range(6)
+IMAGE, IMAGE_LONG, IMAGE_CUTS, IMAGE_FLIPS, DELTA, DELTA_LONG, DELTA_CUTS, DELTA_FLIPS = range(8)
+SHORT, LONG = 6, 90  # tokens that a model is fed; after the longer, it has looked at its guard and at its topic
+BANKS = 2
 Case = tuple[int, bytes]
 
 NATIVE = Path(__file__).parent.parent / "native"
 
 
-def process(model: Any, vocab_size: int, sample: Callable[[], int]) -> int:
-    """Feed six tokens, each scored and learned before and followed by a sample; a checksum of scores and samples."""
+def process(model: Any, vocab_size: int, n: int, sample: Callable[[], int]) -> int:
+    """Feed n tokens, each scored before, learned (every fifth followed), and followed by a sample; a checksum of scores
+    and samples."""
     crc = 0
-    for i in range(6):
+    for i in range(n):
         token = (3 * i + 1) % vocab_size
         score = model.score(token)
-        model.learn(token)
+        (model.follow if i % 5 == 4 else model.learn)(token)
         model.step(token)
         crc = zlib.crc32(np.array([score, sample()], "<u4").tobytes(), crc)
     return crc
 
 
-def behaviour(model: Any, vocab_size: int, sample: Callable[[], int]) -> int:
-    crc = process(model, vocab_size, sample)
-    return zlib.crc32(model.save(), crc)
+def behaviour(model: Any, vocab_size: int, n: int, sample: Callable[[], int]) -> int:
+    """A checksum of what a model does, and of what its banks hold then."""
+    crc = process(model, vocab_size, n, sample)
+    for bank in range(BANKS):
+        crc = zlib.crc32(model.save_bank(bank) or b"", crc)
+    return crc
 
 
-def of_image(data: bytes) -> int:
-    model = CoreModel(Image(data), seed=7)
-    return behaviour(model, model.image.vocab_size, lambda: model.sample(1.0))
+def of_image(data: bytes, n: int) -> int:
+    model = CoreModel(Image(data), seed=7, banks=BANKS)
+    return behaviour(model, model.image.vocab_size, n, lambda: model.sample(1.0))
 
 
-def of_delta(image: bytes, delta: bytes) -> int:
-    model = CoreModel(Image(image), seed=7)
-    process(model, model.image.vocab_size, model.sample)
+def of_delta(image: bytes, delta: bytes, n: int) -> int:
+    """What the delta does as the present bank and as the other one."""
+    model = CoreModel(Image(image), seed=7, banks=BANKS)
+    process(model, model.image.vocab_size, SHORT, model.sample)
     model.reset()
     before = model.save()
     try:
@@ -59,7 +66,8 @@ def of_delta(image: bytes, delta: bytes) -> int:
     except InvalidFileError:
         assert model.save() == before, "a refused delta changes nothing"
         raise
-    return behaviour(model, model.image.vocab_size, lambda: model.sample(1.0))
+    model.load_bank(1, delta)
+    return behaviour(model, model.image.vocab_size, n, lambda: model.sample(1.0))
 
 
 def damaged(data: bytes, *, cuts: bool) -> Iterable[bytes]:
@@ -88,10 +96,10 @@ def count_accepted(accept: Callable[[bytes], Any], cases: Iterable[bytes]) -> in
 def outcome(image: bytes, kind: int, data: bytes) -> str:
     status = "OK"
     try:
-        if kind == IMAGE:
-            crc = of_image(data)
-        elif kind == DELTA:
-            crc = of_delta(image, data)
+        if kind in (IMAGE, IMAGE_LONG):
+            crc = of_image(data, LONG if kind == IMAGE_LONG else SHORT)
+        elif kind in (DELTA, DELTA_LONG):
+            crc = of_delta(image, data, LONG if kind == DELTA_LONG else SHORT)
         else:
             accept = Image if kind < DELTA else CoreModel(Image(image)).load
             crc = count_accepted(accept, damaged(data, cuts=kind in (IMAGE_CUTS, DELTA_CUTS)))

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from edgehmn.checkpoint import Checkpoint, Config
 from edgehmn.core import CoreModel, Image, ffi
 from edgehmn.image import build_image, reseal
 from edgehmn.plasticity import Rule
-from edgehmn.quantize import InputBits, QuantModel, quantise
+from edgehmn.quantize import InputBits, QuantGuard, QuantModel, quantise
 
 Ids = npt.NDArray[np.int32]
 
@@ -35,6 +36,48 @@ TINY = Config(
 # The least of everything: an image of two kilobytes, small enough to damage in every bit.
 LEAST = replace(TINY, n_layers=1, d_model=4, d_hidden=3, n_heads=2, n_kv_heads=1, vocab_size=5, n_ctx=3, n_adapters=2)
 SMALL = replace(TINY, n_layers=1, d_model=12, d_hidden=7, n_heads=2, n_kv_heads=1, vocab_size=61, n_adapters=3)
+# Odd sizes around the words that keys of episodes are made of, and vocabularies that no block of the head divides.
+SIX = replace(SMALL, d_model=6, d_hidden=5, n_heads=1, vocab_size=37)
+TEN = replace(SMALL, d_model=10, d_hidden=9, n_heads=5, vocab_size=257)
+THIRTY_FOUR = replace(SMALL, d_model=34, d_hidden=11, n_heads=1, vocab_size=257)
+
+# Rules with everything off but one dense adapter, with small memories of words, and with those alone.
+QUIET = Rule(
+    eta_local=0.01,  # some hundred steps for each token of the small model
+    eta_global=0.0,
+    rho_trace=(0.0,),
+    row_slots=(0, 0),
+    bias_step=0.0,
+    ngram_slots=0,
+    episodes=0,
+    eta_scale=0.0,
+    topic_limit=0.0,
+    guard_limit=0.0,
+)
+BUSY = replace(
+    QUIET,
+    eta_global=0.005,
+    gamma=0.6,
+    w_novelty=0.7,
+    kappa=0.5,
+    beta_attention=0.3,
+    phase_period=9,
+    decay=3e-3,
+    rho_trace=(0.0, 0.4),
+    row_slots=(3, 5),
+    decay_visit=0.01,
+    bias_step=0.2,
+    bias_decay=3e-3,
+    ngram_slots=7,
+    ngram_orders=(1, 2, 3, 5),
+    episodes=40,
+    eta_episode=0.05,
+    eta_scale=0.01,
+    topic_limit=0.5,
+    guard_limit=0.5,
+)
+# The same for the least model.
+LITTLE = replace(BUSY, row_slots=(1, 2), ngram_slots=3, ngram_orders=(1, 3), episodes=3)
 ALL_8_BITS = InputBits(8, 8, 8, 8, 8, 8)
 
 
@@ -65,6 +108,11 @@ def quantised(checkpoint: Checkpoint, rule: Rule | None = None, bits: InputBits 
     return quantise(checkpoint, calibrate(checkpoint, random_tokens(512, checkpoint.config.vocab_size, 3)), rule, bits)
 
 
+@cache
+def _model(config: Config, bits: InputBits | None, seed: int, head_gain: float) -> QuantModel:
+    return quantised(random_checkpoint(config, seed, head_gain), None, bits)
+
+
 def tiny_image(
     config: Config = TINY,
     rule: Rule | None = None,
@@ -72,10 +120,13 @@ def tiny_image(
     *,
     seed: int = 0,
     head_gain: float = 1.0,
+    n_guard: int = 48,
     settings: Mapping[str, Any] | None = None,
 ) -> bytes:
     """An image of a random checkpoint. `settings` overwrites fields of its header, those of the rule as 'rule.NAME'."""
-    image = build_image(quantised(random_checkpoint(config, seed, head_gain), rule, bits))
+    model = _model(config, bits, seed, head_gain)
+    guard = QuantGuard(model.guard.mantissas[:n_guard], model.guard.frac[:n_guard], model.guard.tokens[:n_guard])
+    image = build_image(replace(model, rule=rule or Rule(), guard=guard))
     return with_settings(image, settings) if settings else image
 
 

@@ -32,6 +32,7 @@ def arguments_of(command: str, export: Path, text: Path, folder: Path) -> list[s
         "state": ["state", "list"],
         "eval": ["eval", "p0", "--model", export, "--data", text],
         "doctor": ["doctor"],
+        "tune": ["tune", export, "--data", text, "--budget", "3", "--tokens", "40", "--method", "random"],
     }[command]
 
 

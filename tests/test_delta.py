@@ -1,6 +1,7 @@
 """The delta: what the core writes it reads, and it reads nothing else; a refused delta changes nothing."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,51 @@ import pytest
 from edgehmn.core import CoreModel, Image, aligned, ffi, lib
 from edgehmn.errors import InvalidFileError
 from tests import hostile
-from tests.models import LEAST, SMALL, logits, opened, random_tokens, resealed_delta, tiny_image
+from tests.models import BUSY, LEAST, LITTLE, SMALL, logits, opened, random_tokens, resealed_delta, tiny_image
 from tests.oracle import Oracle
-from tests.test_image import BUSY, EXTREMES, needs_gcc
+from tests.test_image_damage import EXTREMES, needs_gcc
 
 HEADER = ffi.sizeof("ehmn_delta")
 HEADER_WORDS = [w for w in range(0, HEADER, 4) if w != ffi.offsetof("ehmn_delta", "crc32")]
+GAIN_MAX = 3 * 65536
+
+
+def arrays(n_dense: int, d: int, vocab_size: int, rows: int, slots: int, episodes: int) -> dict[str, int]:
+    """Where the arrays of a delta begin, as edgehmn_image.h says it; and where they end."""
+    sizes = {
+        "dense": n_dense * d * d,
+        "rows": rows * d,
+        "bias": 2 * vocab_size,
+        "ngrams": 4 * slots,
+        "keys": 4 * episodes * -(-d // 32),
+        "tokens": 4 * episodes,
+        "trace": 4 * n_dense * d,
+        "slow": 4 * n_dense * d,
+        "context": 4 * n_dense * d,
+        "topic": 4 * 2 * d,
+        "centre": 4 * d,
+    }
+    at, out = HEADER, {}
+    for name, size in sizes.items():
+        out[name] = at
+        at += -(-size // 4) * 4
+    return out | {"end": at}
+
+
+AT = arrays(2, LEAST.d_model, LEAST.vocab_size, 3, 2 * 3, 3)
+
+
+def place(*path: str | int) -> int:
+    return int(ffi.offsetof("ehmn_delta", *path))
+
+
+GAINS: list[tuple[str | int, ...]] = [("scale",), ("bias",), ("row", 0), ("row", 1), ("dense", 0), ("dense", 1)]
+NGRAM = 1 << 20  # the largest gain of an n-gram
 
 
 @pytest.fixture(scope="module")
 def least() -> bytes:
-    return tiny_image(LEAST, BUSY)
+    return tiny_image(LEAST, LITTLE, n_guard=2)
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +80,6 @@ def with_words(delta: bytes, changes: Iterable[tuple[int, int]]) -> bytes:
     return resealed_delta(out)
 
 
-def place(*path: str | int) -> int:
-    return int(ffi.offsetof("ehmn_delta", *path))
-
-
 def refusal(model: CoreModel, delta: bytes) -> str:
     """The status with which a delta is refused, or 'OK'. A refused one must change nothing."""
     before, predicted = model.save(), logits(model)
@@ -68,10 +99,10 @@ def test_what_is_saved_is_loaded(model: CoreModel, delta: bytes) -> None:
 
 def test_layout_is_that_of_the_header() -> None:
     """The arrays follow one another as edgehmn_image.h says; the oracle writes the same bytes."""
-    image = tiny_image(SMALL, BUSY)
+    rule = replace(BUSY, row_slots=(3, 4), ngram_slots=7, ngram_orders=(1, 0, 5), episodes=5)
+    image = tiny_image(replace(SMALL, d_model=34, n_heads=1), rule)
     model, oracle = CoreModel(opened(image), seed=5), Oracle(image, 5)
-    n, d = SMALL.n_adapters, SMALL.d_model
-    assert model.image.delta_bytes() == HEADER + n * d * d + 4 * (3 * n + 2) * d
+    assert model.image.delta_bytes() == arrays(2, 34, SMALL.vocab_size, 7, 2 * 7, 5)["end"]
     assert model.save() == oracle.save(), "untaught"
     assert oracle.save() == Oracle(image, 5).save()
     for token in random_tokens(20, SMALL.vocab_size).tolist():
@@ -83,24 +114,64 @@ def test_layout_is_that_of_the_header() -> None:
     assert restored.save() == model.save() == oracle.save()
 
 
+def test_an_untaught_delta_is_as_the_specification_says(least: bytes) -> None:
+    """Zero but for its header, gains, scale and shares."""
+    delta = CoreModel(opened(least), seed=9).save()
+    h = ffi.cast("ehmn_delta *", ffi.from_buffer(delta))
+    assert (h.magic, h.version, h.bytes, h.seed, len(delta)) == (0x444D4845, 2, AT["end"], 9, AT["end"])
+    gains = h.gains
+    assert [gains.scale, gains.bias, *gains.row, *gains.dense] == [65536] * 6 + [0] * 6
+    assert list(gains.share) == [6554] * 16
+    rest = np.frombuffer(delta, "<u4", len(delta) // 4).copy()
+    for start, end in ((0, place("learned")), (place("gains"), HEADER)):
+        rest[start // 4 : end // 4] = 0
+    assert not rest.any()
+
+
 @pytest.mark.parametrize(
     ("changes", "status"),
     [
         ([(place("magic"), 0x4E4D4845)], "E_MAGIC"),
-        ([(place("version"), 2)], "E_VERSION"),
+        ([(place("version"), 1)], "E_VERSION"),
         ([(place("bytes"), HEADER)], "E_SIZE"),
         ([(place("image_id", 31), 0)], "E_IMAGE_ID"),
-        ([(place("reserved", 4), 1)], "E_VALUE"),
+        ([(place("reserved"), 1)], "E_VALUE"),
         ([(place("reward", "variance"), -1)], "E_VALUE"),
         ([(place("uncertainty", "started"), 2)], "E_VALUE"),
         ([(place("novelty", "reserved"), 1)], "E_VALUE"),
-        ([(place("gain", 0), -1)], "E_VALUE"),
-        ([(place("gain", 1), 3 * 65536 + 1)], "E_VALUE"),
-        ([(place("gain", 2), 1)], "E_VALUE"),  # of an adapter that the model has not
-        ([(HEADER, 0x01018001)], "E_VALUE"),  # -128 among the weights
-        ([(place("gain", 1), 3 * 65536)], "OK"),
-        ([(HEADER, 0x81818181)], "OK"),
-        ([(place("reward", "mean"), -(2**31))], "OK"),
+        ([(place("checks"), 129)], "E_VALUE"),
+        *(([(place("gains", *gain), value)], "E_VALUE") for gain in GAINS for value in (-1, GAIN_MAX + 1)),
+        ([(place("gains", "dense", 2), 1)], "E_VALUE"),  # of an adapter that the model has not
+        ([(place("gains", "dense", 7), 1)], "E_VALUE"),
+        *(
+            ([(place("gains", "ngram", o, c), v)], "E_VALUE")
+            for o, c in ((0, 0), (3, 15))
+            for v in (NGRAM + 1, -NGRAM - 1)
+        ),
+        *(([(place("gains", "share", i), v)], "E_VALUE") for i in (0, 15) for v in (65, 62260, -1)),
+        ([(AT["dense"], 0x01018001)], "E_VALUE"),  # -128 among the weights
+        ([(AT["rows"], 0x01800101)], "E_VALUE"),  # and in a row
+        ([(AT["bias"] + 4, 0x80000001)], "E_VALUE"),  # -32768 among the biases
+        ([(AT["bias"] + 8, 0x00010001)], "E_VALUE"),  # behind the last, which is the first half of the word
+        ([(AT["ngrams"], 1)], "E_VALUE"),  # a token, of count 0
+        ([(AT["ngrams"], 1 << 18)], "E_VALUE"),  # a tag, of count 0
+        ([(AT["ngrams"] + 20, 5 | 1 << 28)], "E_VALUE"),  # the first token that there is not
+        ([(AT["keys"], 0x10)], "E_VALUE"),  # a bit of a fifth unit
+        ([(AT["keys"] + 8, 0x80000000)], "E_VALUE"),
+        ([(AT["tokens"] + 4, 5)], "E_VALUE"),
+        ([(place("written"), 2), (AT["keys"] + 8, 0), (AT["tokens"] + 8, 1)], "E_VALUE"),  # of an episode not written
+        ([(place("written"), 2), (AT["keys"] + 8, 1), (AT["tokens"] + 8, 0)], "E_VALUE"),
+        ([(place("written"), 2**31 + 1)], "E_VALUE"),
+        ([(place("written"), 2), (AT["keys"] + 8, 0), (AT["tokens"] + 8, 0)], "OK"),
+        ([(place("written"), 2**31 - 1)], "OK"),
+        ([(place("checks"), 128), (place("age"), -1), (place("guard_excess"), -(2**31)), (place("phase"), -1)], "OK"),
+        *(([(place("gains", *gain), value)], "OK") for gain in GAINS for value in (0, GAIN_MAX)),
+        *(([(place("gains", "ngram", 3, 15), v)], "OK") for v in (NGRAM, -NGRAM)),
+        *(([(place("gains", "share", 15), v)], "OK") for v in (66, 62259)),
+        ([(AT["dense"], 0x81818181), (AT["rows"] + 8, 0x81818181), (AT["bias"], 0x80017FFF)], "OK"),
+        ([(AT["ngrams"] + 20, 0xFFFC0004)], "OK"),  # the last token, the largest tag, the largest count
+        ([(AT["keys"] + 8, 0xF), (AT["tokens"] + 8, 4)], "OK"),
+        ([(place("reward", "mean"), -(2**31)), (AT["centre"], -(2**31)), (AT["end"] - 4, 2**31 - 1)], "OK"),
         ([(place("learned"), 0xFFFFFFFF), (place("learned") + 4, 0xFFFFFFFF)], "OK"),
     ],
 )
@@ -124,7 +195,7 @@ def test_a_delta_of_another_size_is_refused(model: CoreModel, delta: bytes) -> N
 
 
 def test_a_delta_of_another_image_is_refused(model: CoreModel) -> None:
-    other = CoreModel(opened(tiny_image(LEAST, BUSY, seed=1)))
+    other = CoreModel(opened(tiny_image(LEAST, LITTLE, seed=1, n_guard=2)))
     other.process(random_tokens(5, LEAST.vocab_size), learn=True)
     assert len(other.save()) == len(model.save())
     assert refusal(model, other.save()) == "E_IMAGE_ID"
@@ -157,29 +228,35 @@ def test_every_cut_and_every_flipped_bit_under_sanitizers(least: bytes, delta: b
 
 
 def hostile_deltas(least: bytes, delta: bytes) -> list[hostile.Case]:
-    """Deltas under a right CRC: each word of the header at many extremes, several at once, and extreme arrays."""
+    """Deltas under a right CRC: each word of the header at some extremes, several at once, extreme arrays; and all that
+    with few tokens to go to the next look at the guard."""
     out = []
     for offset in HEADER_WORDS:
         old = int(np.frombuffer(delta, "<u4", 1, offset)[0])
-        values = {*EXTREMES[::3], (old - 1) % 2**32, (old + 1) % 2**32} - {old}
+        values = {*EXTREMES[offset // 4 % 5 :: 5], (old + 1) % 2**32} - {old}
         out += [with_words(delta, [(offset, value)]) for value in sorted(values)]
     rng = np.random.default_rng(0)
     state = [w for w in HEADER_WORDS if place("seed") <= w]
     for _ in range(100):
         chosen = rng.choice(state, 3, replace=False).tolist()
         out.append(with_words(delta, [(offset, int(rng.choice(EXTREMES))) for offset in chosen]))
-    for _ in range(100):
-        words = rng.integers(HEADER // 4, len(delta) // 4, 20) * 4
-        out.append(with_words(delta, [(int(w), int(rng.choice(EXTREMES))) for w in words]))
-    return [(hostile.IMAGE, least), *((hostile.DELTA, d) for d in out)]
+    free = [*range(AT["dense"], AT["bias"], 4), *range(AT["trace"], AT["end"], 4)]
+    for i in range(200):
+        words = rng.choice(free if i % 2 else range(HEADER, AT["end"], 4), 20).tolist()
+        changes = [(w, int(rng.choice(EXTREMES))) for w in words]
+        learned = [(place("learned"), 60), (place("checks"), 20 + i % 7)]
+        out.append(with_words(delta, [*changes, *learned, (place("guard_excess"), int(rng.choice(EXTREMES)))]))
+    cases = [(hostile.DELTA_LONG if i % 53 == 0 else hostile.DELTA, d) for i, d in enumerate(out)]
+    return [(hostile.IMAGE, least), *cases]
 
 
-def expected(least: bytes, delta: bytes) -> str:
-    oracle = Oracle(least, 7)
-    hostile.process(oracle, LEAST.vocab_size, lambda: oracle.sample(0))
+def expected(least: bytes, kind: int, delta: bytes) -> str:
+    oracle, n = Oracle(least, 7, banks=hostile.BANKS), hostile.LONG if kind == hostile.DELTA_LONG else hostile.SHORT
+    hostile.process(oracle, LEAST.vocab_size, hostile.SHORT, lambda: oracle.sample(0))
     oracle.reset()
     oracle.load(delta)
-    return f"OK {hostile.behaviour(oracle, LEAST.vocab_size, lambda: oracle.sample(256)):08x}"
+    oracle.load_bank(1, delta)
+    return f"OK {hostile.behaviour(oracle, LEAST.vocab_size, n, lambda: oracle.sample(256)):08x}"
 
 
 def test_hostile_deltas_are_refused_or_do_what_the_specification_says(
@@ -187,11 +264,12 @@ def test_hostile_deltas_are_refused_or_do_what_the_specification_says(
 ) -> None:
     cases = hostile_deltas(least, delta)
     outcomes = hostile.in_the_module(cases, tmp_path)
-    accepted = [(d, found) for (_, d), found in list(zip(cases, outcomes, strict=True))[1:] if found.startswith("OK")]
+    accepted = [(case, found) for case, found in list(zip(cases, outcomes, strict=True))[1:] if found.startswith("OK")]
     assert {found.split()[0] for found in outcomes} == {"OK", "E_MAGIC", "E_VERSION", "E_SIZE", "E_IMAGE_ID", "E_VALUE"}
     assert len(accepted) > 200
-    for d, found in accepted:
-        assert found == expected(least, d)
+    for i, (case, found) in enumerate(accepted):
+        if i % 2 == 0 or case[0] == hostile.DELTA_LONG:
+            assert found == expected(least, *case)
 
 
 @needs_gcc

@@ -43,9 +43,24 @@ def test_results_meet_the_promises(bench: ModuleType) -> None:
     assert r["image"]["word"] <= 1.003 * r["float"]["word"]
     for kind in ("onnx", "tflite"):
         assert r[kind]["word"] <= 1.02 * r["float"]["word"]
-    assert r["online"]["word"] <= 0.85 * r["image"]["word"]
     assert len(r["excerpts"]["rows"]) == 20
     assert r["excerpts"]["median_fall"] >= 0.08
+
+
+def test_learning_meets_the_promises(bench: ModuleType) -> None:
+    r = json.loads(bench.RESULTS.read_text("utf-8"))
+    p0, frozen = r["p0"], r["p0"]["frozen"]["following"]
+    assert p0["static"]["word_perplexity"] == pytest.approx(r["image"]["word"])
+    assert p0["online"]["word_perplexity"] <= 0.7 * p0["static"]["word_perplexity"]
+    assert p0["worst_window_nats"] <= 0
+    assert frozen["worst_percent"] <= 0.5
+    assert frozen["mean_nats"] < 0
+    assert r["p1"]["interval_95"]["gain_nats"][0] > 0
+    assert r["p1"]["interval_95"]["gain_over_cache_nats"][0] > 0
+    for sequence in r["p2"]["sequences"].values():
+        assert sequence["banks"]["4"]["forgetting_nats"] <= (0.10 if sequence["tuned"] else 0.15)
+    assert r["p3"]["macs_added_percent"] <= 5
+    assert r["p3"]["emulated"]["plasticity_share"] <= 0.10
 
 
 def test_exit_codes_of_the_readme() -> None:

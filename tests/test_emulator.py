@@ -208,7 +208,7 @@ def test_half_a_load_changes_nothing(fresh: DeviceRuntime) -> None:
     good = fresh.save()
     fresh.forget(1)
     empty = fresh.save()
-    half = wire.words(0) + good[: len(good) // 4]
+    half = wire.words(0) + good[: lib.EHMN_WIRE_MAX_PAYLOAD - 4]
     fresh._link.request(lib.EHMN_WIRE_WRITE, half)
     assert fresh.save() == empty
 
@@ -223,7 +223,7 @@ REQUESTS = {
     "half a token": (lib.EHMN_WIRE_PROCESS, wire.words(1, 2) + b"\0", DeviceError),
     "too many tokens": (lib.EHMN_WIRE_PROCESS, wire.words(1, *range(lib.EHMN_WIRE_MAX_TOKENS + 1)), DeviceError),
     "a token beyond the vocabulary": (lib.EHMN_WIRE_PROCESS, wire.words(1, 1, TINY.vocab_size), UsageError),
-    "neither learn nor not": (lib.EHMN_WIRE_PROCESS, wire.words(2, 1), UsageError),
+    "neither learn nor not": (lib.EHMN_WIRE_PROCESS, wire.words(3, 1), UsageError),
     "too many to generate": (lib.EHMN_WIRE_GENERATE, wire.words(65, 0), UsageError),
     "a temperature beyond": (lib.EHMN_WIRE_GENERATE, wire.words(2, 4097), UsageError),
     "reading beyond the buffer": (lib.EHMN_WIRE_READ, wire.words(131072, 1), InvalidFileError),
@@ -398,7 +398,7 @@ def test_a_board_without_a_sound_image_says_so(image: bytes) -> None:
 def test_an_arena_that_is_too_small_is_noticed() -> None:
     room = board_numbers(f"qemu/{BOARD}")["BOARD_ARENA_BYTES"]
     deep = tiny_image(replace(TINY, n_layers=40))
-    windows = [with_settings(deep, {"n_ctx": n}) for n in range(280, 296)]
+    windows = [with_settings(deep, {"n_ctx": n}) for n in range(64, 513, 8)]
     fits = {plastic: [Image(w).arena_bytes(plastic=plastic) <= room for w in windows] for plastic in (True, False)}
     too_small_to_learn, too_small_to_run = fits[True].index(False), fits[False].index(False)
     assert 0 < too_small_to_learn < too_small_to_run

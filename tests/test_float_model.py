@@ -1,5 +1,6 @@
-"""The float model against a second one, written with explicit loops and nothing shared."""
+"""The float model and the plastic head against second ones, written with explicit loops and nothing shared."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -10,7 +11,9 @@ import pytest
 from edgehmn.checkpoint import Checkpoint, Config
 from edgehmn.evaluate import float_perplexity
 from edgehmn.model import CHUNK, FloatModel, log_softmax
+from edgehmn.plasticity import HeadStatistics, PlasticHead, Rule
 from tests.models import TINY, random_checkpoint, random_tokens
+from tests.plain_head import PlainHead
 
 Array = npt.NDArray[np.floating]
 CONFIGS = {
@@ -163,3 +166,84 @@ def test_perplexity_is_that_of_the_plain_model() -> None:
     assert (found.tokens, found.words, found.bytes) == (19, 5, 19)
     assert found.token == pytest.approx(math.exp(expected / 19)) and found.word == pytest.approx(math.exp(expected / 5))
     assert found.bits_per_byte == pytest.approx(expected / math.log(2) / 19)
+
+
+# ---- The plastic head
+
+EVERYTHING = Rule(
+    write="float",
+    gamma=0.5,
+    w_novelty=0.3,
+    eta_global=2e-3,
+    kappa=0.5,
+    beta_attention=0.4,
+    phase_period=9,
+    rho_trace=(0.0, 0.6),
+    decay=2e-3,
+    decay_visit=0.02,
+    bias_decay=1e-3,
+    row_slots=(16, 32),
+    ngram_slots=16,
+    episodes=40,
+    sharpness=6.0,
+    initial_deviation=0.02,
+    eta_gain=0.05,
+)
+RULES = {
+    "default": Rule(write="float"),
+    "everything": EVERYTHING,
+    "hebbian": Rule(write="float", error="hebbian", initial_deviation=0.1),
+    "tight bounds": replace(EVERYTHING, gain_max=0.9, bias_step=1.5, eta_ngram=3.0, eta_episode=0.9),
+    "odd numbers": replace(EVERYTHING, n_negatives=5, row_slots=(0, 3), ngram_orders=(4,), rho_trace=(0.9,)),
+    "no adapters": Rule(write="float", rho_trace=(), row_slots=(0, 0)),
+    "no memories": Rule(write="float", bias_step=0, ngram_slots=0, episodes=0),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_plastic_head_is_the_plain_one(name: str) -> None:
+    """Learning, then following, then learning again, with two resets: every prediction, and the state at the end."""
+    rule, vocab, d, rng = RULES[name], 37, 10, np.random.default_rng(11)
+    head = (0.5 * rng.normal(size=(vocab, d))).astype(np.float32)
+    square = rng.normal(size=(d, d)) / 5
+    statistics = HeadStatistics(
+        rng.normal(size=d).astype(np.float32),
+        rng.uniform(0.5, 2, d).astype(np.float32),
+        (np.eye(d) + square + square.T).astype(np.float32),
+        np.eye(d, dtype=np.float32),
+    )
+    inputs = rng.normal(size=(vocab, d)).astype(np.float32)
+    ids = np.concatenate([np.resize(rng.integers(0, vocab, 11), 160), rng.integers(0, vocab, 60)] * 2).tolist()
+    fast = PlasticHead(head, statistics, rule, seed=5)
+    fast.rng = np.random.default_rng(6)
+    plain = PlainHead(
+        head,
+        statistics,
+        rule,
+        draws=np.random.default_rng(6).random(len(ids)),
+        follow_draws=np.random.default_rng([5, 1]).random(len(ids)),
+        phase=fast.phase,
+        weights=fast.weights,
+    )
+    for i, (now, following) in enumerate(itertools.pairwise(ids)):
+        if i in (100, 230):
+            fast.reset_context()
+            plain.reset()
+        h = inputs[now] + np.float32(0.3) * inputs[ids[i - 1]]
+        np.testing.assert_allclose(fast.forward(h, now), plain.forward(h.astype(float).tolist(), now), atol=3e-4)
+        followed = 180 <= i < 220
+        fast.follow(following) if followed else fast.learn(following)
+        plain.follow(following) if followed else plain.learn(following)
+    np.testing.assert_allclose(fast.weights, np.reshape(plain.weights, fast.weights.shape), atol=1e-4)
+    np.testing.assert_allclose(fast.gain, plain.gain, atol=1e-3)
+    for rows in fast.rows:
+        np.testing.assert_allclose(rows.values, plain.rows[rows.order - 1], atol=1e-3)
+        assert rows.gain == pytest.approx(plain.row_gain[rows.order - 1], abs=1e-3)
+    if fast.bias:
+        np.testing.assert_allclose(fast.bias.values, plain.bias, atol=1e-4)
+    if fast.episodes:
+        np.testing.assert_allclose(fast.episodes.share, plain.share, atol=1e-4)
+    for signal in ("reward", "uncertainty", "novelty"):
+        mean, expected = getattr(fast, signal).mean, plain.signals[signal].mean or 0.0
+        assert mean == pytest.approx(expected, abs=1e-4)
+    assert fast.scale == pytest.approx(plain.scale, abs=1e-4)

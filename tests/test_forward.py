@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from edgehmn.checkpoint import Config
 from edgehmn.core import CoreModel, Image, aligned, ffi, lib
 from edgehmn.errors import DoesNotFitError, EdgeHMNError, UsageError
 from edgehmn.model import LOG2_E, FloatModel
@@ -14,6 +15,7 @@ from edgehmn.plasticity import Rule
 from edgehmn.quantize import InputBits
 from tests.models import (
     ALL_8_BITS,
+    QUIET,
     TINY,
     Ids,
     logits,
@@ -37,6 +39,7 @@ SHAPES = {
     "a window of one": replace(TINY, n_ctx=1, n_layers=3),
     "an even window": replace(TINY, n_ctx=8, vocab_size=64, n_layers=1),
 }
+OFF = replace(QUIET, rho_trace=())
 BITS = {"16 bits": InputBits(), "8 bits": ALL_8_BITS, "mixed bits": InputBits(8, 16, 8, 16, 16, 8)}
 
 
@@ -55,8 +58,8 @@ def test_equals_the_oracle(shape: str, bits: str) -> None:
         assert core.score(token) == oracle.score(token)
         hidden = core.encode(token)
         assert hidden.tolist() == oracle.encode(token)
-        core.head(hidden)
-        oracle.head(hidden.tolist())
+        core.head(token, hidden)
+        oracle.head(token, hidden.tolist())
         assert logits(core) == oracle.logits
     assert [core.score(k) for k in range(config.vocab_size)] == [oracle.score(k) for k in range(config.vocab_size)]
 
@@ -91,7 +94,7 @@ def run(core: CoreModel, ids: Ids) -> tuple[npt.NDArray[np.float64], npt.NDArray
     hidden, predicted = [], []
     for token in ids.tolist():
         hidden.append(core.encode(token))
-        core.head(hidden[-1])
+        core.head(token, hidden[-1])
         predicted.append(logits(core))
     hidden_unit, logit_unit = 2.0**-core.image.header.hidden_frac, 2.0**-lib.EHMN_LOGIT_FRAC / LOG2_E
     return np.array(hidden) * hidden_unit, np.array(predicted) * logit_unit
@@ -123,7 +126,7 @@ def test_a_step_is_encoder_then_head(image: Image) -> None:
         for model in (whole, parts):
             model.learn(token)
         whole.step(token)
-        parts.head(parts.encode(token))
+        parts.head(token, parts.encode(token))
         assert logits(whole) == logits(parts)
     assert whole.save() == parts.save()
 
@@ -230,19 +233,50 @@ def test_samples_follow_the_prediction(image: Image) -> None:
     assert abs(z).max() < 5.5 and 0.7 < np.mean(z**2) < 1.4
 
 
-def test_counts(image: Image) -> None:
-    """One formula for the multiply-accumulates of matrix products, and of keys and values with their weights."""
-    c, n = TINY, 12
-    model = CoreModel(image)
-    model.process(random_tokens(n), learn=True)
+def macs_of_feeding(c: Config, n: int) -> int:
+    """Of n tokens by the frozen model: rows of the embedding, matrices, keys and values with their weights."""
     matrices = c.n_layers * (2 * c.d_model**2 + 2 * c.d_kv * c.d_model + 3 * c.d_hidden * c.d_model)
-    head = c.vocab_size * c.d_model + (c.n_adapters + 1) * c.d_model**2
     filled = sum(min(i + 1, c.n_ctx) for i in range(n))
     attention = 2 * c.n_layers * c.n_heads * c.d_head * filled
-    counts = model.counts()
-    assert (counts.steps, counts.learned) == (n, n - 1)
-    assert counts.macs == n * (matrices + head) + attention + (n - 1) * c.d_model**2
-    assert counts.writes == delta_header(model.save()).writes > 0
+    return n * (c.d_model + matrices + c.vocab_size * c.d_model) + attention
+
+
+# What a rule adds, in d_model: at each token fed, learned and followed, where n_negatives is 1; and at 79 taken in.
+COSTS: dict[str, tuple[Rule, int, int, int, int]] = {
+    "nothing": (OFF, 24, 27, 27, 0),
+    "a dense adapter": (replace(OFF, rho_trace=(0.0,)), 48, 30, 28, 0),
+    "rows": (replace(OFF, row_slots=(3, 0)), 25, 29, 28, 0),
+    "bias and n-grams": (replace(OFF, bias_step=0.1, ngram_slots=5), 24, 27, 27, 0),
+    "two looks at the topic": (replace(OFF, topic_limit=1.0), 24, 27, 27, 2 * 24),
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_counts(name: str) -> None:
+    rule, fed, learned, followed, looks = COSTS[name]
+    image, n, d = opened(tiny_image(TINY, replace(rule, n_negatives=1))), 80, TINY.d_model
+    for learn, follow, cost in ((False, False, 0), (True, False, learned), (False, True, followed)):
+        model = CoreModel(image)
+        model.process(np.full(n, 5), learn=learn, follow=follow)
+        counts = model.counts()
+        assert (counts.steps, counts.learned) == (n, n - 1 if learn else 0)
+        assert counts.writes == delta_header(model.save()).writes
+        extra = counts.macs - macs_of_feeding(TINY, n)
+        assert extra == d * (n * fed + (n - 1) * cost + (looks if cost else 0))
+
+
+def test_counts_of_episodes_and_guard() -> None:
+    """A key is compared 32 bits at a time; a look at the guard takes two passes through the head."""
+    n, d, words = 80, TINY.d_model, 1
+    rule = replace(OFF, n_negatives=1)
+    plain = CoreModel(opened(tiny_image(TINY, rule)))
+    recalls = CoreModel(opened(tiny_image(TINY, replace(rule, episodes=40))))
+    watched = CoreModel(opened(tiny_image(TINY, replace(rule, guard_limit=1.0))))
+    for model in (plain, recalls, watched):
+        model.process(np.full(n, 5), learn=True)
+    stored = sum(min(40, i) for i in range(n))
+    assert recalls.counts().macs - plain.counts().macs == stored * words
+    assert watched.counts().macs - plain.counts().macs == 2 * TINY.vocab_size * d + d * d
 
 
 def delta_header(delta: bytes) -> "ffi.CData":

@@ -46,8 +46,8 @@ def main() -> None:
     statistics = head_statistics(model, model.encode(ids, model.new_state()), ids)
     path = args.checkpoint / "model.safetensors"
     tensors = safetensors.numpy.load_file(path)
-    values = (statistics.mean, statistics.inverse_deviation, statistics.preconditioner)
-    tensors |= dict(zip(checkpoint.config.statistics_shapes(), values, strict=True))
+    names = checkpoint.config.statistics_shapes()
+    tensors |= dict(zip(names, (vars(statistics)[name.split(".")[1]] for name in names), strict=True))
     safetensors.numpy.save_file(tensors, path)
 
 

@@ -62,7 +62,12 @@ class Config:
         """Tensors that a checkpoint may hold beside those: statistics of the plastic head, measured on the text
         that the model was trained on (tools/measure_statistics.py). Without them calibration measures its own."""
         d = self.d_model
-        return {"plastic.mean": (d,), "plastic.inverse_deviation": (d,), "plastic.preconditioner": (d, d)}
+        return {
+            "plastic.mean": (d,),
+            "plastic.inverse_deviation": (d,),
+            "plastic.preconditioner": (d, d),
+            "plastic.topic": (d, d),
+        }
 
 
 @dataclass(frozen=True)

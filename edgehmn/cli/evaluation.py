@@ -8,69 +8,86 @@ import click
 from edgehmn.cli.output import Outcome, Session, command, table
 from edgehmn.errors import UsageError
 
-PLANS = ("p0", "excerpts")
+PARTS = ("p0", "p1", "p2", "p3")
+PLANS = (*PARTS, "all", "excerpts")
+HELP = """Run PLAN with the model of an export.
+
+\b
+p0        WikiText-2 test: static, learning online, frozen snapshots
+p1        Persona-Chat, person by person: what own turns are worth
+p2        news, code, news, code, and two other such sequences:
+          gain, forgetting, what is there when a text returns
+p3        operations, writes, bytes, instructions, modelled energy
+all       the four
+excerpts  fixed excerpts of 2,000 tokens of every .txt and .py file in
+          --data: the first half learned, the second scored frozen
+
+\b
+Where the texts come from (p3 needs none); --data DIR holds
+  wikitext-2/test.txt, valid.txt
+      WikiText-2, word level: configuration wikitext-2-v1 of the data
+      set "wikitext" on the Hugging Face hub; also wiki.test.tokens
+      and wiki.valid.tokens. p0 also takes DIR/test.txt, or a file
+  persona-chat/*.txt
+      Persona-Chat: valid_self_original.txt of the task "convai2" of
+      ParlAI; or lines "them: ..." and "you: ..."
+  ag-news/test.csv
+      AG News, of the data set "ag_news" on the same hub, saved as
+      class, title, description; or test.txt, articles apart by an
+      empty line
+  text-open/gutenberg*.txt
+      any plain books
+Code is --code DIR, or else the standard library of this Python.
+
+With --output FOLDER, results.json, table.md and plots are written, and
+finished parts are kept: an interrupted run goes on where it was."""
 
 
-@command(
-    "eval",
-    "Run PLAN on the files in --data. p0: WikiText-2 test (test.txt), static and learning online. excerpts: fixed "
-    "excerpts of 2,000 tokens of every .txt and .py file in DIR, the first half learned, the second scored frozen.",
-)
+@command("eval", HELP)
 @click.argument("plan", type=click.Choice(PLANS))
 @click.option("--model", "export", required=True, type=click.Path(path_type=Path), help="An export folder.")
-@click.option("--data", required=True, multiple=True, type=click.Path(path_type=Path), help="Folder or file.")
+@click.option("--data", multiple=True, type=click.Path(path_type=Path), help="Folder or file; may be repeated.")
+@click.option("--code", type=click.Path(path_type=Path), help="Folder with .py files, for p2.")
+@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option("--tokens", type=click.IntRange(100), help="A short run: at most so many tokens of each text.")
+@click.option("--banks", type=click.IntRange(2, 16), default=4, show_default=True, help="Of p2, beside one.")
+@click.option("--bleu", type=click.IntRange(0), default=50, show_default=True, help="People of p1 with BLEU.")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder for results and finished parts.")
 @click.option("--runtime", type=click.Choice(["host", "onnx", "tflite"]), default="host", show_default=True)
 @click.option("--static-only", is_flag=True, help="p0 without learning.")
-@click.option("--float", "with_float", metavar="CKPT", help="Also run the float model of this checkpoint.")
+@click.option("--float", "with_float", metavar="CKPT", help="p0 also by the float model of this checkpoint.")
 @click.option("--excerpts", "count", type=click.IntRange(1, 1000), default=20, show_default=True)
 def eval_command(session: Session, plan: str, export: Path, data: tuple[Path, ...], **options: Any) -> Outcome:
     from edgehmn.exported import Export
 
+    if plan != "p0" and (options["static_only"] or options["with_float"] or options["runtime"] != "host"):
+        raise UsageError("--static-only, --float and --runtime go with p0; all else is learned on the host")
     opened = Export.open(export)
-    if plan == "p0":
-        return _p0(session, opened, data, **options)
-    if options["static_only"] or options["with_float"] or options["runtime"] != "host":
-        raise UsageError("excerpts are learned on the host: --static-only, --float and --runtime go with p0")
-    return _excerpts(session, opened, data, options["count"])
+    if plan == "excerpts":
+        return _excerpts(session, opened, data, options["count"])
+    return _parts(session, opened, PARTS if plan == "all" else (plan,), data, **options)
 
 
-def _p0(
-    session: Session, export: Any, data: tuple[Path, ...], *, runtime: str, static_only: bool,
+def _parts(
+    session: Session, export: Any, names: tuple[str, ...], data: tuple[Path, ...], *, code: Path | None, seeds: int,
+    tokens: int | None, banks: int, bleu: int, output: Path | None, runtime: str, static_only: bool,
     with_float: str | None, count: int,
 ) -> Outcome:  # fmt: skip
-    from edgehmn.checkpoint import read_checkpoint
-    from edgehmn.evaluate import float_perplexity, text_perplexity
-    from edgehmn.files import read_text
-    from edgehmn.runtime.select import open_runtime
+    from edgehmn.evaluation.plan import evaluate, write
+    from edgehmn.evaluation.report import markdown
+    from edgehmn.evaluation.run import Options, Run
+    from edgehmn.evaluation.sources import Sources
+    from edgehmn.evaluation.store import Store
 
-    if len(data) > 1:
-        raise UsageError("p0 reads one text: give one --data")
-    path = data[0] / "test.txt" if data[0].is_dir() else data[0]
-    text = read_text(path)
-    if not text.strip():
-        raise UsageError(f"{path}: is empty; perplexity cannot be measured on it")
-    total = len(export.encode(text))
-    result: dict[str, Any] = {"text": path.name, "tokens": total, "runtime": runtime}
-    if with_float:
-        with session.progress("float", total) as progress:
-            result["float"] = _figures(float_perplexity(read_checkpoint(with_float), text, progress))
-    for name, learn in (("static", False), ("online", True)):
-        if not (learn and static_only):
-            with open_runtime(export, runtime=runtime) as model, session.progress(name, total) as progress:
-                result[name] = _figures(text_perplexity(model, export.encode, text, learn=learn, progress=progress))
-    kinds = [k for k in ("float", "static", "online") if k in result]
-    rows = [
-        (k, *(f"{result[k][f]:.4f}" for f in ("token_perplexity", "word_perplexity", "bits_per_byte"))) for k in kinds
-    ]
-    head = f"{path.name}: {total:,} tokens, {result['static']['words']:,} words, streamed once from an empty context"
-    return Outcome(result, head + "\n" + table(rows, ("", "token", "word", "bits/byte")))
-
-
-def _figures(p: Any) -> dict[str, float]:
-    return {
-        "word_perplexity": p.word, "token_perplexity": p.token, "bits_per_byte": p.bits_per_byte, "nats": p.nats,
-        "words": p.words,
-    }  # fmt: skip
+    asked = Options(seeds, tokens, banks, bleu, runtime, static_only, with_float)
+    store = Store(output, export.image)
+    run = Run(export, Sources(data, code), asked, store, session.progress, session.note)
+    results = evaluate(run, names)
+    text = markdown(results)
+    if output is not None:
+        paths = write(results, export.image.id, output, session.note)
+        text += "\n\n" + "\n".join(map(str, paths))
+    return Outcome(results[names[0]] | results if len(names) == 1 else results, text)
 
 
 def _excerpts(session: Session, export: Any, data: tuple[Path, ...], count: int) -> Outcome:

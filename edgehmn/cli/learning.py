@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
-from edgehmn.errors import UsageError
+from edgehmn.errors import LearningDivergedError, UsageError
 
 RUNTIMES = ("host", "onnx", "tflite", "emulator", "device")
 
@@ -53,7 +53,7 @@ def run_command(
         if load_state:
             states.load_into(runtime, load_state)
         began = time.perf_counter()
-        runtime.process(ids, learn=False)
+        runtime.process(ids, learn=False, follow=True)
         out = runtime.generate(tokens, temperature=temperature)
         seconds = time.perf_counter() - began
         counts = runtime.counts()
@@ -98,19 +98,25 @@ def personalise_command(
         if load_state:
             states.load_into(runtime, load_state)
         outcome = personalise(runtime, ids, progress=progress)
-        delta = runtime.save()
-    saved = str(states.save(save_state, delta)) if save_state else None
+    saved = str(states.save(save_state, outcome.delta)) if save_state else None
+    rollbacks = outcome.learning.rollbacks
     result = {
         "tokens": outcome.tokens,
         "before": {"perplexity": outcome.before},
         "after": {"perplexity": outcome.after},
         "online": {"perplexity": outcome.online},
         "unigram_cache": {"perplexity": outcome.unigram_cache},
-        "writes_per_learned_token": outcome.writes_per_learned_token,
-        "delta_sha256": sha256(delta),
-        "gate": {"state": "absent", "rollbacks": 0},
+        "writes_per_learned_token": outcome.learning.writes_per_learned_token,
+        "delta_sha256": sha256(outcome.delta),
+        "gate": {"state": "rolled back" if rollbacks else "ok", "rollbacks": rollbacks},
         "saved": saved,
     }
+    if rollbacks:
+        raise LearningDivergedError(
+            f"learning made the model worse on ordinary text and was undone {rollbacks} times; what was learned since "
+            "the last time is kept" + (f" in {saved}" if saved else " nowhere: use --save-state"),
+            **result,
+        )
     return Outcome(result, personalisation_text(outcome) + (f"\nlearned state: {saved}" if saved else ""))
 
 
@@ -124,5 +130,5 @@ def personalisation_text(outcome: Any) -> str:
     return (
         table(rows, ("second half, weights frozen", "perplexity"))
         + f"\n\nperplexity fell by {100 * outcome.fall:.1f} %; {outcome.tokens} tokens, "
-        + f"{outcome.writes_per_learned_token:,.0f} weight steps per learned token"
+        + f"{outcome.learning.writes_per_learned_token:,.0f} weight steps per learned token"
     )

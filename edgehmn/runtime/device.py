@@ -61,7 +61,7 @@ class DeviceRuntime:
             runtime._resources = stack.pop_all()
         return runtime
 
-    def process(self, ids: npt.NDArray[np.integer], *, learn: bool) -> npt.NDArray[np.uint32]:
+    def process(self, ids: npt.NDArray[np.integer], *, learn: bool, follow: bool = False) -> npt.NDArray[np.uint32]:
         outside = ids[(ids < 0) | (ids >= self.identity.vocab_size)]
         if len(outside):
             raise UsageError(f"token {outside[0]} is outside the vocabulary, 0..{self.identity.vocab_size - 1}")
@@ -69,10 +69,13 @@ class DeviceRuntime:
             raise DoesNotFitError(
                 f"{self.identity.board} has an arena of {self.identity.arena_room} bytes: too small to learn"
             )
+        mode = lib.EHMN_WIRE_FROZEN
+        if self.identity.plastic:
+            mode = lib.EHMN_WIRE_LEARN if learn else lib.EHMN_WIRE_FOLLOW if follow else mode
         scores = np.empty(len(ids), np.uint32)
         for i in range(0, len(ids), TOKENS_PER_REQUEST):
             chunk = ids[i : i + TOKENS_PER_REQUEST]
-            payload = wire.words(int(learn)) + chunk.astype("<u4").tobytes()
+            payload = wire.words(mode) + chunk.astype("<u4").tobytes()
             answer = self._work(lib.EHMN_WIRE_PROCESS, payload, len(chunk))
             scores[i : i + len(chunk)] = np.frombuffer(answer, "<u4")
         return scores
@@ -123,6 +126,7 @@ class DeviceRuntime:
             learned=now.learned - start.learned,
             writes=now.writes - start.writes,
             macs=now.macs - start.macs,
+            rollbacks=now.rollbacks - start.rollbacks,
             step_instructions=step,
             learn_instructions=learn,
         )

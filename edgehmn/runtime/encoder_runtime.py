@@ -28,17 +28,19 @@ class EncoderRuntime:
         self._encoder, self._core = encoder, CoreModel(image, seed=seed)
         self._steps = 0
 
-    def process(self, ids: npt.NDArray[np.integer], *, learn: bool) -> npt.NDArray[np.uint32]:
+    def process(self, ids: npt.NDArray[np.integer], *, learn: bool, follow: bool = False) -> npt.NDArray[np.uint32]:
         scores = np.empty(len(ids), np.uint32)
         for i, token in enumerate(ids.tolist()):
             scores[i] = self._core.score(token)
             if learn:
                 self._core.learn(token)
+            elif follow:
+                self._core.follow(token)
             self._feed(token)
         return scores
 
     def _feed(self, token: int) -> None:
-        self._core.head(self._encoder.step(token))
+        self._core.head(token, self._encoder.step(token))
         self._steps += 1
 
     def generate(self, n: int, *, temperature: float = 0.0) -> npt.NDArray[np.int32]:
@@ -63,7 +65,7 @@ class EncoderRuntime:
 
     def counts(self) -> Counts:
         c = self._core.counts()
-        return Counts(steps=self._steps, learned=c.learned, writes=c.writes, macs=c.macs)
+        return Counts(steps=self._steps, learned=c.learned, writes=c.writes, macs=c.macs, rollbacks=c.rollbacks)
 
     def close(self) -> None:
         """Nothing is held that the garbage collector does not give back."""

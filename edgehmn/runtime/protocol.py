@@ -1,7 +1,7 @@
 """What every place that runs a model can do: the host, an emulated board, a real one."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import astuple, dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +15,28 @@ SCORE_FRAC = 16  # checked against EHMN_SCORE_FRAC by edgehmn.core
 class Counts:
     """What a runtime has done since it was opened.
 
-    Multiply-accumulates cover matrix products and attention; writes are single steps of plastic weights.
-    Instructions are counted by an emulated board only, for feeding (scoring included) and for learning apart.
+    Multiply-accumulates cover all products of vectors; writes are single steps of plastic weights; rollbacks are the
+    guard's. Instructions are counted by an emulated board only, for feeding (scoring included) and, apart, for
+    learning or following.
     """
 
     steps: int
     learned: int
     writes: int
     macs: int
+    rollbacks: int = 0
     step_instructions: int | None = None
     learn_instructions: int | None = None
+
+    def since(self, start: "Counts") -> "Counts":
+        """What was done after `start` was read."""
+        pairs = zip(astuple(self), astuple(start), strict=True)
+        difference: list[Any] = [None if now is None else now - before for now, before in pairs]
+        return Counts(*difference)
+
+    @property
+    def writes_per_learned_token(self) -> float:
+        return self.writes / max(1, self.learned)
 
 
 class Runtime(Protocol):
@@ -32,8 +44,9 @@ class Runtime(Protocol):
 
     image_id: str
 
-    def process(self, ids: npt.NDArray[np.integer], *, learn: bool) -> npt.NDArray[np.uint32]:
-        """Feed tokens: each is scored against the prediction, learned if asked, and then fed. Returns the scores."""
+    def process(self, ids: npt.NDArray[np.integer], *, learn: bool, follow: bool = False) -> npt.NDArray[np.uint32]:
+        """Feed tokens: each is scored against the prediction, learned if asked, and then fed. Returns the scores. With
+        `follow` instead, what was learned is frozen but for its gains: see ehmn_follow."""
 
     def generate(self, n: int, *, temperature: float = 0.0) -> npt.NDArray[np.int32]:
         """Continue for n tokens, feeding each; temperature 0 takes the most probable token, 1 draws from the

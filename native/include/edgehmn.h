@@ -45,11 +45,23 @@ typedef struct ehmn_model ehmn_model;
 
 /* What a model has done since it was opened; see SPEC.md for what each costs. */
 typedef struct {
-    uint64_t steps;   /* tokens fed */
-    uint64_t learned; /* tokens learned */
-    uint64_t writes;  /* single steps of plastic weights */
-    uint64_t macs;    /* multiply-accumulates of all matrix products and of attention, forward and learning */
+    uint64_t steps;     /* tokens fed */
+    uint64_t learned;   /* tokens learned */
+    uint64_t writes;    /* single steps of plastic weights */
+    uint64_t macs;      /* multiply-accumulates of all products of vectors, forward and learning; the comparison of a key
+                           with an episode's counts one for every 32 bits */
+    uint64_t rollbacks; /* times that the guard undid what was learned */
 } ehmn_counts;
+
+#define EHMN_MAX_BANKS 16u
+
+/* Where the model stands among its topics. */
+typedef struct {
+    uint32_t bank;     /* the present one */
+    uint32_t banks;    /* that hold something */
+    uint32_t changes;  /* of topic, since the model was opened */
+    uint32_t distance; /* Q16, of the present text from the bank's centre, at the last check */
+} ehmn_topic;
 
 /* Validate an image totally: header, settings, layout, CRC, every weight and scale. `image`: 4-aligned,
  * `bytes` long. One pass, linear in size. Any bytes whatever give a status, never a fault.
@@ -75,9 +87,9 @@ void ehmn_reset(ehmn_model *model);
 /* Encoder alone: feed a token, get int16 hidden[d_model] at 2^-hidden_frac. EHMN_E_ARGUMENT. */
 int32_t ehmn_encode(ehmn_model *model, uint32_t token, int16_t *hidden);
 
-/* Head alone: predict from the hidden vector of any encoder, int16[d_model] at 2^-hidden_frac.
- * EHMN_E_ARGUMENT. */
-int32_t ehmn_head(ehmn_model *model, const int16_t *hidden);
+/* Head alone: predict from the hidden vector of any encoder, int16[d_model] at 2^-hidden_frac, and the token that was
+ * fed to it. EHMN_E_ARGUMENT. */
+int32_t ehmn_head(ehmn_model *model, uint32_t token, const int16_t *hidden);
 
 /* ehmn_encode, then ehmn_head: feed a token, predict the next. EHMN_E_ARGUMENT. */
 int32_t ehmn_step(ehmn_model *model, uint32_t token);
@@ -90,9 +102,14 @@ const int16_t *ehmn_logits(const ehmn_model *model);
  * first step every token has probability 1 / vocab_size. EHMN_E_ARGUMENT. */
 int32_t ehmn_score(const ehmn_model *model, uint32_t token, uint32_t *bits);
 
-/* Teach the adapters that `token` came where the prediction stands. Costs about its writes. Before the first
- * step there is nothing to teach, and nothing happens. EHMN_E_ARGUMENT, _STATE (opened as static). */
+/* Teach the adapters and memories that `token` came where the prediction stands. Costs about its writes. Before the
+ * first step there is nothing to teach, and nothing happens. EHMN_E_ARGUMENT, _STATE (opened as static). */
 int32_t ehmn_learn(ehmn_model *model, uint32_t token);
+
+/* The same with every weight and memory frozen: only the gains follow what each mechanism is worth in the present text,
+ * and a known topic's bank is entered when the topic comes back. So what was learned of one text does no harm in
+ * another. EHMN_E_ARGUMENT, _STATE (static). */
+int32_t ehmn_follow(ehmn_model *model, uint32_t token);
 
 /* Choose a token from the prediction. `temperature`: Q8, 0 takes the most probable (the lowest id of equals),
  * 256 draws from the prediction itself; at most 4096. EHMN_E_ARGUMENT, _STATE (nothing predicted). */
@@ -109,8 +126,27 @@ int32_t ehmn_delta_save(const ehmn_model *model, void *out, uint32_t bytes);
  * EHMN_E_ARGUMENT, _ALIGNMENT, _STATE (static), _MAGIC, _VERSION, _SIZE, _CRC, _IMAGE_ID, _VALUE. */
 int32_t ehmn_delta_load(ehmn_model *model, const void *delta, uint32_t bytes);
 
-/* Forget all that was learned; draws start again at `seed`. EHMN_E_ARGUMENT, _STATE (static). */
+/* Forget all that was learned, in every bank; draws start again at `seed`. EHMN_E_ARGUMENT, _STATE (static). */
 int32_t ehmn_delta_reset(ehmn_model *model, uint64_t seed);
+
+/* Banks: one delta for each topic, in memory that the caller lends (in external RAM, say), beside two snapshots to which
+ * a bank returns when a new topic had begun to overwrite it. `n`: 2..EHMN_MAX_BANKS; `memory`: 8-aligned, of the size that
+ * ehmn_banks_bytes says, lent until the model is no longer used. The present delta becomes bank 0, the others are
+ * empty. EHMN_E_ARGUMENT, _ALIGNMENT, _STATE (static), _SIZE. */
+int32_t ehmn_banks_bytes(const void *image, uint32_t n, uint32_t *bytes);
+int32_t ehmn_banks_attach(ehmn_model *model, void *memory, uint32_t bytes, uint32_t n);
+
+/* Save one bank as a delta, or load one, which may be the present one; as ehmn_delta_save and _load. Without banks
+ * there is bank 0 alone. EHMN_E_ARGUMENT also for a bank that is not there, _STATE also for saving an empty one. */
+int32_t ehmn_bank_save(const ehmn_model *model, uint32_t bank, void *out, uint32_t bytes);
+int32_t ehmn_bank_load(ehmn_model *model, uint32_t bank, const void *delta, uint32_t bytes);
+
+/* EHMN_E_ARGUMENT, _STATE (static). */
+int32_t ehmn_get_topic(const ehmn_model *model, ehmn_topic *topic);
+
+/* Score of guard vector `index` of the image by what has been learned so far, as ehmn_score gives it; costs a head
+ * pass. EHMN_E_ARGUMENT, _STATE (static). */
+int32_t ehmn_guard_score(ehmn_model *model, uint32_t index, uint32_t *bits);
 
 /* Name of a status, as in this header, without the prefix: "OK", "E_CRC". Never NULL. */
 const char *ehmn_status_name(int32_t status);

@@ -11,8 +11,8 @@
 
 #define EHMN_IMAGE_MAGIC 0x4E4D4845u /* "EHMN" */
 #define EHMN_DELTA_MAGIC 0x444D4845u /* "EHMD" */
-#define EHMN_IMAGE_VERSION 1u
-#define EHMN_DELTA_VERSION 1u
+#define EHMN_IMAGE_VERSION 2u
+#define EHMN_DELTA_VERSION 2u
 #define EHMN_ALIGN 16u /* every section starts at a multiple of this */
 #define EHMN_ID_BYTES 32u
 
@@ -23,7 +23,16 @@
 #define EHMN_MAX_D_HEAD 256u
 #define EHMN_MAX_VOCAB 262144u
 #define EHMN_MAX_CTX 512u
-#define EHMN_MAX_ADAPTERS 8u
+#define EHMN_MAX_DENSE 8u      /* dense adapters */
+#define EHMN_ROW_ADAPTERS 2u   /* adapters whose rows are chosen by the previous token, and by the previous two */
+#define EHMN_NGRAM_ORDERS 4u
+#define EHMN_NGRAM_COUNTS 16u
+#define EHMN_MAX_ORDER 8u      /* tokens of context that anything looks back */
+#define EHMN_RECALLED 16u      /* episodes that a prediction recalls at most */
+#define EHMN_EPISODE_BUCKETS 16u
+#define EHMN_MAX_SLOTS 65536u  /* rows, n-grams or episodes of one table */
+#define EHMN_MAX_GUARD 256u
+#define EHMN_MAX_BITS (1u << 27) /* of a score, Q16: more than any prediction can give */
 #define EHMN_MAX_NEGATIVES 64u
 
 #define EHMN_FINAL_RMSNORM 0u
@@ -45,10 +54,10 @@
 #define EHMN_VECTOR_INVERSE_DEVIATION 3u /* of the final norm's output, d_model */
 #define EHMN_VECTOR_ROPE 4u              /* phase step per token, d_head / 2, as uint32 turns * 2^32 */
 
-/* Parameters of the plasticity rule (SPEC.md, "Learning"). */
+/* Parameters of the plasticity rule (SPEC.md, "Learning"). A number of slots of zero switches its mechanism off. */
 typedef struct {
     int32_t eta_local;      /* Q24 */
-    int32_t eta_global;     /* Q24 */
+    int32_t eta_global;     /* Q16, in units of eta_local: the share of the rate that G' modulates */
     int32_t w_reward;       /* Q16, gamma * w_reward of the paper */
     int32_t w_uncertainty;  /* Q16, (1 - gamma) * w_uncertainty */
     int32_t w_novelty;      /* Q16 */
@@ -58,14 +67,30 @@ typedef struct {
     int32_t rho_context;    /* Q16, below 1 */
     uint32_t phase_step;    /* turns * 2^32 per learned token; 0 switches the gate off */
     int32_t decay_row;      /* Q24, decay per token times d_model, below 1 */
-    int32_t weight_frac;    /* one LSB of a plastic weight is 2^-weight_frac */
+    int32_t weight_frac;    /* one LSB of a dense plastic weight is 2^-weight_frac */
     uint32_t n_negatives;   /* power of two */
     int32_t eta_gain;       /* Q16 */
     int32_t gain_max;       /* Q16 */
     int32_t rho_average;    /* Q16, below 1 */
-    int32_t rho_trace[8];   /* Q16, below 1, one for each adapter */
+    int32_t rho_trace[8];   /* Q16, below 1, one for each dense adapter */
     uint32_t phase_seed;    /* draws the fixed phase phi of every unit */
-    uint32_t reserved[7];   /* zero */
+    uint32_t row_slots[2];  /* rows of the adapters by the previous token, and by the previous two */
+    int32_t eta_row[2];     /* Q24 */
+    int32_t row_frac;       /* one LSB of a row is 2^-row_frac */
+    int32_t decay_visit;    /* Q24, decay of a row at each visit, below 1 */
+    int32_t bias_step;      /* Q12 bits, added to the bias of the token that came; 0 switches the bias off */
+    int32_t bias_decay;     /* Q16, decay per token times 128, below 1 */
+    uint32_t ngram_slots;   /* of each order */
+    uint32_t ngram_order[4]; /* tokens of context; 0 is off */
+    int32_t eta_ngram;      /* Q16 */
+    uint32_t episodes;
+    int32_t sharpness;      /* Q8 bits by which an episode of similarity 0 weighs less than one of similarity 1 */
+    int32_t eta_episode;    /* Q16 */
+    int32_t eta_scale;      /* Q24 */
+    int32_t topic_limit;    /* Q16, mean squared distance beyond which a topic is new */
+    int32_t topic_margin;   /* Q16, a known topic is entered when its distance is less by this */
+    int32_t guard_limit;    /* Q16 bits; 0 switches the guard off */
+    uint32_t reserved[18];  /* zero */
 } ehmn_rule;
 
 /* A matrix of int8 weights, row by row, and one scale for each row: real weight = w * scale[row] * 2^-shift. */
@@ -87,6 +112,13 @@ typedef struct {
     uint32_t reserved;
 } ehmn_vector;
 
+/* One hidden vector of ordinary text that the guard watches: hidden = mantissa * 2^-frac. */
+typedef struct {
+    int32_t frac;  /* -16..30 */
+    uint32_t token; /* that came after it */
+    uint32_t bits; /* score of that token by the frozen model, Q16 */
+} ehmn_guard;
+
 typedef struct {
     uint32_t magic;
     uint32_t version;
@@ -100,16 +132,18 @@ typedef struct {
     uint32_t n_kv_heads;
     uint32_t vocab_size;
     uint32_t n_ctx;
-    uint32_t n_adapters;
+    uint32_t n_dense;           /* dense adapters */
     uint32_t final_norm;        /* EHMN_FINAL_... */
     uint32_t tied_head;         /* 1: the head is the embedding; 0: a matrix of its own */
     int32_t value_frac;         /* 8..16: fractional bits of the residual and of every matrix product */
     int32_t hidden_frac;        /* 0..14: fractional bits of the hidden vector between encoder and head */
     int32_t norm_eps_mantissa;  /* d_model * eps = mantissa * 2^-shift, mantissa not negative */
     int32_t norm_eps_shift;     /* 0..62 */
-    uint32_t matrices_offset;   /* ehmn_matrix[n_layers * 7], then embedding, head if untied, preconditioner */
+    uint32_t matrices_offset;   /* ehmn_matrix[n_layers * 7], then embedding, head if untied, preconditioner, topic */
     uint32_t vectors_offset;    /* ehmn_vector[EHMN_VECTORS] */
-    uint32_t reserved[4];       /* zero */
+    uint32_t guard_offset;      /* ehmn_guard[n_guard], then int8 mantissas[n_guard][d_model] */
+    uint32_t n_guard;
+    uint32_t reserved[2];       /* zero */
     ehmn_rule rule;
 } ehmn_image;
 
@@ -121,13 +155,28 @@ typedef struct {
     uint32_t reserved;
 } ehmn_average;
 
-/* The delta begins with this and continues with, each directly after the other:
- *   int8  weights[n_adapters][d_model][d_model]   LSB 2^-weight_frac, -128 does not occur
- *   (padding with zeros to a multiple of 4)
- *   int32 trace[n_adapters][d_model]              Q20, input trace of each adapter
- *   int32 slow[n_adapters][d_model]               Q20, slow eligibility
- *   int32 context[n_adapters][d_model]            Q20, context of the attention alpha
- *   int32 topic[2][d_model]                       Q20, fast and slow mean, for novelty */
+/* What each mechanism is worth in the present text. */
+typedef struct {
+    int32_t scale;       /* Q16, of the frozen model's output */
+    int32_t bias;        /* Q16 */
+    int32_t row[2];      /* Q16 */
+    int32_t dense[8];    /* Q16, one for each dense adapter */
+    int32_t ngram[4][16]; /* Q16 bits, by order and count */
+    int32_t share[16];   /* Q16, of the recalled episodes, by similarity */
+} ehmn_gains;
+
+/* The delta begins with this and continues with, each at the next multiple of 4, zeros between:
+ *   int8   dense[n_dense][d_model][d_model]         LSB 2^-weight_frac, -128 does not occur
+ *   int8   rows[row_slots[0] + row_slots[1]][d_model]  LSB 2^-row_frac, -128 does not occur
+ *   int16  bias[vocab_size]                         Q12 bits, -32768 does not occur; none if bias_step is 0
+ *   uint32 ngrams[orders that are on][ngram_slots]  token (18 bits), tag (10), count (4)
+ *   uint32 keys[episodes][(d_model + 31) / 32]      signs of the standardised input
+ *   uint32 tokens[episodes]
+ *   int32  trace[n_dense][d_model]                  Q20, input trace of each dense adapter
+ *   int32  slow[n_dense][d_model]                   Q20, slow eligibility
+ *   int32  context[n_dense][d_model]                Q20, context of the attention alpha
+ *   int32  topic[2][d_model]                        Q20, fast and slow mean, for novelty
+ *   int32  centre[d_model]                          Q12, of this bank's topic */
 typedef struct {
     uint32_t magic;
     uint32_t version;
@@ -138,22 +187,28 @@ typedef struct {
     uint64_t learned; /* tokens learned: the counter of every draw */
     uint64_t writes;  /* single steps of a plastic weight made so far */
     uint32_t phase;   /* Phi, turns * 2^32 */
-    uint32_t reserved[5]; /* zero */
+    uint32_t written; /* episodes written so far */
+    uint32_t checks;  /* observations that the centre is made of */
+    int32_t guard_excess; /* Q16 bits */
+    uint32_t age;         /* tokens learned in this bank */
+    uint32_t reserved;    /* zero */
     ehmn_average reward;
     ehmn_average uncertainty;
     ehmn_average novelty;
-    int32_t gain[8]; /* Q16, one for each adapter */
+    ehmn_gains gains;
 } ehmn_delta;
 
-_Static_assert(sizeof(ehmn_rule) == 128, "ehmn_rule");
+_Static_assert(sizeof(ehmn_rule) == 256, "ehmn_rule");
 _Static_assert(sizeof(ehmn_matrix) == 32, "ehmn_matrix");
 _Static_assert(sizeof(ehmn_vector) == 16, "ehmn_vector");
+_Static_assert(sizeof(ehmn_guard) == 12, "ehmn_guard");
 _Static_assert(offsetof(ehmn_image, crc32) == 12, "ehmn_image.crc32");
 _Static_assert(offsetof(ehmn_image, n_layers) == 48, "ehmn_image.n_layers");
 _Static_assert(offsetof(ehmn_image, rule) == 128, "ehmn_image.rule");
-_Static_assert(sizeof(ehmn_image) == 256, "ehmn_image");
+_Static_assert(sizeof(ehmn_image) == 384, "ehmn_image");
+_Static_assert(sizeof(ehmn_gains) == 368, "ehmn_gains");
 _Static_assert(offsetof(ehmn_delta, crc32) == 12, "ehmn_delta.crc32");
 _Static_assert(offsetof(ehmn_delta, reward) == 96, "ehmn_delta.reward");
-_Static_assert(sizeof(ehmn_delta) == 176, "ehmn_delta");
+_Static_assert(sizeof(ehmn_delta) == 512, "ehmn_delta");
 
 #endif

@@ -33,7 +33,7 @@ typedef struct {
  * any other answer is empty, and what it refuses has changed nothing. */
 #define EHMN_WIRE_IDENTIFY 1u /* nothing -> ehmn_wire_identity. Begins a session: sequences count from its own */
 #define EHMN_WIRE_RESET 2u    /* nothing -> nothing. ehmn_reset */
-#define EHMN_WIRE_PROCESS 3u  /* learn (0, 1), tokens[] -> scores[]. For each: ehmn_score, _learn if asked, _step */
+#define EHMN_WIRE_PROCESS 3u  /* EHMN_WIRE_FROZEN.., tokens[] -> scores[]. For each: ehmn_score, _learn or _follow, _step */
 #define EHMN_WIRE_GENERATE 4u /* count, temperature -> tokens[count]. For each: ehmn_sample, ehmn_step */
 #define EHMN_WIRE_FORGET 5u   /* uint64 seed -> nothing. ehmn_delta_reset */
 #define EHMN_WIRE_COUNTS 6u   /* nothing -> ehmn_wire_counts */
@@ -42,6 +42,11 @@ typedef struct {
 #define EHMN_WIRE_WRITE 9u    /* offset, uint8 data[] -> nothing. Into the staging buffer */
 #define EHMN_WIRE_LOAD 10u    /* bytes -> nothing. ehmn_delta_load of so many bytes of the staging buffer */
 #define EHMN_WIRE_RESTART 11u /* nothing -> nothing, then the board starts anew: the session is over */
+
+/* What EHMN_WIRE_PROCESS does with a token that came. */
+#define EHMN_WIRE_FROZEN 0u /* nothing */
+#define EHMN_WIRE_LEARN 1u
+#define EHMN_WIRE_FOLLOW 2u /* the gains follow it, every weight stays */
 
 #define EHMN_WIRE_E_VERSION (-32)  /* the request is of another version; the answer's header has the board's */
 #define EHMN_WIRE_E_COMMAND (-33)  /* no such command */
@@ -71,7 +76,8 @@ typedef struct {
     uint64_t writes;
     uint64_t macs;
     uint64_t step_ticks;  /* spent in ehmn_score, ehmn_sample and ehmn_step */
-    uint64_t learn_ticks; /* spent in ehmn_learn */
+    uint64_t learn_ticks; /* spent in ehmn_learn and ehmn_follow */
+    uint64_t rollbacks;
 } ehmn_wire_counts;
 
 /* A frame as it lies in memory, with room for the longest: the CRC follows `length` bytes of payload. */
@@ -100,7 +106,7 @@ uint32_t ehmn_wire_seal(void *frame);
 _Static_assert(sizeof(ehmn_wire_header) == 16, "ehmn_wire_header");
 _Static_assert(sizeof(ehmn_wire_identity) == 104, "ehmn_wire_identity");
 _Static_assert(offsetof(ehmn_wire_identity, board) == 72, "ehmn_wire_identity.board");
-_Static_assert(sizeof(ehmn_wire_counts) == 48, "ehmn_wire_counts");
+_Static_assert(sizeof(ehmn_wire_counts) == 56, "ehmn_wire_counts");
 _Static_assert(sizeof(ehmn_wire_frame) == EHMN_WIRE_MAX_FRAME, "ehmn_wire_frame");
 _Static_assert(EHMN_WIRE_MAX_FRAME == EHMN_WIRE_MAX_PAYLOAD + EHMN_WIRE_OVERHEAD, "EHMN_WIRE_MAX_FRAME");
 

@@ -44,12 +44,17 @@ typedef struct {
     uint32_t normed;
     uint32_t logits;
     uint32_t delta;
+    uint32_t plain;
     uint32_t standard;
     uint32_t inputs;
     uint32_t outputs;
     uint32_t error;
     uint32_t cumulative;
     uint32_t presynaptic;
+    uint32_t key;
+    uint32_t fast;
+    uint32_t kept;
+    uint32_t observed;
     uint32_t total;
 } ehmn_layout;
 ehmn_layout ehmn_layout_arena(const ehmn_image *image, uint32_t mode);

@@ -5,17 +5,41 @@
 
 #include <string.h>
 
+#define FIRST_SHARE 6554 /* a tenth */
+#define TOKEN_MASK 0x3FFFFu
+#define COUNT_SHIFT 28u
+
+/* Take the next `bytes` of the delta, padded to a multiple of four. */
+static uint32_t take(uint64_t *at, uint64_t bytes)
+{
+    uint64_t start = *at;
+    *at = (start + bytes + 3u) & ~(uint64_t)3u;
+    return (uint32_t)start;
+}
+
 ehmn_delta_layout ehmn_layout_delta(const ehmn_image *im)
 {
-    uint32_t d = im->d_model;
-    uint32_t vectors = 4u * im->n_adapters * d;
+    const ehmn_rule *r = &im->rule;
+    uint64_t d = im->d_model;
+    uint64_t vectors = 4u * im->n_dense * d;
+    uint64_t at = sizeof(ehmn_delta);
+    uint64_t orders = 0;
     ehmn_delta_layout l;
-    l.weights = (uint32_t)sizeof(ehmn_delta);
-    l.trace = (l.weights + im->n_adapters * d * d + 3u) & ~3u;
-    l.slow = l.trace + vectors;
-    l.context = l.slow + vectors;
-    l.topic = l.context + vectors;
-    l.total = l.topic + 8u * d;
+    for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
+        orders += r->ngram_order[o] != 0;
+    }
+    l.dense = take(&at, im->n_dense * d * d);
+    l.rows = take(&at, ((uint64_t)r->row_slots[0] + r->row_slots[1]) * d);
+    l.bias = take(&at, r->bias_step != 0 ? 2u * (uint64_t)im->vocab_size : 0u);
+    l.ngrams = take(&at, 4u * orders * r->ngram_slots);
+    l.keys = take(&at, 4u * (uint64_t)r->episodes * ehmn_key_words(im));
+    l.tokens = take(&at, 4u * (uint64_t)r->episodes);
+    l.trace = take(&at, vectors);
+    l.slow = take(&at, vectors);
+    l.context = take(&at, vectors);
+    l.topic = take(&at, 8u * d);
+    l.centre = take(&at, 4u * d);
+    l.total = at > UINT32_MAX ? UINT32_MAX : (uint32_t)at;
     return l;
 }
 
@@ -28,6 +52,29 @@ int32_t ehmn_delta_bytes(const void *image, uint32_t *bytes)
     return EHMN_OK;
 }
 
+void ehmn_delta_clear(ehmn_model *m, uint64_t seed)
+{
+    int32_t most = m->image->rule.gain_max;
+    int32_t one = 65536 < most ? 65536 : most;
+    ehmn_delta *delta = ehmn_model_delta(m);
+    memset(delta, 0, ehmn_layout_delta(m->image).total);
+    delta->magic = EHMN_DELTA_MAGIC;
+    delta->version = EHMN_DELTA_VERSION;
+    delta->bytes = ehmn_layout_delta(m->image).total;
+    memcpy(delta->image_id, m->image->id, EHMN_ID_BYTES);
+    delta->seed = seed;
+    delta->gains.scale = one;
+    delta->gains.bias = one;
+    delta->gains.row[0] = one;
+    delta->gains.row[1] = one;
+    for (uint32_t i = 0; i < m->image->n_dense; i++) {
+        delta->gains.dense[i] = one;
+    }
+    for (uint32_t i = 0; i < EHMN_EPISODE_BUCKETS; i++) {
+        delta->gains.share[i] = FIRST_SHARE;
+    }
+}
+
 int32_t ehmn_delta_reset(ehmn_model *m, uint64_t seed)
 {
     if (m == NULL) {
@@ -36,38 +83,37 @@ int32_t ehmn_delta_reset(ehmn_model *m, uint64_t seed)
     if (m->mode != EHMN_PLASTIC) {
         return EHMN_E_STATE;
     }
-    ehmn_delta *delta = ehmn_model_delta(m);
-    memset(delta, 0, ehmn_layout_delta(m->image).total);
-    delta->magic = EHMN_DELTA_MAGIC;
-    delta->version = EHMN_DELTA_VERSION;
-    delta->bytes = ehmn_layout_delta(m->image).total;
-    memcpy(delta->image_id, m->image->id, EHMN_ID_BYTES);
-    delta->seed = seed;
-    for (uint32_t i = 0; i < m->image->n_adapters; i++) {
-        delta->gain[i] = 65536 < m->image->rule.gain_max ? 65536 : m->image->rule.gain_max;
-    }
+    ehmn_delta_clear(m, seed);
+    ehmn_forget_banks(m);
     m->seed = seed;
     m->sampled = 0;
+    m->followed = 0;
+    m->following = 0;
+    return EHMN_OK;
+}
+
+int32_t ehmn_delta_copy(const ehmn_model *m, const void *delta, void *out, uint32_t bytes)
+{
+    const uint32_t checked = (uint32_t)offsetof(ehmn_delta, image_id);
+    uint32_t total = ehmn_layout_delta(m->image).total;
+    if (bytes < total) {
+        return EHMN_E_SIZE;
+    }
+    memcpy(out, delta, total);
+    if (m->following && delta == ehmn_model_delta(m)) {
+        memcpy((uint8_t *)out + offsetof(ehmn_delta, gains), ehmn_at(m, m->at.kept), sizeof(ehmn_gains));
+    }
+    uint32_t crc = ehmn_crc32(0, (const uint8_t *)out + checked, total - checked);
+    memcpy((uint8_t *)out + offsetof(ehmn_delta, crc32), &crc, sizeof crc);
     return EHMN_OK;
 }
 
 int32_t ehmn_delta_save(const ehmn_model *m, void *out, uint32_t bytes)
 {
-    const uint32_t checked = (uint32_t)offsetof(ehmn_delta, image_id);
     if (m == NULL || out == NULL) {
         return EHMN_E_ARGUMENT;
     }
-    if (m->mode != EHMN_PLASTIC) {
-        return EHMN_E_STATE;
-    }
-    uint32_t total = ehmn_layout_delta(m->image).total;
-    if (bytes < total) {
-        return EHMN_E_SIZE;
-    }
-    memcpy(out, ehmn_model_delta(m), total);
-    uint32_t crc = ehmn_crc32(0, (const uint8_t *)out + checked, total - checked);
-    memcpy((uint8_t *)out + offsetof(ehmn_delta, crc32), &crc, sizeof crc);
-    return EHMN_OK;
+    return m->mode == EHMN_PLASTIC ? ehmn_delta_copy(m, ehmn_model_delta(m), out, bytes) : EHMN_E_STATE;
 }
 
 static int average_is_possible(const ehmn_average *a)
@@ -75,26 +121,88 @@ static int average_is_possible(const ehmn_average *a)
     return a->variance >= 0 && a->started <= 1u && a->reserved == 0;
 }
 
-static int values_are_possible(const ehmn_image *im, const ehmn_delta *delta)
+static int in_range(int64_t v, int64_t low, int64_t high)
 {
-    ehmn_delta_layout l = ehmn_layout_delta(im);
-    const int8_t *w = (const int8_t *)delta + l.weights;
+    return v >= low && v <= high;
+}
+
+static int header_is_possible(const ehmn_image *im, const ehmn_delta *delta)
+{
+    int32_t most = im->rule.gain_max;
     int ok = average_is_possible(&delta->reward) && average_is_possible(&delta->uncertainty)
-        && average_is_possible(&delta->novelty);
-    for (uint32_t i = 0; i < 5u; i++) {
-        ok = ok && delta->reserved[i] == 0;
+        && average_is_possible(&delta->novelty) && delta->reserved == 0
+        && in_range(delta->gains.scale, 0, most) && in_range(delta->gains.bias, 0, most) && delta->checks <= 128u
+        && delta->written <= 0x80000000u;
+    for (uint32_t i = 0; i < EHMN_ROW_ADAPTERS; i++) {
+        ok = ok && in_range(delta->gains.row[i], 0, most);
     }
-    for (uint32_t i = 0; i < EHMN_MAX_ADAPTERS; i++) {
-        int32_t most = i < im->n_adapters ? im->rule.gain_max : 0;
-        ok = ok && delta->gain[i] >= 0 && delta->gain[i] <= most;
+    for (uint32_t i = 0; i < EHMN_MAX_DENSE; i++) {
+        ok = ok && in_range(delta->gains.dense[i], 0, i < im->n_dense ? most : 0);
     }
-    for (uint32_t i = 0; ok && i < l.trace - l.weights; i++) {
-        ok = w[i] != -128;
+    for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
+        for (uint32_t c = 0; c < EHMN_NGRAM_COUNTS; c++) {
+            ok = ok && in_range(delta->gains.ngram[o][c], -(1 << 20), 1 << 20);
+        }
+    }
+    for (uint32_t i = 0; i < EHMN_EPISODE_BUCKETS; i++) {
+        ok = ok && in_range(delta->gains.share[i], 66, 62259);
     }
     return ok;
 }
 
-int32_t ehmn_delta_load(ehmn_model *m, const void *bytes_in, uint32_t bytes)
+/* Whether the bytes from `end` to `start` are zero. */
+static int padding_is_zero(const uint8_t *bytes, uint32_t end, uint32_t start)
+{
+    uint32_t any = 0;
+    for (; end < start; end++) {
+        any |= bytes[end];
+    }
+    return any == 0;
+}
+
+static int weights_are_possible(const ehmn_image *im, const ehmn_delta *delta)
+{
+    ehmn_delta_layout l = ehmn_layout_delta(im);
+    const int8_t *bytes = (const int8_t *)delta;
+    const int16_t *bias = (const int16_t *)(const void *)(bytes + l.bias);
+    uint32_t d = im->d_model;
+    uint32_t biases = im->rule.bias_step != 0 ? im->vocab_size : 0u;
+    int ok = padding_is_zero((const uint8_t *)delta, l.dense + im->n_dense * d * d, l.rows)
+        && padding_is_zero((const uint8_t *)delta, l.rows + (im->rule.row_slots[0] + im->rule.row_slots[1]) * d, l.bias)
+        && padding_is_zero((const uint8_t *)delta, l.bias + 2u * biases, l.ngrams);
+    for (uint32_t i = l.dense; ok && i < l.bias; i++) {
+        ok = bytes[i] != -128;
+    }
+    for (uint32_t i = 0; ok && i < biases; i++) {
+        ok = bias[i] != INT16_MIN;
+    }
+    return ok;
+}
+
+static int memories_are_possible(const ehmn_image *im, const ehmn_delta *delta)
+{
+    ehmn_delta_layout l = ehmn_layout_delta(im);
+    const uint8_t *bytes = (const uint8_t *)delta;
+    const uint32_t *ngrams = (const uint32_t *)(const void *)(bytes + l.ngrams);
+    const uint32_t *keys = (const uint32_t *)(const void *)(bytes + l.keys);
+    const uint32_t *tokens = (const uint32_t *)(const void *)(bytes + l.tokens);
+    uint32_t words = ehmn_key_words(im);
+    uint32_t beyond = im->d_model % 32u == 0 ? 0u : ~0u << im->d_model % 32u; /* bits of a last word that are no unit's */
+    int ok = 1;
+    for (uint32_t i = 0; ok && i < (l.keys - l.ngrams) / 4u; i++) {
+        ok = ngrams[i] >> COUNT_SHIFT == 0 ? ngrams[i] == 0 : (ngrams[i] & TOKEN_MASK) < im->vocab_size;
+    }
+    for (uint32_t i = 0; ok && i < im->rule.episodes; i++, keys += words) {
+        uint32_t any = tokens[i];
+        for (uint32_t w = 0; w < words; w++) {
+            any |= keys[w];
+        }
+        ok = i < delta->written ? tokens[i] < im->vocab_size && (keys[words - 1u] & beyond) == 0 : any == 0;
+    }
+    return ok && (im->rule.episodes != 0 || delta->written == 0);
+}
+
+int32_t ehmn_delta_check(const ehmn_model *m, const void *bytes_in, uint32_t bytes)
 {
     const ehmn_delta *delta = bytes_in;
     const uint32_t checked = (uint32_t)offsetof(ehmn_delta, image_id);
@@ -129,11 +237,25 @@ int32_t ehmn_delta_load(ehmn_model *m, const void *bytes_in, uint32_t bytes)
     if (bytes != total) {
         return EHMN_E_SIZE;
     }
-    if (!values_are_possible(m->image, delta)) {
-        return EHMN_E_VALUE;
+    int ok = header_is_possible(m->image, delta) && weights_are_possible(m->image, delta)
+        && memories_are_possible(m->image, delta);
+    return ok ? EHMN_OK : EHMN_E_VALUE;
+}
+
+int32_t ehmn_delta_load(ehmn_model *m, const void *delta, uint32_t bytes)
+{
+    int32_t status = ehmn_delta_check(m, delta, bytes);
+    if (status != EHMN_OK) {
+        return status;
     }
-    memcpy(ehmn_model_delta(m), delta, total);
-    memcpy(&m->seed, &ehmn_model_delta(m)->seed, sizeof m->seed);
+    memcpy(ehmn_model_delta(m), delta, bytes);
+    m->seed = ehmn_model_delta(m)->seed;
     m->sampled = 0;
+    m->followed = 0;
+    m->following = 0;
+    m->snapshots = 0;
+    m->entered = 0;
+    m->strange = 0;
+    m->familiar = 0;
     return EHMN_OK;
 }

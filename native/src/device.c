@@ -49,7 +49,7 @@ static int32_t reset(ehmn_device *device, const ehmn_wire_frame *request, ehmn_w
     return EHMN_OK;
 }
 
-/* Score, learn if asked, feed: one token. The timer starts anew for each, so that an emulator that counts
+/* Score, learn or follow if asked, feed: one token. The timer starts anew for each, so that an emulator that counts
  * instructions gives the same ticks in every run. */
 static int32_t process_token(ehmn_device *device, uint32_t token, uint32_t learn, uint32_t *score)
 {
@@ -57,8 +57,8 @@ static int32_t process_token(ehmn_device *device, uint32_t token, uint32_t learn
     port->timer_start();
     int32_t status = ehmn_score(device->model, token, score);
     uint32_t scored = port->timer_read();
-    if (status == EHMN_OK && learn) {
-        status = ehmn_learn(device->model, token);
+    if (status == EHMN_OK && learn != EHMN_WIRE_FROZEN) {
+        status = learn == EHMN_WIRE_LEARN ? ehmn_learn(device->model, token) : ehmn_follow(device->model, token);
     }
     uint32_t learned = learn ? port->timer_read() : scored;
     if (status == EHMN_OK) {
@@ -78,7 +78,7 @@ static int32_t process(ehmn_device *device, const ehmn_wire_frame *request, ehmn
     if (request->header.length % sizeof(uint32_t) != 0) {
         return EHMN_WIRE_E_LENGTH;
     }
-    if (learn > 1u) {
+    if (learn > EHMN_WIRE_FOLLOW) {
         return EHMN_E_ARGUMENT;
     }
     if (learn && device->mode != EHMN_PLASTIC) {
@@ -137,6 +137,7 @@ static int32_t counts(ehmn_device *device, const ehmn_wire_frame *request, ehmn_
     all.macs = of_model.macs;
     all.step_ticks = device->step_ticks;
     all.learn_ticks = device->learn_ticks;
+    all.rollbacks = of_model.rollbacks;
     memcpy(answer->payload, &all, sizeof all);
     answer->header.length = (uint16_t)sizeof all;
     return status;

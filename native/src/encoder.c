@@ -32,14 +32,14 @@ void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int
     ehmn_multiply(m, matrix, 0, matrix->rows, frac, out_frac, out);
 }
 
-void ehmn_add_row(const ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac,
-                  int32_t *v)
+void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v)
 {
     const int8_t *w = ehmn_weights(m, matrix) + (size_t)row * matrix->cols;
     int32_t scale = ehmn_scales(m, matrix)[row];
     for (uint32_t c = 0; c < matrix->cols; c++) {
         v[c] = ehmn_add(v[c], ehmn_mul(factor * w[c], scale, matrix->shift - frac));
     }
+    m->counts.macs += matrix->cols;
 }
 
 /* Rotate the pairs (i, i + half) of one head by the phases of the present position. */

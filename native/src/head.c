@@ -4,10 +4,9 @@
 #include "random.h"
 
 #define LOG2_E_Q16 94548 /* round(2^16 log2(e)) */
-#define HEAD_BLOCK 32u   /* rows of the head whose results wait on the stack at one time */
+#define BIAS_FRAC 12
 
-/* normed = final norm of hidden, at value_frac. */
-static void final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed)
+void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed)
 {
     const ehmn_image *im = m->image;
     uint32_t d = im->d_model;
@@ -33,8 +32,7 @@ static void final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed)
     }
 }
 
-/* max_logit, mass and entropy of the logits. */
-static void summarise(ehmn_model *m)
+void ehmn_summarise(ehmn_model *m)
 {
     const int16_t *logits = ehmn_at(m, m->at.logits);
     uint32_t vocab = m->image->vocab_size;
@@ -54,36 +52,68 @@ static void summarise(ehmn_model *m)
     m->max_logit = max;
     m->mass = mass;
     m->entropy = (uint32_t)log_mass + (uint32_t)((weighted << 8) / mass);
-    m->predicted = 1;
 }
 
-int32_t ehmn_head(ehmn_model *m, const int16_t *hidden)
+int32_t ehmn_reduce_head(ehmn_model *m, int32_t *v)
 {
-    if (m == NULL || hidden == NULL) {
-        return EHMN_E_ARGUMENT;
-    }
     const ehmn_image *im = m->image;
-    const ehmn_matrix *head = m->matrices + ehmn_head_index(im);
-    int32_t *v = ehmn_at(m, m->at.normed);
-    int16_t *logits = ehmn_at(m, m->at.logits);
-    int32_t block[HEAD_BLOCK];
-
-    final_norm(m, hidden, v);
-    if (m->mode == EHMN_PLASTIC) {
-        ehmn_adapt(m, v);
-    }
     for (uint32_t i = 0; i < im->d_model; i++) {
         v[i] = ehmn_mul(v[i], LOG2_E_Q16, 16);
     }
-    int32_t frac = ehmn_reduce(m, v, im->d_model, im->value_frac, head->input_bits);
-    for (uint32_t first = 0; first < im->vocab_size; first += HEAD_BLOCK) {
-        uint32_t rows = im->vocab_size - first < HEAD_BLOCK ? im->vocab_size - first : HEAD_BLOCK;
-        ehmn_multiply(m, head, first, rows, frac, EHMN_LOGIT_FRAC, block);
+    return ehmn_reduce(m, v, im->d_model, im->value_frac, m->matrices[ehmn_head_index(im)].input_bits);
+}
+
+void ehmn_block_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t frac, int32_t *out)
+{
+    const ehmn_image *im = m->image;
+    ehmn_multiply(m, m->matrices + ehmn_head_index(im), first, rows, frac, EHMN_LOGIT_FRAC, out);
+    if (m->mode == EHMN_PLASTIC && im->rule.bias_step != 0) {
+        const int16_t *bias = (const int16_t *)ehmn_in_delta(m, ehmn_layout_delta(im).bias) + first;
+        int32_t gain = ehmn_model_gains(m)->bias;
+        for (uint32_t r = 0; r < rows; r++) {
+            out[r] = ehmn_add(out[r], ehmn_mul(bias[r], gain, BIAS_FRAC + 16 - EHMN_LOGIT_FRAC));
+        }
+    }
+}
+
+/* The newest token of the context that rows and n-grams look at. */
+static void push_token(ehmn_model *m, uint32_t token)
+{
+    for (uint32_t i = EHMN_MAX_ORDER - 1u; i > 0; i--) {
+        m->history[i] = m->history[i - 1u];
+    }
+    m->history[0] = token;
+    m->n_history += m->n_history < EHMN_MAX_ORDER;
+}
+
+int32_t ehmn_head(ehmn_model *m, uint32_t token, const int16_t *hidden)
+{
+    if (m == NULL || hidden == NULL || token >= m->image->vocab_size) {
+        return EHMN_E_ARGUMENT;
+    }
+    uint32_t vocab = m->image->vocab_size;
+    int32_t *v = ehmn_at(m, m->at.normed);
+    int16_t *logits = ehmn_at(m, m->at.logits);
+    int32_t block[EHMN_HEAD_BLOCK];
+
+    push_token(m, token);
+    ehmn_final_norm(m, hidden, v);
+    if (m->mode == EHMN_PLASTIC) {
+        ehmn_adapt(m, v);
+    }
+    int32_t frac = ehmn_reduce_head(m, v);
+    for (uint32_t first = 0; first < vocab; first += EHMN_HEAD_BLOCK) {
+        uint32_t rows = vocab - first < EHMN_HEAD_BLOCK ? vocab - first : EHMN_HEAD_BLOCK;
+        ehmn_block_logits(m, first, rows, frac, block);
         for (uint32_t r = 0; r < rows; r++) {
             logits[first + r] = ehmn_sat16(block[r]);
         }
     }
-    summarise(m);
+    if (m->mode == EHMN_PLASTIC) {
+        ehmn_remember(m);
+    }
+    ehmn_summarise(m);
+    m->predicted = 1;
     return EHMN_OK;
 }
 
@@ -94,7 +124,7 @@ int32_t ehmn_step(ehmn_model *m, uint32_t token)
     }
     int16_t *hidden = ehmn_at(m, m->at.mixed); /* its int32 values are no longer needed when this is written */
     int32_t status = ehmn_encode(m, token, hidden);
-    return status == EHMN_OK ? ehmn_head(m, hidden) : status;
+    return status == EHMN_OK ? ehmn_head(m, token, hidden) : status;
 }
 
 const int16_t *ehmn_logits(const ehmn_model *m)

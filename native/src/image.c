@@ -42,7 +42,7 @@ static int sizes_are_possible(const ehmn_image *im)
         && in_range(im->n_kv_heads, 1, im->n_heads) && im->d_model % im->n_heads == 0
         && im->n_heads % im->n_kv_heads == 0 && ehmn_d_head(im) % 2u == 0 && ehmn_d_head(im) <= EHMN_MAX_D_HEAD
         && in_range(im->vocab_size, 2, EHMN_MAX_VOCAB) && in_range(im->n_ctx, 1, EHMN_MAX_CTX)
-        && in_range(im->n_adapters, 1, EHMN_MAX_ADAPTERS);
+        && in_range(im->n_dense, 0, EHMN_MAX_DENSE);
 }
 
 static int rule_is_possible(const ehmn_rule *r)
@@ -54,9 +54,26 @@ static int rule_is_possible(const ehmn_rule *r)
         && in_range(r->rho_context, 0, 65535) && in_range(r->decay_row, 0, (1 << 24) - 1)
         && in_range(r->weight_frac, 0, 16) && in_range(r->n_negatives, 1, EHMN_MAX_NEGATIVES)
         && (r->n_negatives & (r->n_negatives - 1u)) == 0 && in_range(r->eta_gain, 0, 1 << 20)
-        && in_range(r->gain_max, 0, 1 << 20) && in_range(r->rho_average, 0, 65535) && all_zero(r->reserved, 7);
-    for (uint32_t i = 0; i < EHMN_MAX_ADAPTERS; i++) {
+        && in_range(r->gain_max, 0, 1 << 20) && in_range(r->rho_average, 0, 65535);
+    for (uint32_t i = 0; i < EHMN_MAX_DENSE; i++) {
         ok = ok && in_range(r->rho_trace[i], 0, 65535);
+    }
+    return ok;
+}
+
+static int memories_are_possible(const ehmn_rule *r)
+{
+    int ok = in_range(r->row_frac, 0, 16) && in_range(r->decay_visit, 0, (1 << 24) - 1)
+        && in_range(r->bias_step, 0, 32767) && in_range(r->bias_decay, 0, 65535)
+        && r->ngram_slots <= EHMN_MAX_SLOTS && in_range(r->eta_ngram, 0, 1 << 20) && r->episodes <= EHMN_MAX_SLOTS
+        && in_range(r->sharpness, 0, 1 << 20) && in_range(r->eta_episode, 0, 65536)
+        && in_range(r->eta_scale, 0, 1 << 24) && in_range(r->topic_limit, 0, INT32_MAX)
+        && in_range(r->topic_margin, 0, INT32_MAX) && in_range(r->guard_limit, 0, 1 << 20) && all_zero(r->reserved, 18);
+    for (uint32_t i = 0; i < EHMN_ROW_ADAPTERS; i++) {
+        ok = ok && r->row_slots[i] <= EHMN_MAX_SLOTS && in_range(r->eta_row[i], 0, 1 << 24);
+    }
+    for (uint32_t i = 0; i < EHMN_NGRAM_ORDERS; i++) {
+        ok = ok && r->ngram_order[i] <= EHMN_MAX_ORDER;
     }
     return ok;
 }
@@ -65,7 +82,8 @@ static int settings_are_possible(const ehmn_image *im)
 {
     return sizes_are_possible(im) && im->final_norm <= EHMN_FINAL_LAYERNORM && im->tied_head <= 1u
         && in_range(im->value_frac, 8, 16) && in_range(im->hidden_frac, 0, 14) && im->norm_eps_mantissa >= 0
-        && in_range(im->norm_eps_shift, 0, 62) && all_zero(im->reserved, 4) && rule_is_possible(&im->rule);
+        && in_range(im->norm_eps_shift, 0, 62) && all_zero(im->reserved, 2) && im->n_guard <= EHMN_MAX_GUARD
+        && rule_is_possible(&im->rule) && memories_are_possible(&im->rule);
 }
 
 /* Rows and columns that matrix `index` must have. */
@@ -74,7 +92,7 @@ static void expected_shape(const ehmn_image *im, uint32_t index, uint32_t *rows,
     *rows = im->d_model;
     *cols = im->d_model;
     if (index >= ehmn_embedding_index(im)) {
-        *rows = index == ehmn_preconditioner_index(im) ? im->d_model : im->vocab_size;
+        *rows = index >= ehmn_preconditioner_index(im) ? im->d_model : im->vocab_size;
         return;
     }
     switch (index % EHMN_MATRICES_PER_LAYER) {
@@ -114,7 +132,7 @@ static int padding_is_zero(const ehmn_image *im, uint64_t end, uint64_t start)
  * valid layout. */
 static int32_t check_layout(const ehmn_image *im)
 {
-    uint32_t n = ehmn_preconditioner_index(im) + 1u;
+    uint32_t n = ehmn_topic_index(im) + 1u;
     uint64_t at = align(sizeof(ehmn_image));
     uint64_t vectors = at + (uint64_t)n * sizeof(ehmn_matrix);
     uint64_t data = align(vectors + EHMN_VECTORS * sizeof(ehmn_vector));
@@ -154,7 +172,28 @@ static int32_t check_layout(const ehmn_image *im)
         }
         data = align(end);
     }
-    return data == im->bytes ? EHMN_OK : EHMN_E_SIZE;
+    uint64_t end = data + im->n_guard * ((uint64_t)sizeof(ehmn_guard) + im->d_model);
+    if (im->guard_offset != data || !padding_is_zero(im, end, align(end))) {
+        return EHMN_E_LAYOUT;
+    }
+    return align(end) == im->bytes ? EHMN_OK : EHMN_E_SIZE;
+}
+
+static int32_t check_guard(const ehmn_image *im)
+{
+    const ehmn_guard *g = (const ehmn_guard *)(const void *)((const uint8_t *)im + im->guard_offset);
+    const int8_t *mantissas = (const int8_t *)(g + im->n_guard);
+    for (uint32_t i = 0; i < im->n_guard; i++) {
+        if (!in_range(g[i].frac, -16, 30) || g[i].token >= im->vocab_size || g[i].bits > EHMN_MAX_BITS) {
+            return EHMN_E_VALUE;
+        }
+    }
+    for (uint32_t i = 0; i < im->n_guard * im->d_model; i++) {
+        if (mantissas[i] == -128) {
+            return EHMN_E_VALUE;
+        }
+    }
+    return EHMN_OK;
 }
 
 /* Weights never -128, no row whose sum can leave 32 bits with the inputs it gets, scales not negative. */
@@ -208,10 +247,10 @@ int32_t ehmn_image_check(const void *image, uint32_t bytes)
     }
     int32_t status = check_layout(im);
     const ehmn_matrix *matrix = (const ehmn_matrix *)(const void *)((const uint8_t *)image + im->matrices_offset);
-    for (uint32_t i = 0; status == EHMN_OK && i <= ehmn_preconditioner_index(im); i++) {
+    for (uint32_t i = 0; status == EHMN_OK && i <= ehmn_topic_index(im); i++) {
         status = check_weights(im, matrix + i);
     }
-    return status;
+    return status == EHMN_OK ? check_guard(im) : status;
 }
 
 /* Take the next `bytes` of a region that begins at *at. */
@@ -247,12 +286,17 @@ ehmn_layout ehmn_layout_arena(const ehmn_image *im, uint32_t mode)
     l.logits = take(&at, 2u * (uint64_t)im->vocab_size);
     if (mode == EHMN_PLASTIC) {
         l.delta = take(&at, ehmn_layout_delta(im).total);
+        l.plain = take(&at, 4u * d);
         l.standard = take(&at, 4u * d);
-        l.inputs = take(&at, im->n_adapters * d);
-        l.outputs = take(&at, 2u * im->n_adapters * d);
+        l.inputs = take(&at, im->n_dense * d);
+        l.outputs = take(&at, 2u * im->n_dense * d);
         l.error = take(&at, 4u * d);
         l.cumulative = take(&at, 4u * d);
         l.presynaptic = take(&at, d);
+        l.key = take(&at, 4u * (uint64_t)ehmn_key_words(im));
+        l.fast = take(&at, 4u * d);
+        l.kept = take(&at, sizeof(ehmn_gains));
+        l.observed = take(&at, 4u * d);
     }
     l.total = at > UINT32_MAX ? UINT32_MAX : (uint32_t)at;
     return l;
@@ -300,10 +344,16 @@ int32_t ehmn_open(const void *image, void *arena, uint32_t arena_bytes, uint32_t
 
 void ehmn_reset(ehmn_model *m)
 {
+    ehmn_end_following(m);
     m->filled = 0;
     m->position = 0;
     m->predicted = 0;
     m->sampled = 0;
+    m->n_history = 0;
+    m->followed = 0;
+    m->seen = 0;
+    m->strange = 0;
+    m->familiar = 0;
     memset(ehmn_at(m, m->at.phases), 0, 2u * ehmn_d_head(m->image));
 }
 

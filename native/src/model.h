@@ -3,9 +3,11 @@
 #define EHMN_MODEL_H
 
 #include "edgehmn.h"
+#include "fixed.h"
 #include "kernels.h"
 
-#define EHMN_MODEL_BYTES 512u /* room for struct ehmn_model in the arena, the same on every machine */
+#define EHMN_HEAD_BLOCK 32u   /* rows of the head whose results wait on the stack at one time */
+#define EHMN_MODEL_BYTES 768u /* room for struct ehmn_model in the arena, the same on every machine */
 
 /* Arena offsets of everything that a model needs besides the struct itself; `total` is the arena's size. */
 typedef struct {
@@ -22,14 +24,25 @@ typedef struct {
     uint32_t normed;        /* int32[d_model]: output of the final norm, then adapted */
     uint32_t logits;        /* int16[vocab_size] */
     uint32_t delta;         /* ehmn_delta and its arrays; only if plastic, and all that follows */
+    uint32_t plain;         /* int32[d_model]: output of the final norm, before the adapters */
     uint32_t standard;      /* int32[d_model]: standardised input of the adapters */
-    uint32_t inputs;        /* int8[n_adapters][d_model] */
-    uint32_t outputs;       /* int16[n_adapters][d_model]: z */
+    uint32_t inputs;        /* int8[n_dense][d_model] */
+    uint32_t outputs;       /* int16[n_dense][d_model]: z */
     uint32_t error;         /* int32[d_model] */
     uint32_t cumulative;    /* uint32[d_model] */
     uint32_t presynaptic;   /* int8[d_model] */
+    uint32_t key;           /* uint32[(d_model + 31) / 32]: signs of the standardised input */
+    uint32_t fast;          /* int32[d_model]: running mean of the standardised input, Q20 */
+    uint32_t kept;          /* ehmn_gains: those that learning left, while the model follows */
+    uint32_t observed;      /* int32[d_model]: the same through the topic matrix, Q12 */
     uint32_t total;
 } ehmn_layout;
+
+/* What a prediction took from one of the recalled episodes' tokens. */
+typedef struct {
+    uint32_t token;
+    uint32_t responsibility; /* Q16 share of the token's probability that came from the episodes */
+} ehmn_recall;
 
 struct ehmn_model {
     const ehmn_image *image;
@@ -47,19 +60,45 @@ struct ehmn_model {
     uint64_t seed;
     uint64_t sampled;    /* draws of ehmn_sample since the last reset, forgetting or loading */
     uint64_t mass;       /* sum of 2^(logit - max_logit) in Q24 */
-    int32_t input_fracs[EHMN_MAX_ADAPTERS];
+    int32_t input_fracs[EHMN_MAX_DENSE];
     ehmn_counts counts;
+    uint32_t history[EHMN_MAX_ORDER]; /* tokens fed, the newest first */
+    uint32_t n_history;
+    uint32_t row[EHMN_ROW_ADAPTERS];      /* row that the prediction read, plus one; 0: none */
+    uint32_t ngram_hit[EHMN_NGRAM_ORDERS]; /* the slot that each order hit, as it was; 0: none */
+    uint32_t n_recalled;                  /* distinct tokens of the recalled episodes; 0: none were recalled */
+    uint32_t bucket;                      /* of the share that was used */
+    ehmn_recall recalled[EHMN_RECALLED];
+    uint32_t following;                   /* 1: the gains are not those that learning left */
+    uint64_t followed;                    /* tokens followed since the last reset, forgetting or loading */
+    uint32_t seen;                        /* tokens learned or followed since the last reset */
+    uint32_t strange;                     /* checks in a row that found the topic new */
+    uint32_t familiar;                    /* checks in a row that found another bank nearer */
+    uint32_t distance;                    /* Q16, of the last check */
+    uint8_t *banks;                       /* n_banks deltas, then two snapshots; NULL: none */
+    uint32_t n_banks;
+    uint32_t bank;                        /* the present one: its delta is the model's */
+    uint32_t used;                        /* bit k: bank k holds something, or is the present one */
+    uint32_t snapshots;                   /* taken since the present bank was entered */
+    uint32_t entered;                     /* tokens learned since then */
+    uint32_t changes;                     /* of topic */
 };
 
 _Static_assert(sizeof(struct ehmn_model) <= EHMN_MODEL_BYTES, "struct ehmn_model must fit its room");
 
 /* Offsets of the arrays that follow the header of a delta. */
 typedef struct {
-    uint32_t weights;
+    uint32_t dense;
+    uint32_t rows;
+    uint32_t bias;
+    uint32_t ngrams;
+    uint32_t keys;
+    uint32_t tokens;
     uint32_t trace;
     uint32_t slow;
     uint32_t context;
     uint32_t topic;
+    uint32_t centre;
     uint32_t total;
 } ehmn_delta_layout;
 
@@ -90,6 +129,16 @@ static inline uint32_t ehmn_head_index(const ehmn_image *image)
 static inline uint32_t ehmn_preconditioner_index(const ehmn_image *image)
 {
     return ehmn_head_index(image) + 1u;
+}
+
+static inline uint32_t ehmn_topic_index(const ehmn_image *image)
+{
+    return ehmn_head_index(image) + 2u;
+}
+
+static inline uint32_t ehmn_key_words(const ehmn_image *image)
+{
+    return (image->d_model + 31u) / 32u;
 }
 
 static inline const int8_t *ehmn_weights(const ehmn_model *m, const ehmn_matrix *matrix)
@@ -129,11 +178,69 @@ void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uin
                    int32_t out_frac, int32_t *out);
 
 /* Add round(factor * row `row` of `matrix`) at `frac` fractional bits to v[cols]. */
-void ehmn_add_row(const ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac,
-                  int32_t *v);
+void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v);
 
-/* Adapters' part of the head: advance the traces and add P sum g tanh(W x) to v[d_model] at value_frac. */
+static inline ehmn_gains *ehmn_model_gains(const ehmn_model *m)
+{
+    return &ehmn_model_delta(m)->gains;
+}
+
+/* plasticity.c: put back the gains that learning left, if the model has followed since. */
+void ehmn_end_following(ehmn_model *m);
+
+/* An array of the delta, by its offset in ehmn_delta_layout. */
+static inline void *ehmn_in_delta(const ehmn_model *m, uint32_t offset)
+{
+    return ehmn_at(m, m->at.delta + offset);
+}
+
+/* mean += (value - mean) * rate, rate in Q16. */
+static inline int32_t ehmn_follow_value(int32_t mean, int32_t value, int32_t rate)
+{
+    int64_t difference = ehmn_sat32((int64_t)value - mean);
+    return ehmn_add(mean, ehmn_round_shift(difference * rate, 16));
+}
+
+/* head.c: the final norm of hidden at value_frac; and, of v[d_model] at value_frac, the logits of `rows` tokens from
+ * `first` on, Q8, with their biases if the model is plastic. `frac`: as ehmn_reduce_head gave it. */
+void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed);
+int32_t ehmn_reduce_head(ehmn_model *m, int32_t *v);
+void ehmn_block_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t frac, int32_t *out);
+
+/* head.c: max_logit, mass and entropy of the logits as they are now. */
+void ehmn_summarise(ehmn_model *m);
+
+/* adapters.c: advance the traces and put what the adapters make of it into v[d_model] at value_frac. With `guard`, only
+ * the dense adapters and the scale, without traces and without keeping what learning needs. */
 void ehmn_adapt(ehmn_model *m, int32_t *v);
+void ehmn_adapt_guard(ehmn_model *m, int32_t *v);
+
+/* memories.c: whether `k` tokens of context are there, and their hash; n-grams and episodes added to the logits; what
+ * they learn of `token`. `write` 0 moves the gains alone. */
+int ehmn_context(const ehmn_model *m, uint32_t k, uint32_t *hash);
+uint32_t ehmn_slot(uint32_t hash, uint32_t slots);
+void ehmn_remember(ehmn_model *m);
+void ehmn_learn_bias(ehmn_model *m, uint32_t token, const uint32_t *negative, int write);
+void ehmn_decay_bias(ehmn_model *m, int32_t factor);
+void ehmn_learn_ngrams(ehmn_model *m, uint32_t token, int write);
+void ehmn_learn_episodes(ehmn_model *m, uint32_t token, int write);
+
+/* topic.c: look at the topic after a token was learned or followed; enter another bank if it has changed. */
+void ehmn_observe_topic(ehmn_model *m, int learning);
+void ehmn_forget_banks(ehmn_model *m);
+
+/* topic.c: undo what was learned lately: back to the older snapshot, or to nothing. */
+void ehmn_roll_back(ehmn_model *m);
+
+/* guard.c: look at one guard vector if its turn has come; the level of harm, 0..2, that holds for the next token. */
+void ehmn_watch(ehmn_model *m);
+uint32_t ehmn_harm(const ehmn_model *m);
+
+/* delta.c: whether bytes are a delta of this model; the delta of a model that has learned nothing. */
+int32_t ehmn_delta_check(const ehmn_model *m, const void *delta, uint32_t bytes);
+/* ... a copy with the right CRC; of the model's own delta with the gains that learning left. */
+int32_t ehmn_delta_copy(const ehmn_model *m, const void *delta, void *out, uint32_t bytes);
+void ehmn_delta_clear(ehmn_model *m, uint64_t seed);
 
 /* Tokens at `n` equally spaced quantiles of the prediction, shifted by offset (16 bits of one step). */
 void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint32_t *tokens);

@@ -4,7 +4,7 @@
  * systematic sampling: the expected numbers of steps of all weights, laid end to end row by row, form a line; a
  * step falls on every point u, u + 1, u + 2, ... of it. The mean over u is exact, one random number serves a
  * whole adapter, and the work grows with the steps that are made, not with the weights that are not. */
-#include "fixed.h"
+
 #include "model.h"
 #include "random.h"
 
@@ -17,78 +17,20 @@
 
 static int32_t *delta_array(const ehmn_model *m, uint32_t offset)
 {
-    return (int32_t *)ehmn_at(m, m->at.delta + offset);
+    return ehmn_in_delta(m, offset);
 }
 
-/* mean += (value - mean) * rate, rate in Q16. */
-static int32_t follow(int32_t mean, int32_t value, int32_t rate)
+static int32_t clamp(int32_t v, int32_t low, int32_t high)
 {
-    int64_t difference = ehmn_sat32((int64_t)value - mean);
-    return ehmn_add(mean, ehmn_round_shift(difference * rate, 16));
+    return v < low ? low : v > high ? high : v;
 }
 
-/* Centre, scale and normalise the final norm's output: the input of all adapters, Q20. */
-static void standardise(ehmn_model *m, const int32_t *v, int32_t *x)
-{
-    const ehmn_image *im = m->image;
-    const int32_t *mean = ehmn_vector_data(m, EHMN_VECTOR_MEAN);
-    const int32_t *inverse = ehmn_vector_data(m, EHMN_VECTOR_INVERSE_DEVIATION);
-    int32_t shift = m->vectors[EHMN_VECTOR_INVERSE_DEVIATION].shift;
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        x[i] = ehmn_mul(ehmn_sat32((int64_t)v[i] - mean[i]), inverse[i], shift);
-    }
-    ehmn_rms_normalise(x, im->d_model, im->value_frac, 0, 0, x);
-}
-
-void ehmn_adapt(ehmn_model *m, int32_t *v)
-{
-    const ehmn_image *im = m->image;
-    const ehmn_rule *rule = &im->rule;
-    uint32_t d = im->d_model;
-    ehmn_delta_layout in_delta = ehmn_layout_delta(im);
-    int32_t *x = ehmn_at(m, m->at.standard);
-    int32_t *sum = ehmn_at(m, m->at.mixed);
-    int32_t *pre = ehmn_at(m, m->at.error);
-
-    standardise(m, v, x);
-    for (uint32_t i = 0; i < d; i++) {
-        sum[i] = 0;
-    }
-    for (uint32_t layer = 0; layer < im->n_adapters; layer++) {
-        const int8_t *w = (const int8_t *)ehmn_at(m, m->at.delta + in_delta.weights) + (size_t)layer * d * d;
-        int32_t *trace = delta_array(m, in_delta.trace) + layer * d;
-        int8_t *input = (int8_t *)ehmn_at(m, m->at.inputs) + layer * d;
-        int16_t *z = (int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
-        for (uint32_t i = 0; i < d; i++) {
-            trace[i] = follow(trace[i], x[i], 65536 - rule->rho_trace[layer]);
-        }
-        m->input_fracs[layer] = ehmn_quantise8(trace, d, EHMN_NORM_FRAC, input);
-        m->kernels->matvec_s8(w, d, d, d, input, pre);
-        m->counts.macs += (uint64_t)d * d;
-        for (uint32_t i = 0; i < d; i++) {
-            z[i] = (int16_t)ehmn_tanh(ehmn_round_shift(pre[i], rule->weight_frac + m->input_fracs[layer] - 16));
-            sum[i] = ehmn_add(sum[i], ehmn_mul(z[i], ehmn_model_delta(m)->gain[layer], 15));
-        }
-    }
-    ehmn_matvec(m, m->matrices + ehmn_preconditioner_index(im), sum, 16, im->value_frac, pre);
-    for (uint32_t i = 0; i < d; i++) {
-        v[i] = ehmn_add(v[i], pre[i]);
-    }
-}
-
-/* error = P (E[token] - mean of E over tokens drawn from the prediction), ERROR_FRAC. */
-static void output_error(ehmn_model *m, uint32_t token, int32_t *error)
+/* delta[d_model] = n (E[token] - mean of E over the n negatives), at value_frac. */
+static void output_error(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta)
 {
     const ehmn_image *im = m->image;
     const ehmn_matrix *head = m->matrices + ehmn_head_index(im);
     uint32_t n = im->rule.n_negatives;
-    int32_t log_n = ehmn_bit_length(n) - 1;
-    uint32_t negative[EHMN_MAX_NEGATIVES];
-    uint32_t random[4];
-    int32_t *delta = ehmn_at(m, m->at.mixed);
-
-    ehmn_random(ehmn_model_delta(m)->seed, EHMN_STREAM_NEGATIVES, ehmn_model_delta(m)->learned, random);
-    ehmn_quantile_tokens(m, n, random[0] >> 16, negative);
     for (uint32_t i = 0; i < im->d_model; i++) {
         delta[i] = 0;
     }
@@ -101,7 +43,6 @@ static void output_error(ehmn_model *m, uint32_t token, int32_t *error)
         ehmn_add_row(m, head, negative[s], -(int32_t)same, im->value_frac, delta);
         s += same;
     }
-    ehmn_matvec(m, m->matrices + ehmn_preconditioner_index(im), delta, im->value_frac + log_n, ERROR_FRAC, error);
 }
 
 /* How far `value` (bits, Q16) lies from its running mean, in standard deviations within +-2, Q16. */
@@ -114,13 +55,13 @@ static int32_t standard_score(ehmn_average *a, int32_t value, int32_t rate)
     int32_t difference = ehmn_sat32((int64_t)value - a->mean);
     int64_t deviation = ehmn_isqrt((uint64_t)(uint32_t)a->variance << 16) + (int64_t)1;
     int64_t score = ehmn_div_round((int64_t)difference * 65536, deviation);
-    a->mean = follow(a->mean, value, rate);
+    a->mean = ehmn_follow_value(a->mean, value, rate);
     difference = ehmn_sat32((int64_t)value - a->mean);
-    a->variance = follow(a->variance, ehmn_mul(difference, difference, 16), rate);
+    a->variance = ehmn_follow_value(a->variance, ehmn_mul(difference, difference, 16), rate);
     return (int32_t)(score > 131072 ? 131072 : score < -131072 ? -131072 : score);
 }
 
-/* Squared distance between the fast and the slow mean of the input, per unit, Q16. */
+/* Squared distance between the fast and the slow mean of the input, per unit, Q24: on ordinary text far below one. */
 static int32_t topic_shift(ehmn_model *m)
 {
     uint32_t d = m->image->d_model;
@@ -129,16 +70,16 @@ static int32_t topic_shift(ehmn_model *m)
     int32_t *slow = fast + d;
     uint64_t sum = 0;
     for (uint32_t i = 0; i < d; i++) {
-        fast[i] = follow(fast[i], x[i], TOPIC_FAST);
-        slow[i] = follow(slow[i], x[i], TOPIC_SLOW);
+        fast[i] = ehmn_follow_value(fast[i], x[i], TOPIC_FAST);
+        slow[i] = ehmn_follow_value(slow[i], x[i], TOPIC_SLOW);
         uint32_t apart = ehmn_abs(ehmn_round_shift((int64_t)fast[i] - slow[i], 4));
-        sum += (uint64_t)apart * apart >> 16;
+        sum += (uint64_t)apart * apart >> 8;
     }
     return ehmn_sat32((int64_t)(sum / d));
 }
 
-/* eta_local + eta_global G', at least zero, Q24. */
-static int32_t learning_rate(ehmn_model *m, uint32_t token)
+/* 1 + (eta_global / eta_local) G', at least zero, Q16. */
+static int32_t modulation(ehmn_model *m, uint32_t token)
 {
     const ehmn_rule *rule = &m->image->rule;
     ehmn_delta *delta = ehmn_model_delta(m);
@@ -146,7 +87,7 @@ static int32_t learning_rate(ehmn_model *m, uint32_t token)
     uint32_t surprise = 0;
     int64_t g = 0; /* Q32 */
     if (rule->eta_global == 0) {
-        return rule->eta_local;
+        return 65536;
     }
     (void)ehmn_score(m, token, &surprise);
     g += (int64_t)rule->w_reward * standard_score(&delta->reward, (int32_t)surprise, rate);
@@ -156,8 +97,8 @@ static int32_t learning_rate(ehmn_model *m, uint32_t token)
     if (rule->w_novelty != 0) {
         g += (int64_t)rule->w_novelty * standard_score(&delta->novelty, topic_shift(m), rate);
     }
-    int32_t eta = ehmn_add(rule->eta_local, ehmn_mul(rule->eta_global, ehmn_round_shift(g, 16), 16));
-    return eta > 0 ? eta : 0;
+    int32_t factor = ehmn_add(65536, ehmn_mul(rule->eta_global, ehmn_round_shift(g, 16), 16));
+    return factor > 0 ? factor : 0;
 }
 
 /* The vector that stands for the inputs in the update: alpha (psi_fast + kappa psi_slow), as int8. Returns its
@@ -181,8 +122,8 @@ static int32_t presynaptic(ehmn_model *m, uint32_t layer, const int8_t **pre)
     }
     *pre = ehmn_at(m, m->at.presynaptic);
     for (uint32_t i = 0; i < d; i++) {
-        slow[i] = follow(slow[i], trace[i], 65536 - rule->rho_slow);
-        context[i] = follow(context[i], trace[i], 65536 - rule->rho_context);
+        slow[i] = ehmn_follow_value(slow[i], trace[i], 65536 - rule->rho_slow);
+        context[i] = ehmn_follow_value(context[i], trace[i], 65536 - rule->rho_context);
         wide[i] = ehmn_add(trace[i], ehmn_mul(slow[i], rule->kappa, 16));
         int32_t match = ehmn_mul(trace[i], context[i], EHMN_NORM_FRAC);
         alpha[i] = (uint32_t)ehmn_mul(match, rule->beta_attention, EHMN_NORM_FRAC + 16 - EHMN_LOGIT_FRAC);
@@ -218,30 +159,49 @@ static void step_weight(int8_t *w, int32_t step)
     *w = (int8_t)(v > 127 ? 127 : v < -127 ? -127 : v);
 }
 
+/* The first j of 0..n - 1 with rate * edge[j] > at, which is below rate * edge[n - 1]. */
+static uint32_t find_edge(const uint32_t *edge, uint32_t n, uint64_t rate, uint64_t at)
+{
+    uint32_t low = 0;
+    uint32_t high = n - 1;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (rate * edge[middle] > at) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    return low;
+}
+
 /* Draw the steps of one row: weight j expects |row_rate| |pre_j| of them, in the direction of row_rate pre_j.
- * `edge` holds the running sums of |pre|. `*next` is the distance to the next step on the line. */
+ * `edge` holds the running sums of |pre|. `*next`, below one step, is the distance to the next step on the line. Few
+ * steps are found by bisection, many by walking along. */
 static uint32_t draw_row(int8_t *w, const int8_t *pre, const uint32_t *edge, uint32_t n, int32_t row_rate,
                          uint64_t *next)
 {
-    uint32_t writes = 0;
+    const int32_t step = 1 << EVENT_FRAC;
+    const int32_t up = row_rate > 0 ? 1 : -1; /* of a weight whose input is positive */
     uint64_t rate = ehmn_abs(row_rate);
     uint64_t length = rate * edge[n - 1];
-    while (*next < length) {
-        uint32_t low = 0; /* the first j with rate * edge[j] > *next */
-        uint32_t high = n - 1;
-        while (low < high) {
-            uint32_t middle = (low + high) / 2;
-            if (rate * edge[middle] > *next) {
-                high = middle;
-            } else {
-                low = middle + 1;
-            }
+    uint64_t at = *next;
+    uint32_t writes = 0;
+    if (length >> EVENT_FRAC < n / 16u) {
+        for (; at < length; at += (uint64_t)step, writes++) {
+            uint32_t j = find_edge(edge, n, rate, at);
+            step_weight(w + j, pre[j] > 0 ? up : -up);
         }
-        step_weight(w + low, (row_rate > 0) == (pre[low] > 0) ? 1 : -1);
-        writes++;
-        *next += (uint64_t)1 << EVENT_FRAC;
+        *next = at - length;
+        return writes;
     }
-    *next -= length;
+    int32_t ahead = (int32_t)at; /* from the end of weight j's stretch to the next step: -2^27 .. 2^24 */
+    for (uint32_t j = 0; j < n; j++) {
+        for (ahead -= (int32_t)rate * (int32_t)ehmn_abs(pre[j]); ahead < 0; ahead += step, writes++) {
+            step_weight(w + j, pre[j] > 0 ? up : -up);
+        }
+    }
+    *next = (uint64_t)ahead;
     return writes;
 }
 
@@ -262,74 +222,220 @@ static uint64_t draw_offset(const ehmn_model *m, uint32_t stream)
     return random[0] >> (32 - EVENT_FRAC);
 }
 
-/* Teach one adapter. */
-static void write_adapter(ehmn_model *m, uint32_t layer, int32_t rate, const int32_t *error)
+/* Steps of one row w[d_model] towards zero, each weight expecting |w| rate / 2^24 of them. */
+static uint32_t decay_row(ehmn_model *m, int8_t *w, int32_t rate, uint32_t stream)
 {
-    const ehmn_rule *rule = &m->image->rule;
     uint32_t d = m->image->d_model;
-    int8_t *w = (int8_t *)ehmn_at(m, m->at.delta + ehmn_layout_delta(m->image).weights) + (size_t)layer * d * d;
+    uint32_t *edge = ehmn_at(m, m->at.cumulative);
+    int8_t *before = ehmn_at(m, m->at.presynaptic);
+    uint64_t next = draw_offset(m, stream);
+    for (uint32_t i = 0; i < d; i++) {
+        before[i] = w[i];
+    }
+    running_sums(before, d, edge);
+    return draw_row(w, before, edge, d, -rate, &next);
+}
+
+static int8_t *dense_weights(const ehmn_model *m, uint32_t layer)
+{
+    size_t d = m->image->d_model;
+    return (int8_t *)ehmn_in_delta(m, ehmn_layout_delta(m->image).dense) + layer * d * d;
+}
+
+static void decay_dense(ehmn_model *m, uint32_t layer, int32_t factor)
+{
+    uint32_t d = m->image->d_model;
+    uint32_t row = (uint32_t)(ehmn_model_delta(m)->learned % d); /* whose turn it is */
+    int64_t rate = (int64_t)m->image->rule.decay_row * factor;
+    int8_t *w = dense_weights(m, layer) + row * d;
+    int32_t most = (1 << 24) - 1;
+    m->counts.writes += decay_row(m, w, rate > most ? most : (int32_t)rate, EHMN_STREAM_DECAY + layer);
+}
+
+/* Teach one dense adapter. `rate`: Q24. */
+static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32_t *error)
+{
+    uint32_t d = m->image->d_model;
+    int8_t *w = dense_weights(m, layer);
     const int16_t *z = (const int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
     uint32_t *edge = ehmn_at(m, m->at.cumulative);
     const int8_t *pre;
-    int32_t shift = ERROR_FRAC + 24 - EVENT_FRAC - rule->weight_frac + presynaptic(m, layer, &pre);
+    int32_t shift = ERROR_FRAC + 24 - EVENT_FRAC - m->image->rule.weight_frac + presynaptic(m, layer, &pre);
     uint64_t next = draw_offset(m, EHMN_STREAM_WRITES + layer);
-    uint32_t writes = 0;
 
     running_sums(pre, d, edge);
     for (uint32_t i = 0; i < d; i++) {
         int32_t slope = 32768 - (z[i] * z[i] >> 15); /* tanh', Q15 */
         int32_t post = ehmn_mul(ehmn_mul(error[i], slope, 15), phase_gate(m, layer, i), 15);
-        int32_t row_rate = ehmn_mul(post, rate, shift);
-        row_rate = row_rate > MAX_ROW_RATE ? MAX_ROW_RATE : row_rate < -MAX_ROW_RATE ? -MAX_ROW_RATE : row_rate;
-        writes += draw_row(w + i * d, pre, edge, d, row_rate, &next);
+        int32_t row_rate = clamp(ehmn_mul(post, rate, shift), -MAX_ROW_RATE, MAX_ROW_RATE);
+        m->counts.writes += draw_row(w + i * d, pre, edge, d, row_rate, &next);
     }
-    uint32_t row = (uint32_t)(ehmn_model_delta(m)->learned % d); /* the row whose turn it is to decay */
-    int8_t *decaying = ehmn_at(m, m->at.presynaptic);
-    for (uint32_t i = 0; i < d; i++) {
-        decaying[i] = w[row * d + i];
-    }
-    running_sums(decaying, d, edge);
-    next = draw_offset(m, EHMN_STREAM_DECAY + layer);
-    writes += draw_row(w + row * d, decaying, edge, d, -rule->decay_row, &next);
-    ehmn_model_delta(m)->writes += writes;
-    m->counts.writes += writes;
+    m->counts.macs += 2u * d;
 }
 
-/* g += eta_gain <z, error>, within 0..gain_max. */
-static void learn_gain(ehmn_model *m, uint32_t layer, const int32_t *error)
+/* gain += eta_gain sum, within 0..gain_max; sum has `frac` fractional bits. */
+static void move_gain(const ehmn_model *m, int32_t *gain, int64_t sum, int32_t frac)
 {
     const ehmn_rule *rule = &m->image->rule;
+    int32_t moved = ehmn_add(*gain, ehmn_mul(ehmn_round_shift(sum, frac - 16), rule->eta_gain, 16));
+    *gain = clamp(moved, 0, rule->gain_max);
+}
+
+static void learn_dense_gain(ehmn_model *m, uint32_t layer, const int32_t *error)
+{
     uint32_t d = m->image->d_model;
     const int16_t *z = (const int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
-    int32_t *gain = &ehmn_model_delta(m)->gain[layer];
     int64_t sum = 0; /* Q35, at most 2^58 */
     for (uint32_t i = 0; i < d; i++) {
         sum += (int64_t)z[i] * error[i];
     }
-    int32_t g = ehmn_add(*gain, ehmn_mul(ehmn_round_shift(sum, 15 + ERROR_FRAC - 16), rule->eta_gain, 16));
-    *gain = g < 0 ? 0 : g > rule->gain_max ? rule->gain_max : g;
+    move_gain(m, &ehmn_model_gains(m)->dense[layer], sum, 15 + ERROR_FRAC);
+    m->counts.macs += d;
 }
 
-int32_t ehmn_learn(ehmn_model *m, uint32_t token)
+/* Teach the row that the prediction read of adapter `k`, or its gain alone. `factor`: Q16, of the rate. */
+static void learn_row(ehmn_model *m, uint32_t k, int32_t factor, const int32_t *error, int write)
+{
+    const ehmn_rule *rule = &m->image->rule;
+    uint32_t d = m->image->d_model;
+    uint32_t *edge = ehmn_at(m, m->at.cumulative);
+    int8_t *direction = ehmn_at(m, m->at.presynaptic);
+    int64_t sum = 0;
+    if (m->row[k] == 0) {
+        return;
+    }
+    int8_t *r = (int8_t *)ehmn_in_delta(m, ehmn_layout_delta(m->image).rows) + (size_t)(m->row[k] - 1u) * d;
+    for (uint32_t i = 0; i < d; i++) {
+        sum += (int64_t)r[i] * error[i];
+    }
+    move_gain(m, &ehmn_model_gains(m)->row[k], sum, rule->row_frac + ERROR_FRAC);
+    m->counts.macs += d;
+    if (!write) {
+        return;
+    }
+    m->counts.writes += decay_row(m, r, rule->decay_visit, EHMN_STREAM_ROW_DECAY + k);
+    int32_t frac = ehmn_quantise8(error, d, ERROR_FRAC, direction);
+    int32_t rate = ehmn_mul(ehmn_mul(rule->eta_row[k], factor, 16), 1, frac - rule->row_frac);
+    uint64_t next = draw_offset(m, EHMN_STREAM_ROWS + k);
+    running_sums(direction, d, edge);
+    m->counts.writes += draw_row(r, direction, edge, d, clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &next);
+    m->counts.macs += d;
+}
+
+/* How much the frozen model's own logits should count: along the gradient of the log-probability. */
+static void learn_scale(ehmn_model *m, const int32_t *delta)
+{
+    const ehmn_image *im = m->image;
+    const int32_t *plain = ehmn_at(m, m->at.plain);
+    int32_t shift = im->value_frac + ehmn_bit_length(im->rule.n_negatives) - 1;
+    int32_t *scale = &ehmn_model_gains(m)->scale;
+    int64_t sum = 0;
+    for (uint32_t i = 0; i < im->d_model; i++) {
+        sum += ehmn_mul(plain[i], delta[i], shift);
+    }
+    int32_t moved = ehmn_add(*scale, ehmn_mul(ehmn_sat32(sum), im->rule.eta_scale, im->value_frac + 8));
+    *scale = clamp(moved, 0, im->rule.gain_max);
+    m->counts.macs += im->d_model;
+}
+
+/* What learning and following share: with `write`, everything moves; without, the gains alone. */
+static void teach(ehmn_model *m, uint32_t token, uint64_t draw, uint32_t stream, int write)
+{
+    const ehmn_image *im = m->image;
+    uint32_t negative[EHMN_MAX_NEGATIVES];
+    uint32_t random[4];
+    int32_t *delta = ehmn_at(m, m->at.normed);
+    int32_t *error = ehmn_at(m, m->at.error);
+    int32_t factor = 0;
+    uint32_t harm = ehmn_harm(m);
+    int32_t decay = harm > 0 ? 8 : 1;
+    int32_t log_n = ehmn_bit_length(im->rule.n_negatives) - 1;
+
+    ehmn_random(ehmn_model_delta(m)->seed, stream, draw, random);
+    ehmn_quantile_tokens(m, im->rule.n_negatives, random[0] >> 16, negative);
+    output_error(m, token, negative, delta);
+    ehmn_matvec(m, m->matrices + ehmn_preconditioner_index(im), delta, im->value_frac + log_n, ERROR_FRAC, error);
+    if (write) {
+        factor = modulation(m, token);
+    }
+    for (uint32_t layer = 0; layer < im->n_dense; layer++) {
+        if (write) {
+            write_dense(m, layer, ehmn_mul(im->rule.eta_local, factor, 16), error);
+            decay_dense(m, layer, decay);
+        }
+        learn_dense_gain(m, layer, error);
+    }
+    for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
+        learn_row(m, k, factor, error, write);
+    }
+    ehmn_learn_bias(m, token, negative, write);
+    if (write) {
+        ehmn_decay_bias(m, decay);
+    }
+    ehmn_learn_ngrams(m, token, write);
+    learn_scale(m, delta);
+    ehmn_learn_episodes(m, token, write);
+}
+
+static int32_t may_learn(const ehmn_model *m, uint32_t token)
 {
     if (m == NULL || token >= m->image->vocab_size) {
         return EHMN_E_ARGUMENT;
     }
-    if (m->mode != EHMN_PLASTIC) {
-        return EHMN_E_STATE;
+    return m->mode == EHMN_PLASTIC ? EHMN_OK : EHMN_E_STATE;
+}
+
+void ehmn_end_following(ehmn_model *m)
+{
+    if (m->following) {
+        *ehmn_model_gains(m) = *(const ehmn_gains *)ehmn_at(m, m->at.kept);
+        m->following = 0;
     }
-    if (!m->predicted) {
-        return EHMN_OK;
+}
+
+static void follow_token(ehmn_model *m, uint32_t token)
+{
+    teach(m, token, m->followed, EHMN_STREAM_FOLLOW, 0);
+    m->followed++;
+}
+
+int32_t ehmn_follow(ehmn_model *m, uint32_t token)
+{
+    int32_t status = may_learn(m, token);
+    if (status == EHMN_OK && m->predicted) {
+        if (!m->following) {
+            *(ehmn_gains *)ehmn_at(m, m->at.kept) = *ehmn_model_gains(m);
+            m->following = 1;
+        }
+        follow_token(m, token);
+        ehmn_observe_topic(m, 0);
     }
-    int32_t *error = ehmn_at(m, m->at.error);
-    output_error(m, token, error);
-    int32_t rate = learning_rate(m, token);
-    for (uint32_t layer = 0; layer < m->image->n_adapters; layer++) {
-        write_adapter(m, layer, rate, error);
-        learn_gain(m, layer, error);
+    return status;
+}
+
+int32_t ehmn_learn(ehmn_model *m, uint32_t token)
+{
+    int32_t status = may_learn(m, token);
+    if (status != EHMN_OK || !m->predicted) {
+        return status;
     }
+    uint64_t writes = m->counts.writes;
+    ehmn_end_following(m);
+    if (ehmn_harm(m) < 2u) {
+        teach(m, token, ehmn_model_delta(m)->learned, EHMN_STREAM_NEGATIVES, 1);
+    } else { /* frozen until the decay has mended the harm */
+        follow_token(m, token);
+        for (uint32_t layer = 0; layer < m->image->n_dense; layer++) {
+            decay_dense(m, layer, 8);
+        }
+        ehmn_decay_bias(m, 8);
+    }
+    ehmn_model_delta(m)->writes += m->counts.writes - writes;
     ehmn_model_delta(m)->phase += m->image->rule.phase_step;
     ehmn_model_delta(m)->learned++;
+    ehmn_model_delta(m)->age += ehmn_model_delta(m)->age < UINT32_MAX;
     m->counts.learned++;
+    ehmn_watch(m);
+    ehmn_observe_topic(m, 1);
     return EHMN_OK;
 }

@@ -5,10 +5,13 @@
 #include <stdint.h>
 
 #define EHMN_STREAM_NEGATIVES 0u
-#define EHMN_STREAM_WRITES 1u  /* + adapter */
-#define EHMN_STREAM_DECAY 33u  /* + adapter */
-#define EHMN_STREAM_SAMPLE 65u
-#define EHMN_STREAM_PHASE 66u  /* + adapter; the seed is the image's phase_seed */
+#define EHMN_STREAM_WRITES 1u    /* + dense adapter */
+#define EHMN_STREAM_DECAY 33u    /* + dense adapter */
+#define EHMN_STREAM_ROW_DECAY 66u /* + row adapter */
+#define EHMN_STREAM_ROWS 68u     /* + row adapter */
+#define EHMN_STREAM_SAMPLE 70u
+#define EHMN_STREAM_FOLLOW 71u
+#define EHMN_STREAM_PHASE 72u    /* + dense adapter; the seed is the image's phase_seed */
 
 /* Four words of 32 random bits. */
 void ehmn_random(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t out[4]);

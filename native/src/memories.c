@@ -1,0 +1,315 @@
+/* Memories of words: a bias of every token, n-grams, and episodes, which are past states like the present one and what
+ * came then. SPEC.md, "Learning". */
+#include "model.h"
+
+#define TOKEN_MASK 0x3FFFFu /* of an n-gram's slot: 18 bits of token, 10 of tag, 4 of count */
+#define TAG_SHIFT 18u
+#define TAG_MASK 0x3FFu
+#define COUNT_SHIFT 28u
+#define GAIN_LIMIT (1 << 20)
+#define SHARE_MIN 66
+#define SHARE_MAX 62259
+#define MAX_WRITTEN 0x80000000u
+
+_Static_assert(EHMN_MAX_VOCAB <= TOKEN_MASK + 1u, "a token must fit an n-gram's slot");
+
+/* A hash whose bits all depend on all of its input's: two rounds of multiply and xor-shift. */
+static uint32_t mix(uint32_t a)
+{
+    a ^= a >> 16;
+    a *= 0x7FEB352Du;
+    a ^= a >> 15;
+    a *= 0x846CA68Bu;
+    return a ^ (a >> 16);
+}
+
+int ehmn_context(const ehmn_model *m, uint32_t k, uint32_t *hash)
+{
+    uint32_t a = 0;
+    if (m->n_history < k) {
+        return 0;
+    }
+    for (uint32_t i = 0; i < k; i++) {
+        a = mix(a * 0x9E3779B1u + m->history[i] + 1u);
+    }
+    *hash = a;
+    return 1;
+}
+
+uint32_t ehmn_slot(uint32_t hash, uint32_t slots)
+{
+    return (uint32_t)((uint64_t)hash * slots >> 32);
+}
+
+static int32_t clamp(int32_t v, int32_t low, int32_t high)
+{
+    return v < low ? low : v > high ? high : v;
+}
+
+/* Slot of order `o` in the present context, and its tag; NULL if the order is off or its context is not there. */
+static uint32_t *ngram_slot(const ehmn_model *m, uint32_t o, uint32_t *tag)
+{
+    const ehmn_rule *rule = &m->image->rule;
+    uint32_t *slots = ehmn_in_delta(m, ehmn_layout_delta(m->image).ngrams);
+    uint32_t hash;
+    if (rule->ngram_order[o] == 0 || rule->ngram_slots == 0 || !ehmn_context(m, rule->ngram_order[o], &hash)) {
+        return NULL;
+    }
+    for (uint32_t before = 0; before < o; before++) {
+        slots += rule->ngram_order[before] != 0 ? rule->ngram_slots : 0u;
+    }
+    *tag = hash & TAG_MASK;
+    return slots + ehmn_slot(hash, rule->ngram_slots);
+}
+
+static void recall_ngrams(ehmn_model *m)
+{
+    int16_t *logits = ehmn_at(m, m->at.logits);
+    for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
+        uint32_t tag;
+        const uint32_t *slot = ngram_slot(m, o, &tag);
+        m->ngram_hit[o] = 0;
+        if (slot == NULL || *slot >> COUNT_SHIFT == 0 || (*slot >> TAG_SHIFT & TAG_MASK) != tag) {
+            continue;
+        }
+        uint32_t token = *slot & TOKEN_MASK;
+        int32_t gain = ehmn_model_gains(m)->ngram[o][*slot >> COUNT_SHIFT];
+        logits[token] = ehmn_sat16(logits[token] + ehmn_round_shift(gain, 16 - EHMN_LOGIT_FRAC));
+        m->ngram_hit[o] = *slot;
+    }
+}
+
+/* The probability of `token`, Q16. */
+static int32_t probability(const ehmn_model *m, uint32_t token)
+{
+    const int16_t *logits = ehmn_at(m, m->at.logits);
+    uint64_t p = ehmn_exp2_neg((uint32_t)(m->max_logit - logits[token]));
+    return (int32_t)((p << 16) / m->mass);
+}
+
+void ehmn_learn_ngrams(ehmn_model *m, uint32_t token, int write)
+{
+    for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
+        uint32_t tag;
+        uint32_t *slot = ngram_slot(m, o, &tag);
+        if (slot == NULL) {
+            continue;
+        }
+        uint32_t count = *slot >> COUNT_SHIFT;
+        int same = (*slot & TOKEN_MASK) == token;
+        uint32_t hit = m->ngram_hit[o];
+        if (hit != 0) {
+            int32_t *gain = &ehmn_model_gains(m)->ngram[o][hit >> COUNT_SHIFT];
+            int32_t surprise = ((hit & TOKEN_MASK) == token ? 65536 : 0) - probability(m, hit & TOKEN_MASK);
+            *gain = clamp(ehmn_add(*gain, ehmn_mul(surprise, m->image->rule.eta_ngram, 16)), -GAIN_LIMIT, GAIN_LIMIT);
+        }
+        if (!write) {
+            continue;
+        }
+        if (count > 0 && (*slot >> TAG_SHIFT & TAG_MASK) == tag && same) {
+            *slot += count < EHMN_NGRAM_COUNTS - 1u ? 1u << COUNT_SHIFT : 0u;
+        } else if (count > 1u) {
+            *slot = (*slot & ((1u << COUNT_SHIFT) - 1u)) | (count / 2u) << COUNT_SHIFT;
+        } else {
+            *slot = token | tag << TAG_SHIFT | 1u << COUNT_SHIFT;
+        }
+    }
+}
+
+void ehmn_learn_bias(ehmn_model *m, uint32_t token, const uint32_t *negative, int write)
+{
+    const ehmn_rule *rule = &m->image->rule;
+    int16_t *bias = ehmn_in_delta(m, ehmn_layout_delta(m->image).bias);
+    int32_t *gain = &ehmn_model_gains(m)->bias;
+    int32_t n = (int32_t)rule->n_negatives;
+    int32_t log_n = ehmn_bit_length(rule->n_negatives) - 1;
+    if (rule->bias_step == 0) {
+        return;
+    }
+    int64_t difference = (int64_t)n * bias[token]; /* between the bias of what came and the mean of what did not, Q12 */
+    for (int32_t s = 0; s < n; s++) {
+        difference -= bias[negative[s]];
+    }
+    int32_t moved = ehmn_mul(ehmn_round_shift(difference * 16, log_n), rule->eta_gain, 16);
+    *gain = clamp(ehmn_add(*gain, moved), 0, rule->gain_max);
+    if (!write) {
+        return;
+    }
+    bias[token] = ehmn_sat16(bias[token] + rule->bias_step);
+    for (int32_t s = 0; s < n;) {
+        int32_t same = 1;
+        while (s + same < n && negative[s + same] == negative[s]) {
+            same++;
+        }
+        bias[negative[s]] = ehmn_sat16(bias[negative[s]] + ehmn_round_shift(-(int64_t)same * rule->bias_step, log_n));
+        s += same;
+    }
+}
+
+void ehmn_decay_bias(ehmn_model *m, int32_t factor)
+{
+    const ehmn_rule *rule = &m->image->rule;
+    uint32_t vocab = m->image->vocab_size;
+    int16_t *bias = ehmn_in_delta(m, ehmn_layout_delta(m->image).bias);
+    uint32_t share = (vocab + 127u) / 128u;
+    uint32_t first = share * (uint32_t)(ehmn_model_delta(m)->learned & 127u);
+    int32_t decay = rule->bias_decay * factor > 65535 ? 65535 : rule->bias_decay * factor;
+    if (rule->bias_step == 0) {
+        return;
+    }
+    for (uint32_t v = first; v < first + share && v < vocab; v++) {
+        bias[v] = (int16_t)(bias[v] - ehmn_mul(bias[v], decay, 16));
+    }
+}
+
+static uint32_t count_bits(uint32_t v)
+{
+    v -= v >> 1 & 0x55555555u;
+    v = (v & 0x33333333u) + (v >> 2 & 0x33333333u);
+    v = (v + (v >> 4)) & 0x0F0F0F0Fu;
+    return v * 0x01010101u >> 24;
+}
+
+static void make_key(ehmn_model *m)
+{
+    const int32_t *x = ehmn_at(m, m->at.standard);
+    uint32_t *key = ehmn_at(m, m->at.key);
+    for (uint32_t i = 0; i < ehmn_key_words(m->image); i++) {
+        key[i] = 0;
+    }
+    for (uint32_t i = 0; i < m->image->d_model; i++) {
+        key[i / 32u] |= (uint32_t)(x[i] > 0) << (i % 32u);
+    }
+}
+
+/* The episodes with the least (distance, index): fills found[0..] with indices and far[0..] with distances, in order. */
+static uint32_t nearest_episodes(ehmn_model *m, uint32_t *found, uint32_t *far)
+{
+    ehmn_delta_layout in = ehmn_layout_delta(m->image);
+    const uint32_t *keys = ehmn_in_delta(m, in.keys);
+    const uint32_t *key = ehmn_at(m, m->at.key);
+    uint32_t words = ehmn_key_words(m->image);
+    uint32_t written = ehmn_model_delta(m)->written;
+    uint32_t n = written < m->image->rule.episodes ? written : m->image->rule.episodes;
+    uint32_t kept = 0;
+    m->counts.macs += (uint64_t)n * words;
+    for (uint32_t i = 0; i < n; i++, keys += words) {
+        uint32_t distance = 0;
+        for (uint32_t w = 0; w < words; w++) {
+            distance += count_bits(keys[w] ^ key[w]);
+        }
+        if (kept == EHMN_RECALLED && distance >= far[kept - 1u]) {
+            continue;
+        }
+        uint32_t at = kept < EHMN_RECALLED ? kept++ : kept - 1u;
+        for (; at > 0 && far[at - 1u] > distance; at--) {
+            far[at] = far[at - 1u];
+            found[at] = found[at - 1u];
+        }
+        far[at] = distance;
+        found[at] = i;
+    }
+    return kept;
+}
+
+/* cos(pi distance / d_model), Q15: 32767 for equal keys. */
+static int32_t similarity(const ehmn_model *m, uint32_t distance)
+{
+    return ehmn_cos((uint32_t)(((uint64_t)distance << 31) / m->image->d_model));
+}
+
+/* Sum the weights of the recalled episodes by token: fills weight[0..] and m->recalled; returns the sum of all. */
+static uint64_t weigh(ehmn_model *m, uint32_t kept, const uint32_t *found, const uint32_t *far, uint64_t *weight)
+{
+    const uint32_t *tokens = ehmn_in_delta(m, ehmn_layout_delta(m->image).tokens);
+    int32_t sharpness = m->image->rule.sharpness;
+    int32_t least = ehmn_mul(32768 - similarity(m, far[0]), sharpness, 15);
+    uint64_t total = 0;
+    m->n_recalled = 0;
+    for (uint32_t i = 0; i < kept; i++) {
+        int32_t below = ehmn_mul(32768 - similarity(m, far[i]), sharpness, 15) - least;
+        uint32_t w = ehmn_exp2_neg((uint32_t)below);
+        uint32_t at = 0;
+        while (at < m->n_recalled && m->recalled[at].token != tokens[found[i]]) {
+            at++;
+        }
+        if (at == m->n_recalled) {
+            m->recalled[m->n_recalled++].token = tokens[found[i]];
+            weight[at] = 0;
+        }
+        weight[at] += w;
+        total += w;
+    }
+    return total;
+}
+
+static void recall_episodes(ehmn_model *m)
+{
+    int16_t *logits = ehmn_at(m, m->at.logits);
+    uint32_t found[EHMN_RECALLED];
+    uint32_t far[EHMN_RECALLED];
+    uint64_t weight[EHMN_RECALLED];
+    m->n_recalled = 0;
+    if (m->image->rule.episodes == 0) {
+        return;
+    }
+    make_key(m);
+    uint32_t kept = nearest_episodes(m, found, far);
+    if (kept == 0) {
+        return;
+    }
+    ehmn_summarise(m);
+    int32_t best = similarity(m, far[0]);
+    m->bucket = best > 0 ? (uint32_t)best >> 11 : 0u;
+    uint64_t share = (uint64_t)ehmn_model_gains(m)->share[m->bucket];
+    uint64_t odds = (share << 16) / (65536u - share);
+    uint64_t extra = (m->mass >> 8) * odds >> 8;
+    uint64_t total = weigh(m, kept, found, far, weight);
+    for (uint32_t i = 0; i < m->n_recalled; i++) {
+        ehmn_recall *r = m->recalled + i;
+        uint64_t p = ehmn_exp2_neg((uint32_t)(m->max_logit - logits[r->token]));
+        uint64_t more = (extra >> 8) * ((weight[i] << 16) / total) >> 8;
+        r->responsibility = p + more > 0 ? (uint32_t)((more << 16) / (p + more)) : 0u;
+        if (p + more > 0) {
+            int32_t log = ehmn_round_shift(ehmn_log2(p + more) - (24 << 16), 16 - EHMN_LOGIT_FRAC);
+            logits[r->token] = ehmn_sat16(m->max_logit + log);
+        }
+    }
+}
+
+void ehmn_learn_episodes(ehmn_model *m, uint32_t token, int write)
+{
+    ehmn_delta *delta = ehmn_model_delta(m);
+    ehmn_delta_layout in = ehmn_layout_delta(m->image);
+    uint32_t episodes = m->image->rule.episodes;
+    uint32_t words = ehmn_key_words(m->image);
+    const uint32_t *key = ehmn_at(m, m->at.key);
+    if (m->n_recalled > 0) {
+        int32_t *share = &ehmn_model_gains(m)->share[m->bucket];
+        int32_t responsibility = 0;
+        for (uint32_t i = 0; i < m->n_recalled; i++) {
+            responsibility = m->recalled[i].token == token ? (int32_t)m->recalled[i].responsibility : responsibility;
+        }
+        int32_t moved = ehmn_follow_value(*share, responsibility, m->image->rule.eta_episode);
+        *share = clamp(moved, SHARE_MIN, SHARE_MAX);
+    }
+    if (!write || episodes == 0) {
+        return;
+    }
+    uint32_t at = delta->written % episodes;
+    uint32_t *stored = (uint32_t *)ehmn_in_delta(m, in.keys) + (size_t)at * words;
+    for (uint32_t w = 0; w < words; w++) {
+        stored[w] = key[w];
+    }
+    ((uint32_t *)ehmn_in_delta(m, in.tokens))[at] = token;
+    delta->written++;
+    if (delta->written >= MAX_WRITTEN) { /* the ring stays full, and the place in it stays */
+        delta->written = episodes + delta->written % episodes;
+    }
+}
+
+void ehmn_remember(ehmn_model *m)
+{
+    recall_ngrams(m);
+    recall_episodes(m);
+}
