@@ -5,7 +5,8 @@
 On the int8 C core, learned online on four streams on which the rule was not tuned: WikiText-2 valid from its middle,
 AG News and Persona-Chat from places of their own, and three modules of the standard library. Figures are differences of
 the mean loss in nats per token to the default rule (above zero: worse without it), with 95 % intervals by the bootstrap
-over windows of 500 tokens. Finished settings land in bench/results/ablations.json at once; a later run goes on.
+over windows of 500 tokens. Finished settings land in bench/results/ablations.json at once; a later run goes on. The
+table is bench/results/ablations.md.
 """
 
 import argparse
@@ -149,7 +150,9 @@ def main() -> None:
         kept["settings"][setting] = compare(found, base)
         RESULTS.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
         print(f"{setting}: {kept['settings'][setting]['all']['difference']:+.4f}", flush=True)
-    print(table(kept["settings"]))
+    shown = table(kept["settings"])
+    RESULTS.with_suffix(".md").write_text(f"# What each mechanism is worth\n\n{shown}\n", "utf-8")
+    print(shown)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from edgehmn.files import read_bytes
 from edgehmn.states import describe
 
 SETTINGS = (
-    "n_layers", "d_model", "d_hidden", "n_heads", "n_kv_heads", "vocab_size", "n_ctx", "n_dense", "n_guard", "value_frac",
-    "hidden_frac",
+    "n_layers", "d_model", "d_hidden", "n_heads", "n_kv_heads", "vocab_size", "n_ctx", "n_dense", "n_guard",
+    "value_frac", "hidden_frac",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from edgehmn.core import CoreModel
 from edgehmn.errors import DependencyError
 from edgehmn.evaluation.chats import Chat, ChatTokenizer, Reading
-from edgehmn.evaluation.people import People, Talk, adapt
+from edgehmn.evaluation.people import People, Talk, learn_first
 from edgehmn.evaluation.streams import FOLLOW, attend, open_head
 
 MOST_TOKENS = 40  # of a continuation
@@ -43,7 +43,7 @@ def bleu(people: People, reading: Reading, count: int, tokenizer: ChatTokenizer,
     said: dict[str, list[str]] = {"static": [], "others": [], "frozen": []}
     true: list[str] = []
     for talk in [t for t in people.measured_talks if reading.suits(t[0])][:count]:
-        deltas = {"static": fresh, "others": others, "frozen": adapt(head, talk, reading, others).last}
+        deltas = {"static": fresh, "others": others, "frozen": learn_first(head, talk, reading, others)}
         turns = _turns(talk, reading)
         true += [_words(people, talk[0].ids[(talk[0].turn == t) & talk[0].words]) for t in turns]
         for name, delta in deltas.items():

@@ -90,6 +90,7 @@ def _summary(reading: Reading, parts: list[dict[str, Any]]) -> dict[str, Any]:
         "recovery_tokens": _ahead(np.mean([p["curve"] for p in parts], axis=0)),
         "interval_95": {
             "gain_nats": interval_95(others - after, tokens),
+            "gain_over_stranger_nats": interval_95(total["stranger"] - after, tokens),
             "gain_over_cache_nats": interval_95(total[best_cache] - after, tokens),
         },
         "seeds": seeds,
@@ -97,6 +98,7 @@ def _summary(reading: Reading, parts: list[dict[str, Any]]) -> dict[str, Any]:
         "others": {"perplexity": _perplexity(others, tokens)},
         "frozen": [_against(n, total[f"frozen {n}"], others, tokens) for n in reading.turns],
         "online": _against(last, total["online"], others, tokens),
+        "stranger": _against(last, total["stranger"], others, tokens),
         "cache": [_against(n, total[f"cache {n}"], others, tokens) for n in reading.turns],
         "others_and_cache": [_against(n, total[f"others and cache {n}"], others, tokens) for n in reading.turns],
         "cache_constants": parts[0]["caches"],

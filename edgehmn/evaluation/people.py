@@ -76,16 +76,17 @@ class People:
 @dataclass(frozen=True)
 class Adapted:
     """One person. frozen: for each n, scores (length,) of what was learned up to the n-th turn, zero before that place;
-    online: of going on learning; greedy: for the first and the last n, the most probable tokens; last: the delta after
-    the last n."""
+    online: of going on learning; stranger: as the last of frozen, but of another person's turns learned instead;
+    greedy: for each n, the most probable tokens; last: the delta after the last n."""
 
     frozen: dict[int, Scores]
     online: Scores
+    stranger: Scores
     greedy: dict[int, npt.NDArray[np.int32]]
     last: bytes
 
 
-def adapt(head: CoreModel, talk: Talk, reading: Reading, others: bytes) -> Adapted:
+def adapt(head: CoreModel, talk: Talk, stranger: Talk, reading: Reading, others: bytes) -> Adapted:
     """Start from the others' delta and listen to a dialogue, once for each condition."""
     chat, stream = talk
     learning, following = reading.modes(chat, LEARN), reading.modes(chat, FOLLOW)
@@ -105,7 +106,21 @@ def adapt(head: CoreModel, talk: Talk, reading: Reading, others: bytes) -> Adapt
         frozen[n] = np.zeros(len(stream), np.uint32)
         frozen[n][place:] = play(head, stream, place, mode=following, greedy=choices)
         greedy[n] = choices
-    return Adapted(frozen, online, greedy, deltas[reading.turns[-1]])
+    last = reading.turns[-1]
+    place, strange = reading.place(chat, last), np.zeros(len(stream), np.uint32)
+    learn_first(head, stranger, reading, others)
+    rewind(head, stream, place)
+    strange[place:] = play(head, stream, place, mode=following)
+    return Adapted(frozen, online, strange, greedy, deltas[last])
+
+
+def learn_first(head: CoreModel, talk: Talk, reading: Reading, others: bytes) -> bytes:
+    """The delta that a head has after the others' and a dialogue up to the last n."""
+    chat, stream = talk
+    head.load(others)
+    head.reset()
+    play(head, stream, 0, reading.place(chat, reading.turns[-1]), mode=reading.modes(chat, LEARN))
+    return head.save()
 
 
 def measure(people: People, reading: Reading, seed: int) -> dict[str, Any]:
@@ -117,8 +132,9 @@ def measure(people: People, reading: Reading, seed: int) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     forgotten: list[float] = []
     curve = np.zeros((BINS, 3))
-    for number, talk in enumerate(t for t in people.measured_talks if reading.suits(t[0])):
-        person = adapt(head, talk, reading, others)
+    talks = [t for t in people.measured_talks if reading.suits(t[0])]
+    for number, talk in enumerate(talks):
+        person = adapt(head, talk, talks[number - 1], reading, others)
         rows.append(_row(talk, reading, person) | caches.row(talk, person))
         curve += _curve(talk, reading, person)
         if number % CHECKED_EVERY == 0:
@@ -143,6 +159,7 @@ def _row(talk: Talk, reading: Reading, person: Adapted) -> dict[str, Any]:
         "words": int(first.sum()),
         "static": _total(stream.static[scored]),
         "online": _total(person.online[scored]),
+        "stranger": _total(person.stranger[scored]),
     }
     row |= {f"frozen {n}": _total(scores[scored]) for n, scores in person.frozen.items()}
     for name, greedy in (("static", stream.greedy), ("others", person.greedy[n0]), ("frozen", person.greedy[last])):

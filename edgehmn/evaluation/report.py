@@ -63,7 +63,8 @@ def _p1(r: dict[str, Any]) -> str:
         others = reading["others"]["perplexity"]
         rows = [["static", "", f"{reading['static']['perplexity']:.2f}", f"{_change(reading, others):+.1f} %", ""]]
         for label, key in (
-            ("frozen after n turns", "frozen"), ("neural cache on static", "cache"),
+            ("frozen after n turns", "frozen"), 
+            ("frozen after n turns of somebody else", "stranger"), ("neural cache on static", "cache"),
             ("neural cache on others' delta", "others_and_cache"), ("going on learning", "online"),
         ):  # fmt: skip
             entries = reading[key] if isinstance(reading[key], list) else [reading[key]]
@@ -71,13 +72,14 @@ def _p1(r: dict[str, Any]) -> str:
         header = ("", "n", "perplexity of the next turns", "against others' delta (n = 0)", "95 %")
         out.append(table(header, rows))
         right = ", ".join(f"{k} {100 * v:.2f} %" for k, v in reading["accuracy"].items())
-        gain, cache = (reading["interval_95"][k] for k in ("gain_nats", "gain_over_cache_nats"))
+        intervals = reading["interval_95"]
         recovery = reading["recovery_tokens"]
         ahead = "never" if recovery is None else f"after {recovery} own tokens"
         out.append(
-            f"Gain {reading['gain_nats']:+.4f} nat per token, in 95 % {_interval(gain, 4)}; over the better cache "
-            f"{_interval(cache, 4)}. First token of a word right: {right}. Ahead of the others' delta for good: "
-            f"{ahead}. Forgotten of others: {reading['forgetting_nats']:+.4f} nat."
+            f"Gain {reading['gain_nats']:+.4f} nat per token, in 95 % {_interval(intervals['gain_nats'], 4)}; over "
+            f"somebody else's turns {_interval(intervals['gain_over_stranger_nats'], 4)}; over the better cache "
+            f"{_interval(intervals['gain_over_cache_nats'], 4)}. First token of a word right: {right}. Ahead of the "
+            f"others' delta for good: {ahead}. Forgotten of others: {reading['forgetting_nats']:+.4f} nat."
         )
     if "bleu" in r:
         b = r["bleu"]
