@@ -330,7 +330,7 @@ def test_readings_score_what_comes_after_the_last_turn_that_is_learned(tiny_expo
 
 
 def test_learning_is_ahead_from_where_it_stays_ahead() -> None:
-    curve = np.array([[9, 5.0, 5.5], [9, 5.0, 4.5], [9, 5.0, 5.1], [9, 5.0, 4.0], [0, 0, 0]])
+    curve = np.array([[9, 5.0, 5.5], [9, 5.0, 4.5], [9, 5.0, 5.1], [9, 5.0, 4.0], [2, 1.0, 9.0]])
     assert p1._ahead(curve) == 60
     assert p1._ahead(curve[:3]) is None
     assert p1._ahead(curve[3:]) == 0
@@ -385,6 +385,7 @@ def test_p1_compares_conditions_on_the_same_turns(run_of: Callable[..., Run]) ->
         low, high = reading["interval_95"]["gain_nats"]
         assert low <= reading["gain_nats"] <= high
         assert all(0 <= v <= 1 for v in reading["accuracy"].values())
+        assert reading["stranger"]["n"] == reading["turns"][-1] and reading["stranger"]["perplexity"] != last
         assert reading["others_and_cache"][0]["perplexity"] == pytest.approx(reading["others"]["perplexity"])
     assert "tok:13a" in result["bleu"]["signature"] and result["bleu"]["turns"] > 0
 

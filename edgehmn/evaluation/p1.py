@@ -131,8 +131,8 @@ def _against(n: int, nats: Floats, others: Floats, tokens: Floats) -> dict[str, 
 def _ahead(curve: Floats) -> int | None:
     """Own tokens after which learning is ahead of the others' delta and stays there; None if it never does.
 
-    curve: (bins, 3), tokens, loss by others, loss online."""
-    seen = curve[curve[:, 0] > 0]
+    curve: (bins, 3), tokens, loss by others, loss online. Bins that few people reach do not count."""
+    seen = curve[curve[:, 0] >= curve[:, 0].max() / 4]
     behind = np.flatnonzero(seen[:, 2] >= seen[:, 1])
     first = int(behind[-1]) + 1 if len(behind) else 0
     return first * BIN if first < len(seen) else None

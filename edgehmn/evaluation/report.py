@@ -63,7 +63,7 @@ def _p1(r: dict[str, Any]) -> str:
         others = reading["others"]["perplexity"]
         rows = [["static", "", f"{reading['static']['perplexity']:.2f}", f"{_change(reading, others):+.1f} %", ""]]
         for label, key in (
-            ("frozen after n turns", "frozen"), 
+            ("frozen after n turns", "frozen"),
             ("frozen after n turns of somebody else", "stranger"), ("neural cache on static", "cache"),
             ("neural cache on others' delta", "others_and_cache"), ("going on learning", "online"),
         ):  # fmt: skip
