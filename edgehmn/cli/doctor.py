@@ -12,6 +12,9 @@ MODULES = {
     "onnxruntime": "pip install 'edgehmn[onnx]'",
     "ai_edge_litert": "pip install 'edgehmn[tflite]'",
     "serial": "pip install 'edgehmn[device]'",
+    "cma": "pip install 'edgehmn[tune]'",
+    "sacrebleu": "pip install 'edgehmn[eval]'",
+    "matplotlib": "pip install 'edgehmn[report]'",
 }
 PROGRAMS = {
     "arm-none-eabi-gcc": "apt-get install gcc-arm-none-eabi",

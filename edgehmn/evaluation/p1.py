@@ -14,7 +14,7 @@ from edgehmn.evaluation.statistics import interval_95
 from edgehmn.evaluation.store import digest_of
 
 TURNS = (0, 2, 4, 6, 8)
-PROTOCOL = 1
+PROTOCOL = 2
 
 Floats = npt.NDArray[np.float64]
 

@@ -21,7 +21,7 @@ from edgehmn.evaluation.sequences import (
 from edgehmn.evaluation.statistics import interval_95
 from edgehmn.files import sha256
 
-PROTOCOL = 1
+PROTOCOL = 2
 FALSE_ALARMS_PER = 20_000  # tokens
 
 Floats = npt.NDArray[np.float64]
