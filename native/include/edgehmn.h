@@ -48,8 +48,8 @@ typedef struct {
     uint64_t steps;     /* tokens fed */
     uint64_t learned;   /* tokens learned */
     uint64_t writes;    /* single steps of plastic weights */
-    uint64_t macs;      /* multiply-accumulates of all products of vectors, forward and learning; the comparison of a key
-                           with an episode's counts one for every 32 bits */
+    uint64_t macs;      /* multiply-accumulates of all products of vectors, forward and learning; comparing a key with
+                           an episode's counts one for every 32 bits */
     uint64_t rollbacks; /* times that the guard undid what was learned */
 } ehmn_counts;
 
@@ -129,10 +129,10 @@ int32_t ehmn_delta_load(ehmn_model *model, const void *delta, uint32_t bytes);
 /* Forget all that was learned, in every bank; draws start again at `seed`. EHMN_E_ARGUMENT, _STATE (static). */
 int32_t ehmn_delta_reset(ehmn_model *model, uint64_t seed);
 
-/* Banks: one delta for each topic, in memory that the caller lends (in external RAM, say), beside two snapshots to which
- * a bank returns when a new topic had begun to overwrite it. `n`: 2..EHMN_MAX_BANKS; `memory`: 8-aligned, of the size that
- * ehmn_banks_bytes says, lent until the model is no longer used. The present delta becomes bank 0, the others are
- * empty. EHMN_E_ARGUMENT, _ALIGNMENT, _STATE (static), _SIZE. */
+/* Banks: one delta for each topic, in memory that the caller lends (in external RAM, say), beside two snapshots to
+ * which a bank returns when a new topic had begun to overwrite it. `n`: 2..EHMN_MAX_BANKS; `memory`: 8-aligned, of
+ * the size that ehmn_banks_bytes says, lent until the model is no longer used. The present delta becomes bank 0, the
+ * others are empty. EHMN_E_ARGUMENT, _ALIGNMENT, _STATE (static), _SIZE. */
 int32_t ehmn_banks_bytes(const void *image, uint32_t n, uint32_t *bytes);
 int32_t ehmn_banks_attach(ehmn_model *model, void *memory, uint32_t bytes, uint32_t n);
 

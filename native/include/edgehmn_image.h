@@ -35,6 +35,18 @@
 #define EHMN_MAX_BITS (1u << 27) /* of a score, Q16: more than any prediction can give */
 #define EHMN_MAX_NEGATIVES 64u
 
+/* What a delta may hold. Biases have 12 fractional bits. An n-gram's slot: 18 bits of token, 10 of tag, 4 of count. */
+#define EHMN_BIAS_FRAC 12
+#define EHMN_NGRAM_TOKEN_MASK 0x3FFFFu
+#define EHMN_NGRAM_TAG_SHIFT 18u
+#define EHMN_NGRAM_TAG_MASK 0x3FFu
+#define EHMN_NGRAM_COUNT_SHIFT 28u
+#define EHMN_NGRAM_GAIN_MAX (1 << 20) /* Q16 bits, of either sign */
+#define EHMN_SHARE_MIN 66             /* Q16, of the recalled episodes */
+#define EHMN_SHARE_MAX 62259
+#define EHMN_MAX_WRITTEN 0x80000000u  /* episodes */
+#define EHMN_MAX_CHECKS 128u          /* observations that the centre of a topic is made of */
+
 #define EHMN_FINAL_RMSNORM 0u
 #define EHMN_FINAL_LAYERNORM 1u
 

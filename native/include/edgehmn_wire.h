@@ -33,7 +33,7 @@ typedef struct {
  * any other answer is empty, and what it refuses has changed nothing. */
 #define EHMN_WIRE_IDENTIFY 1u /* nothing -> ehmn_wire_identity. Begins a session: sequences count from its own */
 #define EHMN_WIRE_RESET 2u    /* nothing -> nothing. ehmn_reset */
-#define EHMN_WIRE_PROCESS 3u  /* EHMN_WIRE_FROZEN.., tokens[] -> scores[]. For each: ehmn_score, _learn or _follow, _step */
+#define EHMN_WIRE_PROCESS 3u  /* mode, tokens[] -> scores[]. For each: ehmn_score, _learn or _follow, _step */
 #define EHMN_WIRE_GENERATE 4u /* count, temperature -> tokens[count]. For each: ehmn_sample, ehmn_step */
 #define EHMN_WIRE_FORGET 5u   /* uint64 seed -> nothing. ehmn_delta_reset */
 #define EHMN_WIRE_COUNTS 6u   /* nothing -> ehmn_wire_counts */

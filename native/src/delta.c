@@ -6,16 +6,7 @@
 #include <string.h>
 
 #define FIRST_SHARE 6554 /* a tenth */
-#define TOKEN_MASK 0x3FFFFu
-#define COUNT_SHIFT 28u
-
-/* Take the next `bytes` of the delta, padded to a multiple of four. */
-static uint32_t take(uint64_t *at, uint64_t bytes)
-{
-    uint64_t start = *at;
-    *at = (start + bytes + 3u) & ~(uint64_t)3u;
-    return (uint32_t)start;
-}
+#define DELTA_ALIGN 4u   /* every array starts at a multiple of this */
 
 ehmn_delta_layout ehmn_layout_delta(const ehmn_image *im)
 {
@@ -28,17 +19,17 @@ ehmn_delta_layout ehmn_layout_delta(const ehmn_image *im)
     for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
         orders += r->ngram_order[o] != 0;
     }
-    l.dense = take(&at, im->n_dense * d * d);
-    l.rows = take(&at, ((uint64_t)r->row_slots[0] + r->row_slots[1]) * d);
-    l.bias = take(&at, r->bias_step != 0 ? 2u * (uint64_t)im->vocab_size : 0u);
-    l.ngrams = take(&at, 4u * orders * r->ngram_slots);
-    l.keys = take(&at, 4u * (uint64_t)r->episodes * ehmn_key_words(im));
-    l.tokens = take(&at, 4u * (uint64_t)r->episodes);
-    l.trace = take(&at, vectors);
-    l.slow = take(&at, vectors);
-    l.context = take(&at, vectors);
-    l.topic = take(&at, 8u * d);
-    l.centre = take(&at, 4u * d);
+    l.dense = ehmn_take(&at, DELTA_ALIGN, im->n_dense * d * d);
+    l.rows = ehmn_take(&at, DELTA_ALIGN, ((uint64_t)r->row_slots[0] + r->row_slots[1]) * d);
+    l.bias = ehmn_take(&at, DELTA_ALIGN, r->bias_step != 0 ? 2u * (uint64_t)im->vocab_size : 0u);
+    l.ngrams = ehmn_take(&at, DELTA_ALIGN, 4u * orders * r->ngram_slots);
+    l.keys = ehmn_take(&at, DELTA_ALIGN, 4u * (uint64_t)r->episodes * ehmn_key_words(im));
+    l.tokens = ehmn_take(&at, DELTA_ALIGN, 4u * (uint64_t)r->episodes);
+    l.trace = ehmn_take(&at, DELTA_ALIGN, vectors);
+    l.slow = ehmn_take(&at, DELTA_ALIGN, vectors);
+    l.context = ehmn_take(&at, DELTA_ALIGN, vectors);
+    l.topic = ehmn_take(&at, DELTA_ALIGN, 8u * d);
+    l.centre = ehmn_take(&at, DELTA_ALIGN, 4u * d);
     l.total = at > UINT32_MAX ? UINT32_MAX : (uint32_t)at;
     return l;
 }
@@ -75,6 +66,15 @@ void ehmn_delta_clear(ehmn_model *m, uint64_t seed)
     }
 }
 
+/* Draws begin anew with a delta that is cleared or loaded. */
+static void begin_delta(ehmn_model *m)
+{
+    m->seed = ehmn_model_delta(m)->seed;
+    m->sampled = 0;
+    m->followed = 0;
+    m->following = 0;
+}
+
 int32_t ehmn_delta_reset(ehmn_model *m, uint64_t seed)
 {
     if (m == NULL) {
@@ -85,10 +85,7 @@ int32_t ehmn_delta_reset(ehmn_model *m, uint64_t seed)
     }
     ehmn_delta_clear(m, seed);
     ehmn_forget_banks(m);
-    m->seed = seed;
-    m->sampled = 0;
-    m->followed = 0;
-    m->following = 0;
+    begin_delta(m);
     return EHMN_OK;
 }
 
@@ -121,43 +118,28 @@ static int average_is_possible(const ehmn_average *a)
     return a->variance >= 0 && a->started <= 1u && a->reserved == 0;
 }
 
-static int in_range(int64_t v, int64_t low, int64_t high)
-{
-    return v >= low && v <= high;
-}
-
 static int header_is_possible(const ehmn_image *im, const ehmn_delta *delta)
 {
     int32_t most = im->rule.gain_max;
     int ok = average_is_possible(&delta->reward) && average_is_possible(&delta->uncertainty)
         && average_is_possible(&delta->novelty) && delta->reserved == 0
-        && in_range(delta->gains.scale, 0, most) && in_range(delta->gains.bias, 0, most) && delta->checks <= 128u
-        && delta->written <= 0x80000000u;
+        && ehmn_in_range(delta->gains.scale, 0, most) && ehmn_in_range(delta->gains.bias, 0, most)
+        && delta->checks <= EHMN_MAX_CHECKS && delta->written <= EHMN_MAX_WRITTEN;
     for (uint32_t i = 0; i < EHMN_ROW_ADAPTERS; i++) {
-        ok = ok && in_range(delta->gains.row[i], 0, most);
+        ok = ok && ehmn_in_range(delta->gains.row[i], 0, most);
     }
     for (uint32_t i = 0; i < EHMN_MAX_DENSE; i++) {
-        ok = ok && in_range(delta->gains.dense[i], 0, i < im->n_dense ? most : 0);
+        ok = ok && ehmn_in_range(delta->gains.dense[i], 0, i < im->n_dense ? most : 0);
     }
     for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
         for (uint32_t c = 0; c < EHMN_NGRAM_COUNTS; c++) {
-            ok = ok && in_range(delta->gains.ngram[o][c], -(1 << 20), 1 << 20);
+            ok = ok && ehmn_in_range(delta->gains.ngram[o][c], -EHMN_NGRAM_GAIN_MAX, EHMN_NGRAM_GAIN_MAX);
         }
     }
     for (uint32_t i = 0; i < EHMN_EPISODE_BUCKETS; i++) {
-        ok = ok && in_range(delta->gains.share[i], 66, 62259);
+        ok = ok && ehmn_in_range(delta->gains.share[i], EHMN_SHARE_MIN, EHMN_SHARE_MAX);
     }
     return ok;
-}
-
-/* Whether the bytes from `end` to `start` are zero. */
-static int padding_is_zero(const uint8_t *bytes, uint32_t end, uint32_t start)
-{
-    uint32_t any = 0;
-    for (; end < start; end++) {
-        any |= bytes[end];
-    }
-    return any == 0;
 }
 
 static int weights_are_possible(const ehmn_image *im, const ehmn_delta *delta)
@@ -167,9 +149,9 @@ static int weights_are_possible(const ehmn_image *im, const ehmn_delta *delta)
     const int16_t *bias = (const int16_t *)(const void *)(bytes + l.bias);
     uint32_t d = im->d_model;
     uint32_t biases = im->rule.bias_step != 0 ? im->vocab_size : 0u;
-    int ok = padding_is_zero((const uint8_t *)delta, l.dense + im->n_dense * d * d, l.rows)
-        && padding_is_zero((const uint8_t *)delta, l.rows + (im->rule.row_slots[0] + im->rule.row_slots[1]) * d, l.bias)
-        && padding_is_zero((const uint8_t *)delta, l.bias + 2u * biases, l.ngrams);
+    int ok = ehmn_bytes_are_zero(delta, l.dense + im->n_dense * d * d, l.rows)
+        && ehmn_bytes_are_zero(delta, l.rows + (im->rule.row_slots[0] + im->rule.row_slots[1]) * d, l.bias)
+        && ehmn_bytes_are_zero(delta, l.bias + 2u * biases, l.ngrams);
     for (uint32_t i = l.dense; ok && i < l.bias; i++) {
         ok = bytes[i] != -128;
     }
@@ -187,10 +169,10 @@ static int memories_are_possible(const ehmn_image *im, const ehmn_delta *delta)
     const uint32_t *keys = (const uint32_t *)(const void *)(bytes + l.keys);
     const uint32_t *tokens = (const uint32_t *)(const void *)(bytes + l.tokens);
     uint32_t words = ehmn_key_words(im);
-    uint32_t beyond = im->d_model % 32u == 0 ? 0u : ~0u << im->d_model % 32u; /* bits of a last word that are no unit's */
+    uint32_t beyond = im->d_model % 32u == 0 ? 0u : ~0u << im->d_model % 32u; /* no unit's bits */
     int ok = 1;
     for (uint32_t i = 0; ok && i < (l.keys - l.ngrams) / 4u; i++) {
-        ok = ngrams[i] >> COUNT_SHIFT == 0 ? ngrams[i] == 0 : (ngrams[i] & TOKEN_MASK) < im->vocab_size;
+        ok = ehmn_ngram_count(ngrams[i]) == 0 ? ngrams[i] == 0 : ehmn_ngram_token(ngrams[i]) < im->vocab_size;
     }
     for (uint32_t i = 0; ok && i < im->rule.episodes; i++, keys += words) {
         uint32_t any = tokens[i];
@@ -249,13 +231,7 @@ int32_t ehmn_delta_load(ehmn_model *m, const void *delta, uint32_t bytes)
         return status;
     }
     memcpy(ehmn_model_delta(m), delta, bytes);
-    m->seed = ehmn_model_delta(m)->seed;
-    m->sampled = 0;
-    m->followed = 0;
-    m->following = 0;
-    m->snapshots = 0;
-    m->entered = 0;
-    m->strange = 0;
-    m->familiar = 0;
+    begin_delta(m);
+    ehmn_begin_bank(m);
     return EHMN_OK;
 }

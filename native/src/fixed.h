@@ -59,6 +59,16 @@ static inline int64_t ehmn_div_round(int64_t a, int64_t b)
     return n / b - (n % b < 0);
 }
 
+static inline int32_t ehmn_clamp(int32_t v, int32_t low, int32_t high)
+{
+    return v < low ? low : v > high ? high : v;
+}
+
+static inline int ehmn_in_range(int64_t v, int64_t low, int64_t high)
+{
+    return v >= low && v <= high;
+}
+
 static inline uint32_t ehmn_abs(int32_t v)
 {
     return v < 0 ? 0u - (uint32_t)v : (uint32_t)v;

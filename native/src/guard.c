@@ -1,5 +1,5 @@
-/* The guard: hidden vectors of ordinary text, in the image, whose loss must not rise far above the frozen model's. Looking
- * at one costs a head pass, disturbs no context and needs no user's text. SPEC.md, "Learning", Guard. */
+/* The guard: hidden vectors of ordinary text, in the image, whose loss must not rise far above the frozen model's.
+ * Looking at one costs a head pass, disturbs no context and needs no user's text. SPEC.md, "Learning", Guard. */
 #include "model.h"
 
 #define PERIOD 64u

@@ -4,7 +4,6 @@
 #include "random.h"
 
 #define LOG2_E_Q16 94548 /* round(2^16 log2(e)) */
-#define BIAS_FRAC 12
 
 void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed)
 {
@@ -71,7 +70,7 @@ void ehmn_block_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t fra
         const int16_t *bias = (const int16_t *)ehmn_in_delta(m, ehmn_layout_delta(im).bias) + first;
         int32_t gain = ehmn_model_gains(m)->bias;
         for (uint32_t r = 0; r < rows; r++) {
-            out[r] = ehmn_add(out[r], ehmn_mul(bias[r], gain, BIAS_FRAC + 16 - EHMN_LOGIT_FRAC));
+            out[r] = ehmn_add(out[r], ehmn_mul(bias[r], gain, EHMN_BIAS_FRAC + 16 - EHMN_LOGIT_FRAC));
         }
     }
 }

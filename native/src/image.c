@@ -21,9 +21,14 @@ uint32_t ehmn_crc32(uint32_t crc, const void *data, uint32_t bytes)
     return ~crc;
 }
 
-static int in_range(int64_t v, int64_t low, int64_t high)
+int ehmn_bytes_are_zero(const void *bytes, uint64_t from, uint64_t to)
 {
-    return v >= low && v <= high;
+    const uint8_t *p = bytes;
+    uint32_t any = 0;
+    for (; from < to; from++) {
+        any |= p[from];
+    }
+    return any == 0;
 }
 
 static int all_zero(const uint32_t *v, uint32_t n)
@@ -37,40 +42,41 @@ static int all_zero(const uint32_t *v, uint32_t n)
 
 static int sizes_are_possible(const ehmn_image *im)
 {
-    return in_range(im->n_layers, 1, EHMN_MAX_LAYERS) && in_range(im->d_model, 2, EHMN_MAX_D_MODEL)
-        && in_range(im->d_hidden, 1, EHMN_MAX_D_HIDDEN) && in_range(im->n_heads, 1, im->d_model)
-        && in_range(im->n_kv_heads, 1, im->n_heads) && im->d_model % im->n_heads == 0
+    return ehmn_in_range(im->n_layers, 1, EHMN_MAX_LAYERS) && ehmn_in_range(im->d_model, 2, EHMN_MAX_D_MODEL)
+        && ehmn_in_range(im->d_hidden, 1, EHMN_MAX_D_HIDDEN) && ehmn_in_range(im->n_heads, 1, im->d_model)
+        && ehmn_in_range(im->n_kv_heads, 1, im->n_heads) && im->d_model % im->n_heads == 0
         && im->n_heads % im->n_kv_heads == 0 && ehmn_d_head(im) % 2u == 0 && ehmn_d_head(im) <= EHMN_MAX_D_HEAD
-        && in_range(im->vocab_size, 2, EHMN_MAX_VOCAB) && in_range(im->n_ctx, 1, EHMN_MAX_CTX)
-        && in_range(im->n_dense, 0, EHMN_MAX_DENSE);
+        && ehmn_in_range(im->vocab_size, 2, EHMN_MAX_VOCAB) && ehmn_in_range(im->n_ctx, 1, EHMN_MAX_CTX)
+        && ehmn_in_range(im->n_dense, 0, EHMN_MAX_DENSE);
 }
 
 static int rule_is_possible(const ehmn_rule *r)
 {
-    int ok = in_range(r->eta_local, 0, 1 << 24) && in_range(r->eta_global, 0, 1 << 24)
-        && in_range(r->w_reward, -(1 << 20), 1 << 20) && in_range(r->w_uncertainty, -(1 << 20), 1 << 20)
-        && in_range(r->w_novelty, -(1 << 20), 1 << 20) && in_range(r->kappa, 0, 1 << 20)
-        && in_range(r->rho_slow, 0, 65535) && in_range(r->beta_attention, 0, 1 << 20)
-        && in_range(r->rho_context, 0, 65535) && in_range(r->decay_row, 0, (1 << 24) - 1)
-        && in_range(r->weight_frac, 0, 16) && in_range(r->n_negatives, 1, EHMN_MAX_NEGATIVES)
-        && (r->n_negatives & (r->n_negatives - 1u)) == 0 && in_range(r->eta_gain, 0, 1 << 20)
-        && in_range(r->gain_max, 0, 1 << 20) && in_range(r->rho_average, 0, 65535);
+    int ok = ehmn_in_range(r->eta_local, 0, 1 << 24) && ehmn_in_range(r->eta_global, 0, 1 << 24)
+        && ehmn_in_range(r->w_reward, -(1 << 20), 1 << 20) && ehmn_in_range(r->w_uncertainty, -(1 << 20), 1 << 20)
+        && ehmn_in_range(r->w_novelty, -(1 << 20), 1 << 20) && ehmn_in_range(r->kappa, 0, 1 << 20)
+        && ehmn_in_range(r->rho_slow, 0, 65535) && ehmn_in_range(r->beta_attention, 0, 1 << 20)
+        && ehmn_in_range(r->rho_context, 0, 65535) && ehmn_in_range(r->decay_row, 0, (1 << 24) - 1)
+        && ehmn_in_range(r->weight_frac, 0, 16) && ehmn_in_range(r->n_negatives, 1, EHMN_MAX_NEGATIVES)
+        && (r->n_negatives & (r->n_negatives - 1u)) == 0 && ehmn_in_range(r->eta_gain, 0, 1 << 20)
+        && ehmn_in_range(r->gain_max, 0, 1 << 20) && ehmn_in_range(r->rho_average, 0, 65535);
     for (uint32_t i = 0; i < EHMN_MAX_DENSE; i++) {
-        ok = ok && in_range(r->rho_trace[i], 0, 65535);
+        ok = ok && ehmn_in_range(r->rho_trace[i], 0, 65535);
     }
     return ok;
 }
 
 static int memories_are_possible(const ehmn_rule *r)
 {
-    int ok = in_range(r->row_frac, 0, 16) && in_range(r->decay_visit, 0, (1 << 24) - 1)
-        && in_range(r->bias_step, 0, 32767) && in_range(r->bias_decay, 0, 65535)
-        && r->ngram_slots <= EHMN_MAX_SLOTS && in_range(r->eta_ngram, 0, 1 << 20) && r->episodes <= EHMN_MAX_SLOTS
-        && in_range(r->sharpness, 0, 1 << 20) && in_range(r->eta_episode, 0, 65536)
-        && in_range(r->eta_scale, 0, 1 << 24) && in_range(r->topic_limit, 0, INT32_MAX)
-        && in_range(r->topic_margin, 0, INT32_MAX) && in_range(r->guard_limit, 0, 1 << 20) && all_zero(r->reserved, 18);
+    int ok = ehmn_in_range(r->row_frac, 0, 16) && ehmn_in_range(r->decay_visit, 0, (1 << 24) - 1)
+        && ehmn_in_range(r->bias_step, 0, 32767) && ehmn_in_range(r->bias_decay, 0, 65535)
+        && r->ngram_slots <= EHMN_MAX_SLOTS && ehmn_in_range(r->eta_ngram, 0, 1 << 20) && r->episodes <= EHMN_MAX_SLOTS
+        && ehmn_in_range(r->sharpness, 0, 1 << 20) && ehmn_in_range(r->eta_episode, 0, 65536)
+        && ehmn_in_range(r->eta_scale, 0, 1 << 24) && ehmn_in_range(r->topic_limit, 0, INT32_MAX)
+        && ehmn_in_range(r->topic_margin, 0, INT32_MAX) && ehmn_in_range(r->guard_limit, 0, 1 << 20)
+        && all_zero(r->reserved, 18);
     for (uint32_t i = 0; i < EHMN_ROW_ADAPTERS; i++) {
-        ok = ok && r->row_slots[i] <= EHMN_MAX_SLOTS && in_range(r->eta_row[i], 0, 1 << 24);
+        ok = ok && r->row_slots[i] <= EHMN_MAX_SLOTS && ehmn_in_range(r->eta_row[i], 0, 1 << 24);
     }
     for (uint32_t i = 0; i < EHMN_NGRAM_ORDERS; i++) {
         ok = ok && r->ngram_order[i] <= EHMN_MAX_ORDER;
@@ -81,8 +87,8 @@ static int memories_are_possible(const ehmn_rule *r)
 static int settings_are_possible(const ehmn_image *im)
 {
     return sizes_are_possible(im) && im->final_norm <= EHMN_FINAL_LAYERNORM && im->tied_head <= 1u
-        && in_range(im->value_frac, 8, 16) && in_range(im->hidden_frac, 0, 14) && im->norm_eps_mantissa >= 0
-        && in_range(im->norm_eps_shift, 0, 62) && all_zero(im->reserved, 2) && im->n_guard <= EHMN_MAX_GUARD
+        && ehmn_in_range(im->value_frac, 8, 16) && ehmn_in_range(im->hidden_frac, 0, 14) && im->norm_eps_mantissa >= 0
+        && ehmn_in_range(im->norm_eps_shift, 0, 62) && all_zero(im->reserved, 2) && im->n_guard <= EHMN_MAX_GUARD
         && rule_is_possible(&im->rule) && memories_are_possible(&im->rule);
 }
 
@@ -120,12 +126,7 @@ static uint64_t align(uint64_t offset)
 /* Whether the bytes from `end` to the next section at `start` are zero. */
 static int padding_is_zero(const ehmn_image *im, uint64_t end, uint64_t start)
 {
-    const uint8_t *p = (const uint8_t *)im;
-    uint32_t any = 0;
-    for (; end < start && start <= im->bytes; end++) {
-        any |= p[end];
-    }
-    return any == 0;
+    return start > im->bytes || ehmn_bytes_are_zero(im, end, start);
 }
 
 /* Sections follow each other in a fixed order, each at the next multiple of 16, with zeros between: there is one
@@ -150,7 +151,7 @@ static int32_t check_layout(const ehmn_image *im)
         expected_shape(im, i, &rows, &cols);
         uint64_t scales = align(data + (uint64_t)rows * cols);
         if (matrix->rows != rows || matrix->cols != cols || matrix->weights_offset != data
-            || matrix->scales_offset != scales || !in_range(matrix->shift, 0, 62)
+            || matrix->scales_offset != scales || !ehmn_in_range(matrix->shift, 0, 62)
             || (matrix->input_bits != 8u && matrix->input_bits != 16u) || !all_zero(matrix->reserved, 2)) {
             return EHMN_E_LAYOUT;
         }
@@ -162,7 +163,7 @@ static int32_t check_layout(const ehmn_image *im)
     }
     for (uint32_t i = 0; i < EHMN_VECTORS; i++, vector++) {
         uint32_t length = i == EHMN_VECTOR_ROPE ? ehmn_d_head(im) / 2u : im->d_model;
-        if (vector->length != length || vector->offset != data || !in_range(vector->shift, 0, 62)
+        if (vector->length != length || vector->offset != data || !ehmn_in_range(vector->shift, 0, 62)
             || vector->reserved != 0) {
             return EHMN_E_LAYOUT;
         }
@@ -184,7 +185,7 @@ static int32_t check_guard(const ehmn_image *im)
     const ehmn_guard *g = (const ehmn_guard *)(const void *)((const uint8_t *)im + im->guard_offset);
     const int8_t *mantissas = (const int8_t *)(g + im->n_guard);
     for (uint32_t i = 0; i < im->n_guard; i++) {
-        if (!in_range(g[i].frac, -16, 30) || g[i].token >= im->vocab_size || g[i].bits > EHMN_MAX_BITS) {
+        if (!ehmn_in_range(g[i].frac, -16, 30) || g[i].token >= im->vocab_size || g[i].bits > EHMN_MAX_BITS) {
             return EHMN_E_VALUE;
         }
     }
@@ -253,14 +254,6 @@ int32_t ehmn_image_check(const void *image, uint32_t bytes)
     return status == EHMN_OK ? check_guard(im) : status;
 }
 
-/* Take the next `bytes` of a region that begins at *at. */
-static uint32_t take(uint64_t *at, uint64_t bytes)
-{
-    uint64_t start = *at;
-    *at = align(start + bytes);
-    return (uint32_t)start;
-}
-
 ehmn_layout ehmn_layout_arena(const ehmn_image *im, uint32_t mode)
 {
     uint64_t d = im->d_model;
@@ -272,31 +265,31 @@ ehmn_layout ehmn_layout_arena(const ehmn_image *im, uint32_t mode)
     uint64_t at = EHMN_MODEL_BYTES;
     ehmn_layout l;
     memset(&l, 0, sizeof l);
-    l.keys = take(&at, cells * d_kv);
-    l.values = take(&at, cells * d_kv);
-    l.key_fracs = take(&at, cells * im->n_kv_heads);
-    l.value_fracs = take(&at, cells * im->n_kv_heads);
-    l.phases = take(&at, 2u * (uint64_t)ehmn_d_head(im));
-    l.residual = take(&at, 4u * d);
-    l.wide = take(&at, 4u * (attention > mlp ? attention : mlp));
-    l.mixed = take(&at, 4u * d);
-    l.scores = take(&at, 4u * (uint64_t)im->n_ctx);
-    l.mantissas = take(&at, 2u * longest);
-    l.normed = take(&at, 4u * d);
-    l.logits = take(&at, 2u * (uint64_t)im->vocab_size);
+    l.keys = ehmn_take(&at, EHMN_ALIGN, cells * d_kv);
+    l.values = ehmn_take(&at, EHMN_ALIGN, cells * d_kv);
+    l.key_fracs = ehmn_take(&at, EHMN_ALIGN, cells * im->n_kv_heads);
+    l.value_fracs = ehmn_take(&at, EHMN_ALIGN, cells * im->n_kv_heads);
+    l.phases = ehmn_take(&at, EHMN_ALIGN, 2u * (uint64_t)ehmn_d_head(im));
+    l.residual = ehmn_take(&at, EHMN_ALIGN, 4u * d);
+    l.wide = ehmn_take(&at, EHMN_ALIGN, 4u * (attention > mlp ? attention : mlp));
+    l.mixed = ehmn_take(&at, EHMN_ALIGN, 4u * d);
+    l.scores = ehmn_take(&at, EHMN_ALIGN, 4u * (uint64_t)im->n_ctx);
+    l.mantissas = ehmn_take(&at, EHMN_ALIGN, 2u * longest);
+    l.normed = ehmn_take(&at, EHMN_ALIGN, 4u * d);
+    l.logits = ehmn_take(&at, EHMN_ALIGN, 2u * (uint64_t)im->vocab_size);
     if (mode == EHMN_PLASTIC) {
-        l.delta = take(&at, ehmn_layout_delta(im).total);
-        l.plain = take(&at, 4u * d);
-        l.standard = take(&at, 4u * d);
-        l.inputs = take(&at, im->n_dense * d);
-        l.outputs = take(&at, 2u * im->n_dense * d);
-        l.error = take(&at, 4u * d);
-        l.cumulative = take(&at, 4u * d);
-        l.presynaptic = take(&at, d);
-        l.key = take(&at, 4u * (uint64_t)ehmn_key_words(im));
-        l.fast = take(&at, 4u * d);
-        l.kept = take(&at, sizeof(ehmn_gains));
-        l.observed = take(&at, 4u * d);
+        l.delta = ehmn_take(&at, EHMN_ALIGN, ehmn_layout_delta(im).total);
+        l.plain = ehmn_take(&at, EHMN_ALIGN, 4u * d);
+        l.standard = ehmn_take(&at, EHMN_ALIGN, 4u * d);
+        l.inputs = ehmn_take(&at, EHMN_ALIGN, im->n_dense * d);
+        l.outputs = ehmn_take(&at, EHMN_ALIGN, 2u * im->n_dense * d);
+        l.error = ehmn_take(&at, EHMN_ALIGN, 4u * d);
+        l.cumulative = ehmn_take(&at, EHMN_ALIGN, 4u * d);
+        l.presynaptic = ehmn_take(&at, EHMN_ALIGN, d);
+        l.key = ehmn_take(&at, EHMN_ALIGN, 4u * (uint64_t)ehmn_key_words(im));
+        l.fast = ehmn_take(&at, EHMN_ALIGN, 4u * d);
+        l.kept = ehmn_take(&at, EHMN_ALIGN, sizeof(ehmn_gains));
+        l.observed = ehmn_take(&at, EHMN_ALIGN, 4u * d);
     }
     l.total = at > UINT32_MAX ? UINT32_MAX : (uint32_t)at;
     return l;

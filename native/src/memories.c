@@ -2,16 +2,7 @@
  * came then. SPEC.md, "Learning". */
 #include "model.h"
 
-#define TOKEN_MASK 0x3FFFFu /* of an n-gram's slot: 18 bits of token, 10 of tag, 4 of count */
-#define TAG_SHIFT 18u
-#define TAG_MASK 0x3FFu
-#define COUNT_SHIFT 28u
-#define GAIN_LIMIT (1 << 20)
-#define SHARE_MIN 66
-#define SHARE_MAX 62259
-#define MAX_WRITTEN 0x80000000u
-
-_Static_assert(EHMN_MAX_VOCAB <= TOKEN_MASK + 1u, "a token must fit an n-gram's slot");
+_Static_assert(EHMN_MAX_VOCAB <= EHMN_NGRAM_TOKEN_MASK + 1u, "a token must fit an n-gram's slot");
 
 /* A hash whose bits all depend on all of its input's: two rounds of multiply and xor-shift. */
 static uint32_t mix(uint32_t a)
@@ -41,11 +32,6 @@ uint32_t ehmn_slot(uint32_t hash, uint32_t slots)
     return (uint32_t)((uint64_t)hash * slots >> 32);
 }
 
-static int32_t clamp(int32_t v, int32_t low, int32_t high)
-{
-    return v < low ? low : v > high ? high : v;
-}
-
 /* Slot of order `o` in the present context, and its tag; NULL if the order is off or its context is not there. */
 static uint32_t *ngram_slot(const ehmn_model *m, uint32_t o, uint32_t *tag)
 {
@@ -58,7 +44,7 @@ static uint32_t *ngram_slot(const ehmn_model *m, uint32_t o, uint32_t *tag)
     for (uint32_t before = 0; before < o; before++) {
         slots += rule->ngram_order[before] != 0 ? rule->ngram_slots : 0u;
     }
-    *tag = hash & TAG_MASK;
+    *tag = hash & EHMN_NGRAM_TAG_MASK;
     return slots + ehmn_slot(hash, rule->ngram_slots);
 }
 
@@ -69,11 +55,11 @@ static void recall_ngrams(ehmn_model *m)
         uint32_t tag;
         const uint32_t *slot = ngram_slot(m, o, &tag);
         m->ngram_hit[o] = 0;
-        if (slot == NULL || *slot >> COUNT_SHIFT == 0 || (*slot >> TAG_SHIFT & TAG_MASK) != tag) {
+        if (slot == NULL || ehmn_ngram_count(*slot) == 0 || ehmn_ngram_tag(*slot) != tag) {
             continue;
         }
-        uint32_t token = *slot & TOKEN_MASK;
-        int32_t gain = ehmn_model_gains(m)->ngram[o][*slot >> COUNT_SHIFT];
+        uint32_t token = ehmn_ngram_token(*slot);
+        int32_t gain = ehmn_model_gains(m)->ngram[o][ehmn_ngram_count(*slot)];
         logits[token] = ehmn_sat16(logits[token] + ehmn_round_shift(gain, 16 - EHMN_LOGIT_FRAC));
         m->ngram_hit[o] = *slot;
     }
@@ -95,23 +81,25 @@ void ehmn_learn_ngrams(ehmn_model *m, uint32_t token, int write)
         if (slot == NULL) {
             continue;
         }
-        uint32_t count = *slot >> COUNT_SHIFT;
-        int same = (*slot & TOKEN_MASK) == token;
+        uint32_t count = ehmn_ngram_count(*slot);
+        int same = ehmn_ngram_token(*slot) == token;
         uint32_t hit = m->ngram_hit[o];
         if (hit != 0) {
-            int32_t *gain = &ehmn_model_gains(m)->ngram[o][hit >> COUNT_SHIFT];
-            int32_t surprise = ((hit & TOKEN_MASK) == token ? 65536 : 0) - probability(m, hit & TOKEN_MASK);
-            *gain = clamp(ehmn_add(*gain, ehmn_mul(surprise, m->image->rule.eta_ngram, 16)), -GAIN_LIMIT, GAIN_LIMIT);
+            int32_t *gain = &ehmn_model_gains(m)->ngram[o][ehmn_ngram_count(hit)];
+            uint32_t foretold = ehmn_ngram_token(hit);
+            int32_t surprise = (foretold == token ? 65536 : 0) - probability(m, foretold);
+            int32_t moved = ehmn_add(*gain, ehmn_mul(surprise, m->image->rule.eta_ngram, 16));
+            *gain = ehmn_clamp(moved, -EHMN_NGRAM_GAIN_MAX, EHMN_NGRAM_GAIN_MAX);
         }
         if (!write) {
             continue;
         }
-        if (count > 0 && (*slot >> TAG_SHIFT & TAG_MASK) == tag && same) {
-            *slot += count < EHMN_NGRAM_COUNTS - 1u ? 1u << COUNT_SHIFT : 0u;
+        if (count > 0 && ehmn_ngram_tag(*slot) == tag && same) {
+            *slot += count < EHMN_NGRAM_COUNTS - 1u ? 1u << EHMN_NGRAM_COUNT_SHIFT : 0u;
         } else if (count > 1u) {
-            *slot = (*slot & ((1u << COUNT_SHIFT) - 1u)) | (count / 2u) << COUNT_SHIFT;
+            *slot = (*slot & ((1u << EHMN_NGRAM_COUNT_SHIFT) - 1u)) | (count / 2u) << EHMN_NGRAM_COUNT_SHIFT;
         } else {
-            *slot = token | tag << TAG_SHIFT | 1u << COUNT_SHIFT;
+            *slot = token | tag << EHMN_NGRAM_TAG_SHIFT | 1u << EHMN_NGRAM_COUNT_SHIFT;
         }
     }
 }
@@ -120,29 +108,23 @@ void ehmn_learn_bias(ehmn_model *m, uint32_t token, const uint32_t *negative, in
 {
     const ehmn_rule *rule = &m->image->rule;
     int16_t *bias = ehmn_in_delta(m, ehmn_layout_delta(m->image).bias);
-    int32_t *gain = &ehmn_model_gains(m)->bias;
-    int32_t n = (int32_t)rule->n_negatives;
-    int32_t log_n = ehmn_bit_length(rule->n_negatives) - 1;
+    uint32_t n = rule->n_negatives;
+    int32_t log_n = ehmn_bit_length(n) - 1;
     if (rule->bias_step == 0) {
         return;
     }
-    int64_t difference = (int64_t)n * bias[token]; /* between the bias of what came and the mean of what did not, Q12 */
-    for (int32_t s = 0; s < n; s++) {
+    int64_t difference = (int64_t)n * bias[token]; /* of what came and the mean of what did not, n times */
+    for (uint32_t s = 0; s < n; s++) {
         difference -= bias[negative[s]];
     }
-    int32_t moved = ehmn_mul(ehmn_round_shift(difference * 16, log_n), rule->eta_gain, 16);
-    *gain = clamp(ehmn_add(*gain, moved), 0, rule->gain_max);
+    ehmn_move_gain(m, &ehmn_model_gains(m)->bias, difference, EHMN_BIAS_FRAC + log_n);
     if (!write) {
         return;
     }
     bias[token] = ehmn_sat16(bias[token] + rule->bias_step);
-    for (int32_t s = 0; s < n;) {
-        int32_t same = 1;
-        while (s + same < n && negative[s + same] == negative[s]) {
-            same++;
-        }
+    for (uint32_t s = 0, same; s < n; s += same) {
+        same = ehmn_run_length(negative, n, s);
         bias[negative[s]] = ehmn_sat16(bias[negative[s]] + ehmn_round_shift(-(int64_t)same * rule->bias_step, log_n));
-        s += same;
     }
 }
 
@@ -182,7 +164,7 @@ static void make_key(ehmn_model *m)
     }
 }
 
-/* The episodes with the least (distance, index): fills found[0..] with indices and far[0..] with distances, in order. */
+/* The episodes with the least (distance, index), in order: found[0..] gets indices, far[0..] distances. */
 static uint32_t nearest_episodes(ehmn_model *m, uint32_t *found, uint32_t *far)
 {
     ehmn_delta_layout in = ehmn_layout_delta(m->image);
@@ -291,7 +273,7 @@ void ehmn_learn_episodes(ehmn_model *m, uint32_t token, int write)
             responsibility = m->recalled[i].token == token ? (int32_t)m->recalled[i].responsibility : responsibility;
         }
         int32_t moved = ehmn_follow_value(*share, responsibility, m->image->rule.eta_episode);
-        *share = clamp(moved, SHARE_MIN, SHARE_MAX);
+        *share = ehmn_clamp(moved, EHMN_SHARE_MIN, EHMN_SHARE_MAX);
     }
     if (!write || episodes == 0) {
         return;
@@ -303,7 +285,7 @@ void ehmn_learn_episodes(ehmn_model *m, uint32_t token, int write)
     }
     ((uint32_t *)ehmn_in_delta(m, in.tokens))[at] = token;
     delta->written++;
-    if (delta->written >= MAX_WRITTEN) { /* the ring stays full, and the place in it stays */
+    if (delta->written >= EHMN_MAX_WRITTEN) { /* the ring stays full, and the place in it stays */
         delta->written = episodes + delta->written % episodes;
     }
 }

@@ -102,6 +102,17 @@ typedef struct {
     uint32_t total;
 } ehmn_delta_layout;
 
+/* Take the next `bytes` of a region that begins at *at, whose parts start at multiples of `align`, a power of two. */
+static inline uint32_t ehmn_take(uint64_t *at, uint32_t align, uint64_t bytes)
+{
+    uint64_t start = *at;
+    *at = (start + bytes + (align - 1u)) & ~(uint64_t)(align - 1u);
+    return (uint32_t)start;
+}
+
+/* image.c: whether the bytes from offset `from` up to offset `to` are zero. */
+int ehmn_bytes_are_zero(const void *bytes, uint64_t from, uint64_t to);
+
 ehmn_delta_layout ehmn_layout_delta(const ehmn_image *image);
 ehmn_layout ehmn_layout_arena(const ehmn_image *image, uint32_t mode);
 
@@ -185,6 +196,35 @@ static inline ehmn_gains *ehmn_model_gains(const ehmn_model *m)
     return &ehmn_model_delta(m)->gains;
 }
 
+/* plasticity.c: gain += eta_gain sum, within 0..gain_max; sum has `frac` fractional bits. */
+void ehmn_move_gain(const ehmn_model *m, int32_t *gain, int64_t sum, int32_t frac);
+
+/* What stands in the slot of an n-gram. */
+static inline uint32_t ehmn_ngram_token(uint32_t slot)
+{
+    return slot & EHMN_NGRAM_TOKEN_MASK;
+}
+
+static inline uint32_t ehmn_ngram_tag(uint32_t slot)
+{
+    return slot >> EHMN_NGRAM_TAG_SHIFT & EHMN_NGRAM_TAG_MASK;
+}
+
+static inline uint32_t ehmn_ngram_count(uint32_t slot)
+{
+    return slot >> EHMN_NGRAM_COUNT_SHIFT;
+}
+
+/* How many of v[at..n - 1] are equal to the first of them and stand next to it. */
+static inline uint32_t ehmn_run_length(const uint32_t *v, uint32_t n, uint32_t at)
+{
+    uint32_t end = at + 1u;
+    while (end < n && v[end] == v[at]) {
+        end++;
+    }
+    return end - at;
+}
+
 /* plasticity.c: put back the gains that learning left, if the model has followed since. */
 void ehmn_end_following(ehmn_model *m);
 
@@ -210,8 +250,8 @@ void ehmn_block_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t fra
 /* head.c: max_logit, mass and entropy of the logits as they are now. */
 void ehmn_summarise(ehmn_model *m);
 
-/* adapters.c: advance the traces and put what the adapters make of it into v[d_model] at value_frac. With `guard`, only
- * the dense adapters and the scale, without traces and without keeping what learning needs. */
+/* adapters.c: advance the traces and put what the adapters make of it into v[d_model] at value_frac; and the same of a
+ * guard vector, by the dense adapters and the scale alone, without traces and without keeping what learning needs. */
 void ehmn_adapt(ehmn_model *m, int32_t *v);
 void ehmn_adapt_guard(ehmn_model *m, int32_t *v);
 
@@ -228,6 +268,7 @@ void ehmn_learn_episodes(ehmn_model *m, uint32_t token, int write);
 /* topic.c: look at the topic after a token was learned or followed; enter another bank if it has changed. */
 void ehmn_observe_topic(ehmn_model *m, int learning);
 void ehmn_forget_banks(ehmn_model *m);
+void ehmn_begin_bank(ehmn_model *m); /* nothing is counted yet of the bank that is present now */
 
 /* topic.c: undo what was learned lately: back to the older snapshot, or to nothing. */
 void ehmn_roll_back(ehmn_model *m);

@@ -1,10 +1,9 @@
-/* The adapters and the rule that teaches them. SPEC.md, "Learning"; edgehmn/plasticity.py is its float meaning.
+/* The rule that teaches the adapters and moves the gains. SPEC.md, "Learning"; in float: edgehmn/plasticity.py.
  *
  * The change of all weights of an adapter is one outer product. It is made of single steps of one LSB, drawn by
  * systematic sampling: the expected numbers of steps of all weights, laid end to end row by row, form a line; a
  * step falls on every point u, u + 1, u + 2, ... of it. The mean over u is exact, one random number serves a
  * whole adapter, and the work grows with the steps that are made, not with the weights that are not. */
-
 #include "model.h"
 #include "random.h"
 
@@ -20,11 +19,6 @@ static int32_t *delta_array(const ehmn_model *m, uint32_t offset)
     return ehmn_in_delta(m, offset);
 }
 
-static int32_t clamp(int32_t v, int32_t low, int32_t high)
-{
-    return v < low ? low : v > high ? high : v;
-}
-
 /* delta[d_model] = n (E[token] - mean of E over the n negatives), at value_frac. */
 static void output_error(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta)
 {
@@ -35,13 +29,9 @@ static void output_error(ehmn_model *m, uint32_t token, const uint32_t *negative
         delta[i] = 0;
     }
     ehmn_add_row(m, head, token, (int32_t)n, im->value_frac, delta);
-    for (uint32_t s = 0; s < n;) { /* equal tokens stand next to each other */
-        uint32_t same = 1;
-        while (s + same < n && negative[s + same] == negative[s]) {
-            same++;
-        }
+    for (uint32_t s = 0, same; s < n; s += same) { /* equal tokens stand next to each other */
+        same = ehmn_run_length(negative, n, s);
         ehmn_add_row(m, head, negative[s], -(int32_t)same, im->value_frac, delta);
-        s += same;
     }
 }
 
@@ -267,18 +257,17 @@ static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32
     for (uint32_t i = 0; i < d; i++) {
         int32_t slope = 32768 - (z[i] * z[i] >> 15); /* tanh', Q15 */
         int32_t post = ehmn_mul(ehmn_mul(error[i], slope, 15), phase_gate(m, layer, i), 15);
-        int32_t row_rate = clamp(ehmn_mul(post, rate, shift), -MAX_ROW_RATE, MAX_ROW_RATE);
+        int32_t row_rate = ehmn_clamp(ehmn_mul(post, rate, shift), -MAX_ROW_RATE, MAX_ROW_RATE);
         m->counts.writes += draw_row(w + i * d, pre, edge, d, row_rate, &next);
     }
     m->counts.macs += 2u * d;
 }
 
-/* gain += eta_gain sum, within 0..gain_max; sum has `frac` fractional bits. */
-static void move_gain(const ehmn_model *m, int32_t *gain, int64_t sum, int32_t frac)
+void ehmn_move_gain(const ehmn_model *m, int32_t *gain, int64_t sum, int32_t frac)
 {
     const ehmn_rule *rule = &m->image->rule;
     int32_t moved = ehmn_add(*gain, ehmn_mul(ehmn_round_shift(sum, frac - 16), rule->eta_gain, 16));
-    *gain = clamp(moved, 0, rule->gain_max);
+    *gain = ehmn_clamp(moved, 0, rule->gain_max);
 }
 
 static void learn_dense_gain(ehmn_model *m, uint32_t layer, const int32_t *error)
@@ -289,7 +278,7 @@ static void learn_dense_gain(ehmn_model *m, uint32_t layer, const int32_t *error
     for (uint32_t i = 0; i < d; i++) {
         sum += (int64_t)z[i] * error[i];
     }
-    move_gain(m, &ehmn_model_gains(m)->dense[layer], sum, 15 + ERROR_FRAC);
+    ehmn_move_gain(m, &ehmn_model_gains(m)->dense[layer], sum, 15 + ERROR_FRAC);
     m->counts.macs += d;
 }
 
@@ -308,7 +297,7 @@ static void learn_row(ehmn_model *m, uint32_t k, int32_t factor, const int32_t *
     for (uint32_t i = 0; i < d; i++) {
         sum += (int64_t)r[i] * error[i];
     }
-    move_gain(m, &ehmn_model_gains(m)->row[k], sum, rule->row_frac + ERROR_FRAC);
+    ehmn_move_gain(m, &ehmn_model_gains(m)->row[k], sum, rule->row_frac + ERROR_FRAC);
     m->counts.macs += d;
     if (!write) {
         return;
@@ -318,7 +307,7 @@ static void learn_row(ehmn_model *m, uint32_t k, int32_t factor, const int32_t *
     int32_t rate = ehmn_mul(ehmn_mul(rule->eta_row[k], factor, 16), 1, frac - rule->row_frac);
     uint64_t next = draw_offset(m, EHMN_STREAM_ROWS + k);
     running_sums(direction, d, edge);
-    m->counts.writes += draw_row(r, direction, edge, d, clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &next);
+    m->counts.writes += draw_row(r, direction, edge, d, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &next);
     m->counts.macs += d;
 }
 
@@ -334,7 +323,7 @@ static void learn_scale(ehmn_model *m, const int32_t *delta)
         sum += ehmn_mul(plain[i], delta[i], shift);
     }
     int32_t moved = ehmn_add(*scale, ehmn_mul(ehmn_sat32(sum), im->rule.eta_scale, im->value_frac + 8));
-    *scale = clamp(moved, 0, im->rule.gain_max);
+    *scale = ehmn_clamp(moved, 0, im->rule.gain_max);
     m->counts.macs += im->d_model;
 }
 

@@ -1,4 +1,4 @@
-/* Topics: notice that the text has changed, and keep one delta, a bank, for each. SPEC.md, "Learning", Topic and Banks. */
+/* Topics: notice that the text has changed, and keep one delta, a bank, for each. SPEC.md, "Topic" and "Banks". */
 #include "model.h"
 
 #include <string.h>
@@ -8,7 +8,6 @@
 #define MEAN_LENGTH 64u
 #define CENTRE_FRAC 12
 #define MIN_CHECKS 20u  /* before a topic is known well enough to be left for a new one */
-#define MAX_CHECKS 128u
 #define STRANGE 3u  /* checks in a row make a topic new */
 #define FAMILIAR 2u /* checks in a row bring a known one back */
 #define SNAPSHOT_PERIOD 256u
@@ -65,14 +64,19 @@ int32_t ehmn_banks_attach(ehmn_model *m, void *memory, uint32_t bytes, uint32_t 
     return EHMN_OK;
 }
 
-void ehmn_forget_banks(ehmn_model *m)
+void ehmn_begin_bank(ehmn_model *m)
 {
-    m->bank = 0;
-    m->used = 1u;
     m->snapshots = 0;
     m->entered = 0;
     m->strange = 0;
     m->familiar = 0;
+}
+
+void ehmn_forget_banks(ehmn_model *m)
+{
+    m->bank = 0;
+    m->used = 1u;
+    ehmn_begin_bank(m);
 }
 
 /* Put into the present delta what goes on across banks: `from` is the delta before. */
@@ -103,11 +107,8 @@ static void arrive(ehmn_model *m, uint32_t bank)
 {
     m->bank = bank;
     m->used |= 1u << bank;
-    m->snapshots = 0;
-    m->entered = 0;
-    m->strange = 0;
-    m->familiar = 0;
     m->changes++;
+    ehmn_begin_bank(m);
 }
 
 static void enter_known(ehmn_model *m, uint32_t bank)
@@ -210,7 +211,7 @@ static void check_topic(ehmn_model *m, const int32_t *observed, int learning)
     if (m->strange == STRANGE) {
         enter_new(m, observed);
     } else if (!far || delta->checks < MIN_CHECKS) {
-        delta->checks += delta->checks < MAX_CHECKS;
+        delta->checks += delta->checks < EHMN_MAX_CHECKS;
         for (uint32_t i = 0; i < m->image->d_model; i++) {
             centre[i] = ehmn_follow_value(centre[i], observed[i], (int32_t)(65536u / delta->checks));
         }
