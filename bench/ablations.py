@@ -21,12 +21,13 @@ import numpy as np
 from edgehmn.calibrate import Calibration, calibrate, calibration_ids
 from edgehmn.checkpoint import REFERENCE, Checkpoint, read_checkpoint
 from edgehmn.core import Image
+from edgehmn.evaluation.report import table as markdown_table
 from edgehmn.evaluation.statistics import interval_95, window_sums
-from edgehmn.evaluation.streams import HiddenStream, in_nats, open_head, play
 from edgehmn.files import read_text
 from edgehmn.image import build_image, with_rule
 from edgehmn.plasticity import Rule
 from edgehmn.quantize import quantise
+from edgehmn.streams import HiddenStream, in_nats, open_head, play
 
 RESULTS = Path(__file__).resolve().parent / "results" / "ablations.json"
 WINDOW = 500
@@ -109,16 +110,16 @@ def compare(found: dict[str, np.ndarray], base: dict[str, np.ndarray]) -> dict[s
 
 def table(results: dict[str, Any]) -> str:
     names = [n for n in next(iter(results.values())) if n != "all"]
-    lines = ["| nats per token | " + " | ".join(names) + " | all | 95 % |", "|---" * (len(names) + 3) + "|"]
+    rows = []
     for setting, r in results.items():
         low, high = r["all"]["interval_95"]
         cells = [f"{r[n]['nats']:.3f}" if setting == "the rule" else f"{r[n]['difference']:+.3f}" for n in names]
         mean = np.mean([r[n]["nats"] for n in names])
-        last = (
-            f"{mean:.3f} | " if setting == "the rule" else f"{r['all']['difference']:+.3f} | {low:+.3f} .. {high:+.3f}"
-        )
-        lines.append(f"| {setting} | " + " | ".join(cells) + f" | {last} |")
-    return "\n".join(lines)
+        if setting == "the rule":
+            rows.append([setting, *cells, f"{mean:.3f}", ""])
+        else:
+            rows.append([setting, *cells, f"{r['all']['difference']:+.3f}", f"{low:+.3f} .. {high:+.3f}"])
+    return markdown_table(("nats per token", *names, "all", "95 %"), rows)
 
 
 def main() -> None:

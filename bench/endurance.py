@@ -15,13 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from edgehmn.calibrate import calibrate, calibration_ids
 from edgehmn.checkpoint import REFERENCE, Checkpoint, read_checkpoint
 from edgehmn.core import CoreModel, Image, ffi
-from edgehmn.evaluation.streams import HiddenStream, in_nats, open_head, play
 from edgehmn.files import read_text
-from edgehmn.image import build_image
-from edgehmn.quantize import quantise
+from edgehmn.image import image_of
+from edgehmn.streams import HiddenStream, in_nats, open_head, play
 
 RESULTS = Path(__file__).resolve().parent / "results" / "endurance.json"
 TURN = 4_000  # tokens of one kind at a time
@@ -73,7 +71,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1_000_000)
     args = parser.parse_args()
     checkpoint = read_checkpoint(REFERENCE)
-    image = Image(build_image(quantise(checkpoint, calibrate(checkpoint, calibration_ids(checkpoint)))))
+    image = Image(image_of(checkpoint))
     stream = HiddenStream.encode(image, one_round(checkpoint, args.data))
     model, rounds = open_head(image), []
     static = in_nats(stream.static).mean()

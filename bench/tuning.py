@@ -16,14 +16,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from edgehmn.calibrate import calibrate, calibration_ids
 from edgehmn.checkpoint import REFERENCE, Checkpoint, read_checkpoint
 from edgehmn.core import Image
 from edgehmn.files import read_text, sha256
-from edgehmn.image import build_image
-from edgehmn.quantize import quantise
+from edgehmn.image import image_of
+from edgehmn.rules import read_rule
 from edgehmn.tuning.parameters import Space
-from edgehmn.tuning.rules import read_rule
 from edgehmn.tuning.tune import METHODS, Settings, Text, encode_texts, tune
 
 RESULTS = Path(__file__).resolve().parent / "results" / "tuning.json"
@@ -69,7 +67,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     args = parser.parse_args()
     checkpoint = read_checkpoint(REFERENCE)
-    image = Image(build_image(quantise(checkpoint, calibrate(checkpoint, calibration_ids(checkpoint)))))
+    image = Image(image_of(checkpoint))
     made_for = {"image_id": image.id, "budget": args.budget}
     results: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     if {k: results.get(k) for k in made_for} != made_for:

@@ -132,12 +132,16 @@ class CoreModel:
         scores = np.empty(len(ids), np.uint32)
         for i, token in enumerate(ids.tolist()):
             scores[i] = self.score(token)
-            if learn:
-                self.learn(token)
-            elif follow and self.plastic:
-                self.follow(token)
+            self.attend(token, learn=learn, follow=follow)
             self.step(token)
         return scores
+
+    def attend(self, token: int, *, learn: bool, follow: bool) -> None:
+        """Let the prediction meet the token that came: see Runtime.process. A static model has nothing that follows."""
+        if learn:
+            self.learn(token)
+        elif follow and self.plastic:
+            self.follow(token)
 
     def step(self, token: int) -> None:
         check(lib.ehmn_step(self._model, _unsigned(token)), f"token {token}")
@@ -206,9 +210,7 @@ class CoreModel:
         return out.tobytes()
 
     def load(self, delta: bytes) -> None:
-        buffer = aligned(len(delta))
-        buffer[:] = np.frombuffer(delta, np.uint8)
-        check(lib.ehmn_delta_load(self._model, ffi.from_buffer("uint8_t[]", buffer), len(delta)), "delta")
+        check(lib.ehmn_delta_load(self._model, _pointer_to(delta), len(delta)), "delta")
 
     def save_bank(self, bank: int) -> bytes | None:
         """The delta of a bank, None if it holds nothing."""
@@ -220,10 +222,7 @@ class CoreModel:
         return out.tobytes()
 
     def load_bank(self, bank: int, delta: bytes) -> None:
-        buffer = aligned(len(delta))
-        buffer[:] = np.frombuffer(delta, np.uint8)
-        status = lib.ehmn_bank_load(self._model, _unsigned(bank), ffi.from_buffer("uint8_t[]", buffer), len(delta))
-        check(status, f"bank {bank}")
+        check(lib.ehmn_bank_load(self._model, _unsigned(bank), _pointer_to(delta), len(delta)), f"bank {bank}")
 
     def counts(self) -> Counts:
         c: Any = ffi.new("ehmn_counts *")
@@ -232,6 +231,13 @@ class CoreModel:
 
     def close(self) -> None:
         """Nothing is held that the garbage collector does not give back."""
+
+
+def _pointer_to(data: bytes) -> Any:
+    """An aligned copy of `data` for the core, alive as long as the pointer."""
+    buffer = aligned(len(data))
+    buffer[:] = np.frombuffer(data, np.uint8)
+    return ffi.from_buffer("uint8_t[]", buffer)
 
 
 def _unsigned(token: int) -> int:

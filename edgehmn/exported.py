@@ -98,6 +98,17 @@ def holds_only_an_export(folder: Path) -> bool:
     return names == {path.name for path in folder.iterdir()} and {MANIFEST, *ALWAYS} <= names <= {MANIFEST, *ARTEFACTS}
 
 
+def describe_artefact(path: Path) -> dict[str, Any]:
+    """What a manifest says about a file of an export."""
+    data = read_bytes(path)
+    return {"kind": ARTEFACTS[path.name], "path": path.name, "bytes": len(data), "sha256": sha256(data)}
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """In the form in which every JSON file of an export is written."""
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     if path.is_symlink() or not path.is_file():
         raise InvalidFileError(f"{path}: missing; this is no folder that 'edgehmn export' wrote")

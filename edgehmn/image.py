@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from edgehmn.calibrate import calibrate, calibration_ids
+from edgehmn.checkpoint import Checkpoint
 from edgehmn.core import CoreModel, Image, ffi, lib
 from edgehmn.errors import InvalidFileError, UsageError
 from edgehmn.plasticity import Rule
-from edgehmn.quantize import QuantModel, mantissa_shift, to_fixed
+from edgehmn.quantize import QuantModel, mantissa_shift, quantise, to_fixed
+from edgehmn.rules import write_rule
 
 
 def build_image(model: QuantModel) -> bytes:
@@ -45,6 +48,11 @@ def build_image(model: QuantModel) -> bytes:
     return score_guard(reseal(image))
 
 
+def image_of(checkpoint: Checkpoint) -> bytes:
+    """The image of a checkpoint with all that is usual: calibrated on the text that ships, under the default rule."""
+    return build_image(quantise(checkpoint, calibrate(checkpoint, calibration_ids(checkpoint))))
+
+
 def score_guard(image: bytes) -> bytes:
     """The image with what the frozen model scores on each of its guard vectors: the core computes it."""
     model = CoreModel(Image(image))
@@ -60,7 +68,7 @@ def with_rule(image: bytes, rule: Rule) -> bytes:
     can hold."""
     out = bytearray(image)
     header = ffi.cast("ehmn_image *", ffi.from_buffer(out))
-    _fill_rule(header.rule, rule, int(header.d_model))
+    write_rule(header.rule, rule, int(header.d_model))
     header.n_dense = len(rule.rho_trace)
     header.id = list(_identity(out))
     try:
@@ -108,54 +116,7 @@ def _fill_settings(header: Any, model: QuantModel) -> None:
     eps = c.d_model * c.norm_eps
     header.norm_eps_shift = mantissa_shift(eps)
     header.norm_eps_mantissa = int(to_fixed(eps, header.norm_eps_shift))
-    _fill_rule(header.rule, model.rule, c.d_model)
-
-
-def _fill_rule(out: Any, r: Rule, d_model: int) -> None:
-    """Write a rule as integers into an ehmn_rule. Raises UsageError for a value that its field cannot hold."""
-    bits = float(np.log2(np.e))  # in one nat
-    fixed = {
-        24: {
-            "eta_local": r.eta_local,
-            "decay_row": r.decay * d_model,
-            "decay_visit": r.decay_visit,
-            "eta_scale": r.eta_scale,
-        },
-        16: {
-            "eta_global": r.eta_global / r.eta_local if r.eta_local else 0.0,
-            "w_reward": r.gamma * r.w_reward,
-            "w_uncertainty": (1 - r.gamma) * r.w_uncertainty,
-            "w_novelty": r.w_novelty,
-            "kappa": r.kappa,
-            "rho_slow": r.rho_slow,
-            "beta_attention": r.beta_attention * bits,
-            "rho_context": r.rho_context,
-            "eta_gain": r.eta_gain,
-            "gain_max": r.gain_max,
-            "rho_average": r.rho_average,
-            "bias_decay": 128 * r.bias_decay,
-            "eta_ngram": r.eta_ngram * bits,
-            "eta_episode": r.eta_episode,
-            "topic_limit": r.topic_limit,
-            "topic_margin": r.topic_margin,
-            "guard_limit": r.guard_limit,
-        },
-        12: {"bias_step": r.bias_step * bits},
-        8: {"sharpness": r.sharpness * bits},
-    }
-    for frac, values in fixed.items():
-        for name, value in values.items():
-            setattr(out, name, int(to_fixed(value, frac)))
-    for i, rho in enumerate(r.rho_trace):
-        out.rho_trace[i] = int(to_fixed(rho, 16))
-    for k in range(2):
-        out.row_slots[k], out.eta_row[k] = r.row_slots[k], int(to_fixed(r.eta_row[k], 24))
-    for o in range(lib.EHMN_NGRAM_ORDERS):
-        out.ngram_order[o] = r.ngram_orders[o] if o < len(r.ngram_orders) else 0
-    out.phase_step = round(2**32 / r.phase_period) if r.phase_period else 0
-    out.phase_seed = 1
-    for name in ("weight_frac", "n_negatives", "row_frac", "ngram_slots", "episodes"):
-        setattr(out, name, getattr(r, name))
+    write_rule(header.rule, model.rule, c.d_model)
 
 
 def _identity(image: bytearray) -> bytes:

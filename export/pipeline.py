@@ -1,6 +1,5 @@
 """`edgehmn export`: a checkpoint in, a folder of artefacts out, each measured before it is called good."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +16,8 @@ from edgehmn.core import CoreModel, Image
 from edgehmn.errors import QualityGateError, UsageError
 from edgehmn.evaluate import Perplexity, float_perplexity, text_perplexity
 from edgehmn.export.c_array import write_c_array
-from edgehmn.exported import ARTEFACTS, MANIFEST, SCHEMA, encoder_runtime, holds_only_an_export
-from edgehmn.files import new_folder, read_bytes, sha256
+from edgehmn.exported import MANIFEST, SCHEMA, describe_artefact, encoder_runtime, holds_only_an_export, write_json
+from edgehmn.files import new_folder
 from edgehmn.image import build_image
 from edgehmn.quantize import quantise
 
@@ -76,10 +75,10 @@ def export_model(
         with np.errstate(all="ignore"):  # what overflows fails the gate
             perplexity = _measure(checkpoint, image, work, evaluation_text, report)
         _check_quality(perplexity, max_increase)
-        artefacts = [_describe(p) for p in sorted(work.iterdir())]
+        artefacts = [describe_artefact(p) for p in sorted(work.iterdir())]
         result = ExportResult(folder, image.id, artefacts, perplexity)
         manifest = {"edgehmn": __version__, "schema": SCHEMA} | result.as_dict()
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", "utf-8")
+        write_json(work / MANIFEST, manifest)
     return result
 
 
@@ -127,8 +126,3 @@ def _check_quality(perplexity: dict[str, Perplexity], max_increase: float | None
                     f"{perplexity['float'].token:.2f}; allowed are {allowed:g} % (--max-ppl-increase)",
                     perplexity={k: v.summary() for k, v in perplexity.items()},
                 )
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    data = read_bytes(path)
-    return {"kind": ARTEFACTS[path.name], "path": path.name, "bytes": len(data), "sha256": sha256(data)}

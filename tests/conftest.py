@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgehmn.calibrate import calibrate, calibration_ids
 from edgehmn.checkpoint import Checkpoint, read_checkpoint
-from edgehmn.image import build_image
-from edgehmn.quantize import quantise
+from edgehmn.image import image_of
 from tests.checkpoint_files import write_checkpoint
 from tests.command_line import Result, edgehmn, texts
 from tests.models import TINY, random_checkpoint
@@ -38,7 +36,7 @@ def reference() -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def reference_image(reference: Checkpoint) -> bytes:
-    return build_image(quantise(reference, calibrate(reference, calibration_ids(reference))))
+    return image_of(reference)
 
 
 @pytest.fixture(scope="session")

@@ -41,18 +41,25 @@ SIX = replace(SMALL, d_model=6, d_hidden=5, n_heads=1, vocab_size=37)
 TEN = replace(SMALL, d_model=10, d_hidden=9, n_heads=5, vocab_size=257)
 THIRTY_FOUR = replace(SMALL, d_model=34, d_hidden=11, n_heads=1, vocab_size=257)
 
+# Nothing learns, but for what a test switches on.
+NOTHING: dict[str, Any] = {
+    "eta_local": 0.0,
+    "eta_global": 0.0,
+    "row_slots": (0, 0),
+    "bias_step": 0.0,
+    "ngram_slots": 0,
+    "episodes": 0,
+    "eta_scale": 0.0,
+}
 # Rules with everything off but one dense adapter, with small memories of words, and with those alone.
 QUIET = Rule(
-    eta_local=0.01,  # some hundred steps for each token of the small model
-    eta_global=0.0,
-    rho_trace=(0.0,),
-    row_slots=(0, 0),
-    bias_step=0.0,
-    ngram_slots=0,
-    episodes=0,
-    eta_scale=0.0,
-    topic_limit=0.0,
-    guard_limit=0.0,
+    **NOTHING
+    | {
+        "eta_local": 0.01,  # some hundred steps for each token of the small model
+        "rho_trace": (0.0,),
+        "topic_limit": 0.0,
+        "guard_limit": 0.0,
+    }
 )
 BUSY = replace(
     QUIET,

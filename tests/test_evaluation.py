@@ -28,9 +28,9 @@ from edgehmn.evaluation.run import Options, Run
 from edgehmn.evaluation.sources import Dialogue, Sources, Turn, parse_dialogues, spread
 from edgehmn.evaluation.statistics import interval_95, running_mean, window_sums
 from edgehmn.evaluation.store import Store
-from edgehmn.evaluation.streams import FEED, FOLLOW, LEARN, HiddenStream, open_head, play, rewind, twin_of
 from edgehmn.exported import Export
 from edgehmn.runtime.protocol import nats
+from edgehmn.streams import FEED, FOLLOW, LEARN, HiddenStream, open_head, play, rewind, twin_of
 from edgehmn.texts import CALIBRATION, EVALUATION, shipped
 from tests.command_line import edgehmn
 from tests.models import random_tokens, repetitive_tokens, tiny_image

@@ -2,7 +2,6 @@
 means the same by it."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,21 +15,11 @@ from edgehmn.model import LOG2_E, FloatModel, log_softmax
 from edgehmn.plasticity import PlasticHead, Rule
 from edgehmn.quantize import quantise
 from edgehmn.texts import EVALUATION, PERSONAL, shipped
+from tests.models import NOTHING
 
 TOKENS = 1200  # of the diary
 SIGNAL_TOKENS = 5000  # of the evaluation text
 Losses = npt.NDArray[np.float64]
-
-# Nothing learns, but for what a test switches on.
-NOTHING: dict[str, Any] = {
-    "eta_local": 0.0,
-    "eta_global": 0.0,
-    "row_slots": (0, 0),
-    "bias_step": 0.0,
-    "ngram_slots": 0,
-    "episodes": 0,
-    "eta_scale": 0.0,
-}
 
 
 class Reference:

@@ -20,6 +20,7 @@ from edgehmn.plasticity import (
     standardise,
     topic_matrix,
 )
+from tests.models import NOTHING
 
 Ids = npt.NDArray[np.int64]
 VOCAB, D, PERIOD = 50, 24, 12
@@ -73,15 +74,6 @@ def fall(curve: npt.NDArray[np.float64]) -> float:
     return float(curve[:PERIOD].mean()) - settled(curve)
 
 
-NOTHING: dict[str, Any] = {
-    "eta_local": 0.0,
-    "eta_global": 0.0,
-    "row_slots": (0, 0),
-    "bias_step": 0.0,
-    "ngram_slots": 0,
-    "episodes": 0,
-    "eta_scale": 0.0,
-}
 DENSE: dict[str, Any] = NOTHING | {"eta_local": 3e-3}
 GLOBAL: dict[str, Any] = DENSE | {"eta_global": 7.5e-4}
 ROWS: dict[str, Any] = NOTHING | {"row_slots": (128, 128)}

@@ -19,12 +19,13 @@ from edgehmn.errors import UsageError
 from edgehmn.image import build_image, with_rule
 from edgehmn.plasticity import Rule
 from edgehmn.quantize import quantise
+from edgehmn.rules import read_rule
 from edgehmn.runtime.protocol import nats
+from edgehmn.streams import HiddenStream
 from edgehmn.tuning.evolution import cma_es
-from edgehmn.tuning.objective import encode_stream, mean_square_of_dense_weights, online_loss
+from edgehmn.tuning.objective import mean_square_of_dense_weights, online_loss
 from edgehmn.tuning.parameters import NAMES, PARAMETERS, Bounded, Space, Strength, value_of, with_value
 from edgehmn.tuning.random_search import random_search
-from edgehmn.tuning.rules import read_rule
 from edgehmn.tuning.search import Box, Coordinates, Counted, Found, Objective
 from edgehmn.tuning.spsa import spsa
 from tests.command_line import edgehmn, finish, process
@@ -163,6 +164,13 @@ def test_a_rule_that_was_read_from_an_image_makes_the_same_image(rule: Rule) -> 
 
 def test_a_rule_can_be_put_into_an_image_that_has_another() -> None:
     assert with_rule(tiny_image(), EVERYTHING_ON) == tiny_image(rule=EVERYTHING_ON)
+    assert with_rule(tiny_image(rule=EVERYTHING_ON), Rule()) == tiny_image(rule=Rule())
+
+
+@pytest.mark.parametrize("rule", [Rule(ngram_orders=(1, 2, 3, 4, 5)), Rule(rho_trace=(0.0,) * 9)])
+def test_a_rule_with_more_than_an_image_holds_is_refused(rule: Rule) -> None:
+    with pytest.raises(UsageError, match="8 dense adapters"):
+        with_rule(tiny_image(), rule)
 
 
 def test_parameters_are_fields_of_the_rule_and_reach_the_image() -> None:
@@ -224,14 +232,14 @@ def test_names_are_unique() -> None:
 def test_the_loss_is_what_learning_the_stream_gives() -> None:
     image, ids = Image(tiny_image()), random_tokens(200)
     scores = CoreModel(image, seed=5).process(ids, learn=True)
-    stream = encode_stream(image, ids)
+    stream = HiddenStream.encode(image, ids)
     assert online_loss(image, stream, 5) == nats(scores) / len(ids)
     assert online_loss(image, stream, 5) != online_loss(image, stream, 6)
 
 
 def test_stability_is_the_mean_square_of_the_dense_weights() -> None:
     image, ids = Image(tiny_image(rule=Rule(eta_local=0.02))), np.resize(random_tokens(20), 200)
-    stream = encode_stream(image, ids)
+    stream = HiddenStream.encode(image, ids)
     model = CoreModel(image)
     assert mean_square_of_dense_weights(model) == 0
     model.process(ids, learn=True)
@@ -380,7 +388,7 @@ def test_the_reference_gains_by_learning_faster(reference: Checkpoint, diary: Pa
     calibration = calibrate(reference, calibration_ids(reference))
     image = build_image(quantise(reference, calibration, slow))
     space = Space(read_rule(Image(image)), ("eta_local", "bias_step"))
-    stream = encode_stream(Image(image), reference.encode(diary.read_text("utf-8"))[:120])
+    stream = HiddenStream.encode(Image(image), reference.encode(diary.read_text("utf-8"))[:120])
 
     def objective(at: Coordinates, seed: int) -> float:
         return online_loss(Image(with_rule(image, space.rule_at(at))), stream, seed)

@@ -27,6 +27,7 @@ from baselines.streams import Losses, Stream
 from baselines.tuning import Entry, Settings, climb
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.errors import EdgeHMNError
+from edgehmn.evaluation.report import table as markdown_table
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results" / "baselines.json"
@@ -125,7 +126,7 @@ def table(results: Results) -> str:
     """Markdown: nats per token on every stream, word perplexity of the first, and what it cost there."""
     names = list(results.content["final_streams"])
     head = ["method", *names, "word perplexity", "MACs added", "state bytes"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    rows = []
     for method, entry in results.content["methods"].items():
         final = entry.get("final", {})
         if names[0] in final:
@@ -136,8 +137,8 @@ def table(results: Results) -> str:
                 f"{first['macs_added_percent']:.1f} %",
                 f"{first['state_bytes']:,}",
             ]
-            lines.append("| " + " | ".join([method, *cells, *cost]) + " |")
-    return "\n".join(lines)
+            rows.append([method, *cells, *cost])
+    return markdown_table(head, rows)
 
 
 def main() -> None:

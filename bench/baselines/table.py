@@ -15,11 +15,10 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # this folder is a package, and was started as a script
 
 from baselines.streams import tuning_ids
-from edgehmn.calibrate import calibrate, calibration_ids
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import CoreModel, Image
-from edgehmn.image import build_image
-from edgehmn.quantize import quantise
+from edgehmn.evaluation.report import table as markdown_table
+from edgehmn.image import image_of
 from edgehmn.runtime.protocol import nats
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -29,7 +28,7 @@ OURS = "**the rule, int8 C core**"
 def our_losses(data: Path) -> dict[str, float]:
     """Mean nats per token of each stream, learned online, and their mean."""
     checkpoint = read_checkpoint(REFERENCE)
-    image = Image(build_image(quantise(checkpoint, calibrate(checkpoint, calibration_ids(checkpoint)))))
+    image = Image(image_of(checkpoint))
     losses = {
         name: nats(CoreModel(image).process(ids, learn=True)) / len(ids)
         for name, ids in tuning_ids(data, checkpoint).items()
@@ -40,10 +39,9 @@ def our_losses(data: Path) -> dict[str, float]:
 def table(rows: dict[str, dict[str, float]]) -> str:
     """Markdown, the best mean first."""
     names = list(next(iter(rows.values())))
-    lines = ["| nats per token | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for method, r in sorted(rows.items(), key=lambda item: item[1]["mean"]):
-        lines.append(f"| {method} | " + " | ".join(f"{r[n]:.4f}" for n in names) + " |")
-    return "\n".join(lines)
+    best_first = sorted(rows.items(), key=lambda item: item[1]["mean"])
+    cells = [[method, *(f"{r[n]:.4f}" for n in names)] for method, r in best_first]
+    return markdown_table(("nats per token", *names), cells)
 
 
 def main() -> None:

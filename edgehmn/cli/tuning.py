@@ -47,9 +47,9 @@ def tune_command(
     from edgehmn.core import Image
     from edgehmn.exported import Export
     from edgehmn.image import with_rule
+    from edgehmn.rules import read_rule
     from edgehmn.tuning.evolution import import_cma
     from edgehmn.tuning.parameters import Space
-    from edgehmn.tuning.rules import read_rule
     from edgehmn.tuning.tune import Settings, encode_texts, evaluations, read_halves, tune
     from edgehmn.tuning.written import write_tuned
 

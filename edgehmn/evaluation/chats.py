@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehmn.evaluation.sources import SIDES, Dialogue
-from edgehmn.evaluation.streams import FEED, Ids
 from edgehmn.exported import Export
+from edgehmn.streams import FEED, Ids
 
 Flags = npt.NDArray[np.bool_]
 

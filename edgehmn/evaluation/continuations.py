@@ -9,7 +9,7 @@ from edgehmn.core import CoreModel
 from edgehmn.errors import DependencyError
 from edgehmn.evaluation.chats import Chat, ChatTokenizer, Reading
 from edgehmn.evaluation.people import People, Talk, learn_first
-from edgehmn.evaluation.streams import FOLLOW, attend, open_head
+from edgehmn.streams import FOLLOW, open_head
 
 MOST_TOKENS = 40  # of a continuation
 
@@ -72,7 +72,7 @@ def _hear(model: CoreModel, chat: Chat, reading: Reading, turn: int, *, follow: 
     heard = (chat.turn < turn) | ((chat.turn == turn) & ~chat.words)
     modes = reading.modes(chat, FOLLOW if follow else 0)
     for token, mode in zip(chat.ids[heard].tolist(), modes[heard].tolist(), strict=True):
-        attend(model, token, mode)
+        model.attend(token, learn=False, follow=mode == FOLLOW)
         model.step(token)
 
 

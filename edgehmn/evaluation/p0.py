@@ -12,9 +12,9 @@ from edgehmn.evaluate import Perplexity, Progress, count_words, float_perplexity
 from edgehmn.evaluation.run import Run
 from edgehmn.evaluation.statistics import interval_95, running_mean, window_sums
 from edgehmn.evaluation.store import digest_of
-from edgehmn.evaluation.streams import FEED, FOLLOW, HiddenStream, Ids, Scores, in_nats, open_head, play, rewind
 from edgehmn.files import sha256
 from edgehmn.runtime.select import open_runtime
+from edgehmn.streams import FEED, FOLLOW, HiddenStream, Ids, Scores, in_nats, open_head, play, rewind
 
 SNAPSHOT_EVERY = 10_000  # tokens
 SCORED_AFTER = 5_000  # tokens that a snapshot is scored on, and length of the windows in which online meets static

@@ -7,11 +7,11 @@ from edgehmn.core import CoreModel, Image, ffi, lib
 from edgehmn.errors import DependencyError
 from edgehmn.evaluation.run import Run
 from edgehmn.evaluation.store import digest_of
-from edgehmn.evaluation.streams import Ids
 from edgehmn.image import with_rule
 from edgehmn.planning import plan
 from edgehmn.plasticity import Rule
 from edgehmn.runtime.select import DEFAULT_BOARD, open_emulator
+from edgehmn.streams import Ids
 from edgehmn.texts import EVALUATION, shipped
 
 TOKENS = 4_000  # counted on the host; as many are learned before, so that the memories are full

@@ -11,8 +11,8 @@ from edgehmn.core import CoreModel
 from edgehmn.evaluate import Progress
 from edgehmn.evaluation.chats import Chat, Reading
 from edgehmn.evaluation.neural_cache import Case, States, best_mixture, bytes_per_state
-from edgehmn.evaluation.streams import FOLLOW, LEARN, HiddenStream, Scores, in_nats, open_head, play, rewind
 from edgehmn.exported import Export
+from edgehmn.streams import FOLLOW, LEARN, HiddenStream, Scores, in_nats, open_head, play, rewind
 
 OTHERS = 60  # dialogues whose people are learned before; as many again choose the constants of the neural cache
 FIRST_MEASURED = 200  # dialogues before this one are nobody that is measured

@@ -14,7 +14,7 @@ from edgehmn.evaluate import Progress, no_progress
 from edgehmn.evaluation.people import FIRST_MEASURED
 from edgehmn.evaluation.sources import Dialogue, Sources
 from edgehmn.evaluation.statistics import running_mean, window_sums
-from edgehmn.evaluation.streams import FOLLOW, LEARN, HiddenStream, Ids, in_nats, open_head, play, twin_of
+from edgehmn.streams import FOLLOW, LEARN, HiddenStream, Ids, in_nats, open_head, play, twin_of
 
 LENGTH = 10_000  # tokens of a visit
 WINDOWS = 40  # of a visit: what intervals are drawn over, and the resolution of curves

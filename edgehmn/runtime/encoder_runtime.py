@@ -32,10 +32,7 @@ class EncoderRuntime:
         scores = np.empty(len(ids), np.uint32)
         for i, token in enumerate(ids.tolist()):
             scores[i] = self._core.score(token)
-            if learn:
-                self._core.learn(token)
-            elif follow:
-                self._core.follow(token)
+            self._core.attend(token, learn=learn, follow=follow)
             self._feed(token)
         return scores
 

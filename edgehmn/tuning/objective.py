@@ -4,47 +4,22 @@ The encoder is frozen, so every stream goes through it once; an evaluation runs 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgehmn.core import CoreModel, Image, ffi
-from edgehmn.evaluate import Progress, no_progress
 from edgehmn.plasticity import Rule
 from edgehmn.runtime.protocol import nats
+from edgehmn.streams import HiddenStream, open_head, play
 
 
-@dataclass(frozen=True)
-class Stream:
-    """Tokens (n,) and the encoder's output for each, int16 (n, d_model), from an empty context."""
-
-    ids: npt.NDArray[np.int32]
-    hidden: npt.NDArray[np.int16]
-
-
-def encode_stream(image: Image, ids: npt.NDArray[np.int32], progress: Progress = no_progress) -> Stream:
-    """Run the encoder over `ids`; progress counts tokens."""
-    encoder = CoreModel(image, plastic=False)
-    hidden = np.empty((len(ids), int(image.header.d_model)), np.int16)
-    for i, token in enumerate(ids.tolist()):
-        hidden[i] = encoder.encode(token)
-        progress(1)
-    return Stream(ids, hidden)
-
-
-def online_loss(image: Image, stream: Stream, seed: int, *, stability: float = 0.0) -> float:
+def online_loss(image: Image, stream: HiddenStream, seed: int, *, stability: float = 0.0) -> float:
     """Mean nats per token, every token scored before it is learned, from a delta that is new at `seed`.
 
     stability: weight of the mean square of what the dense weights have become, which began at zero.
     """
-    model = CoreModel(image, seed=seed)
-    scores = np.empty(len(stream.ids), np.uint32)
-    for i, (token, hidden) in enumerate(zip(stream.ids.tolist(), stream.hidden, strict=True)):
-        scores[i] = model.score(token)
-        model.learn(token)
-        model.head(token, hidden)
-    loss = nats(scores) / len(scores)
+    model = open_head(image, seed)
+    loss = nats(play(model, stream)) / len(stream)
     return loss + stability * mean_square_of_dense_weights(model) if stability else loss
 
 
@@ -59,7 +34,9 @@ def mean_square_of_dense_weights(model: CoreModel) -> float:
 class OnlineLoss:
     """The mean of `online_loss` over streams, as a function of the rule and of the seed of all draws."""
 
-    def __init__(self, with_rule: Callable[[Rule], Image], streams: Sequence[Stream], stability: float = 0.0) -> None:
+    def __init__(
+        self, with_rule: Callable[[Rule], Image], streams: Sequence[HiddenStream], stability: float = 0.0
+    ) -> None:
         self.with_rule, self.streams, self.stability = with_rule, streams, stability
 
     def __call__(self, rule: Rule, seed: int) -> float:

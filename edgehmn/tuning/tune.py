@@ -14,11 +14,12 @@ from edgehmn.evaluate import Progress, no_progress
 from edgehmn.files import read_text, sha256
 from edgehmn.image import with_rule
 from edgehmn.plasticity import Rule
+from edgehmn.rules import read_rule
+from edgehmn.streams import HiddenStream
 from edgehmn.tuning.evolution import cma_es
-from edgehmn.tuning.objective import OnlineLoss, Stream, encode_stream
+from edgehmn.tuning.objective import OnlineLoss
 from edgehmn.tuning.parameters import Space
 from edgehmn.tuning.random_search import random_search
-from edgehmn.tuning.rules import read_rule
 from edgehmn.tuning.search import Coordinates, Found, Objective
 from edgehmn.tuning.spsa import spsa
 
@@ -118,14 +119,14 @@ def evaluations(settings: Settings) -> int:
     return settings.budget * len(settings.methods) + 2 * len(JUDGING_SEEDS) * (1 + len(settings.methods))
 
 
-def encode_texts(image: Image, texts: Sequence[Text], progress: Progress = no_progress) -> list[list[Stream]]:
+def encode_texts(image: Image, texts: Sequence[Text], progress: Progress = no_progress) -> list[list[HiddenStream]]:
     """The tuned and the held-out half of every text, each from an empty context; progress counts tokens."""
     halves = ([t.tuned for t in texts], [t.held_out for t in texts])
-    return [[encode_stream(image, ids, progress) for ids in half] for half in halves]
+    return [[HiddenStream.encode(image, ids, progress) for ids in half] for half in halves]
 
 
 def tune(
-    image: Image, space: Space, texts: Sequence[Text], streams: list[list[Stream]], settings: Settings,
+    image: Image, space: Space, texts: Sequence[Text], streams: list[list[HiddenStream]], settings: Settings,
     progress: Progress = no_progress,
 ) -> Tuning:  # fmt: skip
     """Search `space` with every method of `settings`. streams: as encode_texts gives them; progress counts evaluations.

@@ -16,8 +16,8 @@ from edgehmn.conformance import read_vectors, record_vectors, write_vectors
 from edgehmn.core import Image
 from edgehmn.errors import EdgeHMNError, InvalidFileError
 from edgehmn.export.c_array import write_c_array
-from edgehmn.exported import ARTEFACTS, MANIFEST, Export
-from edgehmn.files import read_bytes, read_text, sha256
+from edgehmn.exported import MANIFEST, Export, describe_artefact, write_json
+from edgehmn.files import read_bytes, read_text
 
 LOG = "tuning.json"
 UNCHANGED = ("tokenizer.json", "encoder.onnx", "encoder.tflite")
@@ -38,10 +38,10 @@ def write_tuned(export: Export, image: Image, log: dict[str, Any], folder: Path)
             (folder / name).write_bytes(read_bytes(export.folder / name))
     if (export.folder / "edgehmn_model.c").exists():
         write_c_array(data, folder)
-    _write_json(folder / LOG, log | {"earlier": _earlier(export)})
-    artefacts = [_describe(path) for path in sorted(folder.iterdir())]
+    write_json(folder / LOG, log | {"earlier": _earlier(export)})
+    artefacts = [describe_artefact(path) for path in sorted(folder.iterdir())]
     changed = {"edgehmn": __version__, "image_id": image.id, "artefacts": artefacts}
-    _write_json(folder / MANIFEST, export.manifest | changed)
+    write_json(folder / MANIFEST, export.manifest | changed)
     return artefacts
 
 
@@ -55,12 +55,3 @@ def _earlier(export: Export) -> list[Any]:
         return [log, *log.pop("earlier", [])]
     except (ValueError, TypeError, RecursionError) as e:
         raise InvalidFileError(f"{path}: not a log of a tuning ({e!r})") from e
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    data = read_bytes(path)
-    return {"kind": ARTEFACTS[path.name], "path": path.name, "bytes": len(data), "sha256": sha256(data)}
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", "utf-8")

@@ -3,7 +3,8 @@
 The encoder is frozen: what it computes depends neither on seeds nor on what is learned.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +24,12 @@ BLOCK = 512  # tokens between two calls of Progress
 
 @dataclass(frozen=True)
 class HiddenStream:
-    """A text as the head sees it. ids: (n,); hidden: int16 (n, d_model), after each token, from an empty context.
-    Of the frozen model, static: uint32 (n,), scores (see edgehmn.runtime.protocol); greedy: int32 (n,), the most
-    probable token at each place, -1 at the first."""
+    """A text as the head of an image sees it. ids: (n,); hidden: int16 (n, d_model), after each token, from an empty
+    context."""
 
+    image: Image = field(repr=False)
     ids: Ids
     hidden: npt.NDArray[np.int16]
-    static: Scores
-    greedy: Ids
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -39,17 +38,27 @@ class HiddenStream:
     def encode(cls, image: Image, ids: Ids, progress: Progress = no_progress) -> "HiddenStream":
         model = CoreModel(image, plastic=False)
         hidden = np.empty((len(ids), int(image.header.d_model)), np.int16)
-        static, greedy = np.empty(len(ids), np.uint32), np.full(len(ids), -1, np.int32)
         for i, token in enumerate(ids.tolist()):
-            static[i] = model.score(token)
-            if i:
-                greedy[i] = model.sample()
             hidden[i] = model.encode(token)
-            model.head(token, hidden[i])
             if i % BLOCK == BLOCK - 1:
                 progress(BLOCK)
         progress(len(ids) % BLOCK)
-        return cls(ids, hidden, static, greedy)
+        return cls(image, ids, hidden)
+
+    @property
+    def static(self) -> Scores:
+        """(n,), of the frozen model: see edgehmn.runtime.protocol."""
+        return self._frozen[0]
+
+    @property
+    def greedy(self) -> Ids:
+        """(n,), the frozen model's most probable token at each place, -1 at the first."""
+        return self._frozen[1]
+
+    @cached_property
+    def _frozen(self) -> tuple[Scores, Ids]:
+        greedy = np.full(len(self), -1, np.int32)
+        return play(CoreModel(self.image, plastic=False), self, mode=FEED, greedy=greedy), greedy
 
 
 def in_nats(scores: Scores) -> npt.NDArray[np.float64]:
@@ -60,14 +69,6 @@ def in_nats(scores: Scores) -> npt.NDArray[np.float64]:
 def open_head(image: Image, seed: int = 0, banks: int = 1) -> CoreModel:
     """A model that is given hidden vectors, with nothing learned."""
     return CoreModel(image, seed=seed, banks=banks)
-
-
-def attend(model: CoreModel, token: int, mode: int) -> None:
-    """Let what was predicted meet the token that came."""
-    if mode == LEARN:
-        model.learn(token)
-    elif mode == FOLLOW:
-        model.follow(token)
 
 
 def play(
@@ -90,7 +91,7 @@ def play(
         scores[i] = head.score(token)
         if greedy is not None and start + i:
             greedy[start + i] = head.sample()
-        attend(head, token, what)
+        head.attend(token, learn=what == LEARN, follow=what == FOLLOW)
         head.head(token, stream.hidden[start + i])
         if i % BLOCK == BLOCK - 1:
             progress(BLOCK)
