@@ -23,7 +23,8 @@ eval: ## the figures of the README, on the files in DATA
 
 firmware: ## the firmware of every board
 	@tools/setup.sh demo
-	@.venv/bin/edgehmn build --target mps2-an386 -o build/firmware/mps2-an386.elf
+	@for board in $$(ls native/ports/qemu); do \
+		.venv/bin/edgehmn build --target $$board -o build/firmware/$$board.elf || exit $$?; done
 
 format:
 	@tools/setup.sh test

@@ -27,7 +27,7 @@ from edgehmn.evaluation.run import Options, Run
 from edgehmn.evaluation.sources import Sources
 from edgehmn.evaluation.store import Store
 from edgehmn.excerpts import excerpts
-from edgehmn.export.pipeline import export_model
+from edgehmn.export.pipeline import Settings, export_model
 from edgehmn.exported import Export, encoder_runtime
 from edgehmn.learn import personalise
 from edgehmn.texts import EVALUATION, PERSONAL, shipped
@@ -177,8 +177,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default: %(default)s)")
     args = parser.parse_args()
-    formats = ("image", "onnx", "tflite")
-    made = export_model(read_checkpoint(REFERENCE), EXPORT, formats, evaluation_text=shipped(EVALUATION))
+    settings = Settings(formats=("image", "onnx", "tflite"), evaluation_text=shipped(EVALUATION))
+    made = export_model(read_checkpoint(REFERENCE), EXPORT, settings)
     results: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     if results.get("image_id") != made.image_id:
         results = {"image_id": made.image_id}

@@ -12,13 +12,16 @@ import numpy.typing as npt
 
 from edgehmn.checkpoint.model import Checkpoint, FloatArray
 from edgehmn.errors import InvalidFileError, UsageError
-from edgehmn.model import FloatModel, log_softmax
+from edgehmn.model import FloatModel
 from edgehmn.plasticity import HeadStatistics, measure_statistics
 from edgehmn.texts import CALIBRATION, shipped
 
 CALIBRATION_TOKENS = 6144
 GUARD_VECTORS = 48  # that the guard watches on the device, at even distances in the calibration text
-HEADROOM = 2.0  # how far beyond the largest calibrated value a hidden vector may go before it saturates
+HEADROOM = 2.0  # how far beyond the usual largest value a hidden vector may go before it saturates
+# Share of tokens whose largest value sets the range of hidden vectors. The rest saturates: the first tokens of a window
+# may be some hundred times larger than all others, and their predictions are not worth the bits of those.
+USUAL = 99.5
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,17 @@ def calibrate(checkpoint: Checkpoint, ids: npt.NDArray[np.int32]) -> Calibration
     Raises InvalidFileError if the weights, finite as they are, make no model: its outputs overflow or are all equal.
     """
     model = FloatModel(checkpoint)
+    state = model.new_state()
     with np.errstate(all="ignore"):  # what overflows is found by its result
-        hidden = model.encode(ids, model.new_state())
-        largest = float(np.abs(hidden).max())
-        if not 0 < largest < np.inf:
+        hidden = model.encode(ids, state)
+        usual = float(np.percentile(np.abs(hidden).max(-1), USUAL))
+        if not (0 < usual < np.inf and 0 < state.largest < np.inf and np.isfinite(hidden).all()):
             raise InvalidFileError("the checkpoint's hidden vectors overflow, or are zero, on the calibration text")
         statistics = checkpoint_statistics(checkpoint) or head_statistics(model, hidden, ids)
     watched = np.linspace(len(ids) // 8, len(ids) - 2, GUARD_VECTORS).astype(np.int64)
     return Calibration(
-        value_frac=int(np.clip(27 - np.ceil(np.log2(largest)), 8, 16)),
-        hidden_frac=int(np.clip(np.floor(np.log2(32767 / (HEADROOM * largest))), 0, 14)),
+        value_frac=int(np.clip(27 - np.ceil(np.log2(state.largest)), 8, 16)),
+        hidden_frac=int(np.clip(np.floor(np.log2(32767 / (HEADROOM * usual))), 0, 14)),
         statistics=statistics,
         guard_hidden=hidden[watched],
         guard_tokens=ids[watched + 1],
@@ -76,15 +80,12 @@ def head_statistics(model: FloatModel, hidden: FloatArray, ids: npt.NDArray[np.i
 
     Raises InvalidFileError where they cannot be measured.
     """
-    normed = model.final_norm(hidden[:-1])
-    log_p = log_softmax(model.logits(normed))
-    if not np.isfinite(log_p).all():
-        raise InvalidFileError("the checkpoint's predictions overflow on the calibration text")
-    same = InvalidFileError("the checkpoint predicts the same for every token of the calibration text")
     try:
-        statistics = measure_statistics(normed, log_p, ids[1:], model.head_matrix)
-    except np.linalg.LinAlgError as e:
-        raise same from e
-    if not all(np.isfinite(values).all() for values in vars(statistics).values()):
-        raise same
-    return statistics
+        statistics = measure_statistics(model.final_norm(hidden[:-1]), ids[1:], model.head_matrix)
+        if all(np.isfinite(values).all() for values in vars(statistics).values()):
+            return statistics
+    except np.linalg.LinAlgError:
+        pass
+    if not np.isfinite(model.log_p(hidden[:-1], ids[1:])).all():
+        raise InvalidFileError("the checkpoint's predictions overflow on the calibration text")
+    raise InvalidFileError("the checkpoint predicts the same for every token of the calibration text")

@@ -14,7 +14,7 @@ from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import CoreModel
 from edgehmn.errors import EdgeHMNError
 from edgehmn.evaluate import Progress, score_stream
-from edgehmn.export.pipeline import ExportResult, export_model
+from edgehmn.export.pipeline import ExportResult, Settings, export_model
 from edgehmn.exported import Export
 from edgehmn.learn import Personalisation, personalise
 from edgehmn.planning import plan
@@ -68,9 +68,7 @@ class Demonstration:
 
 
 def export_reference(folder: Path, report: Callable[[str], None]) -> ExportResult:
-    return export_model(
-        read_checkpoint(REFERENCE), folder, ("image",), evaluation_text=shipped(EVALUATION), report=report
-    )
+    return export_model(read_checkpoint(REFERENCE), folder, Settings(evaluation_text=shipped(EVALUATION)), report)
 
 
 def host_speed(export: Export, ids: npt.NDArray[np.int32]) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehmn.checkpoint.model import Checkpoint
-from edgehmn.model import CHUNK, LOG2_E, FloatModel, log_softmax
+from edgehmn.model import CHUNK, LOG2_E, FloatModel
 from edgehmn.runtime.protocol import Runtime, nats
 
 Progress = Callable[[int], None]  # told how many tokens more are done
@@ -102,7 +102,6 @@ def float_perplexity(checkpoint: Checkpoint, text: str, progress: Progress = no_
     for start in range(0, len(ids), CHUNK):
         hidden = model.encode(ids[start : start + CHUNK], state)
         targets = ids[start + 1 : start + 1 + len(hidden)]
-        log_p = log_softmax(model.logits(model.final_norm(hidden[: len(targets)])))
-        total -= float(log_p[np.arange(len(targets)), targets].sum(dtype=np.float64))
+        total -= float(model.log_p(hidden[: len(targets)], targets).sum(dtype=np.float64))
         progress(len(hidden))
     return Perplexity(total, len(ids), count_words(text), len(text.encode()))

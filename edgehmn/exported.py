@@ -1,7 +1,7 @@
 """An export folder: manifest, image, tokenizer, encoders, conformance vectors. Read back, nothing is believed."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgehmn.checkpoint.trans_hmn import read_tokenizer
+from edgehmn.checkpoint.tokenizer import read_tokenizer
 from edgehmn.core import Image
 from edgehmn.errors import InvalidFileError, UsageError
 from edgehmn.files import read_bytes, read_text, sha256
+from edgehmn.runtime.encoder import Encoder
 from edgehmn.runtime.encoder_runtime import EncoderRuntime
 
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"  # of the manifest, if the export is signed: edgehmn/signing.py
 SCHEMA = 1
+MAX_MANIFEST_BYTES = 1 << 20
 
-# File name -> kind of artefact. An export holds nothing else, apart from its manifest.
+# File name -> kind of artefact. An export holds nothing else, apart from its manifest and the signature of that.
 ARTEFACTS = {
     "model.ehmn": "image",
     "encoder.onnx": "onnx",
@@ -28,6 +31,10 @@ ARTEFACTS = {
     "tokenizer.json": "tokenizer",
     "vectors.safetensors": "vectors",
     "tuning.json": "tuning",
+    "project-cmake.zip": "cmake",
+    "project-arduino.zip": "arduino",
+    "project-esp-idf.zip": "esp-idf",
+    "project-zephyr.zip": "zephyr",
 }
 ALWAYS = ("model.ehmn", "tokenizer.json", "vectors.safetensors")
 
@@ -38,7 +45,8 @@ class Export:
 
     folder: Path
     manifest: dict[str, Any]
-    image: Image
+    manifest_bytes: bytes = field(repr=False)
+    image: Image = field(repr=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> "Export":
@@ -49,7 +57,7 @@ class Export:
             raise UsageError(f"{folder}: no such folder; give the one that 'edgehmn export' wrote")
         if not folder.is_dir():
             raise InvalidFileError(f"{folder}: a file; give the folder that 'edgehmn export' wrote")
-        manifest = _read_manifest(folder / MANIFEST)
+        manifest, manifest_bytes = _read_manifest(folder / MANIFEST)
         for artefact in manifest["artefacts"]:
             _check_artefact(folder, artefact)
         present = {name for name in ARTEFACTS if (folder / name).exists()}
@@ -59,7 +67,7 @@ class Export:
         image = Image(read_bytes(folder / "model.ehmn"), str(folder / "model.ehmn"))
         if image.id != manifest["image_id"]:
             raise InvalidFileError(f"{folder / MANIFEST}: belongs to another image; export again")
-        return cls(folder, manifest, image)
+        return cls(folder, manifest, manifest_bytes, image)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -78,24 +86,32 @@ class Export:
         return str(self.tokenizer.decode(ids.tolist()))
 
 
-def encoder_runtime(kind: str, folder: Path, image: Image, seed: int = 0) -> EncoderRuntime:
+def encoder_runtime(kind: str, folder: Path, image: Image, seed: int = 0, provider: str = "cpu") -> EncoderRuntime:
     """The encoder of an export folder, `kind` "onnx" or "tflite", in front of the image's head."""
+    return EncoderRuntime(open_encoder(kind, folder, provider), image, seed=seed)
+
+
+def open_encoder(kind: str, folder: Path, provider: str = "cpu") -> Encoder:
+    """The encoder of an export folder, `kind` "onnx" (with one of onnxruntime's execution providers) or "tflite".
+    Raises UsageError if it has none, DependencyError if the provider is not there."""
     path = folder / f"encoder.{kind}"
     if not path.exists():
         raise UsageError(f"{path}: missing; export with '--format {kind}' or '--format all'")
     if kind == "onnx":
         from edgehmn.runtime.onnx import OnnxEncoder
 
-        return EncoderRuntime(OnnxEncoder(path), image, seed=seed)
+        return OnnxEncoder(path, provider=provider)
     from edgehmn.runtime.tflite import TfliteEncoder
 
-    return EncoderRuntime(TfliteEncoder(path), image, seed=seed)
+    return TfliteEncoder(path)
 
 
 def holds_only_an_export(folder: Path) -> bool:
     """Whether a folder may be replaced by an export: it looks like one, and nothing else lies in it."""
-    names = {path.name for path in folder.iterdir() if path.is_file()}
-    return names == {path.name for path in folder.iterdir()} and {MANIFEST, *ALWAYS} <= names <= {MANIFEST, *ARTEFACTS}
+    names = {path.name for path in folder.iterdir()}
+    if not all(path.is_file() for path in folder.iterdir()):
+        return False
+    return {MANIFEST, *ALWAYS} <= names <= {MANIFEST, SIGNATURE, *ARTEFACTS}
 
 
 def describe_artefact(path: Path) -> dict[str, Any]:
@@ -109,11 +125,13 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> tuple[dict[str, Any], bytes]:
+    """What the manifest says, and its bytes, which a signature is of."""
     if path.is_symlink() or not path.is_file():
         raise InvalidFileError(f"{path}: missing; this is no folder that 'edgehmn export' wrote")
+    data = read_bytes(path, MAX_MANIFEST_BYTES)
     try:
-        manifest = json.loads(read_text(path))
+        manifest = json.loads(data.decode())
         artefacts = manifest["artefacts"]
         sound = manifest["schema"] == SCHEMA and isinstance(manifest["image_id"], str) and isinstance(artefacts, list)
         sound = sound and all(
@@ -124,7 +142,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise InvalidFileError(f"{path}: not a manifest of an export ({e!r})") from e
     if not sound:
         raise InvalidFileError(f"{path}: not a manifest of an export that this version reads; export again")
-    return dict(manifest)
+    return dict(manifest), data
 
 
 def _check_artefact(folder: Path, artefact: dict[str, Any]) -> None:

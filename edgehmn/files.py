@@ -12,22 +12,24 @@ from pathlib import Path
 from edgehmn.errors import CannotWriteError, InvalidFileError, UsageError
 
 MAX_INPUT_BYTES = 1 << 30  # no file that is read whole may be larger
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file. Raises UsageError if there is none, InvalidFileError if it cannot be read."""
+def read_bytes(path: str | Path, limit: int = MAX_INPUT_BYTES) -> bytes:
+    """The bytes of a file. Raises UsageError if there is none, InvalidFileError if it cannot be read or has more than
+    `limit` bytes."""
     try:
         with Path(path).open("rb") as f:
             mode = os.fstat(f.fileno()).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
                 raise InvalidFileError(f"{path}: neither a file nor a pipe; give a file")
-            data = f.read(MAX_INPUT_BYTES + 1)
+            data = f.read(limit + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{path}: no such file") from None
     except OSError as e:
         raise InvalidFileError(f"{path}: cannot be read ({e.strerror})") from e
-    if len(data) > MAX_INPUT_BYTES:
-        raise InvalidFileError(f"{path}: larger than {MAX_INPUT_BYTES} bytes; this cannot be an edgehmn file")
+    if len(data) > limit:
+        raise InvalidFileError(f"{path}: larger than {limit} bytes; this cannot be an edgehmn file")
     return data
 
 
@@ -43,7 +45,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
+def write_bytes(path: str | Path, data: bytes | bytearray) -> None:
     """Write a file that appears whole or not at all; a link is followed. Raises CannotWriteError."""
     with _writing(path):
         path = Path(os.path.realpath(path))
@@ -73,30 +75,59 @@ def new_folder(path: str | Path, is_ours: Callable[[Path], bool]) -> Iterator[Pa
             raise UsageError(
                 f"{path}: exists and holds more than an earlier output of this; choose another or remove it"
             )
+        if path.exists() and not os.access(path, os.W_OK):
+            raise CannotWriteError(f"{path}: is read-only; make it writable or choose another")
         path.parent.mkdir(parents=True, exist_ok=True)
-        work = _beside(path)
+        work, old = _beside(path), _beside(path)
         try:
-            work.mkdir()
-            yield work
-            _take_place(work, path)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+            try:
+                work.mkdir()
+                yield work
+                _sync(work)
+                _take_place(work, path, old)
+            except CannotWriteError as e:
+                raise CannotWriteError(str(e).replace(str(work), str(path)), **e.detail) from e
+            finally:
+                _settle(work, path, old)
+        finally:  # once more, in case Ctrl-C came while it was done
+            _settle(work, path, old)
 
 
-def _take_place(work: Path, path: Path) -> None:
-    """Rename `work` to `path`; what was there is deleted only when that is done."""
-    if not path.exists():
-        work.rename(path)
-        return
-    old = _beside(path)
-    try:
+def _take_place(work: Path, path: Path, old: Path) -> None:
+    """Rename `work` to `path`; what was there is then `work` or `old`. At no moment is there neither, where the system
+    can exchange two names."""
+    if path.exists():
+        if _exchange(work, path):
+            return
         path.rename(old)
-        work.rename(path)
-    except BaseException:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    work.rename(path)
+
+
+def _settle(work: Path, path: Path, old: Path) -> None:
+    """Remove what is not needed any more; what could not be replaced stays where it was."""
+    if old.exists() and not path.exists():
+        old.rename(path)
+    for folder in (old, work):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Exchange two names in one step; False where the system or the file system cannot."""
+    import ctypes
+
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    return bool(renameat2(AT_FDCWD, os.fsencode(a), AT_FDCWD, os.fsencode(b), RENAME_EXCHANGE) == 0)
+
+
+def _sync(folder: Path) -> None:
+    """Let the files of a folder reach the disk before it takes a name, so that a loss of power leaves the old one."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as f:
+                os.fsync(f.fileno())
 
 
 def _beside(path: Path) -> Path:

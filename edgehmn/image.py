@@ -4,14 +4,18 @@ import hashlib
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgehmn.calibrate import calibrate, calibration_ids
 from edgehmn.checkpoint import Checkpoint
+from edgehmn.checkpoint.model import MLPS, NORMS, POSITIONS, WINDOWS
 from edgehmn.core import CoreModel, Image, ffi, lib
 from edgehmn.errors import InvalidFileError, UsageError
 from edgehmn.plasticity import Rule
-from edgehmn.quantize import QuantModel, mantissa_shift, quantise, to_fixed
+from edgehmn.quantize import QuantMatrix, QuantModel, mantissa_shift, quantise, to_fixed
 from edgehmn.rules import write_rule
+
+Buffer = bytes | npt.NDArray[Any]  # the bytes of a section; arrays are not copied before they are in their place
 
 
 def build_image(model: QuantModel) -> bytes:
@@ -22,30 +26,44 @@ def build_image(model: QuantModel) -> bytes:
     vectors = ffi.new("ehmn_vector[]", len(model.vectors))
     at = header.matrices_offset = _align(ffi.sizeof("ehmn_image"))
     header.vectors_offset = at + ffi.sizeof(matrices)
-    sections: list[tuple[int, bytes]] = []
+    sections: list[tuple[int, Buffer]] = []
     at = _align(header.vectors_offset + ffi.sizeof(vectors))
     for record, m in zip(matrices, model.matrices, strict=True):
         record.rows, record.cols = m.weights.shape
-        record.shift, record.input_bits = m.shift, m.input_bits
-        record.weights_offset, at = _place(sections, at, m.weights.tobytes())
-        record.scales_offset, at = _place(sections, at, m.scales.astype("<i4").tobytes())
+        record.shift, record.input_bits, record.weight_bits = m.shift, m.input_bits, m.weight_bits
+        record.weights_offset, at = _place(sections, at, packed_weights(m))
+        record.scales_offset, at = _place(sections, at, m.scales.astype("<i4"))
+        if m.bias is not None:
+            record.bias_offset, at = _place(sections, at, m.bias.astype("<i4"))
     for vector, v in zip(vectors, model.vectors, strict=True):
         vector.length, vector.shift = len(v.values), v.shift
-        vector.offset, at = _place(sections, at, v.values.astype("<i4").tobytes())
+        vector.offset, at = _place(sections, at, v.values.astype("<i4"))
     guard = ffi.new("ehmn_guard[]", len(model.guard.tokens))
     for entry, frac, token in zip(guard, model.guard.frac, model.guard.tokens, strict=True):
         entry.frac, entry.token = int(frac), int(token)
     header.n_guard = len(guard)
     header.guard_offset, at = _place(sections, at, ffi.buffer(guard)[:] + model.guard.mantissas.tobytes())
+    header.tokenizer_bytes = len(model.tokenizer)
+    header.tokenizer_offset, at = _place(sections, at, model.tokenizer)
     header.magic, header.version, header.bytes = lib.EHMN_IMAGE_MAGIC, lib.EHMN_IMAGE_VERSION, at
     image = bytearray(at)
     image[header.matrices_offset : header.vectors_offset] = ffi.buffer(matrices)[:]
     image[header.vectors_offset : header.vectors_offset + ffi.sizeof(vectors)] = ffi.buffer(vectors)[:]
     for offset, data in sections:
-        image[offset : offset + len(data)] = data
+        flat = np.frombuffer(data, np.uint8) if len(data) else np.zeros(0, np.uint8)
+        image[offset : offset + len(flat)] = flat.data
     image[: ffi.sizeof("ehmn_image")] = ffi.buffer(header)[:]
     ffi.cast("ehmn_image *", ffi.from_buffer(image)).id = list(_identity(image))
     return score_guard(reseal(image))
+
+
+def packed_weights(m: QuantMatrix) -> Buffer:
+    """As an image holds them: weights of 4 bits two in a byte, the even column in the low half."""
+    if m.weight_bits == 8:
+        return np.ascontiguousarray(m.weights)
+    nibbles = np.zeros((len(m.weights), m.weights.shape[1] + m.weights.shape[1] % 2), np.uint8)
+    nibbles[:, : m.weights.shape[1]] = m.weights & 15
+    return (nibbles[:, ::2] | nibbles[:, 1::2] << 4).tobytes()
 
 
 def image_of(checkpoint: Checkpoint) -> bytes:
@@ -55,8 +73,7 @@ def image_of(checkpoint: Checkpoint) -> bytes:
 
 def score_guard(image: bytes) -> bytes:
     """The image with what the frozen model scores on each of its guard vectors: the core computes it."""
-    model = CoreModel(Image(image))
-    out = bytearray(image)
+    model, out = CoreModel(Image(image)), bytearray(image)
     guard = ffi.cast("ehmn_guard *", ffi.from_buffer(out) + model.image.header.guard_offset)
     for i in range(model.image.header.n_guard):
         guard[i].bits = model.guard_score(i)
@@ -90,10 +107,10 @@ def _align(offset: int) -> int:
     return -(-offset // lib.EHMN_ALIGN) * lib.EHMN_ALIGN
 
 
-def _place(sections: list[tuple[int, bytes]], at: int, data: bytes) -> tuple[int, int]:
+def _place(sections: list[tuple[int, Buffer]], at: int, data: Buffer) -> tuple[int, int]:
     """Append a section; returns its offset and where the next one may begin."""
     sections.append((at, data))
-    return at, _align(at + len(data))
+    return at, _align(at + (len(data) if isinstance(data, bytes) else data.nbytes))
 
 
 def _fill_settings(header: Any, model: QuantModel) -> None:
@@ -109,8 +126,13 @@ def _fill_settings(header: Any, model: QuantModel) -> None:
     ):
         setattr(header, name, getattr(c, name))
     header.n_dense = len(model.rule.rho_trace)
-    header.final_norm = lib.EHMN_FINAL_LAYERNORM if c.final_norm == "layernorm" else lib.EHMN_FINAL_RMSNORM
+    header.final_norm = NORMS.index(c.final_norm)
     header.tied_head = int(c.tied_head)
+    header.norm = NORMS.index(c.norm)
+    header.mlp = MLPS.index(c.mlp)
+    header.positions = POSITIONS.index(c.positions)
+    header.window = WINDOWS.index(c.window)
+    header.start_token = c.start_token if c.start_token >= 0 else lib.EHMN_NO_TOKEN
     header.value_frac = model.calibration.value_frac
     header.hidden_frac = model.calibration.hidden_frac
     eps = c.d_model * c.norm_eps
@@ -124,19 +146,22 @@ def _identity(image: bytearray) -> bytes:
     enter."""
     view = memoryview(image)
     header = ffi.cast("ehmn_image *", ffi.from_buffer(image))
-    digest = hashlib.sha256(b"edgehmn image 2")
+    digest = hashlib.sha256(b"edgehmn image 3")
     first, last = ffi.offsetof("ehmn_image", "n_layers"), ffi.offsetof("ehmn_image", "matrices_offset")
     digest.update(view[first:last])
     digest.update(view[ffi.offsetof("ehmn_image", "rule") : ffi.sizeof("ehmn_image")])
     n = (header.vectors_offset - header.matrices_offset) // ffi.sizeof("ehmn_matrix")
     for m in ffi.cast("ehmn_matrix *", ffi.from_buffer(image) + header.matrices_offset)[0:n]:
-        digest.update(np.array([m.rows, m.cols, m.shift, m.input_bits], "<i8").tobytes())
-        digest.update(view[m.weights_offset : m.weights_offset + m.rows * m.cols])
+        digest.update(np.array([m.rows, m.cols, m.shift, m.input_bits, m.weight_bits], "<i8").tobytes())
+        row_bytes = m.cols if m.weight_bits == 8 else (m.cols + 1) // 2
+        digest.update(view[m.weights_offset : m.weights_offset + m.rows * row_bytes])
         digest.update(view[m.scales_offset : m.scales_offset + 4 * m.rows])
+        digest.update(view[m.bias_offset : m.bias_offset + 4 * m.rows] if m.bias_offset else b"")
     for v in ffi.cast("ehmn_vector *", ffi.from_buffer(image) + header.vectors_offset)[0 : lib.EHMN_VECTORS]:
         digest.update(np.array([v.length, v.shift], "<i8").tobytes() + view[v.offset : v.offset + 4 * v.length])
     guard = ffi.cast("ehmn_guard *", ffi.from_buffer(image) + header.guard_offset)
     digest.update(np.array([[g.frac, g.token] for g in guard[0 : header.n_guard]], "<i8").tobytes())
     mantissas = header.guard_offset + header.n_guard * ffi.sizeof("ehmn_guard")
     digest.update(view[mantissas : mantissas + header.n_guard * header.d_model])
+    digest.update(view[header.tokenizer_offset : header.tokenizer_offset + header.tokenizer_bytes])
     return digest.digest()

@@ -25,7 +25,7 @@ class Personalisation:
     online: float
     unigram_cache: float
     learning: Counts  # of the first part
-    delta: bytes  # what was learned
+    delta: bytes  # what was learned: the state of all banks
 
     @property
     def fall(self) -> float:

@@ -39,10 +39,11 @@ import numpy.typing as npt
 
 from edgehmn.checkpoint.model import FloatArray
 from edgehmn.memories import Bias, Episodes, Ids, NGrams, Rows, contexts
-from edgehmn.model import LOG2_E
+from edgehmn.model import LOG2_E, row_blocks
 from edgehmn.writes import Write, Writer
 
 WINDOW = 64  # tokens that a topic is told from
+COVARIANCE_ROWS = 1024  # that are held in float64 at a time
 FAST, SLOW = 0.05, 0.002  # rates of the two means of the input whose distance is novelty
 
 
@@ -316,18 +317,27 @@ def standardise(normed: FloatArray, statistics: HeadStatistics) -> FloatArray:
     return out
 
 
-def measure_statistics(
-    normed: FloatArray, log_p: FloatArray, targets: npt.NDArray[np.integer], head: FloatArray
-) -> HeadStatistics:
-    """Statistics of the head on ordinary text: final-norm outputs (n, d), log-probabilities (n, vocab), targets (n,).
+def measure_statistics(normed: FloatArray, targets: npt.NDArray[np.integer], head: FloatArray) -> HeadStatistics:
+    """Statistics of the head (vocab, d) on ordinary text: final-norm outputs (n, d), and what came after each, (n,).
 
     The preconditioner is (C + 0.3 m I)**-1/2 of the covariance C of the output error with mean eigenvalue m:
     directions in which errors are common are damped, rare ones are heard. It is scaled so that learning one token at
     rate eta raises that token's logit, for the same input, by eta d on average: rates mean the same in every model.
+    Outputs that overflow give statistics that are not finite, or numpy.linalg.LinAlgError.
     """
-    delta = head[targets] - np.exp(log_p) @ head
-    preconditioner = inverse_root(delta.T.astype(np.float64) @ delta / len(delta), 0.3)
-    response = np.mean(np.sum((head[targets] @ preconditioner) * (delta @ preconditioner), axis=-1))
+    n, d = normed.shape
+    square, taught = np.zeros((d, d)), np.zeros((d, d))  # of the error; of the error with the target's row of the head
+    for start, stop in row_blocks(n, len(head)):
+        p = normed[start:stop] @ head.T
+        p -= p.max(-1, keepdims=True)
+        np.exp(p, out=p)
+        p /= p.sum(-1, keepdims=True)
+        wanted = head[targets[start:stop]].astype(np.float64)
+        delta = wanted - p @ head
+        square += delta.T @ delta
+        taught += wanted.T @ delta
+    preconditioner = inverse_root(square / n, 0.3)
+    response = np.sum((preconditioner @ taught) * preconditioner) / n
     preconditioner /= np.sqrt(response)
     centre, scale = normed.mean(0).astype(np.float32), (1 / (normed.std(0) + 1e-6)).astype(np.float32)
     plain = HeadStatistics(centre, scale, preconditioner.astype(np.float32), np.eye(len(centre), dtype=np.float32))
@@ -353,9 +363,12 @@ def topic_matrix(x: FloatArray) -> FloatArray:
 
 def covariance(x: FloatArray) -> npt.NDArray[np.float64]:
     """(d, d) of the rows of x (n, d)."""
-    centred = x.astype(np.float64) - x.mean(0, dtype=np.float64)
-    out: npt.NDArray[np.float64] = centred.T @ centred / len(x)
-    return out
+    mean = x.mean(0, dtype=np.float64)
+    total = np.zeros((x.shape[1], x.shape[1]))
+    for start in range(0, len(x), COVARIANCE_ROWS):
+        centred = x[start : start + COVARIANCE_ROWS] - mean
+        total += centred.T @ centred
+    return total / len(x)
 
 
 def inverse_root(matrix: npt.NDArray[np.float64], ridge: float) -> npt.NDArray[np.float64]:

@@ -1,11 +1,10 @@
 """From float tensors to integers: int8 weights with one scale per row, and the constants of the head.
 
 A scale is stored as mantissa * 2**-shift with one shift per matrix, so that the C core multiplies and shifts;
-see SPEC.md, "Image". Norm gains and the attention's 1/sqrt(d_head) and log2(e) are folded into the rows and
-columns that follow them, before rounding.
+see SPEC.md, "Image". edgehmn.folding says what the matrices of a layer are before they are rounded.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,21 +12,25 @@ import numpy.typing as npt
 from edgehmn.calibrate import Calibration
 from edgehmn.checkpoint.model import Checkpoint, Config, FloatArray
 from edgehmn.errors import UnsupportedError
-from edgehmn.model import LOG2_E
+from edgehmn.folding import Folded, folded_layer
 from edgehmn.plasticity import Rule
 
 WEIGHT_LIMIT = 127  # -128 never occurs: kernels may negate and pair weights
+WEIGHT_LIMITS = {8: WEIGHT_LIMIT, 4: 7}  # by bits
 LAYER_MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 @dataclass(frozen=True)
 class QuantMatrix:
-    """int8 weights (rows, cols) and int32 scales (rows,): real weight = weight * scale * 2**-shift."""
+    """int8 weights (rows, cols), int32 scales (rows,): real weight = weight * scale * 2**-shift. bias (rows,), at the
+    value_frac of the model, is added to the product."""
 
     weights: npt.NDArray[np.int8]
     scales: npt.NDArray[np.int32]
     shift: int
-    input_bits: int  # mantissa bits of the vector it multiplies, 8 or 16
+    input_bits: int  # mantissa bits of the vector it multiplies, 8..16
+    weight_bits: int = 8  # or 4: every weight lies within -7..7
+    bias: npt.NDArray[np.int32] | None = None
 
     def real(self) -> FloatArray:
         out: FloatArray = (self.weights * (self.scales * 2.0**-self.shift)[:, None]).astype(np.float32)
@@ -59,46 +62,49 @@ class QuantModel:
     config: Config
     calibration: Calibration
     rule: Rule
-    matrices: list[QuantMatrix] = field(repr=False)  # layers * (q k v o gate up down), embedding, [head], P, T
+    matrices: list[QuantMatrix] = field(repr=False)  # layers * (q k v o gate up down), embedding, [head],
+    # [positions], P, T; a gate without rows where the MLP has none
     vectors: list[QuantVector] = field(repr=False)  # norm gain, norm bias, mean, inverse deviation, RoPE steps
     guard: "QuantGuard" = field(repr=False)
+    tokenizer: bytes = field(default=b"", repr=False)  # the image's section; empty: it has none
 
 
 @dataclass(frozen=True)
-class InputBits:
-    """Mantissa bits of the input of each kind of matrix: 8 is faster, 16 is closer to float."""
+class Precision:
+    """Bits of the weights of the layers, and mantissa bits of what each matrix multiplies: `inputs` unless `exceptions`
+    names the matrix, as in "layers.0.down". A row that is too long for so many gets as many as its sums allow."""
 
-    attention: int = 16  # q, k, v
-    output: int = 16  # o
-    mlp: int = 16  # gate, up
-    down: int = 16
-    head: int = 16
-    preconditioner: int = 16
+    weights: int = 8
+    inputs: int = 16
+    exceptions: tuple[tuple[str, int], ...] = ()
 
-    def of_layer_matrix(self, name: str) -> int:
-        return {"o": self.output, "gate": self.mlp, "up": self.mlp, "down": self.down}.get(name, self.attention)
+    def input_bits(self, name: str) -> int:
+        return dict(self.exceptions).get(name, self.inputs)
 
 
 def quantise(
-    checkpoint: Checkpoint, calibration: Calibration, rule: Rule | None = None, bits: InputBits | None = None
+    checkpoint: Checkpoint,
+    calibration: Calibration,
+    rule: Rule | None = None,
+    precision: Precision | None = None,
+    tokenizer: bytes = b"",
 ) -> QuantModel:
     """Quantise a checkpoint with the scales and statistics that `calibrate` measured."""
     c, t = checkpoint.config, checkpoint.tensors
-    rule, bits = rule or Rule(), bits or InputBits()
-    matrices = []
+    precision = precision or Precision()
+    matrices: list[QuantMatrix] = []
     for i in range(c.n_layers):
-        for name in LAYER_MATRICES:
-            w = fold_norm(checkpoint, i, name)
-            matrices.append(quantise_matrix(f"layers.{i}.{name}", w, bits.of_layer_matrix(name)))
-    matrices.append(quantise_matrix("embed", t["embed"], bits.head))
-    if not c.tied_head:
-        matrices.append(quantise_matrix("head", t["head"], bits.head))
+        matrices += quantise_layer(checkpoint, i, calibration.value_frac, precision)
     statistics = calibration.statistics
-    matrices.append(quantise_matrix("preconditioner", statistics.preconditioner, bits.preconditioner))
-    matrices.append(quantise_matrix("topic", statistics.topic, bits.preconditioner))
+    others = {"embed": t["embed"]}
+    if not c.tied_head:
+        others["head"] = t["head"]
+    if c.positions == "learned":
+        others["positions"] = t["positions"]
+    others |= {"preconditioner": statistics.preconditioner, "topic": statistics.topic}
+    matrices += [quantise_matrix(name, w, precision.input_bits(name)) for name, w in others.items()]
     bias = t.get("final_norm.bias", np.zeros(c.d_model, np.float32))
-    frequency = c.rope_theta ** (-np.arange(c.d_head // 2) / (c.d_head // 2)) / (2 * np.pi)
-    steps = np.round(frequency * 2.0**32).astype(np.uint64) & 0xFFFFFFFF
+    steps = np.round(c.rope_frequency() / (2 * np.pi) * 2.0**32).astype(np.uint64) & 0xFFFFFFFF
     vectors = [
         quantise_vector(t["final_norm.weight"]),
         QuantVector(to_fixed(bias, calibration.value_frac), calibration.value_frac),
@@ -106,7 +112,18 @@ def quantise(
         quantise_vector(statistics.inverse_deviation),
         QuantVector(steps.astype(np.uint32).view(np.int32), 32),
     ]
-    return QuantModel(c, calibration, rule, matrices, vectors, quantise_guard(calibration))
+    return QuantModel(c, calibration, rule or Rule(), matrices, vectors, quantise_guard(calibration), tokenizer)
+
+
+def quantise_layer(checkpoint: Checkpoint, layer: int, value_frac: int, precision: Precision) -> list[QuantMatrix]:
+    """Seven matrices; a gate that the model has not is (0, d_model)."""
+    out, folded = [], folded_layer(checkpoint, layer)
+    no_gate = Folded(np.zeros((0, checkpoint.config.d_model), np.float32), None)
+    for name in LAYER_MATRICES:
+        full_name, f = f"layers.{layer}.{name}", folded.get(name, no_gate)
+        matrix = quantise_matrix(full_name, f.weight, precision.input_bits(full_name), precision.weights)
+        out.append(matrix if f.bias is None else replace(matrix, bias=to_fixed(f.bias, value_frac)))
+    return out
 
 
 def quantise_guard(calibration: Calibration) -> QuantGuard:
@@ -119,40 +136,39 @@ def quantise_guard(calibration: Calibration) -> QuantGuard:
     return QuantGuard(mantissas, frac, calibration.guard_tokens)
 
 
-def fold_norm(checkpoint: Checkpoint, layer: int, name: str) -> FloatArray:
-    """A layer's matrix with the gain of the norm before it in its columns, and, for the query, with what turns
-    its products with keys into base-2 logarithms."""
-    t = checkpoint.tensors
-    w = t[f"layers.{layer}.{name}"]
-    if name in ("q", "k", "v"):
-        w = w * t[f"layers.{layer}.attn_norm.weight"]
-    if name in ("gate", "up"):
-        w = w * t[f"layers.{layer}.mlp_norm.weight"]
-    if name == "q":
-        w = w * np.float32(LOG2_E / np.sqrt(checkpoint.config.d_head))
-    return w
+def quantise_rows(w: FloatArray, bits: int = 8) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float64]]:
+    """(rows, cols) -> symmetric integers of 8 or 4 bits, and the scale of each row, which is zero for a row of zeros.
+    With 8 bits the largest magnitude of a row becomes 127; with 4, the scale is the one that loses least of the row."""
+    limit = WEIGHT_LIMITS[bits]
+    largest = np.abs(w).max(axis=1, initial=0).astype(np.float64)
+    if bits == 8:
+        return _rounded_rows(w, largest / limit, limit), largest / limit
+    best, least = largest / limit, np.full(len(w), np.inf)
+    for share in np.linspace(0.5, 1.0, 21):  # clipping a few of the largest leaves finer steps to the others
+        scale = share * largest / limit
+        error = np.square(w - _rounded_rows(w, scale, limit) * scale[:, None]).sum(axis=1)
+        best, least = np.where(error < least, scale, best), np.minimum(error, least)
+    return _rounded_rows(w, best, limit), best
 
 
-def quantise_rows(w: FloatArray) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float64]]:
-    """(rows, cols) -> symmetric int8 with the largest magnitude of each row at 127, and the scale of each row,
-    which is zero for a row of zeros."""
-    scale = np.abs(w).max(axis=1).astype(np.float64) / WEIGHT_LIMIT
+def _rounded_rows(w: FloatArray, scale: npt.NDArray[np.float64], limit: int) -> npt.NDArray[np.int8]:
     safe = np.where(scale > 0, scale, 1.0)
-    weights = np.clip(np.round(w / safe[:, None]), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
-    return weights, scale
+    return np.clip(np.round(w / safe[:, None]), -limit, limit).astype(np.int8)
 
 
-def quantise_matrix(name: str, w: FloatArray, input_bits: int) -> QuantMatrix:
-    """int8 by row, with integer scales.
+def quantise_matrix(name: str, w: FloatArray, input_bits: int, weight_bits: int = 8) -> QuantMatrix:
+    """Weights by row, with integer scales. Inputs have fewer bits than asked where a row's sum could leave 32 bits.
 
-    Raises UnsupportedError if a product could leave 32 bits (rows too long for 16-bit inputs).
+    Raises UnsupportedError if even 8 bits are too many.
     """
-    weights, scale = quantise_rows(w)
-    limit = (2**31 - 1) // (127 if input_bits == 8 else 32767)
-    if int(np.abs(weights.astype(np.int64)).sum(axis=1).max()) > limit:
-        raise UnsupportedError(f"tensor '{name}': a row is too long for {input_bits}-bit inputs; use 8 bits")
-    shift = mantissa_shift(float(scale.max()))
-    return QuantMatrix(weights, to_fixed(scale, shift), shift, input_bits)
+    weights, scale = quantise_rows(w, weight_bits)
+    longest = int(np.abs(weights).sum(axis=1, dtype=np.int64).max(initial=0))
+    least = 9 if weight_bits == 4 else 8
+    fitting = [bits for bits in range(least, input_bits + 1) if longest * (2 ** (bits - 1) - 1) < 2**31]
+    if not fitting:
+        raise UnsupportedError(f"tensor '{name}': a row is too long for {max(input_bits, least)}-bit inputs")
+    shift = mantissa_shift(float(scale.max(initial=0)))
+    return QuantMatrix(weights, to_fixed(scale, shift), shift, fitting[-1], weight_bits)
 
 
 def quantise_vector(v: FloatArray) -> QuantVector:

@@ -1,10 +1,12 @@
-"""Named learned states on the host: save, list, load. A state is a delta file; its name is its file name."""
+"""Named learned states on the host: save, list, load. A state is a file of one delta, or of several in as many banks;
+its name is its file name."""
 
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgehmn.banks import is_joined, split
 from edgehmn.core import ffi, lib
 from edgehmn.errors import InvalidFileError, UsageError
 from edgehmn.files import read_bytes, write_bytes
@@ -16,12 +18,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class State:
-    """What the header of a delta says about it."""
+    """What the headers of a state say about it."""
 
     name: str
     image_id: str
-    learned: int
+    learned: int  # tokens, in all banks together
     bytes: int
+    banks: int = 1
 
 
 def folder() -> Path:
@@ -40,8 +43,21 @@ def path_of(name: str) -> Path:
     return folder() / f"{name}{SUFFIX}"
 
 
-def describe(name: str, delta: bytes) -> State:
-    """Read the header of a delta. Raises InvalidFileError for anything that is no whole delta."""
+def describe(name: str, state: bytes) -> State:
+    """Read the headers of a state. Raises InvalidFileError for anything that is no whole state."""
+    if not is_joined(state):
+        return _describe_delta(name, state)
+    try:
+        deltas = split(state)
+    except InvalidFileError as e:
+        raise InvalidFileError(f"{name}: {e}", **e.detail) from e
+    banks = [_describe_delta(f"{name}, bank {i}", delta) for i, delta in enumerate(deltas)]
+    if len({bank.image_id for bank in banks}) > 1:
+        raise InvalidFileError(f"{name}: its banks were learned with different images")
+    return State(name, banks[0].image_id, banks[0].learned, len(state), len(banks))
+
+
+def _describe_delta(name: str, delta: bytes) -> State:
     size = ffi.sizeof("ehmn_delta")
     if len(delta) < size:
         raise InvalidFileError(f"{name}: too short to be a learned state ({len(delta)} bytes)")
@@ -56,30 +72,36 @@ def describe(name: str, delta: bytes) -> State:
     return State(name, bytes(header.image_id).hex(), int(header.learned), len(delta))
 
 
-def save(name: str, delta: bytes) -> Path:
-    """Store a delta under a name; returns its path."""
-    describe(name, delta)
+def save(name: str, state: bytes) -> Path:
+    """Store a state under a name; returns its path."""
+    describe(name, state)
     path = path_of(name)
-    write_bytes(path, delta)
+    write_bytes(path, state)
     return path
 
 
 def load(name: str) -> bytes:
-    """The delta of a name. Raises UsageError if there is none, listing those that exist."""
+    """The state of a name. Raises UsageError if there is none, listing those that exist."""
     path = path_of(name)
     if not path.exists():
         known = ", ".join(s.name for s in list_states()) or "none"
         raise UsageError(f"{path}: no such state; known are: {known}")
-    delta = read_bytes(path)
-    describe(str(path), delta)
-    return delta
+    state = read_bytes(path)
+    describe(str(path), state)
+    return state
 
 
-def load_into(runtime: Runtime, name: str) -> None:
-    """Give a state to a runtime. Raises as `load`, and InvalidFileError if it belongs to another image."""
-    delta = load(name)
+def load_into(runtime: Runtime, name: str, banks: int = 1) -> None:
+    """Give a state to a runtime of so many banks. Raises as `load`, UsageError if it has more banks, and
+    InvalidFileError if it belongs to another image."""
+    state = load(name)
+    if (has := describe(name, state).banks) > banks:
+        raise UsageError(
+            f"{path_of(name)}: was learned in {has} banks, and there is room for {banks}: give --banks {has} or more "
+            "to a run on this host; a board has one bank"
+        )
     try:
-        runtime.load(delta)
+        runtime.load(state)
     except InvalidFileError as e:
         raise InvalidFileError(f"{path_of(name)}: {e}", **e.detail) from e
 

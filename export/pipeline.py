@@ -1,7 +1,7 @@
 """`edgehmn export`: a checkpoint in, a folder of artefacts out, each measured before it is called good."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,60 @@ from edgehmn.calibrate import Calibration, calibrate, calibration_ids
 from edgehmn.checkpoint import Checkpoint
 from edgehmn.conformance import record_vectors, write_vectors
 from edgehmn.core import CoreModel, Image
-from edgehmn.errors import QualityGateError, UsageError
+from edgehmn.errors import QualityGateError, UnsupportedError, UsageError
 from edgehmn.evaluate import Perplexity, float_perplexity, text_perplexity
 from edgehmn.export.c_array import write_c_array
+from edgehmn.export.project import KINDS as PROJECTS
+from edgehmn.export.project import project_zip
 from edgehmn.exported import MANIFEST, SCHEMA, describe_artefact, encoder_runtime, holds_only_an_export, write_json
 from edgehmn.files import new_folder
-from edgehmn.image import build_image
-from edgehmn.quantize import quantise
+from edgehmn.fitting import rule_for_board
+from edgehmn.image import build_image, with_rule
+from edgehmn.precision import Loss, choose_precision, measure_losses
+from edgehmn.quantize import Precision, quantise
+from edgehmn.signing import SigningKey, sign_export
+from edgehmn.tokenizer import tokenizer_section
 
-FORMATS = ("image", "onnx", "tflite", "c")
+ENCODERS = ("image", "onnx", "tflite")  # what computes, and is measured
+ALL = (*ENCODERS, "c")  # what the word "all" stands for; projects hold the image once more, each
+FORMATS = (*ALL, *PROJECTS)
+INPUTS = ("16", "8", "auto")  # bits of what the image's matrices multiply
 DEFAULT_LIMITS = {"image": 1.0, "onnx": 1.0, "tflite": 2.0}  # largest rise of token perplexity over float, %
 
 Report = Callable[[str], None]  # told what is being done
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What to write, and how exact it must be.
+
+    max_increase: of token perplexity over the float model, per cent, for every artefact; None: DEFAULT_LIMITS.
+    weight_bits: of the layers' weights in the image, 8 or 4. inputs: one of INPUTS. board: name of a board for whose
+    memory the learned state is made small enough; None: all of it. key: what to sign the manifest with.
+    """
+
+    formats: tuple[str, ...] = ("image",)
+    evaluation_text: str = ""
+    calibration_text: str | None = None
+    max_increase: float | None = None
+    weight_bits: int = 8
+    inputs: str = "16"
+    board: str | None = None
+    key: SigningKey | None = None
+
+
+@dataclass(frozen=True)
 class ExportResult:
+    """noise: signal-to-noise in dB of each matrix of the image and each product of the ONNX encoder, as rows of tables.
+    tokenizer: "in the image", or why text needs a host. signed_by: fingerprint of the key."""
+
     folder: Path
     image_id: str
     artefacts: list[dict[str, Any]]
     perplexity: dict[str, Perplexity] = field(repr=False)
+    noise: dict[str, list[dict[str, float | str]]] = field(repr=False)
+    tokenizer: str
+    signed_by: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, which knows no infinity: a figure that is not finite is None."""
@@ -40,46 +74,71 @@ class ExportResult:
             kind: {name: v if np.isfinite(v) else None for name, v in p.summary().items()}
             for kind, p in self.perplexity.items()
         }
-        return {"image_id": self.image_id, "artefacts": self.artefacts, "perplexity": figures}
+        return {
+            "image_id": self.image_id,
+            "artefacts": self.artefacts,
+            "perplexity": figures,
+            "noise_db": self.noise,
+            "tokenizer": self.tokenizer,
+        }
 
 
 def export_model(
-    checkpoint: Checkpoint,
-    folder: Path,
-    formats: tuple[str, ...],
-    *,
-    evaluation_text: str,
-    calibration_text: str | None = None,
-    max_increase: float | None = None,
-    report: Report = lambda _: None,
+    checkpoint: Checkpoint, folder: Path, settings: Settings, report: Report = lambda _: None
 ) -> ExportResult:
-    """Write the artefacts of `formats` into `folder`, which appears only when all are complete and good.
+    """Write the artefacts of `settings.formats` into `folder`, which appears only when all are complete and good.
 
-    Every artefact that computes is run over `evaluation_text` and must stay within `max_increase` per cent of the
-    float model's token perplexity (by default DEFAULT_LIMITS); otherwise QualityGateError, and nothing is written.
+    Every artefact that computes is run over the evaluation text and must stay within its limit; otherwise
+    QualityGateError, and nothing is written.
     """
-    if not evaluation_text.strip():
+    if not settings.evaluation_text.strip():
         raise UsageError("the evaluation text is empty: perplexity cannot be measured on it")
     with new_folder(folder, holds_only_an_export) as work:
         report("calibrating")
-        ids = calibration_ids(checkpoint, calibration_text)
+        ids = calibration_ids(checkpoint, settings.calibration_text)
         calibration = calibrate(checkpoint, ids)
+        losses = measure_losses(checkpoint, ids, settings.weight_bits)
+        report("measuring float")
+        with np.errstate(all="ignore"):  # what overflows fails the gate
+            perplexity = {"float": float_perplexity(checkpoint, settings.evaluation_text)}
         report("quantising")
-        image = Image(build_image(quantise(checkpoint, calibration)))
-        (work / "model.ehmn").write_bytes(image.bytes.tobytes())
+        section, tokenizer = _tokenizer_section(checkpoint)
+        image = _image(checkpoint, calibration, losses, settings, section)
+        (work / "model.ehmn").write_bytes(image.bytes.data)
         (work / "tokenizer.json").write_text(checkpoint.tokenizer_json, "utf-8")
         write_vectors(record_vectors(image, ids), work / "vectors.safetensors")
-        _write_encoders(checkpoint, ids, calibration, formats, work, report)
-        if "c" in formats:
-            write_c_array(image.bytes.tobytes(), work)
-        with np.errstate(all="ignore"):  # what overflows fails the gate
-            perplexity = _measure(checkpoint, image, work, evaluation_text, report)
-        _check_quality(perplexity, max_increase)
+        products = _write_encoders(checkpoint, ids, calibration, settings.formats, work, report)
+        _write_sources(image, settings.formats, work)
+        with np.errstate(all="ignore"):
+            perplexity |= _measure(checkpoint, image, work, settings.evaluation_text, report)
+        noise = {"image": [x.as_dict() for x in losses]} | products
+        _check_quality(perplexity, noise, settings.max_increase)
         artefacts = [describe_artefact(p) for p in sorted(work.iterdir())]
-        result = ExportResult(folder, image.id, artefacts, perplexity)
-        manifest = {"edgehmn": __version__, "schema": SCHEMA} | result.as_dict()
-        write_json(work / MANIFEST, manifest)
-    return result
+        result = ExportResult(folder, image.id, artefacts, perplexity, noise, tokenizer)
+        write_json(work / MANIFEST, {"edgehmn": __version__, "schema": SCHEMA} | result.as_dict())
+        signed_by = sign_export(work, settings.key) if settings.key is not None else None
+    return replace(result, signed_by=signed_by)
+
+
+def _tokenizer_section(checkpoint: Checkpoint) -> tuple[bytes, str]:
+    """The image's tokenizer, and a word about it."""
+    try:
+        return tokenizer_section(checkpoint.tokenizer_json, checkpoint.config.vocab_size), "in the image"
+    except UnsupportedError as e:
+        return b"", f"not in the image, so that text needs a host: {e}"
+
+
+def _image(
+    checkpoint: Checkpoint, calibration: Calibration, losses: list[Loss], settings: Settings, section: bytes
+) -> Image:
+    if settings.inputs == "auto":
+        precision = choose_precision(losses, settings.weight_bits)
+    else:
+        precision = Precision(settings.weight_bits, int(settings.inputs))
+    image = build_image(quantise(checkpoint, calibration, precision=precision, tokenizer=section))
+    if settings.board is not None:
+        image = with_rule(image, rule_for_board(Image(image), settings.board))
+    return Image(image)
 
 
 def _write_encoders(
@@ -89,25 +148,37 @@ def _write_encoders(
     formats: tuple[str, ...],
     work: Path,
     report: Report,
-) -> None:
+) -> dict[str, list[dict[str, float | str]]]:
+    """Returns what the products of the ONNX encoder lose, if it is written."""
+    products = {}
     if "onnx" in formats:
         from edgehmn.export import onnx
+        from edgehmn.export.onnx_activations import choose_activations
 
         report("writing encoder.onnx")
-        onnx.export_encoder(checkpoint, calibration.hidden_frac, work / "encoder.onnx")
+        activations, table = choose_activations(checkpoint, ids)
+        onnx.export_encoder(checkpoint, calibration.hidden_frac, work / "encoder.onnx", activations)
+        products["onnx"] = [x.as_dict() for x in table]
     if "tflite" in formats:
         from edgehmn.export import tflite
 
         report("writing encoder.tflite")
         tflite.export_encoder(checkpoint, ids, calibration.hidden_frac, work / "encoder.tflite")
+    return products
+
+
+def _write_sources(image: Image, formats: tuple[str, ...], work: Path) -> None:
+    if "c" in formats:
+        write_c_array(image.bytes.tobytes(), work)
+    for kind in PROJECTS:
+        if kind in formats:
+            (work / f"project-{kind}.zip").write_bytes(project_zip(kind, image.bytes.tobytes()))
 
 
 def _measure(checkpoint: Checkpoint, image: Image, work: Path, text: str, report: Report) -> dict[str, Perplexity]:
-    """Perplexity of the float model and of every artefact that computes."""
-    report("measuring float")
-    out = {"float": float_perplexity(checkpoint, text)}
+    """Perplexity of every artefact that computes."""
     report("measuring image")
-    out["image"] = text_perplexity(CoreModel(image, plastic=False), checkpoint.encode, text)
+    out = {"image": text_perplexity(CoreModel(image, plastic=False), checkpoint.encode, text)}
     for kind in ("onnx", "tflite"):
         if (work / f"encoder.{kind}").exists():
             report(f"measuring {kind}")
@@ -115,14 +186,20 @@ def _measure(checkpoint: Checkpoint, image: Image, work: Path, text: str, report
     return out
 
 
-def _check_quality(perplexity: dict[str, Perplexity], max_increase: float | None) -> None:
+def _check_quality(
+    perplexity: dict[str, Perplexity], noise: dict[str, list[dict[str, float | str]]], max_increase: float | None
+) -> None:
     for kind, limit in DEFAULT_LIMITS.items():
         if kind in perplexity:
             rise = 100 * (perplexity[kind].token / perplexity["float"].token - 1)
             allowed = limit if max_increase is None else max_increase
             if not rise <= allowed:
+                worst = sorted(noise["image"], key=lambda row: float(row["inputs_16"]))[:5]
+                table = "".join(f"\n  {row['matrix']:<20}{row['inputs_16']:6.1f} dB" for row in worst)
                 raise QualityGateError(
                     f"{kind}: perplexity {perplexity[kind].token:.2f} is {rise:.2f} % above float "
-                    f"{perplexity['float'].token:.2f}; allowed are {allowed:g} % (--max-ppl-increase)",
+                    f"{perplexity['float'].token:.2f}; allowed are {allowed:g} % (--max-ppl-increase)\n"
+                    f"matrices of the image that lose most by rounding:{table}",
                     perplexity={k: v.summary() for k, v in perplexity.items()},
+                    noise_db=noise,
                 )

@@ -84,6 +84,13 @@ def tanh(x: int) -> int:
     return sat(sigmoid(sat(2 * x)) - 32768, 16)
 
 
+def gelu(x: int, frac: int) -> int:
+    """x and the result with `frac` fractional bits."""
+    t = min(max(sat(rounded(x, frac - 16)), -8 << 16), 8 << 16)
+    cubic = 65536 + (((t * t >> 16) * 2930) >> 16)
+    return mul(x, sigmoid(mul(sat(rounded(t * cubic, 16)), 104581, 16)), 16)
+
+
 def sin(phase: int) -> int:
     """phase in turns * 2**32, result in Q15."""
     quarter, p = divmod(phase % (1 << 32), 1 << 30)

@@ -14,7 +14,7 @@ from edgehmn.checkpoint import Checkpoint, Config
 from edgehmn.core import CoreModel, Image, ffi
 from edgehmn.image import build_image, reseal
 from edgehmn.plasticity import Rule
-from edgehmn.quantize import InputBits, QuantGuard, QuantModel, quantise
+from edgehmn.quantize import Precision, QuantGuard, QuantModel, quantise
 
 Ids = npt.NDArray[np.int32]
 
@@ -31,11 +31,11 @@ TINY = Config(
     norm_eps=1e-5,
     final_norm="layernorm",
     tied_head=True,
-    n_adapters=4,
 )
 # The least of everything: an image of two kilobytes, small enough to damage in every bit.
-LEAST = replace(TINY, n_layers=1, d_model=4, d_hidden=3, n_heads=2, n_kv_heads=1, vocab_size=5, n_ctx=3, n_adapters=2)
-SMALL = replace(TINY, n_layers=1, d_model=12, d_hidden=7, n_heads=2, n_kv_heads=1, vocab_size=61, n_adapters=3)
+GPT2 = replace(TINY, norm="layernorm", mlp="gelu", positions="learned", window="restart", n_ctx=6)
+LEAST = replace(TINY, n_layers=1, d_model=4, d_hidden=3, n_heads=2, n_kv_heads=1, vocab_size=5, n_ctx=3)
+SMALL = replace(TINY, n_layers=1, d_model=12, d_hidden=7, n_heads=2, n_kv_heads=1, vocab_size=61)
 # Odd sizes around the words that keys of episodes are made of, and vocabularies that no block of the head divides.
 SIX = replace(SMALL, d_model=6, d_hidden=5, n_heads=1, vocab_size=37)
 TEN = replace(SMALL, d_model=10, d_hidden=9, n_heads=5, vocab_size=257)
@@ -85,7 +85,7 @@ BUSY = replace(
 )
 # The same for the least model.
 LITTLE = replace(BUSY, row_slots=(1, 2), ngram_slots=3, ngram_orders=(1, 3), episodes=3)
-ALL_8_BITS = InputBits(8, 8, 8, 8, 8, 8)
+ALL_8_BITS = Precision(inputs=8)
 
 
 def random_tokens(n: int, vocab_size: int = TINY.vocab_size, seed: int = 1) -> Ids:
@@ -101,7 +101,8 @@ def random_checkpoint(config: Config = TINY, seed: int = 0, head_gain: float = 1
     """Weights that keep the variance of their input, gains around one; logits of standard deviation `head_gain`."""
     rng = np.random.default_rng(seed)
     tensors = {}
-    for name, shape in config.tensor_shapes().items():
+    biases = config.bias_shapes() if config.norm == "layernorm" else {}
+    for name, shape in (config.tensor_shapes() | biases).items():
         if len(shape) == 1:
             center = 0.0 if name.endswith("bias") else 1.0
             tensors[name] = rng.normal(center, 0.2, shape).astype(np.float32)
@@ -111,19 +112,19 @@ def random_checkpoint(config: Config = TINY, seed: int = 0, head_gain: float = 1
     return Checkpoint(config, tensors, "")
 
 
-def quantised(checkpoint: Checkpoint, rule: Rule | None = None, bits: InputBits | None = None) -> QuantModel:
+def quantised(checkpoint: Checkpoint, rule: Rule | None = None, bits: Precision | None = None) -> QuantModel:
     return quantise(checkpoint, calibrate(checkpoint, random_tokens(512, checkpoint.config.vocab_size, 3)), rule, bits)
 
 
 @cache
-def _model(config: Config, bits: InputBits | None, seed: int, head_gain: float) -> QuantModel:
+def _model(config: Config, bits: Precision | None, seed: int, head_gain: float) -> QuantModel:
     return quantised(random_checkpoint(config, seed, head_gain), None, bits)
 
 
 def tiny_image(
     config: Config = TINY,
     rule: Rule | None = None,
-    bits: InputBits | None = None,
+    bits: Precision | None = None,
     *,
     seed: int = 0,
     head_gain: float = 1.0,

@@ -9,6 +9,7 @@ from operator import mul as times
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgehmn.core import aligned, ffi
 from tests.exact import (
@@ -17,6 +18,7 @@ from tests.exact import (
     cos,
     div_round,
     exp2_neg,
+    gelu,
     log2,
     mul,
     quantise,
@@ -29,21 +31,33 @@ from tests.exact import (
 
 SCORE_BITS = 24 << 16  # log2 of the unit of the mass, Q16
 LOG2_E_Q16 = 94548
+NO_TOKEN = (1 << 32) - 1
+
+
+def weights(data: bytes, record: Any) -> npt.NDArray[np.int64]:
+    """(rows, cols); of 4 bits, two in a byte, the even column first."""
+    rows, cols, at = record.rows, record.cols, record.weights_offset
+    if record.weight_bits == 8:
+        return np.frombuffer(data, np.int8, rows * cols, at).reshape(rows, cols).astype(np.int64)
+    row_bytes = -(-cols // 2)
+    packed = np.frombuffer(data, np.uint8, rows * row_bytes, at).reshape(rows, row_bytes)
+    out = np.stack([packed % 16, packed // 16], -1).reshape(rows, 2 * row_bytes)[:, :cols].astype(np.int64)
+    return np.where(out < 8, out, out - 16)
 
 
 class Matrix:
     def __init__(self, data: bytes, record: Any) -> None:
-        shape = record.rows, record.cols
-        weights = np.frombuffer(data, np.int8, shape[0] * shape[1], record.weights_offset)
-        self.weights = weights.reshape(shape).astype(np.int64)
+        self.weights = weights(data, record)
         self.scale: Vector = np.frombuffer(data, "<i4", record.rows, record.scales_offset).tolist()
         self.shift, self.input_bits = record.shift, record.input_bits
+        at = record.bias_offset
+        self.bias: Vector = np.frombuffer(data, "<i4", record.rows, at).tolist() if at else [0] * record.rows
 
     def matvec(self, v: Sequence[int], frac: int, out: int) -> Vector:
         x, g = quantise(v, frac, self.input_bits)
         s = self.shift + g - out
         sums = (self.weights @ np.array(x, np.int64)).tolist()
-        return [mul(a, scale, s) for a, scale in zip(sums, self.scale, strict=True)]
+        return [add(mul(a, scale, s), b) for a, scale, b in zip(sums, self.scale, self.bias, strict=True)]
 
     def row(self, r: int, frac: int, count: int = 1) -> Vector:
         return [mul(count * w, self.scale[r], self.shift - frac) for w in self.weights[r].tolist()]
@@ -82,10 +96,12 @@ class Frozen:
         base = ffi.cast("uint8_t *", h)
         n, m = h.n_layers * 7, []
         records = ffi.cast("const ehmn_matrix *", base + h.matrices_offset)
-        for i in range(n + 3 + (not h.tied_head)):
+        for i in range(n + 3 + (not h.tied_head) + h.positions):
             m.append(Matrix(image, records[i]))
         self.layers = [m[i : i + 7] for i in range(0, n, 7)]
-        self.embedding, (self.vocabulary, self.preconditioner, self.topic_matrix) = m[n], m[-3:]
+        self.embedding, self.vocabulary = m[n], m[n + (not h.tied_head)]
+        self.positions = m[-3] if h.positions else None
+        self.preconditioner, self.topic_matrix = m[-2:]
         vectors = ffi.cast("const ehmn_vector *", base + h.vectors_offset)
         values = [np.frombuffer(image, "<i4", v.length, v.offset).tolist() for v in vectors[0:5]]
         self.norm_gain, self.norm_bias, self.mean, self.inverse_deviation, self.rope = values
@@ -98,26 +114,47 @@ class Frozen:
 
     def reset(self, position: int = 0) -> None:
         """Forget the context; the next token stands at `position`."""
+        self.open_window(position)
+        self.tokens: list[int] = []
+
+    def open_window(self, position: int = 0) -> None:
         h = self.header
         self.phases = [position * step % (1 << 32) for step in self.rope]
         self.windows: list[deque[list[tuple[Vector, int, Vector, int]]]] = [
             deque(maxlen=h.n_ctx) for _ in range(h.n_layers)
         ]
+        if h.start_token != NO_TOKEN:
+            self.encode_here(h.start_token)
 
     # -- Encoder
 
     def encode(self, token: int) -> Vector:
-        h, f = self.header, self.frac
+        h = self.header
+        if h.window and len(self.windows[0]) == h.n_ctx:
+            self.open_window()
+            for earlier in self.tokens[-(h.n_ctx // 2) :]:
+                self.encode_here(earlier)
+        self.tokens.append(token)
+        return [sat(rounded(x, self.frac - h.hidden_frac), 16) for x in self.encode_here(token)]
+
+    def encode_here(self, token: int) -> Vector:
+        """The residual after all layers."""
+        f = self.frac
         residual = self.embedding.row(token, f)
+        if self.positions:
+            residual = list(map(add, residual, self.positions.row(len(self.windows[0]), f)))
         for layer, window in zip(self.layers, self.windows, strict=True):
             mixed = self._attention(layer, window, self._norm(residual))
             residual = list(map(add, residual, layer[3].matvec(mixed, f, f)))
             gated = self._gated(layer, self._norm(residual))
             residual = list(map(add, residual, layer[6].matvec(gated, f, f)))
         self.phases = [(p + s) % (1 << 32) for p, s in zip(self.phases, self.rope, strict=True)]
-        return [sat(rounded(x, f - h.hidden_frac), 16) for x in residual]
+        return residual
 
     def _norm(self, v: Vector) -> Vector:
+        if self.header.norm:
+            mean = div_round(sum(v), len(v))
+            v = [add(x, -mean) for x in v]
         return rms_normalise(v, self.frac, self.header.norm_eps_mantissa, self.header.norm_eps_shift)
 
     def _heads(self, v: Vector) -> list[Vector]:
@@ -125,6 +162,8 @@ class Frozen:
         return [v[i : i + size] for i in range(0, len(v), size)]
 
     def _rotate(self, v: Vector) -> Vector:
+        if self.positions:
+            return v
         half = len(v) // 2
         pairs = [(a, b, cos(p), sin(p)) for a, b, p in zip(v[:half], v[half:], self.phases, strict=True)]
         first = [sat(rounded(a * c - b * s, 15)) for a, b, c, s in pairs]
@@ -150,6 +189,8 @@ class Frozen:
 
     def _gated(self, layer: list[Matrix], n: Vector) -> Vector:
         f = self.frac
+        if self.header.mlp:
+            return [gelu(x, f) for x in layer[5].matvec(n, 20, f)]
         gate, up = (m.matvec(n, 20, f) for m in layer[4:6])
         return [mul(mul(a, sigmoid(sat(rounded(a, f - 16))), 16), b, f) for a, b in zip(gate, up, strict=True)]
 

@@ -5,7 +5,7 @@ import math
 import random
 import struct
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgehmn.checkpoint import Checkpoint, Config, read_checkpoint
-from edgehmn.errors import EdgeHMNError, InvalidFileError, UnsupportedError
-from tests.checkpoint_files import byte_tokenizer, write_checkpoint
+from edgehmn.errors import EdgeHMNError, InvalidFileError, UnsupportedError, UsageError
+from tests.checkpoint_files import bfloat16, byte_tokenizer, write_checkpoint, write_safetensors
 from tests.command_line import edgehmn, texts
-from tests.models import TINY, random_checkpoint
+from tests.models import GPT2, TINY, random_checkpoint
 
 Folder = Path
 Copy = Callable[[Path], Path]
@@ -48,7 +48,15 @@ def edit_tensor(folder: Folder, name: str, change: Callable[[Any], Any]) -> None
 
 @pytest.mark.parametrize(
     "config",
-    [TINY, replace(TINY, tied_head=False), replace(TINY, final_norm="rmsnorm"), replace(TINY, n_kv_heads=4)],
+    [
+        TINY,
+        replace(TINY, tied_head=False),
+        replace(TINY, final_norm="rmsnorm"),
+        replace(TINY, n_kv_heads=4),
+        replace(TINY, window="restart", start_token=7, rope_divisors=(1.0, 2.5, 8.0)),
+        GPT2,
+        replace(GPT2, start_token=0, tied_head=False),
+    ],
 )
 def test_what_was_stored_is_read(config: Config, tmp_path: Path) -> None:
     stored = random_checkpoint(config)
@@ -67,6 +75,42 @@ def test_reference_is_a_name_unless_a_folder_has_it(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reference").symlink_to(tiny_checkpoint)
     assert read_checkpoint("reference").config == TINY
+
+
+def test_keys_that_have_a_default_may_be_missing(folder: Folder) -> None:
+    optional = [f.name for f in fields(Config) if f.default is not MISSING]
+    edit_config(folder, **dict.fromkeys(optional, ...), n_adapters=4)
+    assert len(optional) > 5 and read_checkpoint(folder).config == TINY
+
+
+def test_a_key_or_a_tensor_that_stands_twice(folder: Folder) -> None:
+    path = folder / "config.json"
+    sound = path.read_text("utf-8")
+    path.write_text(sound.replace("{", '{"n_layers": 2, ', 1), "utf-8")
+    with pytest.raises(InvalidFileError, match="'n_layers' stands twice"):
+        read_checkpoint(folder)
+    path.write_text(sound, "utf-8")
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes().replace(b'"layers.1.k"', b'"layers.0.k"'))
+    with pytest.raises(InvalidFileError, match=r"'layers\.0\.k' stands twice"):
+        read_checkpoint(folder)
+
+
+def test_a_smaller_context(folder: Folder, tmp_path: Path) -> None:
+    assert read_checkpoint(folder, n_ctx=4).config == replace(TINY, n_ctx=4)
+    with pytest.raises(UsageError, match=r"4\.\.5"):
+        read_checkpoint(folder, n_ctx=6)
+    stored = random_checkpoint(GPT2)
+    write_checkpoint(stored, tmp_path / "learned")
+    read = read_checkpoint(tmp_path / "learned", n_ctx=4)
+    np.testing.assert_array_equal(read.tensors["positions"], stored.tensors["positions"][:4])
+
+
+def test_biases_are_optional(tmp_path: Path) -> None:
+    stored = random_checkpoint(GPT2)
+    del stored.tensors["layers.0.q.bias"]
+    write_checkpoint(stored, tmp_path / "checkpoint")
+    assert read_checkpoint(tmp_path / "checkpoint").tensors.keys() == stored.tensors.keys()
 
 
 def test_float16_is_read_and_other_tensors_are_ignored(folder: Folder) -> None:
@@ -102,6 +146,18 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "a negative epsilon": ({"norm_eps": -1e-5}, "norm_eps"),
     "a window of nothing": ({"n_ctx": 0}, "n_ctx"),
     "a norm in numbers": ({"final_norm": 3}, "final_norm"),
+    "too few divisors": ({"rope_divisors": [1.0]}, "rope_divisors"),
+    "a divisor of zero": ({"rope_divisors": [1.0, 0, 1.0]}, "rope_divisors"),
+    "a divisor that is no number": ({"rope_divisors": [1.0, math.nan, 1.0]}, "rope_divisors"),
+    "a divisor in words": ({"rope_divisors": [1.0, "two", 1.0]}, "rope_divisors"),
+    "divisors in words": ({"rope_divisors": "two"}, "rope_divisors"),
+    "divisors without RoPE": ({"positions": "learned", "window": "restart", "rope_divisors": [1.0]}, "rope_divisors"),
+    "a start beyond the vocabulary": ({"window": "restart", "start_token": 257}, "start_token"),
+    "a negative start": ({"window": "restart", "start_token": -2}, "start_token"),
+    "a start in a sliding window": ({"start_token": 1}, "restart"),
+    "learned positions in a sliding window": ({"positions": "learned"}, "restart"),
+    "a window too small for a restart": ({"window": "restart", "n_ctx": 3}, "n_ctx"),
+    "no positions": ({"positions": "learned", "window": "restart"}, "'positions'"),
 }
 
 
@@ -115,7 +171,17 @@ def test_a_configuration_that_contradicts_itself_or_the_tensors(case: str, folde
 
 
 @pytest.mark.parametrize(
-    "changes", [{"model_type": "gpt2"}, {"architecture": "mamba"}, {"model_type": ...}, {"final_norm": "batchnorm"}]
+    "changes",
+    [
+        {"model_type": "mamba"},
+        {"architecture": "mamba"},
+        {"model_type": ...},
+        {"final_norm": "batchnorm"},
+        {"norm": "batchnorm"},
+        {"mlp": "relu"},
+        {"positions": "alibi"},
+        {"window": "open"},
+    ],
 )
 def test_what_this_version_does_not_run(changes: dict[str, Any], folder: Folder) -> None:
     edit_config(folder, **changes)
@@ -153,19 +219,13 @@ def test_a_wrong_tensor_is_named(case: str, folder: Folder) -> None:
     assert caught.value.detail == {"tensor": "layers.1.k"}
 
 
-def test_bfloat16_is_named(folder: Folder) -> None:
-    """NumPy has no such type: the file is made by hand."""
+def test_bfloat16_is_read(folder: Folder) -> None:
     path = folder / "model.safetensors"
     tensors = safetensors.numpy.load_file(path)
-    at, header, data = 0, {}, b""
+    write_safetensors(path, {name: ("BF16", bfloat16(w)) for name, w in tensors.items()})
+    read = read_checkpoint(folder).tensors
     for name, w in tensors.items():
-        raw = (w.view(np.uint32) >> 16).astype(np.uint16).tobytes()
-        header[name] = {"dtype": "BF16", "shape": list(w.shape), "data_offsets": [at, at + len(raw)]}
-        at, data = at + len(raw), data + raw
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-    with pytest.raises(UnsupportedError, match="'embed' has type BF16; F16 and F32"):
-        read_checkpoint(folder)
+        np.testing.assert_array_equal(read[name], (bfloat16(w).astype(np.uint32) << 16).view(np.float32))
 
 
 def test_truncated_at_any_point(folder: Folder) -> None:
@@ -224,6 +284,13 @@ def test_each_file_is_needed(name: str, folder: Folder) -> None:
         read_checkpoint(folder)
 
 
+def byte_tokenizer_that_adds() -> str:
+    template = [{"SpecialToken": {"id": "!", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    first = {"id": "!", "ids": [0], "tokens": ["!"]}
+    processor = {"type": "TemplateProcessing", "single": template, "pair": template, "special_tokens": {"!": first}}
+    return json.dumps(json.loads(byte_tokenizer()) | {"post_processor": processor})
+
+
 def test_a_tokenizer_that_does_not_serve(folder: Folder) -> None:
     path = folder / "tokenizer.json"
     tokenizer = json.loads(byte_tokenizer())
@@ -232,7 +299,9 @@ def test_a_tokenizer_that_does_not_serve(folder: Folder) -> None:
     cutting = json.loads(byte_tokenizer()) | {
         "truncation": {"max_length": 9, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}
     }
+    adding = byte_tokenizer_that_adds()
     cases = [(json.dumps(tokenizer), "token 257"), (json.dumps(words), "UNK"), (json.dumps(cutting), "'truncation'")]
+    cases.append((adding, "'post_processor'"))
     for text, word in (*cases, ("{}", "tokenizers"), ("", "tokenizers")):
         path.write_text(text, "utf-8")
         with pytest.raises(InvalidFileError, match=word):

@@ -20,8 +20,9 @@ import pytest
 
 from edgehmn.core import CoreModel, Image, ffi, lib
 from edgehmn.device import link, wire
-from edgehmn.device.emulator import QEMU, Emulator, machines
-from edgehmn.device.firmware import TOOLS, board_numbers, boards, build_firmware
+from edgehmn.device.boards import boards, find_board, machines
+from edgehmn.device.emulator import QEMU, Emulator
+from edgehmn.device.firmware import TOOLS, build_firmware
 from edgehmn.device.link import Link
 from edgehmn.errors import (
     CannotWriteError,
@@ -86,8 +87,8 @@ def test_the_board_says_what_it_is(board: DeviceRuntime, image: bytes) -> None:
     assert (said.vocab_size, said.delta_bytes) == (there.vocab_size, there.delta_bytes())
     assert said.arena_bytes == there.arena_bytes(plastic=True)
     assert (said.image_version, said.delta_version) == (lib.EHMN_IMAGE_VERSION, lib.EHMN_DELTA_VERSION)
-    numbers = board_numbers(f"qemu/{BOARD}")
-    assert (said.arena_room, said.tick_hz) == (numbers["BOARD_ARENA_BYTES"], numbers["BOARD_CLOCK_HZ"])
+    numbers = find_board(BOARD).numbers
+    assert (said.arena_room, said.tick_hz) == (numbers["BOARD_ARENA_BYTES"], numbers["BOARD_TICK_HZ"])
 
 
 @pytest.mark.timeout(1800)
@@ -396,7 +397,7 @@ def test_a_board_without_a_sound_image_says_so(image: bytes) -> None:
 
 
 def test_an_arena_that_is_too_small_is_noticed() -> None:
-    room = board_numbers(f"qemu/{BOARD}")["BOARD_ARENA_BYTES"]
+    room = find_board(BOARD).numbers["BOARD_ARENA_BYTES"]
     deep = tiny_image(replace(TINY, n_layers=40))
     windows = [with_settings(deep, {"n_ctx": n}) for n in range(64, 513, 8)]
     fits = {plastic: [Image(w).arena_bytes(plastic=plastic) <= room for w in windows] for plastic in (True, False)}
@@ -417,7 +418,7 @@ def test_an_arena_that_is_too_small_is_noticed() -> None:
         DeviceRuntime.emulated(windows[too_small_to_run])
     assert caught.value.detail["need"] > caught.value.detail["have"] == room
     with pytest.raises(DoesNotFitError, match="room for"):
-        Emulator(bytes(board_numbers(f"qemu/{BOARD}")["BOARD_IMAGE_BYTES"] + 1))
+        Emulator(bytes(find_board(BOARD).numbers["BOARD_IMAGE_BYTES"] + 1))
 
 
 def test_the_emulator_ends_with_its_block() -> None:
@@ -446,35 +447,35 @@ def test_the_emulator_ends_with_a_program_that_fails() -> None:
 def test_what_is_missing_is_named_with_the_line_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    build_firmware(f"qemu/{BOARD}")
+    build_firmware(BOARD)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DependencyError, match="apt-get install qemu-system-arm") as caught:
         Emulator(None)
     assert caught.value.exit_code == 10
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     with pytest.raises(DependencyError, match="apt-get install gcc-arm-none-eabi") as caught:
-        build_firmware(f"qemu/{BOARD}")
+        build_firmware(BOARD)
     assert caught.value.exit_code == 10
     for tool in TOOLS[:-1]:
         (tmp_path / tool).write_text("#!/bin/sh\n")
         (tmp_path / tool).chmod(0o755)
     with pytest.raises(DependencyError, match=f"^{TOOLS[-1]} is missing"):
-        build_firmware(f"qemu/{BOARD}")
+        build_firmware(BOARD)
     (tmp_path / TOOLS[-1]).symlink_to(tmp_path / TOOLS[0])
     (tmp_path / "cmake").write_text("#!/bin/sh\necho no such generator\nexit 1\n")
     with pytest.raises(DependencyError, match="no such generator"):
-        build_firmware(f"qemu/{BOARD}")
+        build_firmware(BOARD)
     assert list((tmp_path / "empty" / "edgehmn" / "firmware").iterdir()) == []
 
 
 def test_firmware_is_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a cache, é"))
     monkeypatch.setenv("CFLAGS", "-march=native")
-    elf = build_firmware(f"qemu/{BOARD}")
+    elf = build_firmware(BOARD)
     made = elf.stat().st_mtime_ns
     assert elf.read_bytes()[:4] == b"\x7fELF"
     assert list(elf.parent.iterdir()) == [elf]
-    assert build_firmware(f"qemu/{BOARD}") == elf
+    assert build_firmware(BOARD) == elf
     assert elf.stat().st_mtime_ns == made
 
 
@@ -482,7 +483,7 @@ def test_no_room_for_files_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     (tmp_path / "a file").write_text("where a folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a file"))
     with pytest.raises(CannotWriteError, match="XDG_CACHE_HOME"):
-        build_firmware(f"qemu/{BOARD}")
+        build_firmware(BOARD)
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a file"))
     with pytest.raises(CannotWriteError, match="TMPDIR"):
@@ -490,7 +491,7 @@ def test_no_room_for_files_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_an_unknown_board_is_a_usage_error() -> None:
-    assert f"qemu/{BOARD}" in boards()
+    assert BOARD in boards()
     assert BOARD in machines()
     with pytest.raises(UsageError, match=BOARD):
         Emulator(None, "mps2-an999")

@@ -109,6 +109,18 @@ def test_sigmoid_and_tanh_everywhere() -> None:
         before = y
 
 
+@pytest.mark.parametrize("frac", [8, 12, 16])
+def test_gelu(frac: int) -> None:
+    """Within two LSB of 16 bits and what the gate's last bit is worth."""
+    edges = [x for x in EDGES_32 if x > -(2**31)]
+    for x in [*range(-(12 << frac), 12 << frac, max(1, (24 << frac) // 4001)), *edges]:
+        y = lib.ehmn_gelu(x, frac)
+        assert y == exact.gelu(x, frac), x
+        real = x / 2**frac
+        gate = 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (real + 0.044715 * real**3)))
+        assert abs(y / 2**frac - real * gate) <= 0.5 / 2**frac + (2 + 4 * abs(real)) / 65536, real
+
+
 def test_sine_at_every_table_entry_and_between() -> None:
     rng = np.random.default_rng(0)
     near = [(i << 22) + o for i in range(1025) for o in (-65, -64, -63, -1, 0, 1, 63, 64)]
@@ -136,12 +148,12 @@ def quantised_by_core(v: list[int], frac: int, bits: int) -> tuple[list[int], in
         frac = lib.ehmn_quantise8(ffi.new("int32_t[]", v), len(v), frac, out)
     else:
         out = ffi.new("int16_t[]", len(v) + 1)
-        frac = lib.ehmn_quantise16(ffi.new("int32_t[]", v), len(v), frac, out)
+        frac = lib.ehmn_quantise16(ffi.new("int32_t[]", v), len(v), frac, bits, out)
     assert out[len(v)] == 0, "nothing is written behind the vector"
     return list(out)[: len(v)], frac
 
 
-@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("bits", [8, 9, 13, 16])
 @thorough
 @given(v=vectors, frac=st.integers(0, 40))
 def test_quantise(bits: int, v: list[int], frac: int) -> None:
@@ -152,7 +164,7 @@ def test_quantise(bits: int, v: list[int], frac: int) -> None:
     assert not any(v) or max(map(abs, q)) >= limit // 2, "as tight as a power of two can be"
 
 
-@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("bits", [8, 9, 13, 16])
 def test_quantise_extremes(bits: int) -> None:
     for v in EDGES_32:
         for vector in ([v], [v, 1], [v, -(2**31)], [0, v]):

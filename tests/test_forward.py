@@ -12,9 +12,10 @@ from edgehmn.core import CoreModel, Image, aligned, ffi, lib
 from edgehmn.errors import DoesNotFitError, EdgeHMNError, UsageError
 from edgehmn.model import LOG2_E, FloatModel
 from edgehmn.plasticity import Rule
-from edgehmn.quantize import InputBits
+from edgehmn.quantize import Precision
 from tests.models import (
     ALL_8_BITS,
+    GPT2,
     QUIET,
     TINY,
     Ids,
@@ -38,9 +39,24 @@ SHAPES = {
     "heads of two": replace(TINY, d_model=14, n_heads=7, n_kv_heads=7, d_hidden=37, vocab_size=33),
     "a window of one": replace(TINY, n_ctx=1, n_layers=3),
     "an even window": replace(TINY, n_ctx=8, vocab_size=64, n_layers=1),
+    "a window that restarts": replace(TINY, window="restart"),
+    "a start token": replace(TINY, window="restart", start_token=3, n_layers=1),
+    "the least restarting window": replace(TINY, window="restart", start_token=0, n_ctx=4),
+    "scaled positions": replace(TINY, rope_divisors=(1.0, 3.5, 8.0)),
+    "GPT-2": GPT2,
+    "GPT-2, untied": replace(GPT2, tied_head=False, start_token=7),
+    "GELU": replace(TINY, mlp="gelu"),
+    "layernorm throughout": replace(TINY, norm="layernorm"),
+    "odd sizes": replace(TINY, d_model=24, n_heads=3, n_kv_heads=1, d_hidden=1376, vocab_size=257, n_layers=1),
 }
 OFF = replace(QUIET, rho_trace=())
-BITS = {"16 bits": InputBits(), "8 bits": ALL_8_BITS, "mixed bits": InputBits(8, 16, 8, 16, 16, 8)}
+MIXED = (("layers.0.q", 8), ("layers.0.o", 12), ("layers.0.up", 9), ("layers.0.down", 8), ("embed", 15), ("topic", 8))
+BITS = {
+    "16 bits": Precision(),
+    "8 bits": ALL_8_BITS,
+    "mixed bits": Precision(exceptions=MIXED),
+    "weights of 4 bits": Precision(weights=4, inputs=13),
+}
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,7 @@ def hostile_images(least: bytes) -> list[hostile.Case]:
             values[:] = rng.choice([-(2**31), -1, 0, 1, 2**31 - 1], len(values)) if rng.random() < 0.4 else values
         for m in records(image)[0][0 : matrix_count(least)]:
             m.shift = int(rng.choice([0, 1, 20, m.shift, m.shift, 62]))
-            m.input_bits = int(rng.choice([8, 16]))
+            m.input_bits = int(rng.choice([8, 11, 16]))
         out.append(reseal(image))
     deeper = tiny_image(replace(LEAST, n_layers=3, tied_head=False), LITTLE, n_guard=2)
     out += [*resized(least), *resized(deeper)]

@@ -20,7 +20,10 @@ def build(folder: Path, *options: str) -> Path:
 
 @pytest.mark.parametrize("options", [(), ("-DEHMN_SANITIZE=ON",)], ids=["host", "sanitizers"])
 def test_host_library(tmp_path: Path, options: tuple[str, ...]) -> None:
-    assert build(tmp_path, *options).stat().st_size > 10_000
+    library = build(tmp_path, *options)
+    members = subprocess.run(["ar", "t", str(library)], capture_output=True, text=True, check=True).stdout.split()
+    core = {f"{path.name}.o" for path in NATIVE.glob("src/*.c")}
+    assert "encoder.c.o" in core and core == {name for name in members if name.endswith(".o")}
 
 
 def test_aarch64_library(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ RUNTIME_FILES = (
     "edgehmn/reference/config.json", "edgehmn/reference/model.safetensors", "edgehmn/reference/tokenizer.json",
     "edgehmn/reference/calibration.txt", "edgehmn/reference/evaluation.txt", "edgehmn/reference/personal.txt",
     "edgehmn/native/CMakeLists.txt", "edgehmn/native/include/edgehmn.h", "edgehmn/native/src/encoder.c",
+    "edgehmn/export/project.py", "edgehmn/export/templates/shared/src/edgehmn.hpp", "edgehmn/device/boards.py",
 )  # fmt: skip
 
 

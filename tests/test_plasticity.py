@@ -37,7 +37,7 @@ def statistics() -> HeadStatistics:
     targets = np.array(
         [rng.choice(VOCAB, p=np.exp(p.astype(np.float64)) / np.exp(p.astype(np.float64)).sum()) for p in log_p]
     )
-    return measure_statistics(CALIBRATION, log_p, targets, HEAD)
+    return measure_statistics(CALIBRATION, targets, HEAD)
 
 
 STATISTICS = statistics()
@@ -332,9 +332,9 @@ def test_statistics_make_rates_mean_the_same_in_every_model() -> None:
     for size in (0.1, 1.0, 10.0):
         head = (size * HEAD).astype(np.float32)
         normed = INPUT[np.random.default_rng(1).integers(0, VOCAB, 400)]
-        log_p = log_softmax(normed @ HEAD.T)
+        log_p = log_softmax(normed @ head.T)
         targets = log_p.argmax(-1)
-        found = measure_statistics(normed, log_p, targets, head)
+        found = measure_statistics(normed, targets, head)
         delta = head[targets] - np.exp(log_p) @ head
         gained = np.sum((head[targets] @ found.preconditioner) * (delta @ found.preconditioner), axis=-1)
         assert gained.mean() == pytest.approx(1, rel=1e-3)

@@ -34,10 +34,9 @@ CONFIG = Config(
     norm_eps=1e-5,
     final_norm="layernorm",
     tied_head=True,
-    n_adapters=4,
 )
 HIDDEN_FRAC = 10
-SQNR_DB = 32  # 34 to 35 is measured; a wrong mask, scale or phase gives 27 at most
+SQNR_DB = 33  # 38 is measured, which int8 weights leave; RoPE one position off gives 18 at most, an open mask 6
 
 
 def random_checkpoint(config: Config) -> Checkpoint:
@@ -156,6 +155,12 @@ def test_hidden_saturates(checkpoint: Checkpoint, tmp_path: Path) -> None:
     assert set(np.unique(TfliteEncoder(path).step(1))) <= {limits.min, limits.max}
 
 
+def test_hidden_of_small_numbers(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "encoder.tflite"
+    export_encoder(checkpoint, random_ids(100, seed=1), -15, path)
+    assert not TfliteEncoder(path).step(1).any()
+
+
 # --- the file ---
 
 
@@ -182,6 +187,21 @@ def test_weights_are_stored_as_int8(checkpoint: Checkpoint, exported: Path) -> N
     assert rest < 40_000  # the graph itself and one float per row; in float32 the weights alone have 62 kB
 
 
+def test_scales_of_rows(exported: Path) -> None:
+    model = schema.ModelT.InitFromPackedBuf(exported.read_bytes())
+    operators, tensors = model.subgraphs[0].operators, model.subgraphs[0].tensors
+    codes = [model.operatorCodes[o.opcodeIndex].builtinCode for o in operators]
+    weights = [
+        tensors[o.inputs[1]]
+        for o, code in zip(operators, codes, strict=True)
+        if code == schema.BuiltinOperator.FULLY_CONNECTED
+    ]
+    assert len(weights[0].quantization.scale) == 1  # a row of the embedding, whose scale is an activation
+    for weight in weights[1:]:
+        assert len(weight.quantization.scale) == weight.shape[0]
+        assert weight.quantization.quantizedDimension == 0 and not weight.quantization.zeroPoint.any()
+
+
 def test_constants_are_aligned(exported: Path) -> None:
     model = schema.Model.GetRootAs(exported.read_bytes())
     buffers = [model.Buffers(i) for i in range(model.BuffersLength())]
@@ -196,13 +216,14 @@ def test_metadata_is_readable_json_in_the_model(exported: Path) -> None:
     assert entry.name == METADATA_NAME.encode()
     metadata = json.loads(bytes(model.buffers[entry.buffer].data))
     expected = {"n_layers": 2, "n_ctx": 8, "d_model": 32, "vocab_size": 50, "hidden_frac": HIDDEN_FRAC}
-    assert metadata.items() >= (expected | {"rope_theta": 10000.0}).items()
+    assert metadata.items() >= (expected | {"window": "sliding", "start_token": -1}).items()
+    assert metadata["rope_frequency"] == [1.0, 0.1, 0.01, 0.001]
 
 
 # --- refusals ---
 
 
-def refused(path: Path, data: bytes) -> str:
+def refused(path: Path, data: bytes | bytearray) -> str:
     path.write_bytes(data)
     with pytest.raises(InvalidFileError) as caught:
         TfliteEncoder(path)
@@ -240,24 +261,24 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         TfliteEncoder(tmp_path)
 
 
-def identity_model(metadata: dict[str, bytes]) -> bytes:
+def identity_model(metadata: dict[str, bytes]) -> bytearray:
     """A valid TFLite file that is no encoder."""
     graph = GraphBuilder()
     x = graph.input("x", np.float32, (1, 4))
-    graph.output("y", graph.add(x, x))
+    graph.output("y", graph.operator("ADD", [x, x], (1, 4), np.float32, None, schema.AddOptionsT()))
     return graph.serialise("a model of someone else", metadata)
 
 
 def test_valid_tflite_file_that_is_not_ours(tmp_path: Path) -> None:
     data = identity_model({})
-    litert.Interpreter(model_content=data).allocate_tensors()
+    litert.Interpreter(model_content=bytes(data)).allocate_tensors()
     assert "no encoder that this edgehmn exported" in refused(tmp_path / "other.tflite", data)
 
 
 def test_metadata_that_does_not_fit_the_graph(exported: Path, tmp_path: Path) -> None:
     model = schema.ModelT.InitFromPackedBuf(exported.read_bytes())
     metadata = json.loads(bytes(model.buffers[model.metadata[0].buffer].data))
-    interface = Interface.from_metadata(metadata)
+    interface = Interface.from_dict(metadata)
     data = seal(identity_model({METADATA_NAME: interface.to_metadata()}))
     assert "its tensors are not what its metadata says" in refused(tmp_path / "liar.tflite", data)
 
@@ -272,20 +293,15 @@ def test_metadata_that_does_not_fit_the_graph(exported: Path, tmp_path: Path) ->
         (b'"n_layers": 2', b'"layers": 2'),
         (b'"d_head": 8', b'"d_head": -8'),
         (b'"hidden_frac": 10', b'"hidden_frac": 99'),
-        (b'"rope_theta": 10000.0', b'"rope_theta": NaN'),
+        (b'"n_layers": 2', b'"n_layers": 100000'),
+        (b'"rope_frequency": [1.0, ', b'"rope_frequency": [NaN, '),
+        (b'"rope_frequency": [1.0, ', b'"rope_frequency": ['),
+        (b'"window": "sliding"', b'"window": "gliding"'),
+        (b'"start_token": -1', b'"start_token": 3'),
     ],
 )
 def test_metadata_out_of_range(tmp_path: Path, entry: bytes, bad: bytes) -> None:
-    interface = Interface(
-        n_layers=2,
-        n_ctx=8,
-        d_model=32,
-        d_head=8,
-        n_kv_heads=2,
-        vocab_size=50,
-        hidden_frac=10,
-        rope_theta=10000.0,
-    )
+    interface = Interface.of(CONFIG, 10)
     metadata = interface.to_metadata()
     assert entry in metadata
     refused(tmp_path / "bad.tflite", seal(identity_model({METADATA_NAME: metadata.replace(entry, bad)})))
@@ -307,6 +323,23 @@ def test_export_refuses(
     with pytest.raises(error):
         export(checkpoint, tmp_path / "folder")
     assert list(tmp_path.rglob("*")) == [tmp_path / "folder"]
+
+
+def test_export_refuses_more_than_can_be_read(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgehmn.export.tflite.MAX_INPUT_BYTES", 1 << 16)
+    with pytest.raises(UnsupportedError, match="larger than"):
+        export_encoder(checkpoint, random_ids(100, seed=1), HIDDEN_FRAC, tmp_path / "out.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_refuses_what_overflows(tmp_path: Path) -> None:
+    checkpoint = random_checkpoint(CONFIG)
+    checkpoint.tensors["embed"] *= np.float32(1e20)
+    with pytest.raises(InvalidFileError, match="overflow"):
+        export_encoder(checkpoint, random_ids(100, seed=1), HIDDEN_FRAC, tmp_path / "out.tflite")
+    assert not list(tmp_path.iterdir())
 
 
 def test_export_refuses_a_window_of_one_position(tmp_path: Path) -> None:
@@ -342,10 +375,23 @@ def test_second_interpreter_is_tried_where_the_first_cannot_be_made(
     assert TfliteEncoder(exported).step(1).shape == (CONFIG.d_model,)
 
 
+def test_window_that_is_full(tmp_path: Path) -> None:
+    """The encoder knows one window; `WindowedEncoder` begins the next."""
+    path = tmp_path / "encoder.tflite"
+    config = Config(**(CONFIG.__dict__ | {"window": "restart"}))
+    export_encoder(random_checkpoint(config), random_ids(100, seed=1), HIDDEN_FRAC, path)
+    encoder = TfliteEncoder(path)
+    run(encoder, random_ids(config.n_ctx, seed=2))
+    with pytest.raises(UsageError, match="window is full"):
+        encoder.step(1)
+    encoder.reset()
+    encoder.step(1)
+
+
 # --- the reference model ---
 
 
-def test_reference_perplexity_rises_by_less_than_two_per_cent(tmp_path: Path) -> None:
+def test_reference_perplexity_rises_by_less_than_half_a_per_cent(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(REFERENCE)
     model = FloatModel(checkpoint)
     ids = checkpoint.encode(shipped(EVALUATION))[:601]
@@ -359,4 +405,4 @@ def test_reference_perplexity_rises_by_less_than_two_per_cent(tmp_path: Path) ->
         log_p = log_softmax(model.logits(model.final_norm(vectors)))
         return -float(log_p[np.arange(len(vectors)), ids[1:]].mean())
 
-    assert abs(np.expm1(loss(hidden) - loss(expected))) < 0.02
+    assert abs(np.expm1(loss(hidden) - loss(expected))) < 0.005

@@ -23,6 +23,7 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-ven
 if [ "$purpose" = test ]; then
     need clang clang
     need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+    need qemu-aarch64 qemu-user
 fi
 if [ -n "$missing" ]; then
     sudo=""
@@ -43,4 +44,6 @@ if [ ! -f "$stamp" ] || { [ -n "$sources" ] && [ -n "$(find $sources -newer "$st
     echo "setup: installing edgehmn[$extras] into $venv" >&2
     $venv/bin/python -m pip install -q --disable-pip-version-check ".[$extras]" >&2
     touch "$stamp"
+    # One test runs the runtime of 32-bit boards, which needs an environment of its own; without it the test says so.
+    [ "$purpose" != test ] || $venv/bin/python tools/check_tflite_runtime.py >/dev/null 2>&1 || true
 fi

@@ -293,7 +293,6 @@ def save(model, cfg, out, log, args):
         "final_norm": "layernorm",
         "tied_head": True,
         "n_kv_heads": cfg.n_heads,
-        "n_adapters": 4,
     }
     config |= dataclasses.asdict(cfg)
     (out / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")

@@ -17,8 +17,8 @@ from edgehmn.errors import EXIT_CODES, INTERRUPTED, CannotWriteError, EdgeHMNErr
 # Command -> module of edgehmn.cli that holds it under the same name.
 COMMANDS = {
     "export": "export",
-    "inspect": "export",
-    "validate": "export",
+    "inspect": "checking",
+    "validate": "checking",
     "plan": "export",
     "build": "board",
     "emulate": "board",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from edgehmn.cli.checking import trust_option
 from edgehmn.cli.output import Outcome, Session, command
 from edgehmn.errors import DeviceError
 
@@ -14,12 +15,11 @@ DEFAULT_BOARD = "mps2-an386"
 @click.option("--target", default=DEFAULT_BOARD, show_default=True, help="A board.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Copy the ELF file to here.")
 def build_command(session: Session, target: str, output: Path | None) -> Outcome:
-    from edgehmn.device.emulator import machines
     from edgehmn.device.firmware import build_firmware
     from edgehmn.files import read_bytes, sha256, write_bytes
 
     session.note(f"building the firmware of {target}")
-    elf = build_firmware(f"qemu/{target}" if target in machines() else target)
+    elf = build_firmware(target)
     data = read_bytes(elf)
     if output is not None:
         write_bytes(output, data)
@@ -31,11 +31,14 @@ def build_command(session: Session, target: str, output: Path | None) -> Outcome
 @command("emulate", "Start an emulated board with the model of the export OUT, and keep it running until Ctrl-C.")
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--target", default=DEFAULT_BOARD, show_default=True, help="A board.")
-def emulate_command(session: Session, export: Path, target: str) -> Outcome:
+@trust_option
+def emulate_command(session: Session, export: Path, target: str, trust: Path | None) -> Outcome:
     from edgehmn.device.emulator import Emulator
     from edgehmn.exported import Export
+    from edgehmn.signing import verify_export
 
     opened = Export.open(export)
+    verify_export(opened, trust)
     emulator = Emulator(opened.image.bytes.tobytes(), board=target)
 
     def hold() -> None:

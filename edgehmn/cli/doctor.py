@@ -10,6 +10,8 @@ MODULES = {
     "numpy": "pip install numpy",
     "onnx": "pip install 'edgehmn[onnx]'",
     "onnxruntime": "pip install 'edgehmn[onnx]'",
+    "gguf": "pip install 'edgehmn[gguf]'",
+    "cryptography": "pip install 'edgehmn[sign]'",
     "ai_edge_litert": "pip install 'edgehmn[tflite]'",
     "serial": "pip install 'edgehmn[device]'",
     "cma": "pip install 'edgehmn[tune]'",

@@ -11,6 +11,8 @@ import click
 from edgehmn.cli.output import Outcome, Session, command, table
 from edgehmn.errors import LearningDivergedError, UsageError
 
+MAX_BANKS = 16  # checked against EHMN_MAX_BANKS by a test: the core is not loaded to print help
+PROVIDERS = ("cpu", "cuda", "tensorrt")
 RUNTIMES = ("host", "onnx", "tflite", "emulator", "device")
 
 
@@ -21,7 +23,13 @@ def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--runtime", type=click.Choice(RUNTIMES), default="host", show_default=True),
             click.option("--target", help="Emulated board, by QEMU's name of the machine."),
             click.option("--port", help="Device, as a pyserial URL: /dev/ttyACM0, socket://127.0.0.1:3333."),
+            click.option(
+                "--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True, help="Of onnxruntime."
+            ),
             click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Start of every draw."),
+            click.option(
+                "--banks", type=click.IntRange(1, MAX_BANKS), default=1, help="Deltas, chosen by topic (host)."
+            ),
             click.option("--load-state", help="Learned state to start from: a name or a .ehmd file."),
         ]
     ):
@@ -51,7 +59,7 @@ def run_command(
         raise UsageError("the prompt is empty: give some text to continue")
     with open_runtime(opened, **where) as runtime:
         if load_state:
-            states.load_into(runtime, load_state)
+            states.load_into(runtime, load_state, where["banks"])
         began = time.perf_counter()
         runtime.process(ids, learn=False, follow=True)
         out = runtime.generate(tokens, temperature=temperature)
@@ -84,6 +92,7 @@ def personalise_command(
     **where: Any,
 ) -> Outcome:  # fmt: skip
     from edgehmn import states
+    from edgehmn.banks import split
     from edgehmn.exported import Export
     from edgehmn.files import read_text, sha256
     from edgehmn.learn import personalise
@@ -96,7 +105,7 @@ def personalise_command(
         session.progress("personalising", len(ids) * 3 // 2) as progress,
     ):
         if load_state:
-            states.load_into(runtime, load_state)
+            states.load_into(runtime, load_state, where["banks"])
         outcome = personalise(runtime, ids, progress=progress)
     saved = str(states.save(save_state, outcome.delta)) if save_state else None
     rollbacks = outcome.learning.rollbacks
@@ -108,6 +117,7 @@ def personalise_command(
         "unigram_cache": {"perplexity": outcome.unigram_cache},
         "writes_per_learned_token": outcome.learning.writes_per_learned_token,
         "delta_sha256": sha256(outcome.delta),
+        "banks": {"asked": where["banks"], "used": len(split(outcome.delta))},
         "gate": {"state": "rolled back" if rollbacks else "ok", "rollbacks": rollbacks},
         "saved": saved,
     }

@@ -18,8 +18,16 @@ def _row(state: object) -> dict[str, object]:
     assert isinstance(state, State)
     return {
         "name": state.name, "image_id": state.image_id, "confirmed": True, "bytes": state.bytes,
-        "learned": state.learned,
+        "learned": state.learned, "banks": state.banks,
     }  # fmt: skip
+
+
+def _amount(state: object) -> str:
+    from edgehmn.states import State
+
+    assert isinstance(state, State)
+    banks = f" in {state.banks} banks" if state.banks > 1 else ""
+    return f"{state.learned} tokens learned{banks}, {state.bytes:,} bytes"
 
 
 @command("save", "Fetch what the device at --port has learned, or take the file --from, and keep it as NAME.")
@@ -43,7 +51,7 @@ def save_command(session: Session, name: str, port: str | None, source: Path | N
             delta = runtime.save()
     path = states.save(name, delta)
     state = states.describe(name, delta)
-    return Outcome({"states": [_row(state)]}, f"{path}  {state.learned} tokens learned, {state.bytes:,} bytes")
+    return Outcome({"states": [_row(state)]}, f"{path}  {_amount(state)}")
 
 
 @command("load", "Give the state NAME to the device at --port, or write it to the file --to.")
@@ -75,8 +83,8 @@ def list_command(session: Session) -> Outcome:
     from edgehmn import states
 
     known = states.list_states()
-    rows = [(s.name, f"{s.learned:,}", f"{s.bytes:,}", s.image_id[:16]) for s in known]
-    text = table(rows, ("state", "learned", "bytes", "image")) if rows else f"no states in {states.folder()}"
+    rows = [(s.name, f"{s.learned:,}", str(s.banks), f"{s.bytes:,}", s.image_id[:16]) for s in known]
+    text = table(rows, ("state", "learned", "banks", "bytes", "image")) if rows else f"no states in {states.folder()}"
     return Outcome({"states": [_row(s) for s in known]}, text)
 
 

@@ -8,18 +8,14 @@ import weakref
 from pathlib import Path
 from types import TracebackType
 
-from edgehmn.device.firmware import board_numbers, boards, build_firmware
-from edgehmn.errors import CannotWriteError, DependencyError, DoesNotFitError
+from edgehmn.device.boards import find_board, machines
+from edgehmn.device.firmware import build_firmware
+from edgehmn.errors import CannotWriteError, DependencyError, UsageError
 
 QEMU = "qemu-system-arm"
 INSTALL_LINE = "sudo apt-get install qemu-system-arm"
 GRACE_S = 1.0  # for QEMU to end after its line was lost
 INSTRUCTIONS_PER_SECOND = 10**9  # of virtual time, by `-icount shift=0`: one instruction takes 2**0 ns
-
-
-def machines() -> list[str]:
-    """The boards that can be emulated, by QEMU's names."""
-    return [board.removeprefix("qemu/") for board in boards() if board.startswith("qemu/")]
 
 
 class Emulator:
@@ -35,22 +31,22 @@ class Emulator:
         Raises DependencyError where QEMU or a build tool is missing, UsageError for an unknown board,
         DoesNotFitError for an image too large for it, and CannotWriteError where there is no room for files.
         """
-        numbers = board_numbers(f"qemu/{board}")
+        target = find_board(board)
+        if target.machine is None:
+            raise UsageError(f"{board} cannot be emulated; these can: {', '.join(machines())}")
         program = shutil.which(QEMU)
         if program is None:
             raise DependencyError(f"{QEMU} is missing, no board can be emulated; {INSTALL_LINE}")
-        firmware = build_firmware(f"qemu/{board}")
-        room = numbers["BOARD_IMAGE_BYTES"]
-        if image is not None and len(image) > room:
-            raise DoesNotFitError(
-                f"image of {len(image)} bytes; {board} has room for {room}", need=len(image), have=room
-            )
+        firmware = build_firmware(board)
+        if image is not None:
+            target.check_size(len(image))
         self._folder = _folder_with(image)
         self._log = Path(self._folder.name) / "qemu.log"
-        arguments = ["-M", board, "-kernel", str(firmware), "-icount", "shift=0"]
+        arguments = ["-M", target.machine, "-kernel", str(firmware), "-icount", "shift=0"]
         arguments += ["-nodefaults", "-display", "none", "-serial", "chardev:host"]
         if image is not None:
-            arguments += ["-device", f"loader,file=image,addr={numbers['BOARD_IMAGE_ADDRESS']:#x},force-raw=on"]
+            address = target.numbers["BOARD_IMAGE_ADDRESS"]
+            arguments += ["-device", f"loader,file=image,addr={address:#x},force-raw=on"]
         with socket.create_server(("127.0.0.1", 0)) as server, self._log.open("wb") as log:
             self.url = f"socket://127.0.0.1:{server.getsockname()[1]}"
             chardev = f"socket,id=host,fd={server.fileno()},server=on,wait=off,nodelay=on"

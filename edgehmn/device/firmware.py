@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
-from edgehmn.errors import CannotWriteError, DependencyError, UsageError
+from edgehmn.device.boards import Board, find_board, sources
+from edgehmn.errors import CannotWriteError, DependencyError
 
 TOOLS = ("arm-none-eabi-gcc", "cmake", "ninja")
 INSTALL_LINE = "sudo apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi cmake ninja-build"
@@ -16,28 +16,15 @@ BUILD_VARIABLES = ("CFLAGS", "CPPFLAGS", "LDFLAGS")  # a user's flags for the ho
 LOG_LINES = 20  # of a failed build that go into the message
 
 
-def boards() -> list[str]:
-    """Boards for which there is a port, as the folders below native/ports: "qemu/mps2-an386"."""
-    ports = sources() / "ports"
-    return sorted(p.parent.relative_to(ports).as_posix() for p in ports.rglob("board.h"))
-
-
-def board_numbers(board: str) -> dict[str, int]:
-    """The integers of a board's board.h, by name: addresses and sizes in bytes."""
-    text = (_port(board) / "board.h").read_text("utf-8")
-    found = re.findall(r"^#define (BOARD_\w+) (0x[0-9A-Fa-f]+|\d+)$", text, re.M)
-    return {name: int(value, 0) for name, value in found}
-
-
-def build_firmware(board: str) -> Path:
-    """The ELF file of a board, built if no build of the same sources is in the cache.
+def build_firmware(name: str) -> Path:
+    """The ELF file of the board of that name, built if no build of the same sources is in the cache.
 
     Raises UsageError for an unknown board, DependencyError where a tool is missing or cannot build it, and
     CannotWriteError where the cache cannot be written.
     """
-    _port(board)
-    name = f"{board.replace('/', '-')}-{_fingerprint()}.elf"
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgehmn" / "firmware" / name
+    board = find_board(name)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgehmn" / "firmware"
+    kept = cache / f"{board.folder.replace('/', '-')}-{_fingerprint()}.elf"
     if not kept.is_file():
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -50,21 +37,6 @@ def build_firmware(board: str) -> Path:
     return kept
 
 
-def sources() -> Path:
-    """The folder of the C sources, as installed or in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "native", package.parent / "native"):
-        if (folder / "CMakeLists.txt").is_file():
-            return folder
-    raise DependencyError(f"{package / 'native'}: the C sources are missing; pip install --force-reinstall edgehmn")
-
-
-def _port(board: str) -> Path:
-    if board not in boards():
-        raise UsageError(f"no firmware for board '{board}'; there is one for {', '.join(boards())}")
-    return sources() / "ports" / board
-
-
 def _fingerprint() -> str:
     """Changes with every byte that a build reads."""
     root, digest = sources(), hashlib.sha256()
@@ -75,7 +47,7 @@ def _fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(board: str, folder: Path) -> Path:
+def _build(board: Board, folder: Path) -> Path:
     for tool in TOOLS:
         if shutil.which(tool) is None:
             raise DependencyError(f"{tool} is missing, firmware cannot be built; {INSTALL_LINE}")
@@ -90,7 +62,7 @@ def _build(board: str, folder: Path) -> Path:
         "-G",
         "Ninja",
         f"-DCMAKE_TOOLCHAIN_FILE={toolchain}",
-        f"-DEHMN_BOARD={board}",
+        f"-DEHMN_BOARD={board.folder}",
     )
     _run("cmake", "--build", folder)
     return folder / "firmware.elf"

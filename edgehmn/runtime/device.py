@@ -101,6 +101,7 @@ class DeviceRuntime:
         self._link.request(lib.EHMN_WIRE_FORGET, np.array(seed, "<u8").tobytes())
 
     def save(self) -> bytes:
+        self._check_staging()
         self._link.request(lib.EHMN_WIRE_SAVE)
         size, delta = self.identity.delta_bytes, bytearray()
         while len(delta) < size:
@@ -108,7 +109,20 @@ class DeviceRuntime:
             delta += self._link.request(lib.EHMN_WIRE_READ, wire.words(len(delta), count), expect=count)
         return bytes(delta)
 
+    def _check_staging(self) -> None:
+        """Raises DoesNotFitError if the board has no room beside the model for a learned state on its way."""
+        i = self.identity
+        if i.staging_room < i.delta_bytes:
+            raise DoesNotFitError(
+                f"{i.board} has {i.staging_room:,} bytes beside the model, and what it learned takes "
+                f"{i.delta_bytes:,}: export with '--target {i.board}', or with a smaller --context",
+                need=i.delta_bytes,
+                have=i.staging_room,
+            )
+
     def load(self, delta: bytes) -> None:
+        if len(delta) == self.identity.delta_bytes:
+            self._check_staging()
         if len(delta) > self.identity.staging_room:
             raise InvalidFileError(f"delta of {len(delta)} bytes; one of this image has {self.identity.delta_bytes}")
         step = lib.EHMN_WIRE_MAX_PAYLOAD - 4

@@ -3,10 +3,12 @@
 import numpy as np
 import numpy.typing as npt
 
-from edgehmn.core import CoreModel, Image
+from edgehmn.checkpoint.model import WINDOWS
+from edgehmn.core import CoreModel, Image, lib
 from edgehmn.errors import InvalidFileError
 from edgehmn.runtime.encoder import Encoder
 from edgehmn.runtime.protocol import Counts
+from edgehmn.runtime.window import WindowedEncoder
 
 
 class EncoderRuntime:
@@ -14,18 +16,15 @@ class EncoderRuntime:
 
     def __init__(self, encoder: Encoder, image: Image, *, seed: int = 0) -> None:
         """Raises InvalidFileError if the encoder was exported for another image."""
-        h = image.header
-        if (encoder.d_model, encoder.vocab_size, encoder.hidden_frac) != (
-            h.d_model,
-            h.vocab_size,
-            h.hidden_frac,
-        ):
-            raise InvalidFileError(
-                f"the encoder (d_model {encoder.d_model}, vocabulary {encoder.vocab_size}, hidden_frac "
-                f"{encoder.hidden_frac}) does not belong to the image ({h.d_model}, {h.vocab_size}, {h.hidden_frac})"
-            )
+        h, i = image.header, encoder.interface
+        start = -1 if h.start_token == lib.EHMN_NO_TOKEN else int(h.start_token)
+        of_image = {name: int(getattr(h, name)) for name in ("d_model", "vocab_size", "n_ctx", "hidden_frac")}
+        of_image |= {"window": WINDOWS[h.window], "start_token": start}
+        differing = [f"{k} {getattr(i, k)} instead of {v}" for k, v in of_image.items() if getattr(i, k) != v]
+        if differing:
+            raise InvalidFileError(f"the encoder does not belong to the image: {', '.join(differing)}")
         self.image_id = image.id
-        self._encoder, self._core = encoder, CoreModel(image, seed=seed)
+        self._encoder, self._core = WindowedEncoder(encoder), CoreModel(image, seed=seed)
         self._steps = 0
 
     def process(self, ids: npt.NDArray[np.integer], *, learn: bool, follow: bool = False) -> npt.NDArray[np.uint32]:

@@ -3,8 +3,9 @@
 import contextlib
 from collections.abc import Iterator
 
-from edgehmn.core import CoreModel, Image
-from edgehmn.errors import UsageError
+from edgehmn.banks import open_core
+from edgehmn.core import Image
+from edgehmn.errors import DependencyError, UsageError
 from edgehmn.exported import Export, encoder_runtime
 from edgehmn.runtime.protocol import Runtime
 
@@ -13,13 +14,27 @@ DEFAULT_BOARD = "mps2-an386"
 
 @contextlib.contextmanager
 def open_runtime(
-    export: Export, *, runtime: str = "host", target: str | None = None, port: str | None = None, seed: int = 0
+    export: Export,
+    *,
+    runtime: str = "host",
+    target: str | None = None,
+    port: str | None = None,
+    seed: int = 0,
+    banks: int = 1,
+    provider: str = "cpu",
 ) -> Iterator[Runtime]:
-    """The runtime of that name with the export's model and nothing learned. Closed at the end."""
+    """The runtime of that name with the export's model and nothing learned, in 1..MAX_BANKS banks. Closed at the end.
+    Raises DependencyError if it cannot have so many."""
     if target is not None and runtime != "emulator":
         raise UsageError("--target names an emulated board: it goes with --runtime emulator")
+    if provider != "cpu" and runtime != "onnx":
+        raise UsageError("--provider is what onnxruntime computes with: it goes with --runtime onnx")
     if (port is not None) != (runtime == "device"):
         raise UsageError("--port and --runtime device go together: name the device's port")
+    if banks > 1 and runtime != "host":
+        raise DependencyError(
+            f"--runtime {runtime} has one bank, not {banks}: leave --banks out, or use --runtime host"
+        )
     if runtime == "emulator":
         with open_emulator(export.image, target or DEFAULT_BOARD) as device:
             device.forget(seed)
@@ -33,9 +48,9 @@ def open_runtime(
                 )
             yield device
     elif runtime == "host":
-        yield CoreModel(export.image, seed=seed)
+        yield open_core(export.image, seed, banks)
     else:
-        yield encoder_runtime(runtime, export.folder, export.image, seed)
+        yield encoder_runtime(runtime, export.folder, export.image, seed, provider)
 
 
 @contextlib.contextmanager

@@ -6,8 +6,7 @@ positions before the present one, that a step reads and the host then writes; `I
 
 import hashlib
 import json
-import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,92 +16,87 @@ import numpy.typing as npt
 
 from edgehmn.errors import DependencyError, InvalidFileError, UsageError
 from edgehmn.files import read_bytes
+from edgehmn.runtime import encoder
+from edgehmn.runtime.encoder import TensorSpec
 
 METADATA_NAME = "edgehmn_encoder"  # of the model's metadata entry, a JSON object that starts with FORMAT
-FORMAT = '{"format": "edgehmn-encoder-1", '  # a change of the interface changes it
+FORMAT = '{"format": "edgehmn-encoder-2", '  # a change of the interface changes it
 NO_SEAL = b'"sha256": "' + b"0" * 64 + b'"'  # what stands in the metadata while the seal is computed
 FILE_IDENTIFIER = b"TFL3"  # bytes 4..7 of every TFLite file
-MAX_METADATA_BYTES = 4096
-MAX_CACHE_BYTES = 1 << 30  # what a file may ask of the host for its KV cache
-HIDDEN_FRAC_RANGE = range(-15, 31)
-CACHE_SCALE = 1 / 127  # of the int8 cache; the graph brings every key and value into -1..1
-MASKED = -1e9  # added to the score of an unfilled slot; finite, as TFLite kernels promise nothing for infinity
+MAX_METADATA_BYTES = 1 << 16
+MAX_LAYERS = 1024  # each has two inputs and two outputs
+ANGLE_SCALE = 1 / 32767  # of cos and sin
+MASK_SCALE = 1 / 4  # of the mask: MASKED is far below every score
+MASKED = -32767
+SLOT_AXES = {"keys": 1, "values": 2}
 
 # Where an interpreter may come from, best first. tflite_runtime, which ended in 2023, is for the 32-bit
 # Raspberry Pi; with NumPy 2 it is imported without a complaint and only fails when an interpreter is made.
 INTERPRETER_MODULES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
 
-TensorSpec = tuple[type[np.generic], tuple[int, ...]]  # element type and shape
-
 
 @dataclass(frozen=True)
-class Interface:
-    """Sizes and scale of an exported encoder; stored as the file's metadata, so the file suffices to run it."""
+class Interface(encoder.Interface):
+    """Sizes, scale, window and tensors of an exported encoder; the file's metadata."""
 
-    n_layers: int
-    n_ctx: int
-    d_model: int
-    d_head: int
-    n_kv_heads: int
-    vocab_size: int
-    hidden_frac: int
-    rope_theta: float
+    cache_item_bytes = 2
 
     def inputs(self) -> dict[str, TensorSpec]:
-        """Inputs of one step, by name.
+        """Inputs of one step, by name, in the file's order."""
+        return self.step_inputs() | self.cache_inputs()
 
-        token: id. cos, sin: of position * rope_theta**(-i / (d_head / 2)) for i < d_head / 2, which the host
-        computes in float64, so that a position has no end. mask: added to the scores of the cache's slots and,
-        last, of the present position: 0 where one is filled, MASKED elsewhere. cache: for each layer the keys
-        (already rotated) of its heads, then the values; each layer's values and each RoPE pair's keys are in
-        units of their calibrated range, so that one scale serves all.
-        """
-        angle = (np.float32, (1, self.d_head // 2))
-        cache = (2 * self.n_layers * self.n_kv_heads, self.n_ctx - 1, self.d_head)
-        return {
-            "token": (np.int32, (1,)),
-            "cos": angle,
-            "sin": angle,
-            "mask": (np.float32, (1, 1, self.n_ctx)),
-            "cache": (np.int8, cache),
-        }
+    def step_inputs(self) -> dict[str, TensorSpec]:
+        """token: id. position: in the window, where positions are learned. cos, sin: what RoPE multiplies a head and
+        its swapped halves by, at ANGLE_SCALE (see `angles`). mask: for the cache's slots and, last, the present
+        position: 0 where one is filled, MASKED elsewhere."""
+        row = (1, self.d_head)
+        turn: dict[str, TensorSpec] = {"cos": (np.int16, row), "sin": (np.int16, row)}
+        place: dict[str, TensorSpec] = turn if self.rope_frequency else {"position": (np.int32, (1,))}
+        return {"token": (np.int32, (1,))} | place | {"mask": (np.int16, (1, 1, self.n_ctx))}
+
+    def cache_inputs(self) -> dict[str, TensorSpec]:
+        """keys.I and values.I, for each layer: one slot for each position but the present, along SLOT_AXES. Keys are
+        already rotated."""
+        return self._of_layers("", self.n_ctx - 1)
 
     def outputs(self) -> dict[str, TensorSpec]:
-        """Outputs of one step, by name: hidden (see `Encoder`), and what belongs in the cache's next slot."""
-        slot = (2 * self.n_layers * self.n_kv_heads, 1, self.d_head)
-        return {"hidden": (np.int16, (1, self.d_model)), "slot": (np.int8, slot)}
+        """Outputs of one step, by name: hidden (see `Encoder`), and what belongs in the next slot of each cache."""
+        return {"hidden": (np.int16, (1, self.d_model))} | self._of_layers("new_", 1)
+
+    def _of_layers(self, prefix: str, slots: int) -> dict[str, TensorSpec]:
+        n, d = self.n_kv_heads, self.d_head
+        shapes = {"keys": (n, slots, d), "values": (n, d, slots)}
+        return {f"{prefix}{k}.{i}": (np.int16, shape) for i in range(self.n_layers) for k, shape in shapes.items()}
+
+    def step_values(self, position: int) -> dict[str, npt.NDArray[np.int16] | int]:
+        """What a step is told of its position: the inputs cos and sin, or position."""
+        if not self.rope_frequency:
+            return {"position": position}
+        cos, sin = (np.round(a / ANGLE_SCALE).astype(np.int16) for a in self.angles(position))
+        return {"cos": np.concatenate([cos, cos]), "sin": np.concatenate([-sin, sin])}
 
     def to_metadata(self) -> bytes:
         """JSON, still without a seal."""
-        values = json.dumps(asdict(self))
+        values = json.dumps(self.as_dict())
         return FORMAT.encode() + values[1:-1].encode() + b", " + NO_SEAL + b"}"
 
-    @classmethod
-    def from_metadata(cls, metadata: dict[str, Any]) -> "Interface":
-        """Raises ValueError where an entry is missing, of another type, or out of range."""
-        for f in fields(cls):
-            if type(metadata.get(f.name)) is not f.type:
-                raise ValueError(f"metadata entry '{f.name}' is missing or of a wrong type")
-        interface = cls(**{f.name: metadata[f.name] for f in fields(cls)})
-        interface.check()
-        return interface
-
     def check(self) -> None:
-        """Raises ValueError where a size or scale is out of range."""
+        super().check()
         if self.n_ctx < 2:
             raise ValueError(f"n_ctx is {self.n_ctx}, and a window needs at least 2 positions")
-        sizes = (self.n_layers, self.d_model, self.d_head // 2, self.n_kv_heads, self.vocab_size)
-        if min(sizes) < 1 or self.hidden_frac not in HIDDEN_FRAC_RANGE or not 1 < self.rope_theta < 1e12:
-            raise ValueError(f"{self} is out of range")
-        cache_bytes = math.prod(self.inputs()["cache"][1])
-        if cache_bytes > MAX_CACHE_BYTES:
-            raise ValueError(f"its KV cache has {cache_bytes} bytes, the limit is {MAX_CACHE_BYTES}")
+        if self.n_layers > MAX_LAYERS:
+            raise ValueError(f"it has {self.n_layers} layers, the limit is {MAX_LAYERS}")
+
+
+def slot_of(name: str, slot: int) -> tuple[slice | int, ...]:
+    """Index of a slot in a cache of that name, or in the output that belongs there."""
+    return (slice(None),) * SLOT_AXES[name.partition(".")[0]] + (slot,)
 
 
 class TfliteEncoder:
     """An exported encoder, run from its file alone. Same file, same runtime, same CPU: same bits.
 
-    position: of the next token in the stream, an integer without an upper end.
+    position: of the next token in the stream; in a window that slides it has no upper end.
     """
 
     def __init__(self, path: str | Path, num_threads: int = 1) -> None:
@@ -113,33 +107,36 @@ class TfliteEncoder:
         """
         path = Path(path)
         data = read_bytes(path)
-        interface = self._interface = _read_interface(path, data)
-        self.hidden_frac, self.d_model = interface.hidden_frac, interface.d_model
-        self.vocab_size = interface.vocab_size
-        half = interface.d_head // 2
-        self._rope_frequency = interface.rope_theta ** (-np.arange(half) / half)
+        self.interface = _read_interface(path, data)
+        self.hidden_frac, self.d_model = self.interface.hidden_frac, self.interface.d_model
+        self.vocab_size = self.interface.vocab_size
         self._interpreter = _open_interpreter(path, data, num_threads)
-        self._tensor_index = _tensor_indices(path, self._interpreter, interface)
+        self._tensor_index = _tensor_indices(path, self._interpreter, self.interface)
         self.reset()
 
     def reset(self) -> None:
-        """Forget the context: the next step is the first of a stream, and equal to that of a new encoder."""
+        """Forget the context: the next step is the first of a window, and equal to that of a new encoder."""
         self.position = 0
-        self._view("cache")[:] = 0
+        for name in self.interface.cache_inputs():
+            self._view(name)[:] = 0
         self._view("mask")[..., :-1] = MASKED
         self._view("mask")[..., -1] = 0
 
     def step(self, token: int) -> npt.NDArray[np.int16]:
-        """Feed one token, 0..vocab_size - 1 (else UsageError); returns hidden (d_model,), a new array."""
+        """Feed one token, 0..vocab_size - 1; returns hidden (d_model,), a new array. Raises UsageError for another
+        token, and where the window is full and does not slide."""
         if not 0 <= token < self.vocab_size:
             raise UsageError(f"token {token} is outside the vocabulary, 0..{self.vocab_size - 1}")
-        phase = self.position * self._rope_frequency
+        n_ctx = self.interface.n_ctx
+        if self.interface.window != "sliding" and self.position >= n_ctx:
+            raise UsageError(f"the window is full ({n_ctx} positions): reset the encoder, or use WindowedEncoder")
         self._view("token")[:] = token
-        self._view("cos")[:] = np.cos(phase)
-        self._view("sin")[:] = np.sin(phase)
+        for name, value in self.interface.step_values(self.position).items():
+            self._view(name)[:] = value
         self._interpreter.invoke()
-        slot = self.position % (self._interface.n_ctx - 1)
-        self._view("cache")[:, slot] = self._view("slot")[:, 0]
+        slot = self.position % (n_ctx - 1)
+        for name in self.interface.cache_inputs():
+            self._view(name)[slot_of(name, slot)] = self._view(f"new_{name}")[slot_of(name, 0)]
         self._view("mask")[..., slot] = 0
         self.position += 1
         hidden: npt.NDArray[np.int16] = self._view("hidden")[0].copy()
@@ -151,10 +148,13 @@ class TfliteEncoder:
         return view
 
 
-def seal(data: bytes) -> bytes:
-    """Put the SHA-256 of a whole file, computed while NO_SEAL stands in its place, into its metadata."""
+def seal(data: bytearray) -> bytearray:
+    """Put the SHA-256 of a whole file, computed while NO_SEAL stands in its place, into its metadata; returns it."""
     assert data.count(NO_SEAL) == 1, "the metadata entry is written once"
-    return data.replace(NO_SEAL, NO_SEAL.replace(b"0" * 64, hashlib.sha256(data).hexdigest().encode()))
+    digest = hashlib.sha256(data).hexdigest().encode()
+    start = data.index(NO_SEAL) + NO_SEAL.index(b"0" * 64)
+    data[start : start + len(digest)] = digest
+    return data
 
 
 def _read_interface(path: Path, data: bytes) -> Interface:
@@ -175,12 +175,13 @@ def _read_interface(path: Path, data: bytes) -> Interface:
         found = b'"sha256": "' + str(metadata["sha256"]).encode() + b'"'
     except (ValueError, KeyError, RecursionError):
         raise InvalidFileError(f"{path}: damaged (its metadata cannot be read); export it again") from None
-    blank = data[start : start + length].replace(found, NO_SEAL)
-    digest = hashlib.sha256(data[:start] + blank + data[start + length :]).hexdigest()
-    if digest != metadata["sha256"]:
+    digest = hashlib.sha256(memoryview(data)[:start])
+    digest.update(data[start : start + length].replace(found, NO_SEAL))
+    digest.update(memoryview(data)[start + length :])
+    if digest.hexdigest() != metadata["sha256"]:
         raise InvalidFileError(f"{path}: damaged (its checksum does not match); export it again")
     try:
-        return Interface.from_metadata(metadata)
+        return Interface.from_dict(metadata)
     except ValueError as e:
         raise InvalidFileError(f"{path}: {e}; export it again") from e
 

@@ -11,7 +11,7 @@
 
 #define EHMN_IMAGE_MAGIC 0x4E4D4845u /* "EHMN" */
 #define EHMN_DELTA_MAGIC 0x444D4845u /* "EHMD" */
-#define EHMN_IMAGE_VERSION 2u
+#define EHMN_IMAGE_VERSION 3u
 #define EHMN_DELTA_VERSION 2u
 #define EHMN_ALIGN 16u /* every section starts at a multiple of this */
 #define EHMN_ID_BYTES 32u
@@ -47,10 +47,17 @@
 #define EHMN_MAX_WRITTEN 0x80000000u  /* episodes */
 #define EHMN_MAX_CHECKS 128u          /* observations that the centre of a topic is made of */
 
-#define EHMN_FINAL_RMSNORM 0u
-#define EHMN_FINAL_LAYERNORM 1u
+#define EHMN_NORM_RMSNORM 0u
+#define EHMN_NORM_LAYERNORM 1u
+#define EHMN_MLP_SWIGLU 0u
+#define EHMN_MLP_GELU 1u      /* in its tanh form, without a gate */
+#define EHMN_POSITIONS_ROPE 0u
+#define EHMN_POSITIONS_LEARNED 1u
+#define EHMN_WINDOW_SLIDING 0u /* the oldest position falls out */
+#define EHMN_WINDOW_RESTART 1u /* a full window begins anew with the last half of its tokens */
+#define EHMN_NO_TOKEN 0xFFFFFFFFu
 
-#define EHMN_MATRICES_PER_LAYER 7u /* q, k, v, o, gate, up, down */
+#define EHMN_MATRICES_PER_LAYER 7u /* q, k, v, o, gate, up, down; the gate has no rows where there is none */
 #define EHMN_MATRIX_Q 0u
 #define EHMN_MATRIX_K 1u
 #define EHMN_MATRIX_V 2u
@@ -64,7 +71,8 @@
 #define EHMN_VECTOR_NORM_BIAS 1u         /* final norm, d_model, at value_frac */
 #define EHMN_VECTOR_MEAN 2u              /* of the final norm's output, d_model, at value_frac */
 #define EHMN_VECTOR_INVERSE_DEVIATION 3u /* of the final norm's output, d_model */
-#define EHMN_VECTOR_ROPE 4u              /* phase step per token, d_head / 2, as uint32 turns * 2^32 */
+#define EHMN_VECTOR_ROPE 4u              /* phase step per token, d_head / 2, as uint32 turns * 2^32;
+                                           none with learned positions */
 
 /* Parameters of the plasticity rule (SPEC.md, "Learning"). A number of slots of zero switches its mechanism off. */
 typedef struct {
@@ -105,15 +113,17 @@ typedef struct {
     uint32_t reserved[18];  /* zero */
 } ehmn_rule;
 
-/* A matrix of int8 weights, row by row, and one scale for each row: real weight = w * scale[row] * 2^-shift. */
+/* A matrix of int8 weights, row by row, and one scale for each row: real weight = w * scale[row] * 2^-shift. Weights of
+ * 4 bits lie two in a byte, the even column in the low half, and a row begins at a byte. */
 typedef struct {
     uint32_t rows;
     uint32_t cols;
-    uint32_t weights_offset; /* int8[rows][cols], from the image's first byte; -128 does not occur */
+    uint32_t weights_offset; /* int8[rows][cols], from the image's first byte; -128 (-8 of 4 bits) does not occur */
     uint32_t scales_offset;  /* int32[rows], not negative */
     int32_t shift;           /* 0..62 */
-    uint32_t input_bits;     /* 8 or 16: mantissas of the vector that it multiplies */
-    uint32_t reserved[2];    /* zero */
+    uint32_t input_bits;     /* 8..16: mantissas of the vector that it multiplies */
+    uint32_t weight_bits;    /* 8; or 4 in a layer whose input_bits exceed 8 */
+    uint32_t bias_offset;    /* int32[rows] at value_frac, only in a layer; 0: none */
 } ehmn_matrix;
 
 /* A vector of 32-bit values: real value = v * 2^-shift. */
@@ -145,17 +155,25 @@ typedef struct {
     uint32_t vocab_size;
     uint32_t n_ctx;
     uint32_t n_dense;           /* dense adapters */
-    uint32_t final_norm;        /* EHMN_FINAL_... */
+    uint32_t final_norm;        /* of the head, EHMN_NORM_... */
     uint32_t tied_head;         /* 1: the head is the embedding; 0: a matrix of its own */
+    uint32_t norm;              /* of the layers, EHMN_NORM_... */
+    uint32_t mlp;               /* EHMN_MLP_... */
+    uint32_t positions;         /* EHMN_POSITIONS_... */
+    uint32_t window;            /* EHMN_WINDOW_... */
+    uint32_t start_token;       /* encoded first in every window; EHMN_NO_TOKEN: none */
     int32_t value_frac;         /* 8..16: fractional bits of the residual and of every matrix product */
     int32_t hidden_frac;        /* 0..14: fractional bits of the hidden vector between encoder and head */
     int32_t norm_eps_mantissa;  /* d_model * eps = mantissa * 2^-shift, mantissa not negative */
     int32_t norm_eps_shift;     /* 0..62 */
-    uint32_t matrices_offset;   /* ehmn_matrix[n_layers * 7], then embedding, head if untied, preconditioner, topic */
+    uint32_t matrices_offset;   /* ehmn_matrix[n_layers * 7], then embedding, head if untied, positions if
+                                   learned, preconditioner, topic */
     uint32_t vectors_offset;    /* ehmn_vector[EHMN_VECTORS] */
     uint32_t guard_offset;      /* ehmn_guard[n_guard], then int8 mantissas[n_guard][d_model] */
     uint32_t n_guard;
-    uint32_t reserved[2];       /* zero */
+    uint32_t tokenizer_offset;  /* edgehmn_tokenizer.h */
+    uint32_t tokenizer_bytes;   /* 0: the image has no tokenizer */
+    uint32_t reserved[3];       /* zero */
     ehmn_rule rule;
 } ehmn_image;
 
@@ -216,8 +234,8 @@ _Static_assert(sizeof(ehmn_vector) == 16, "ehmn_vector");
 _Static_assert(sizeof(ehmn_guard) == 12, "ehmn_guard");
 _Static_assert(offsetof(ehmn_image, crc32) == 12, "ehmn_image.crc32");
 _Static_assert(offsetof(ehmn_image, n_layers) == 48, "ehmn_image.n_layers");
-_Static_assert(offsetof(ehmn_image, rule) == 128, "ehmn_image.rule");
-_Static_assert(sizeof(ehmn_image) == 384, "ehmn_image");
+_Static_assert(offsetof(ehmn_image, rule) == 160, "ehmn_image.rule");
+_Static_assert(sizeof(ehmn_image) == 416, "ehmn_image");
 _Static_assert(sizeof(ehmn_gains) == 368, "ehmn_gains");
 _Static_assert(offsetof(ehmn_delta, crc32) == 12, "ehmn_delta.crc32");
 _Static_assert(offsetof(ehmn_delta, reward) == 96, "ehmn_delta.reward");

@@ -15,7 +15,8 @@ uint32_t ehmn_sigmoid(int32_t x);
 int32_t ehmn_tanh(int32_t x);
 int32_t ehmn_sin(uint32_t phase);
 int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
-int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, int16_t *out);
+int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);
+int32_t ehmn_gelu(int32_t x, int32_t frac);
 void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
                         int32_t *out);
 void ehmn_random(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t out[4]);
@@ -25,6 +26,8 @@ typedef struct {
                       int32_t *acc);
     void (*matvec_s16)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                        int32_t *acc);
+    void (*matvec_s4)(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                      int32_t *acc);
     void (*weighted_sum)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
                          int32_t *acc);
 } ehmn_kernels;
@@ -43,6 +46,7 @@ typedef struct {
     uint32_t mantissas;
     uint32_t normed;
     uint32_t logits;
+    uint32_t recent;
     uint32_t delta;
     uint32_t plain;
     uint32_t standard;

@@ -1,22 +1,27 @@
-/* The frozen encoder: embedding, then for each layer attention over the sliding window and a gated MLP. */
+/* The frozen encoder: embedding, then for each layer attention over the window and an MLP. */
 #include "fixed.h"
 #include "model.h"
+
+#include <string.h>
 
 int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, uint32_t bits)
 {
     return bits == 8u ? ehmn_quantise8(v, n, frac, ehmn_at(m, m->at.mantissas))
-                      : ehmn_quantise16(v, n, frac, ehmn_at(m, m->at.mantissas));
+                      : ehmn_quantise16(v, n, frac, bits, ehmn_at(m, m->at.mantissas));
 }
 
 void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
                    int32_t out_frac, int32_t *out)
 {
-    const int8_t *w = ehmn_weights(m, matrix) + (size_t)first * matrix->cols;
+    uint32_t stride = ehmn_row_bytes(matrix);
+    const int8_t *w = ehmn_weights(m, matrix) + (size_t)first * stride;
     const int32_t *scale = ehmn_scales(m, matrix) + first;
-    if (matrix->input_bits == 8u) {
-        m->kernels->matvec_s8(w, rows, matrix->cols, matrix->cols, ehmn_at(m, m->at.mantissas), out);
+    if (matrix->weight_bits == 4u) {
+        m->kernels->matvec_s4((const uint8_t *)w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
+    } else if (matrix->input_bits == 8u) {
+        m->kernels->matvec_s8(w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     } else {
-        m->kernels->matvec_s16(w, rows, matrix->cols, matrix->cols, ehmn_at(m, m->at.mantissas), out);
+        m->kernels->matvec_s16(w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     }
     int32_t shift = matrix->shift + frac - out_frac;
     for (uint32_t r = 0; r < rows; r++) {
@@ -30,6 +35,12 @@ void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int
 {
     frac = ehmn_reduce(m, v, matrix->cols, frac, matrix->input_bits);
     ehmn_multiply(m, matrix, 0, matrix->rows, frac, out_frac, out);
+    if (matrix->bias_offset != 0) {
+        const int32_t *bias = (const int32_t *)(const void *)((const uint8_t *)m->image + matrix->bias_offset);
+        for (uint32_t r = 0; r < matrix->rows; r++) {
+            out[r] = ehmn_add(out[r], bias[r]);
+        }
+    }
 }
 
 void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v)
@@ -40,6 +51,23 @@ void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_
         v[c] = ehmn_add(v[c], ehmn_mul(factor * w[c], scale, matrix->shift - frac));
     }
     m->counts.macs += matrix->cols;
+}
+
+/* The norm of a layer, without the gain and bias that the next matrix holds: Q20. */
+static void normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
+{
+    int32_t mean = 0;
+    if (im->norm == EHMN_NORM_LAYERNORM) {
+        int64_t sum = 0;
+        for (uint32_t i = 0; i < im->d_model; i++) {
+            sum += v[i];
+        }
+        mean = (int32_t)ehmn_div_round(sum, im->d_model);
+    }
+    for (uint32_t i = 0; i < im->d_model; i++) {
+        out[i] = ehmn_add(v[i], -mean);
+    }
+    ehmn_rms_normalise(out, im->d_model, im->value_frac, im->norm_eps_mantissa, im->norm_eps_shift, out);
 }
 
 /* Rotate the pairs (i, i + half) of one head by the phases of the present position. */
@@ -68,7 +96,9 @@ static void store_key_value(ehmn_model *m, uint32_t layer, int32_t *kv)
     int8_t *value_frac = (int8_t *)ehmn_at(m, m->at.value_fracs) + slot * im->n_kv_heads;
     for (uint32_t h = 0; h < im->n_kv_heads; h++) {
         int32_t *k = kv + h * d_head;
-        rotate(ehmn_at(m, m->at.phases), d_head / 2u, k);
+        if (im->positions == EHMN_POSITIONS_ROPE) {
+            rotate(ehmn_at(m, m->at.phases), d_head / 2u, k);
+        }
         key_frac[h] = (int8_t)ehmn_quantise8(k, d_head, im->value_frac, key + h * d_head);
         value_frac[h] = (int8_t)ehmn_quantise8(k + d_kv, d_head, im->value_frac, value + h * d_head);
     }
@@ -135,13 +165,15 @@ static void attention_block(ehmn_model *m, uint32_t layer)
     int32_t *kv = q + d;
     int32_t *mixed = ehmn_at(m, m->at.mixed);
 
-    ehmn_rms_normalise(residual, d, im->value_frac, im->norm_eps_mantissa, im->norm_eps_shift, mixed);
+    normalise(im, residual, mixed);
     ehmn_matvec(m, matrix + EHMN_MATRIX_Q, mixed, EHMN_NORM_FRAC, im->value_frac, q);
     ehmn_matvec(m, matrix + EHMN_MATRIX_K, mixed, EHMN_NORM_FRAC, im->value_frac, kv);
     ehmn_matvec(m, matrix + EHMN_MATRIX_V, mixed, EHMN_NORM_FRAC, im->value_frac, kv + ehmn_d_kv(im));
     store_key_value(m, layer, kv);
     for (uint32_t h = 0; h < im->n_heads; h++) {
-        rotate(ehmn_at(m, m->at.phases), d_head / 2u, q + h * d_head);
+        if (im->positions == EHMN_POSITIONS_ROPE) {
+            rotate(ehmn_at(m, m->at.phases), d_head / 2u, q + h * d_head);
+        }
         attend(m, layer, h, q + h * d_head, mixed + h * d_head);
     }
     ehmn_matvec(m, matrix + EHMN_MATRIX_O, mixed, im->value_frac, im->value_frac, q);
@@ -150,26 +182,83 @@ static void attention_block(ehmn_model *m, uint32_t layer)
     }
 }
 
-/* residual += D (silu(G norm(residual)) * U norm(residual)) */
+/* residual += D (silu(G norm(residual)) * U norm(residual)), or without a gate D gelu(U norm(residual)) */
 static void mlp_block(ehmn_model *m, uint32_t layer)
 {
     const ehmn_image *im = m->image;
     const ehmn_matrix *matrix = m->matrices + layer * EHMN_MATRICES_PER_LAYER;
     int32_t *residual = ehmn_at(m, m->at.residual);
-    int32_t *gate = ehmn_at(m, m->at.wide);
-    int32_t *up = gate + im->d_hidden;
+    int32_t *up = ehmn_at(m, m->at.wide);
+    int32_t *gate = up + im->d_hidden;
     int32_t *mixed = ehmn_at(m, m->at.mixed);
 
-    ehmn_rms_normalise(residual, im->d_model, im->value_frac, im->norm_eps_mantissa, im->norm_eps_shift, mixed);
-    ehmn_matvec(m, matrix + EHMN_MATRIX_GATE, mixed, EHMN_NORM_FRAC, im->value_frac, gate);
+    normalise(im, residual, mixed);
     ehmn_matvec(m, matrix + EHMN_MATRIX_UP, mixed, EHMN_NORM_FRAC, im->value_frac, up);
-    for (uint32_t i = 0; i < im->d_hidden; i++) {
-        int32_t open = (int32_t)ehmn_sigmoid(ehmn_round_shift(gate[i], im->value_frac - 16));
-        gate[i] = ehmn_mul(ehmn_mul(gate[i], open, 16), up[i], im->value_frac);
+    if (im->mlp == EHMN_MLP_GELU) {
+        for (uint32_t i = 0; i < im->d_hidden; i++) {
+            up[i] = ehmn_gelu(up[i], im->value_frac);
+        }
+    } else {
+        ehmn_matvec(m, matrix + EHMN_MATRIX_GATE, mixed, EHMN_NORM_FRAC, im->value_frac, gate);
+        for (uint32_t i = 0; i < im->d_hidden; i++) {
+            int32_t open = (int32_t)ehmn_sigmoid(ehmn_round_shift(gate[i], im->value_frac - 16));
+            up[i] = ehmn_mul(ehmn_mul(gate[i], open, 16), up[i], im->value_frac);
+        }
     }
-    ehmn_matvec(m, matrix + EHMN_MATRIX_DOWN, gate, im->value_frac, im->value_frac, mixed);
+    ehmn_matvec(m, matrix + EHMN_MATRIX_DOWN, up, im->value_frac, im->value_frac, mixed);
     for (uint32_t i = 0; i < im->d_model; i++) {
         residual[i] = ehmn_add(residual[i], mixed[i]);
+    }
+}
+
+void ehmn_clear_window(ehmn_model *m)
+{
+    m->filled = 0;
+    m->position = 0;
+    memset(ehmn_at(m, m->at.phases), 0, 2u * ehmn_d_head(m->image));
+}
+
+/* Put a token at the next position of the window; the residual holds what comes of it. */
+static void encode_position(ehmn_model *m, uint32_t token)
+{
+    const ehmn_image *im = m->image;
+    int32_t *residual = ehmn_at(m, m->at.residual);
+
+    memset(residual, 0, 4u * (size_t)im->d_model);
+    ehmn_add_row(m, m->matrices + ehmn_embedding_index(im), token, 1, im->value_frac, residual);
+    if (im->positions == EHMN_POSITIONS_LEARNED) {
+        ehmn_add_row(m, m->matrices + ehmn_positions_index(im), m->position, 1, im->value_frac, residual);
+    }
+    m->filled += m->filled < im->n_ctx;
+    for (uint32_t layer = 0; layer < im->n_layers; layer++) {
+        attention_block(m, layer);
+        mlp_block(m, layer);
+    }
+    m->position = m->position + 1u == im->n_ctx ? 0u : m->position + 1u;
+    if (im->positions == EHMN_POSITIONS_ROPE) {
+        uint32_t *phases = ehmn_at(m, m->at.phases);
+        const uint32_t *step = (const uint32_t *)ehmn_vector_data(m, EHMN_VECTOR_ROPE);
+        for (uint32_t i = 0; i < ehmn_d_head(im) / 2u; i++) {
+            phases[i] += step[i];
+        }
+    }
+}
+
+/* Make room for a token: a full window that does not slide begins anew with the last half of its tokens. */
+static void open_window(ehmn_model *m)
+{
+    const ehmn_image *im = m->image;
+    const uint32_t *recent = ehmn_at(m, m->at.recent);
+    uint32_t again = 0;
+    if (im->window == EHMN_WINDOW_RESTART && m->filled == im->n_ctx) {
+        ehmn_clear_window(m);
+        again = im->n_ctx / 2u;
+    }
+    if (m->filled == 0 && im->start_token != EHMN_NO_TOKEN) {
+        encode_position(m, im->start_token);
+    }
+    for (uint32_t i = 0; i < again; i++) {
+        encode_position(m, recent[(m->newest + i) % again]);
     }
 }
 
@@ -179,22 +268,14 @@ int32_t ehmn_encode(ehmn_model *m, uint32_t token, int16_t *hidden)
         return EHMN_E_ARGUMENT;
     }
     const ehmn_image *im = m->image;
-    int32_t *residual = ehmn_at(m, m->at.residual);
-    uint32_t *phases = ehmn_at(m, m->at.phases);
-    const uint32_t *step = (const uint32_t *)ehmn_vector_data(m, EHMN_VECTOR_ROPE);
+    const int32_t *residual = ehmn_at(m, m->at.residual);
 
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        residual[i] = 0;
-    }
-    ehmn_add_row(m, m->matrices + ehmn_embedding_index(im), token, 1, im->value_frac, residual);
-    m->filled += m->filled < im->n_ctx;
-    for (uint32_t layer = 0; layer < im->n_layers; layer++) {
-        attention_block(m, layer);
-        mlp_block(m, layer);
-    }
-    m->position = m->position + 1u == im->n_ctx ? 0u : m->position + 1u;
-    for (uint32_t i = 0; i < ehmn_d_head(im) / 2u; i++) {
-        phases[i] += step[i];
+    open_window(m);
+    encode_position(m, token);
+    if (im->window == EHMN_WINDOW_RESTART) {
+        uint32_t *recent = ehmn_at(m, m->at.recent);
+        recent[m->newest] = token;
+        m->newest = (m->newest + 1u) % (im->n_ctx / 2u);
     }
     for (uint32_t i = 0; i < im->d_model; i++) {
         hidden[i] = ehmn_sat16(ehmn_round_shift(residual[i], im->value_frac - im->hidden_frac));

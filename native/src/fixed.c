@@ -60,6 +60,14 @@ int32_t ehmn_tanh(int32_t x)
     return ehmn_sat16(y);
 }
 
+int32_t ehmn_gelu(int32_t x, int32_t frac)
+{
+    int64_t t = ehmn_clamp(ehmn_round_shift(x, frac - 16), -(8 << 16), 8 << 16); /* beyond, the gate is 0 or 1 */
+    int64_t cubic = 65536 + ((((t * t) >> 16) * 2930) >> 16);                    /* 1 + 0.044715 x^2, Q16 */
+    int32_t u = ehmn_round_shift(t * cubic, 16);
+    return ehmn_mul(x, (int32_t)ehmn_sigmoid(ehmn_mul(u, 104581, 16)), 16);
+}
+
 int32_t ehmn_sin(uint32_t phase)
 {
     uint32_t within = phase & 0x3FFFFFFFu;
@@ -103,10 +111,10 @@ int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
     return frac - shift;
 }
 
-int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, int16_t *out)
+int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out)
 {
     uint32_t max = max_abs(v, n);
-    int32_t shift = max ? fitting_shift(max, 16) : 0;
+    int32_t shift = max ? fitting_shift(max, (int32_t)bits) : 0;
     for (uint32_t i = 0; i < n; i++) {
         out[i] = (int16_t)ehmn_round_shift(v[i], shift);
     }

@@ -100,6 +100,9 @@ uint32_t ehmn_sigmoid(int32_t x);
 /* tanh(x) as Q15, |.| <= 32767, x in Q16. */
 int32_t ehmn_tanh(int32_t x);
 
+/* GELU in its tanh form, x sigmoid(1.59577 (x + 0.044715 x^3)); x and the result have `frac` fractional bits, 8..16. */
+int32_t ehmn_gelu(int32_t x, int32_t frac);
+
 /* sin(2 pi phase / 2^32) as Q15, |.| <= 32767; the cosine is the sine a quarter turn on. */
 int32_t ehmn_sin(uint32_t phase);
 
@@ -108,10 +111,10 @@ static inline int32_t ehmn_cos(uint32_t phase)
     return ehmn_sin(phase + 0x40000000u);
 }
 
-/* Divide an int32 vector by a power of two so that it fits `bits` (8 or 16) bits, symmetric, as tightly as it
+/* Divide an int32 vector by a power of two so that it fits 8, or `bits` (9..16), bits, symmetric, as tightly as it
  * can. v[n] has frac fractional bits; the return value is the number of fractional bits of the result. */
 int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
-int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, int16_t *out);
+int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);
 
 /* out = v / sqrt(mean(v^2) + eps) in Q20, where n * eps = eps_mantissa * 2^-eps_shift; zero for a zero vector.
  * v[n] has frac fractional bits. out may be v. */

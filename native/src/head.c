@@ -14,7 +14,7 @@ void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed)
     int32_t gain_shift = m->vectors[EHMN_VECTOR_NORM_GAIN].shift;
     int32_t mean = 0; /* of hidden, with eight bits more */
 
-    if (im->final_norm == EHMN_FINAL_LAYERNORM) {
+    if (im->final_norm == EHMN_NORM_LAYERNORM) {
         int64_t sum = 0;
         for (uint32_t i = 0; i < d; i++) {
             sum += hidden[i];

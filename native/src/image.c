@@ -1,5 +1,6 @@
 /* Validation of an image, and the plan of its arena. */
 #include "edgehmn.h"
+#include "edgehmn_tokenizer.h"
 #include "fixed.h"
 #include "model.h"
 
@@ -50,6 +51,16 @@ static int sizes_are_possible(const ehmn_image *im)
         && ehmn_in_range(im->n_dense, 0, EHMN_MAX_DENSE);
 }
 
+/* A window that slides keeps no first token, and has no learned positions. */
+static int encoder_is_possible(const ehmn_image *im)
+{
+    int slides = im->window == EHMN_WINDOW_SLIDING;
+    return im->norm <= EHMN_NORM_LAYERNORM && im->mlp <= EHMN_MLP_GELU && im->positions <= EHMN_POSITIONS_LEARNED
+        && im->window <= EHMN_WINDOW_RESTART && (slides || im->n_ctx >= 4u)
+        && !(slides && im->positions == EHMN_POSITIONS_LEARNED)
+        && (im->start_token == EHMN_NO_TOKEN || (!slides && im->start_token < im->vocab_size));
+}
+
 static int rule_is_possible(const ehmn_rule *r)
 {
     int ok = ehmn_in_range(r->eta_local, 0, 1 << 24) && ehmn_in_range(r->eta_global, 0, 1 << 24)
@@ -86,9 +97,10 @@ static int memories_are_possible(const ehmn_rule *r)
 
 static int settings_are_possible(const ehmn_image *im)
 {
-    return sizes_are_possible(im) && im->final_norm <= EHMN_FINAL_LAYERNORM && im->tied_head <= 1u
+    return sizes_are_possible(im) && encoder_is_possible(im) && im->final_norm <= EHMN_NORM_LAYERNORM
+        && im->tied_head <= 1u
         && ehmn_in_range(im->value_frac, 8, 16) && ehmn_in_range(im->hidden_frac, 0, 14) && im->norm_eps_mantissa >= 0
-        && ehmn_in_range(im->norm_eps_shift, 0, 62) && all_zero(im->reserved, 2) && im->n_guard <= EHMN_MAX_GUARD
+        && ehmn_in_range(im->norm_eps_shift, 0, 62) && all_zero(im->reserved, 3) && im->n_guard <= EHMN_MAX_GUARD
         && rule_is_possible(&im->rule) && memories_are_possible(&im->rule);
 }
 
@@ -97,8 +109,11 @@ static void expected_shape(const ehmn_image *im, uint32_t index, uint32_t *rows,
 {
     *rows = im->d_model;
     *cols = im->d_model;
+    if (index >= ehmn_preconditioner_index(im)) {
+        return;
+    }
     if (index >= ehmn_embedding_index(im)) {
-        *rows = index >= ehmn_preconditioner_index(im) ? im->d_model : im->vocab_size;
+        *rows = index > ehmn_head_index(im) ? im->n_ctx : im->vocab_size;
         return;
     }
     switch (index % EHMN_MATRICES_PER_LAYER) {
@@ -107,6 +122,8 @@ static void expected_shape(const ehmn_image *im, uint32_t index, uint32_t *rows,
         *rows = ehmn_d_kv(im);
         break;
     case EHMN_MATRIX_GATE:
+        *rows = im->mlp == EHMN_MLP_GELU ? 0u : im->d_hidden;
+        break;
     case EHMN_MATRIX_UP:
         *rows = im->d_hidden;
         break;
@@ -129,6 +146,50 @@ static int padding_is_zero(const ehmn_image *im, uint64_t end, uint64_t start)
     return start > im->bytes || ehmn_bytes_are_zero(im, end, start);
 }
 
+/* Whether matrix `index` lies at *at as it must, padding included; *at moves behind it. */
+static int matrix_is_placed(const ehmn_image *im, uint32_t index, const ehmn_matrix *matrix, uint64_t *at)
+{
+    uint32_t rows, cols;
+    int in_layer = index < ehmn_embedding_index(im);
+    expected_shape(im, index, &rows, &cols);
+    if (matrix->rows != rows || matrix->cols != cols || !ehmn_in_range(matrix->shift, 0, 62)
+        || !ehmn_in_range(matrix->input_bits, 8, 16)
+        || !(matrix->weight_bits == 8u || (matrix->weight_bits == 4u && in_layer && matrix->input_bits > 8u))) {
+        return 0;
+    }
+    uint64_t weights_end = *at + (uint64_t)rows * ehmn_row_bytes(matrix);
+    uint64_t scales = align(weights_end);
+    uint64_t scales_end = scales + 4u * (uint64_t)rows;
+    int has_bias = matrix->bias_offset != 0;
+    uint64_t bias = align(scales_end);
+    uint64_t end = has_bias ? bias + 4u * (uint64_t)rows : scales_end;
+    if (matrix->weights_offset != *at || matrix->scales_offset != scales
+        || (has_bias && (!in_layer || matrix->bias_offset != bias))) {
+        return 0;
+    }
+    *at = align(end);
+    return padding_is_zero(im, weights_end, scales) && padding_is_zero(im, scales_end, bias)
+        && padding_is_zero(im, end, *at);
+}
+
+static int vectors_are_placed(const ehmn_image *im, const ehmn_vector *vector, uint64_t *at)
+{
+    for (uint32_t i = 0; i < EHMN_VECTORS; i++, vector++) {
+        uint32_t length = i != EHMN_VECTOR_ROPE ? im->d_model
+                        : im->positions == EHMN_POSITIONS_ROPE ? ehmn_d_head(im) / 2u : 0u;
+        if (vector->length != length || vector->offset != *at || !ehmn_in_range(vector->shift, 0, 62)
+            || vector->reserved != 0) {
+            return 0;
+        }
+        uint64_t end = *at + 4u * (uint64_t)length;
+        *at = align(end);
+        if (!padding_is_zero(im, end, *at)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* Sections follow each other in a fixed order, each at the next multiple of 16, with zeros between: there is one
  * valid layout. */
 static int32_t check_layout(const ehmn_image *im)
@@ -146,35 +207,21 @@ static int32_t check_layout(const ehmn_image *im)
     }
     const ehmn_matrix *matrix = (const ehmn_matrix *)(const void *)((const uint8_t *)im + at);
     const ehmn_vector *vector = (const ehmn_vector *)(const void *)((const uint8_t *)im + vectors);
-    for (uint32_t i = 0; i < n; i++, matrix++) {
-        uint32_t rows, cols;
-        expected_shape(im, i, &rows, &cols);
-        uint64_t scales = align(data + (uint64_t)rows * cols);
-        if (matrix->rows != rows || matrix->cols != cols || matrix->weights_offset != data
-            || matrix->scales_offset != scales || !ehmn_in_range(matrix->shift, 0, 62)
-            || (matrix->input_bits != 8u && matrix->input_bits != 16u) || !all_zero(matrix->reserved, 2)) {
+    for (uint32_t i = 0; i < n; i++) {
+        if (!matrix_is_placed(im, i, matrix + i, &data)) {
             return EHMN_E_LAYOUT;
         }
-        uint64_t end = scales + 4u * (uint64_t)rows;
-        if (!padding_is_zero(im, data + (uint64_t)rows * cols, scales) || !padding_is_zero(im, end, align(end))) {
-            return EHMN_E_LAYOUT;
-        }
-        data = align(end);
     }
-    for (uint32_t i = 0; i < EHMN_VECTORS; i++, vector++) {
-        uint32_t length = i == EHMN_VECTOR_ROPE ? ehmn_d_head(im) / 2u : im->d_model;
-        if (vector->length != length || vector->offset != data || !ehmn_in_range(vector->shift, 0, 62)
-            || vector->reserved != 0) {
-            return EHMN_E_LAYOUT;
-        }
-        uint64_t end = data + 4u * (uint64_t)length;
-        if (!padding_is_zero(im, end, align(end))) {
-            return EHMN_E_LAYOUT;
-        }
-        data = align(end);
+    if (!vectors_are_placed(im, vector, &data)) {
+        return EHMN_E_LAYOUT;
     }
     uint64_t end = data + im->n_guard * ((uint64_t)sizeof(ehmn_guard) + im->d_model);
     if (im->guard_offset != data || !padding_is_zero(im, end, align(end))) {
+        return EHMN_E_LAYOUT;
+    }
+    data = align(end);
+    end = data + im->tokenizer_bytes;
+    if (im->tokenizer_offset != data || !padding_is_zero(im, end, align(end))) {
         return EHMN_E_LAYOUT;
     }
     return align(end) == im->bytes ? EHMN_OK : EHMN_E_SIZE;
@@ -197,21 +244,25 @@ static int32_t check_guard(const ehmn_image *im)
     return EHMN_OK;
 }
 
-/* Weights never -128, no row whose sum can leave 32 bits with the inputs it gets, scales not negative. */
+/* Weights never -128 (-8 of 4 bits), no row whose sum can leave 32 bits with the inputs it gets, scales not
+ * negative. */
 static int32_t check_weights(const ehmn_image *im, const ehmn_matrix *matrix)
 {
-    const int8_t *w = (const int8_t *)im + matrix->weights_offset;
+    const uint8_t *w = (const uint8_t *)im + matrix->weights_offset;
     const int32_t *scale = (const int32_t *)(const void *)((const uint8_t *)im + matrix->scales_offset);
-    uint64_t limit = matrix->input_bits == 8u ? INT32_MAX / 127 : INT32_MAX / 32767;
-    for (uint32_t r = 0; r < matrix->rows; r++) {
+    uint64_t limit = (uint64_t)INT32_MAX / ((1u << (matrix->input_bits - 1u)) - 1u);
+    uint32_t row_bytes = ehmn_row_bytes(matrix);
+    for (uint32_t r = 0; r < matrix->rows; r++, w += row_bytes) {
         uint64_t sum = 0;
-        for (uint32_t c = 0; c < matrix->cols; c++, w++) {
-            if (*w == -128) {
-                return EHMN_E_VALUE;
-            }
-            sum += ehmn_abs(*w);
+        int least = 0;
+        for (uint32_t c = 0; c < matrix->cols; c++) {
+            int half = w[c / 2u] >> 4u * (c % 2u) & 15;
+            int value = matrix->weight_bits == 8u ? ((const int8_t *)w)[c] : half < 8 ? half : half - 16;
+            least = value < least ? value : least;
+            sum += ehmn_abs(value);
         }
-        if (sum > limit || scale[r] < 0) {
+        int padded = matrix->weight_bits == 4u && matrix->cols % 2u != 0 && w[row_bytes - 1u] > 15u;
+        if (least < (matrix->weight_bits == 8u ? -127 : -7) || padded || sum > limit || scale[r] < 0) {
             return EHMN_E_VALUE;
         }
     }
@@ -251,7 +302,14 @@ int32_t ehmn_image_check(const void *image, uint32_t bytes)
     for (uint32_t i = 0; status == EHMN_OK && i <= ehmn_topic_index(im); i++) {
         status = check_weights(im, matrix + i);
     }
-    return status == EHMN_OK ? check_guard(im) : status;
+    if (status == EHMN_OK) {
+        status = check_guard(im);
+    }
+    if (status == EHMN_OK && im->tokenizer_bytes != 0) {
+        status = ehmn_tokenizer_check((const uint8_t *)image + im->tokenizer_offset, im->tokenizer_bytes,
+                                      im->vocab_size);
+    }
+    return status;
 }
 
 ehmn_layout ehmn_layout_arena(const ehmn_image *im, uint32_t mode)
@@ -277,6 +335,7 @@ ehmn_layout ehmn_layout_arena(const ehmn_image *im, uint32_t mode)
     l.mantissas = ehmn_take(&at, EHMN_ALIGN, 2u * longest);
     l.normed = ehmn_take(&at, EHMN_ALIGN, 4u * d);
     l.logits = ehmn_take(&at, EHMN_ALIGN, 2u * (uint64_t)im->vocab_size);
+    l.recent = ehmn_take(&at, EHMN_ALIGN, im->window == EHMN_WINDOW_RESTART ? 4u * (uint64_t)(im->n_ctx / 2u) : 0u);
     if (mode == EHMN_PLASTIC) {
         l.delta = ehmn_take(&at, EHMN_ALIGN, ehmn_layout_delta(im).total);
         l.plain = ehmn_take(&at, EHMN_ALIGN, 4u * d);
@@ -338,8 +397,7 @@ int32_t ehmn_open(const void *image, void *arena, uint32_t arena_bytes, uint32_t
 void ehmn_reset(ehmn_model *m)
 {
     ehmn_end_following(m);
-    m->filled = 0;
-    m->position = 0;
+    ehmn_clear_window(m);
     m->predicted = 0;
     m->sampled = 0;
     m->n_history = 0;
@@ -347,7 +405,6 @@ void ehmn_reset(ehmn_model *m)
     m->seen = 0;
     m->strange = 0;
     m->familiar = 0;
-    memset(ehmn_at(m, m->at.phases), 0, 2u * ehmn_d_head(m->image));
 }
 
 int32_t ehmn_get_counts(const ehmn_model *m, ehmn_counts *counts)

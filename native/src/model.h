@@ -23,6 +23,7 @@ typedef struct {
     uint32_t mantissas;     /* int16[max(d_model, d_hidden)]: input of a matrix, 8 or 16 bits */
     uint32_t normed;        /* int32[d_model]: output of the final norm, then adapted */
     uint32_t logits;        /* int16[vocab_size] */
+    uint32_t recent;        /* uint32[n_ctx / 2]: the newest tokens, a ring; only if the window restarts */
     uint32_t delta;         /* ehmn_delta and its arrays; only if plastic, and all that follows */
     uint32_t plain;         /* int32[d_model]: output of the final norm, before the adapters */
     uint32_t standard;      /* int32[d_model]: standardised input of the adapters */
@@ -54,6 +55,7 @@ struct ehmn_model {
     uint32_t mode;
     uint32_t filled;     /* positions in the window that hold something, at most n_ctx */
     uint32_t position;   /* where the next token goes: 0..n_ctx - 1 */
+    uint32_t newest;     /* where the next one goes in the ring of recent tokens */
     uint32_t predicted;  /* 1: the logits are those of the present context */
     int32_t max_logit;   /* of the prediction */
     uint32_t entropy;    /* of the prediction, bits in Q16 */
@@ -137,14 +139,25 @@ static inline uint32_t ehmn_head_index(const ehmn_image *image)
     return ehmn_embedding_index(image) + (image->tied_head ? 0u : 1u);
 }
 
-static inline uint32_t ehmn_preconditioner_index(const ehmn_image *image)
+static inline uint32_t ehmn_positions_index(const ehmn_image *image)
 {
     return ehmn_head_index(image) + 1u;
 }
 
+static inline uint32_t ehmn_preconditioner_index(const ehmn_image *image)
+{
+    return ehmn_head_index(image) + (image->positions == EHMN_POSITIONS_LEARNED ? 2u : 1u);
+}
+
 static inline uint32_t ehmn_topic_index(const ehmn_image *image)
 {
-    return ehmn_head_index(image) + 2u;
+    return ehmn_preconditioner_index(image) + 1u;
+}
+
+/* Bytes from one row of weights to the next. */
+static inline uint32_t ehmn_row_bytes(const ehmn_matrix *matrix)
+{
+    return matrix->weight_bits == 4u ? (matrix->cols + 1u) / 2u : matrix->cols;
 }
 
 static inline uint32_t ehmn_key_words(const ehmn_image *image)
@@ -177,7 +190,7 @@ static inline ehmn_delta *ehmn_model_delta(const ehmn_model *m)
     return ehmn_at(m, m->at.delta);
 }
 
-/* out[rows] = matrix * v, where v[cols] has frac fractional bits and out has out_frac. v is first reduced to
+/* out[rows] = matrix * v + bias, where v[cols] has frac fractional bits and out has out_frac. v is first reduced to
  * the matrix's input_bits. `out` may be `v` only if rows <= cols and nobody needs v. */
 void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int32_t frac, int32_t out_frac,
                  int32_t *out);
@@ -188,7 +201,10 @@ int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, u
 void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
                    int32_t out_frac, int32_t *out);
 
-/* Add round(factor * row `row` of `matrix`) at `frac` fractional bits to v[cols]. */
+/* encoder.c: empty the window. */
+void ehmn_clear_window(ehmn_model *m);
+
+/* Add round(factor * row `row` of `matrix`, of 8-bit weights) at `frac` fractional bits to v[cols]. */
 void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v);
 
 static inline ehmn_gains *ehmn_model_gains(const ehmn_model *m)

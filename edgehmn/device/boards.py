@@ -1,0 +1,107 @@
+"""The boards for which there is firmware. A board is a folder below native/ports; every number of it stands in its
+board.h, its core and its sources in board.cmake."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgehmn.core import Image
+from edgehmn.errors import DependencyError, DoesNotFitError, UsageError
+
+EMULATED = "qemu/"  # the folder of the boards that QEMU emulates, each named after its machine
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board: what it is called, and its memory in bytes."""
+
+    name: str  # what a --target names: the last part of the folder
+    folder: str  # below native/ports
+    cpu: str  # the compiler's flags for its core
+    numbers: dict[str, int]  # the integers of its board.h, by name: addresses, sizes in bytes, frequencies in Hz
+
+    @property
+    def machine(self) -> str | None:
+        """QEMU's name for it; None if it is not emulated."""
+        return self.name if self.folder.startswith(EMULATED) else None
+
+    @property
+    def image_room(self) -> int:
+        """Flash for an image."""
+        return self.numbers["BOARD_IMAGE_BYTES"]
+
+    @property
+    def arena_room(self) -> int:
+        """RAM for the model; without a staging buffer of its own, the board takes from it what the model leaves."""
+        return self.numbers["BOARD_ARENA_BYTES"]
+
+    def check_size(self, image_bytes: int) -> None:
+        """Raises DoesNotFitError for an image of more bytes than there is flash for."""
+        if image_bytes > self.image_room:
+            raise DoesNotFitError(
+                f"image of {image_bytes} bytes; {self.name} has room for {self.image_room}",
+                need=image_bytes,
+                have=self.image_room,
+            )
+
+    def fit(self, image: Image) -> dict[str, Any]:
+        """How an image fits: bytes needed and there, whether it can learn, and whether a learned state has room on
+        its way to the host. Raises DoesNotFitError if it cannot even run frozen."""
+        self.check_size(len(image.bytes))
+        learning, frozen = image.arena_bytes(plastic=True), image.arena_bytes(plastic=False)
+        if frozen > self.arena_room:
+            raise DoesNotFitError(
+                f"the image needs an arena of {frozen} bytes, {self.name} has {self.arena_room}",
+                need=frozen,
+                have=self.arena_room,
+            )
+        learns = learning <= self.arena_room
+        staging = self.numbers["BOARD_STAGING_BYTES"] or self.arena_room - learning
+        return {
+            "board": self.name,
+            "image_bytes": len(image.bytes),
+            "image_room": self.image_room,
+            "arena_bytes": learning if learns else frozen,
+            "arena_room": self.arena_room,
+            "stack_bytes": self.numbers["BOARD_STACK_BYTES"],
+            "learns": learns,
+            "saves": learns and image.delta_bytes() <= staging,
+        }
+
+
+def sources() -> Path:
+    """The folder of the C sources, as installed or in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "native", package.parent / "native"):
+        if (folder / "CMakeLists.txt").is_file():
+            return folder
+    raise DependencyError(f"{package / 'native'}: the C sources are missing; pip install --force-reinstall edgehmn")
+
+
+def boards() -> dict[str, Board]:
+    """All boards by their names, in the order of the names."""
+    ports = sources() / "ports"
+    found = [_read(header.parent, ports) for header in ports.rglob("board.h")]
+    return {board.name: board for board in sorted(found, key=lambda board: board.name)}
+
+
+def machines() -> list[str]:
+    """The boards that can be emulated, by QEMU's names."""
+    return [board.machine for board in boards().values() if board.machine is not None]
+
+
+def find_board(name: str) -> Board:
+    """The board of that name, or in that folder below native/ports. Raises UsageError if there is none."""
+    known = boards()
+    board = known.get(name.removeprefix(EMULATED))
+    if board is None or name not in (board.name, board.folder):
+        raise UsageError(f"no firmware for board '{name}'; there is one for {', '.join(known)}")
+    return board
+
+
+def _read(folder: Path, ports: Path) -> Board:
+    defined = re.findall(r"^#define (BOARD_\w+) (0x[0-9A-Fa-f]+|\d+)$", (folder / "board.h").read_text("utf-8"), re.M)
+    numbers = {name: int(value, 0) for name, value in defined}
+    cpu = re.search(r'BOARD_CPU "([^"]+)"', (folder / "board.cmake").read_text("utf-8"))
+    return Board(folder.name, folder.relative_to(ports).as_posix(), cpu[1] if cpu else "", numbers)

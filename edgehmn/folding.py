@@ -1,0 +1,97 @@
+"""A layer's matrices as an image holds them: what may be moved from one to the next without changing the function is
+moved to where it is rounded best.
+
+The gain and bias of a norm go into the matrices that follow it; the query also carries 1/sqrt(d_head) and log2(e). Then
+channels are equalised. A channel that one matrix makes and the next one reads may be multiplied by a number at the one
+and divided by it at the other: rows have scales of their own and lose nothing by it, columns and the int8 cache share
+one. So the columns of o and down get equal largest weights, at the cost of the rows of v and up, and the channels of a
+key equal power, at the cost of the query's rows, whose mantissas are wider. (Nagel et al., 2019, "Data-free
+quantization through weight equalization and bias correction", section 4.1, do so with the ranges of two convolutions.)
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgehmn.checkpoint.model import NORM_BEFORE, Checkpoint, Config, FloatArray
+
+LOG2_E = float(np.log2(np.e))
+LARGEST_FACTOR = 256.0  # by which a channel is multiplied or divided at most
+
+
+@dataclass(frozen=True)
+class Folded:
+    """weight (rows, cols), bias (rows,) or None. input_factor (cols,): what the channels of its input are multiplied
+    by, compared with those of the float model; None: nothing."""
+
+    weight: FloatArray
+    bias: FloatArray | None
+    input_factor: FloatArray | None = None
+
+    def rows_times(self, factor: FloatArray) -> "Folded":
+        bias = None if self.bias is None else self.bias * factor
+        return replace(self, weight=self.weight * factor[:, None], bias=bias)
+
+    def columns_over(self, factor: FloatArray) -> "Folded":
+        return replace(self, weight=self.weight / factor, input_factor=factor)
+
+
+def folded_layer(checkpoint: Checkpoint, layer: int) -> dict[str, Folded]:
+    """The matrices of a layer by name (q, k, v, o, gate, up, down); a GELU has no gate."""
+    c = checkpoint.config
+    out = {name: _after_norm(checkpoint, layer, name) for name in c.layer_matrix_shapes()}
+    out["q"] = out["q"].rows_times(np.full(c.d_model, LOG2_E / np.sqrt(c.d_head), np.float32))
+
+    factor = _key_factors(c, out["k"])
+    out["k"] = out["k"].rows_times(factor)
+    out["q"] = out["q"].rows_times(np.reciprocal(_for_queries(c, factor)))
+
+    factor = _column_factors(np.abs(out["o"].weight).max(0).reshape(c.n_kv_heads, -1, c.d_head).max(1).ravel())
+    out["v"] = out["v"].rows_times(factor)
+    out["o"] = out["o"].columns_over(_for_queries(c, factor))
+
+    if c.mlp == "swiglu":  # a GELU is not proportional to its input
+        factor = _column_factors(np.abs(out["down"].weight).max(0))
+        out["up"] = out["up"].rows_times(factor)
+        out["down"] = out["down"].columns_over(factor)
+    return out
+
+
+def _after_norm(checkpoint: Checkpoint, layer: int, name: str) -> Folded:
+    t, full_name = checkpoint.tensors, f"layers.{layer}.{name}"
+    w, bias = t[full_name], t.get(f"{full_name}.bias")
+    norm = NORM_BEFORE.get(name)
+    if norm is None:
+        return Folded(w, bias)
+    before = t.get(f"layers.{layer}.{norm}.bias")
+    if before is not None:
+        bias = w @ before + (0 if bias is None else bias)
+    return Folded(w * t[f"layers.{layer}.{norm}.weight"], bias)
+
+
+def _key_factors(c: Config, k: Folded) -> FloatArray:
+    """(d_kv,): equal power in all channels of a key, for inputs of power one; RoPE mixes the two of a pair, which get
+    one factor."""
+    power: FloatArray = np.square(k.weight).sum(1) + (0 if k.bias is None else np.square(k.bias))
+    power = power.reshape(c.n_kv_heads, c.d_head)
+    if c.positions == "rope":
+        pairs = power.reshape(c.n_kv_heads, 2, c.d_head // 2)
+        power = np.broadcast_to(pairs.mean(1, keepdims=True), pairs.shape).reshape(power.shape)
+    return _bounded(np.sqrt(power.mean(1, keepdims=True)), np.sqrt(power)).ravel()
+
+
+def _column_factors(largest: FloatArray) -> FloatArray:
+    """By which columns are divided whose largest weights these are."""
+    return _bounded(largest, largest.mean())
+
+
+def _bounded(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.nan_to_num(numerator / denominator, nan=1.0, posinf=LARGEST_FACTOR)
+    out: FloatArray = np.clip(factor, 1 / LARGEST_FACTOR, LARGEST_FACTOR).astype(np.float32)
+    return out
+
+
+def _for_queries(c: Config, factor: FloatArray) -> FloatArray:
+    """(d_kv,) of key heads -> (d_model,): each query head has that of the key head it looks at."""
+    return np.repeat(factor.reshape(c.n_kv_heads, c.d_head), c.n_heads // c.n_kv_heads, axis=0).ravel()

@@ -1,0 +1,36 @@
+/* What a family of chips gives to main.c: the line to the host, and a timer. */
+#ifndef EHMN_PERIPHERALS_H
+#define EHMN_PERIPHERALS_H
+
+#include <stdint.h>
+
+#define REGISTER(address) (*(volatile uint32_t *)(uintptr_t)(address))
+
+/* Armv7-M Architecture Reference Manual, B3.4: enable or forget an interrupt. It only wakes the core, for interrupts
+ * stay masked: none is ever taken. */
+#define NVIC_ENABLE(n) REGISTER(0xE000E100u + 4u * ((n) / 32u))
+#define NVIC_CLEAR_PENDING(n) REGISTER(0xE000E280u + 4u * ((n) / 32u))
+#define NVIC_BIT(n) (1u << (n) % 32u)
+
+/* Until the interrupt of a byte, or at once if one is pending. */
+static inline void wait_for_interrupt(void)
+{
+    __asm__ volatile("dsb\n\twfi" ::: "memory");
+}
+
+void peripherals_start(void);
+
+/* Count from zero, and the ticks since then: BOARD_TICK_HZ a second. */
+void timer_start(void);
+uint32_t timer_read(void);
+
+/* The next byte from the host; sleeps until it is there. */
+uint8_t uart_read(void);
+
+/* To the host; may return before all bytes have left. */
+void uart_write(const void *bytes, uint32_t count);
+
+/* Returns when all bytes have left. */
+void uart_drain(void);
+
+#endif

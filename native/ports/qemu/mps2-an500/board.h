@@ -1,0 +1,30 @@
+/* MPS2 with a Cortex-M7 (Arm application note AN500), as qemu-system-arm -M mps2-an500 emulates it.
+ *
+ * Of 8 MB of SRAM the firmware takes 512 KiB, what a large microcontroller has; the image lies in the PSRAM.
+ * Every number of this board stands here: C, the linker script and Python read it. Plain integers only. */
+#ifndef BOARD_H
+#define BOARD_H
+
+#define BOARD_NAME "mps2-an500"
+
+#define BOARD_FLASH_ADDRESS 0x00000000
+#define BOARD_FLASH_BYTES 0x00020000
+#define BOARD_STACK_ADDRESS 0x20000000
+#define BOARD_STACK_BYTES 0x00002000
+#define BOARD_RAM_ADDRESS 0x20002000
+#define BOARD_RAM_BYTES 0x0000E000
+#define BOARD_ARENA_ADDRESS 0x20010000
+#define BOARD_ARENA_BYTES 0x00050000
+#define BOARD_STAGING_ADDRESS 0x20060000
+#define BOARD_STAGING_BYTES 0x00020000
+#define BOARD_IMAGE_ADDRESS 0x60000000
+#define BOARD_IMAGE_BYTES 0x01000000
+
+#define BOARD_TICK_HZ 25000000
+#define BOARD_TIMER_ADDRESS 0x40000000
+#define BOARD_UART_ADDRESS 0x40004000
+#define BOARD_UART_CLOCK_HZ 25000000
+#define BOARD_UART_INTERRUPT 0
+#define BOARD_BAUD 115200
+
+#endif
