@@ -86,9 +86,11 @@ class Export:
         return str(self.tokenizer.decode(ids.tolist()))
 
 
-def encoder_runtime(kind: str, folder: Path, image: Image, seed: int = 0, provider: str = "cpu") -> EncoderRuntime:
+def encoder_runtime(
+    kind: str, folder: Path, image: Image, seed: int = 0, provider: str = "cpu", banks: int = 1
+) -> EncoderRuntime:
     """The encoder of an export folder, `kind` "onnx" or "tflite", in front of the image's head."""
-    return EncoderRuntime(open_encoder(kind, folder, provider), image, seed=seed)
+    return EncoderRuntime(open_encoder(kind, folder, provider), image, seed=seed, banks=banks)
 
 
 def open_encoder(kind: str, folder: Path, provider: str = "cpu") -> Encoder:

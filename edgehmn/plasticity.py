@@ -87,7 +87,7 @@ class Rule:
     sharpness: float = 20.0  # nats by which an episode of similarity 0 weighs less than one of similarity 1
     eta_episode: float = 0.01  # of the share
     eta_scale: float = 6e-4
-    topic_limit: float = 2.4  # mean squared distance, in deviations within a topic, beyond which a topic is new
+    topic_limit: float = 1.8  # mean squared distance, in deviations within a topic, to which a topic reaches at least
     topic_margin: float = 1.25  # a known topic is entered when its distance is less by this
     guard_limit: float = 1.5  # bits by which the guard's loss may rise before the decay does; 0 switches it off
 

@@ -106,7 +106,7 @@ class Oracle(Topical):
 
     def _changed(self) -> None:
         """What a caller's change of the delta ends."""
-        self.sampled = self.followed = self.strange = self.familiar = 0
+        self.sampled = self.followed = self.strange = 0
         self.copied = None
         self.banks.snapshots, self.banks.learned = [], 0
 

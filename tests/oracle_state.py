@@ -13,7 +13,7 @@ from tests.exact import Vector, div_round, follow, mul, sat
 
 FRESH_SHARE = 6554
 AVERAGES = ("reward", "uncertainty", "novelty")
-SCALARS = ("seed", "learned", "writes", "phase", "written", "checks", "age", "guard_excess")
+SCALARS = ("seed", "learned", "writes", "phase", "written", "checks", "age", "guard_excess", "spread")
 FREE, TOKEN_BITS, TAG_BITS = (0, 0, 0), 18, 10
 
 
@@ -62,6 +62,7 @@ class State:
     context: list[Vector]
     topic: list[Vector]
     centre: Vector
+    wander: Vector
     gains: Gains
     learned: int = 0
     writes: int = 0
@@ -70,6 +71,7 @@ class State:
     checks: int = 0
     age: int = 0
     guard_excess: int = 0
+    spread: int = 0
     reward: Average = field(default_factory=Average)
     uncertainty: Average = field(default_factory=Average)
     novelty: Average = field(default_factory=Average)
@@ -96,6 +98,7 @@ def fresh(header: Any, seed: int) -> State:
         context=zeros(n),
         topic=zeros(2),
         centre=[0] * d,
+        wander=[0] * d,
         gains=Gains(one, one, [one, one], [one] * n, [[0] * 16 for _ in range(4)], [FRESH_SHARE] * 16),
     )
 
@@ -122,7 +125,7 @@ def _arrays(st: State, d_model: int) -> Iterator[bytes]:
     yield np.array([_pack(slot) for table in st.ngrams for slot in table], "<u4").tobytes()
     yield b"".join(key.to_bytes(key_bytes, "little") for key in st.keys)
     yield np.array(st.tokens, "<u4").tobytes()
-    yield np.array([*st.trace, *st.slow, *st.context, *st.topic, st.centre], "<i4").tobytes()
+    yield np.array([*st.trace, *st.slow, *st.context, *st.topic, st.centre, st.wander], "<i4").tobytes()
 
 
 def save(header: Any, st: State) -> bytes:
@@ -178,6 +181,6 @@ def load(header: Any, delta: bytes) -> State:
     st.keys = [sum(word << 32 * i for i, word in enumerate(words)) for words in keys]
     st.tokens = read.take("<u4", rule.episodes)
     st.trace, st.slow, st.context = (read.take("<i4", n, d) for _ in range(3))
-    st.topic, st.centre = read.take("<i4", 2, d), read.take("<i4", d)
+    st.topic, st.centre, st.wander = read.take("<i4", 2, d), read.take("<i4", d), read.take("<i4", d)
     assert read.at == len(delta)
     return st

@@ -2,15 +2,17 @@
 
 from copy import deepcopy
 from dataclasses import dataclass, field
+from math import isqrt
 
 from tests import oracle_state
-from tests.exact import Vector, add, follow, mul, rounded, sat
+from tests.exact import Vector, add, div_round, follow, mul, round_shift, rounded, sat
 from tests.oracle_frozen import Prediction
 from tests.oracle_learning import Learning, within
 from tests.oracle_state import State
 
-OBSERVE_EVERY, FIRST_OBSERVATION, FAST_UNTIL, FAST_RATE = 16, 48, 64, 1024
-SETTLED, MOST_CHECKS, STRANGE_ENOUGH, FAMILIAR_ENOUGH = 20, 128, 3, 2
+OBSERVE_EVERY, FIRST_OBSERVATION, FAST_LENGTH = 16, 48, 40
+MOST_APART, MOST_WANDER = 1 << 21, 1 << 24
+SETTLED, PATIENCE, MOST_CHECKS, FIRST_SPREAD, SPREAD_CHECKS, WIDE_CHECKS = 20, 6, 256, 78643, 160, 40
 SNAPSHOT_EVERY = 256
 FAR = 1 << 62  # beyond any distance
 COUNTERS = ("seed", "learned", "writes", "phase")
@@ -45,7 +47,7 @@ class Topical(Learning):
     def reset(self, position: int = 0) -> None:
         super().reset(position)
         self.fast: Vector = [0] * self.header.d_model
-        self.seen = self.strange = self.familiar = 0
+        self.seen = self.strange = 0
 
     # -- Topic
 
@@ -53,7 +55,7 @@ class Topical(Learning):
         if self.header.rule.topic_limit == 0:
             return
         self.seen += 1
-        rate = 65536 // self.seen if self.seen < FAST_UNTIL else FAST_RATE
+        rate = 65536 // min(self.seen, FAST_LENGTH)
         self.fast = [follow(m, x, rate) for m, x in zip(self.fast, self.taken.x, strict=True)]
         if self.seen % OBSERVE_EVERY == 0 and self.seen >= FIRST_OBSERVATION:
             self._place(self.topic_matrix.matvec(self.fast, 20, 12), learning=learning)
@@ -62,26 +64,40 @@ class Topical(Learning):
         st, rule = self.state, self.header.rule
         if st.checks == 0:
             if learning:
-                st.centre, st.checks = y, 1
+                self._centre(y)
             return
-        d = self.distance = distance(y, st.centre)
-        known, bank = self._nearest_other(y)
-        self.familiar = self.familiar + 1 if known < rule.topic_limit and known + rule.topic_margin < d else 0
-        if self.familiar == FAMILIAR_ENOUGH:
+        here = Place(st, y)
+        reach = self._reach(st)
+        self.distance = here.distance
+        others = self.banks.others().items()
+        away, bank = min(((Place(o, y).distance, i) for i, o in others if o.checks), default=(FAR, 0))
+        if away < FAR and away < self._reach(self.banks.stored[bank]) and away + rule.topic_margin < here.distance:
             self._enter(bank)
         elif learning:
-            strange = d > rule.topic_limit and st.checks >= SETTLED
-            self.strange = self.strange + 1 if strange else 0
-            if self.strange == STRANGE_ENOUGH:
+            self.strange = self.strange + 1 if here.distance > reach and st.checks >= SETTLED else 0
+            if self.strange >= (PATIENCE if away < here.distance else 1):
                 self._begin(y)
-            elif not strange:
-                st.checks = min(st.checks + 1, MOST_CHECKS)
-                st.centre = [follow(c, v, 65536 // st.checks) for c, v in zip(st.centre, y, strict=True)]
+            elif st.checks < SETTLED or 8 * here.distance <= 5 * reach:
+                self._learn_place(y, here, reach)
 
-    def _nearest_other(self, y: Vector) -> tuple[int, int]:
-        """Distance and number of the nearest of the other banks that have a centre."""
-        others = self.banks.others().items()
-        return min(((distance(y, st.centre), i) for i, st in others if st.checks), default=(FAR, 0))
+    def _reach(self, st: State) -> int:
+        base = max(23 * st.spread // 8, self.header.rule.topic_limit)
+        return sat(base + 7 * base * WIDE_CHECKS // (8 * (WIDE_CHECKS + st.checks)))
+
+    def _centre(self, y: Vector) -> None:
+        st = self.state
+        st.centre, st.wander, st.checks, st.spread = y, [0] * len(y), 1, FIRST_SPREAD
+
+    def _learn_place(self, y: Vector, here: "Place", reach: int) -> None:
+        st = self.state
+        total = mean_square(here.square, len(y))
+        along = div_round(here.along * st.spread, total) if total > st.spread else here.along
+        rate = 65536 // max(2, st.checks) if here.length else 65536
+        parts = [within(round_shift(along * e, 12), -MOST_WANDER, MOST_WANDER) for e in here.apart]
+        st.wander = [follow(w, part, rate) for w, part in zip(here.wander, parts, strict=True)]
+        st.checks = min(st.checks + 1, MOST_CHECKS)
+        st.centre = [follow(c, v, 65536 // st.checks) for c, v in zip(st.centre, y, strict=True)]
+        st.spread = follow(st.spread, min(here.distance, reach), 65536 // (SPREAD_CHECKS + st.checks))
 
     # -- Banks
 
@@ -92,15 +108,15 @@ class Topical(Learning):
             unused = [i for i in range(banks.n) if i != banks.present and i not in banks.stored]
             self._leave(unused[0] if unused else min(banks.others(), key=lambda i: banks.stored[i].age))
         self.changes += 1
-        self.strange = self.familiar = 0
-        self.state.centre, self.state.checks, self.state.age = y, 1, 0
+        self._centre(y)
+        self.strange = self.state.age = 0
 
     def _enter(self, bank: int) -> None:
         before = self.state
         self._leave(bank)
         self.state = going_on(self.banks.stored[bank], before, (*COUNTERS, *oracle_state.AVERAGES))
         self.changes += 1
-        self.strange = self.familiar = 0
+        self.strange = 0
         self.copied = None
 
     def _leave(self, entered: int) -> None:
@@ -157,7 +173,19 @@ def going_on(old: State, before: State, names: tuple[str, ...]) -> State:
     return out
 
 
-def distance(y: Vector, centre: Vector) -> int:
-    """Mean squared distance, Q16."""
-    apart = [sat(a - b) for a, b in zip(y, centre, strict=True)]
-    return sat(sum(a * a >> 8 for a in apart) // len(y))
+class Place:
+    """Where y lies as seen from a topic."""
+
+    def __init__(self, st: State, y: Vector) -> None:
+        self.apart = [within(sat(a - b), -MOST_APART, MOST_APART) for a, b in zip(y, st.centre, strict=True)]
+        self.wander = [within(w, -MOST_WANDER, MOST_WANDER) for w in st.wander]
+        self.square = sum(e * e for e in self.apart)
+        self.length = isqrt(sum(w * w for w in self.wander))
+        product = sum(e * w for e, w in zip(self.apart, self.wander, strict=True))
+        self.along = div_round(product, self.length) if self.length else isqrt(self.square)
+        self.distance = mean_square(self.square - (self.along**2 if self.length else 0), len(y))
+
+
+def mean_square(total: int, n: int) -> int:
+    """Q16 of a sum of squares in Q24."""
+    return sat((total >> 8) // n) if total > 0 else 0

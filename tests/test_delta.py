@@ -33,6 +33,7 @@ def arrays(n_dense: int, d: int, vocab_size: int, rows: int, slots: int, episode
         "context": 4 * n_dense * d,
         "topic": 4 * 2 * d,
         "centre": 4 * d,
+        "wander": 4 * d,
     }
     at, out = HEADER, {}
     for name, size in sizes.items():
@@ -118,7 +119,7 @@ def test_an_untaught_delta_is_as_the_specification_says(least: bytes) -> None:
     """Zero but for its header, gains, scale and shares."""
     delta = CoreModel(opened(least), seed=9).save()
     h = ffi.cast("ehmn_delta *", ffi.from_buffer(delta))
-    assert (h.magic, h.version, h.bytes, h.seed, len(delta)) == (0x444D4845, 2, AT["end"], 9, AT["end"])
+    assert (h.magic, h.version, h.bytes, h.seed, len(delta)) == (0x444D4845, 3, AT["end"], 9, AT["end"])
     gains = h.gains
     assert [gains.scale, gains.bias, *gains.row, *gains.dense] == [65536] * 6 + [0] * 6
     assert list(gains.share) == [6554] * 16
@@ -135,11 +136,12 @@ def test_an_untaught_delta_is_as_the_specification_says(least: bytes) -> None:
         ([(place("version"), 1)], "E_VERSION"),
         ([(place("bytes"), HEADER)], "E_SIZE"),
         ([(place("image_id", 31), 0)], "E_IMAGE_ID"),
-        ([(place("reserved"), 1)], "E_VALUE"),
+        ([(place("spread"), -1)], "E_VALUE"),
+        ([(place("spread"), 2**31 - 1)], "OK"),
         ([(place("reward", "variance"), -1)], "E_VALUE"),
         ([(place("uncertainty", "started"), 2)], "E_VALUE"),
         ([(place("novelty", "reserved"), 1)], "E_VALUE"),
-        ([(place("checks"), 129)], "E_VALUE"),
+        ([(place("checks"), 257)], "E_VALUE"),
         *(([(place("gains", *gain), value)], "E_VALUE") for gain in GAINS for value in (-1, GAIN_MAX + 1)),
         ([(place("gains", "dense", 2), 1)], "E_VALUE"),  # of an adapter that the model has not
         ([(place("gains", "dense", 7), 1)], "E_VALUE"),
@@ -164,7 +166,7 @@ def test_an_untaught_delta_is_as_the_specification_says(least: bytes) -> None:
         ([(place("written"), 2**31 + 1)], "E_VALUE"),
         ([(place("written"), 2), (AT["keys"] + 8, 0), (AT["tokens"] + 8, 0)], "OK"),
         ([(place("written"), 2**31 - 1)], "OK"),
-        ([(place("checks"), 128), (place("age"), -1), (place("guard_excess"), -(2**31)), (place("phase"), -1)], "OK"),
+        ([(place("checks"), 256), (place("age"), -1), (place("guard_excess"), -(2**31)), (place("phase"), -1)], "OK"),
         *(([(place("gains", *gain), value)], "OK") for gain in GAINS for value in (0, GAIN_MAX)),
         *(([(place("gains", "ngram", 3, 15), v)], "OK") for v in (NGRAM, -NGRAM)),
         *(([(place("gains", "share", 15), v)], "OK") for v in (66, 62259)),

@@ -161,7 +161,7 @@ def extreme_state(oracle: Oracle, seed: int) -> State:
     weights, words = [-127, -126, -1, 0, 1, 126, 127], [-(2**31), -(2**31) + 1, -(1 << 20), 0, 1, 1 << 20, 2**31 - 1]
     st.dense, st.rows = choose(st.dense, weights), [choose(table, weights) for table in st.rows]
     st.bias = choose(st.bias, [-32767, -32766, -1, 0, 1, 32766, 32767])
-    for name in ("trace", "slow", "context", "topic", "centre"):
+    for name in ("trace", "slow", "context", "topic", "centre", "wander"):
         setattr(st, name, choose(getattr(st, name), words))
     for name in ("scale", "bias", "row", "dense"):
         setattr(st.gains, name, choose(getattr(st.gains, name), [0, 1, 65536, most]))
@@ -175,7 +175,7 @@ def extreme_state(oracle: Oracle, seed: int) -> State:
     st.tokens = rng.integers(0, h.vocab_size, stored).tolist() + [0] * (rule.episodes - stored)
     st.learned = (2**64 - 65, 0, 2**32 - 1, 2**63, 63)[seed % 5]
     st.writes, st.phase, st.age = 2**64 - 1, 2**32 - 1, int(rng.choice([0, 2**32 - 1]))
-    st.checks = int(rng.choice([0, 1, 19, 20, 127, 128]))
+    st.checks, st.spread = int(rng.choice([0, 1, 19, 20, 255, 256])), int(rng.choice([0, 1, 100_000, 2**31 - 1]))
     st.guard_excess = int(rng.choice([-(2**31), 0, rule.guard_limit + 1, 3 * rule.guard_limit, 2**31 - 1]))
     for name in oracle_state.AVERAGES:
         average = getattr(st, name)

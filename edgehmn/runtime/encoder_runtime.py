@@ -3,8 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
+from edgehmn.banks import open_core
 from edgehmn.checkpoint.model import WINDOWS
-from edgehmn.core import CoreModel, Image, lib
+from edgehmn.core import Image, lib
 from edgehmn.errors import InvalidFileError
 from edgehmn.runtime.encoder import Encoder
 from edgehmn.runtime.protocol import Counts
@@ -14,7 +15,7 @@ from edgehmn.runtime.window import WindowedEncoder
 class EncoderRuntime:
     """An encoder (ONNX, TFLite) with final norm, adapters, softmax and learning in the C core."""
 
-    def __init__(self, encoder: Encoder, image: Image, *, seed: int = 0) -> None:
+    def __init__(self, encoder: Encoder, image: Image, *, seed: int = 0, banks: int = 1) -> None:
         """Raises InvalidFileError if the encoder was exported for another image."""
         h, i = image.header, encoder.interface
         start = -1 if h.start_token == lib.EHMN_NO_TOKEN else int(h.start_token)
@@ -24,7 +25,7 @@ class EncoderRuntime:
         if differing:
             raise InvalidFileError(f"the encoder does not belong to the image: {', '.join(differing)}")
         self.image_id = image.id
-        self._encoder, self._core = WindowedEncoder(encoder), CoreModel(image, seed=seed)
+        self._encoder, self._core = WindowedEncoder(encoder), open_core(image, seed, banks)
         self._steps = 0
 
     def process(self, ids: npt.NDArray[np.integer], *, learn: bool, follow: bool = False) -> npt.NDArray[np.uint32]:

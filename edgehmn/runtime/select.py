@@ -31,9 +31,9 @@ def open_runtime(
         raise UsageError("--provider is what onnxruntime computes with: it goes with --runtime onnx")
     if (port is not None) != (runtime == "device"):
         raise UsageError("--port and --runtime device go together: name the device's port")
-    if banks > 1 and runtime != "host":
+    if banks > 1 and runtime in ("emulator", "device"):
         raise DependencyError(
-            f"--runtime {runtime} has one bank, not {banks}: leave --banks out, or use --runtime host"
+            f"the firmware has one bank, not {banks}: leave --banks out, or use --runtime host, onnx or tflite"
         )
     if runtime == "emulator":
         with open_emulator(export.image, target or DEFAULT_BOARD) as device:
@@ -50,7 +50,7 @@ def open_runtime(
     elif runtime == "host":
         yield open_core(export.image, seed, banks)
     else:
-        yield encoder_runtime(runtime, export.folder, export.image, seed, provider)
+        yield encoder_runtime(runtime, export.folder, export.image, seed, provider, banks)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@
 #define EHMN_IMAGE_MAGIC 0x4E4D4845u /* "EHMN" */
 #define EHMN_DELTA_MAGIC 0x444D4845u /* "EHMD" */
 #define EHMN_IMAGE_VERSION 3u
-#define EHMN_DELTA_VERSION 2u
+#define EHMN_DELTA_VERSION 3u
 #define EHMN_ALIGN 16u /* every section starts at a multiple of this */
 #define EHMN_ID_BYTES 32u
 
@@ -45,7 +45,7 @@
 #define EHMN_SHARE_MIN 66             /* Q16, of the recalled episodes */
 #define EHMN_SHARE_MAX 62259
 #define EHMN_MAX_WRITTEN 0x80000000u  /* episodes */
-#define EHMN_MAX_CHECKS 128u          /* observations that the centre of a topic is made of */
+#define EHMN_MAX_CHECKS 256u          /* observations that the centre of a topic is made of */
 
 #define EHMN_NORM_RMSNORM 0u
 #define EHMN_NORM_LAYERNORM 1u
@@ -206,7 +206,8 @@ typedef struct {
  *   int32  slow[n_dense][d_model]                   Q20, slow eligibility
  *   int32  context[n_dense][d_model]                Q20, context of the attention alpha
  *   int32  topic[2][d_model]                        Q20, fast and slow mean, for novelty
- *   int32  centre[d_model]                          Q12, of this bank's topic */
+ *   int32  centre[d_model]                          Q12, of this bank's topic
+ *   int32  wander[d_model]                          Q12, the direction in which it wanders, as long as that is common */
 typedef struct {
     uint32_t magic;
     uint32_t version;
@@ -221,7 +222,7 @@ typedef struct {
     uint32_t checks;  /* observations that the centre is made of */
     int32_t guard_excess; /* Q16 bits */
     uint32_t age;         /* tokens learned in this bank */
-    uint32_t reserved;    /* zero */
+    int32_t spread;       /* Q16, mean distance of this bank's topic from its centre, not negative */
     ehmn_average reward;
     ehmn_average uncertainty;
     ehmn_average novelty;

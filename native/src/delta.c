@@ -30,6 +30,7 @@ ehmn_delta_layout ehmn_layout_delta(const ehmn_image *im)
     l.context = ehmn_take(&at, DELTA_ALIGN, vectors);
     l.topic = ehmn_take(&at, DELTA_ALIGN, 8u * d);
     l.centre = ehmn_take(&at, DELTA_ALIGN, 4u * d);
+    l.wander = ehmn_take(&at, DELTA_ALIGN, 4u * d);
     l.total = at > UINT32_MAX ? UINT32_MAX : (uint32_t)at;
     return l;
 }
@@ -122,7 +123,7 @@ static int header_is_possible(const ehmn_image *im, const ehmn_delta *delta)
 {
     int32_t most = im->rule.gain_max;
     int ok = average_is_possible(&delta->reward) && average_is_possible(&delta->uncertainty)
-        && average_is_possible(&delta->novelty) && delta->reserved == 0
+        && average_is_possible(&delta->novelty) && delta->spread >= 0
         && ehmn_in_range(delta->gains.scale, 0, most) && ehmn_in_range(delta->gains.bias, 0, most)
         && delta->checks <= EHMN_MAX_CHECKS && delta->written <= EHMN_MAX_WRITTEN;
     for (uint32_t i = 0; i < EHMN_ROW_ADAPTERS; i++) {

@@ -404,7 +404,6 @@ void ehmn_reset(ehmn_model *m)
     m->followed = 0;
     m->seen = 0;
     m->strange = 0;
-    m->familiar = 0;
 }
 
 int32_t ehmn_get_counts(const ehmn_model *m, ehmn_counts *counts)

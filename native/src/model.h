@@ -75,7 +75,6 @@ struct ehmn_model {
     uint64_t followed;                    /* tokens followed since the last reset, forgetting or loading */
     uint32_t seen;                        /* tokens learned or followed since the last reset */
     uint32_t strange;                     /* checks in a row that found the topic new */
-    uint32_t familiar;                    /* checks in a row that found another bank nearer */
     uint32_t distance;                    /* Q16, of the last check */
     uint8_t *banks;                       /* n_banks deltas, then two snapshots; NULL: none */
     uint32_t n_banks;
@@ -101,6 +100,7 @@ typedef struct {
     uint32_t context;
     uint32_t topic;
     uint32_t centre;
+    uint32_t wander;
     uint32_t total;
 } ehmn_delta_layout;
 

@@ -5,11 +5,16 @@
 
 #define CHECK_PERIOD 16u
 #define FIRST_CHECK 48u
-#define MEAN_LENGTH 64u
+#define MEAN_LENGTH 40u
 #define CENTRE_FRAC 12
-#define MIN_CHECKS 20u  /* before a topic is known well enough to be left for a new one */
-#define STRANGE 3u  /* checks in a row make a topic new */
-#define FAMILIAR 2u /* checks in a row bring a known one back */
+#define MOST_APART (1 << 21)  /* of one coordinate, Q12 */
+#define MOST_WANDER (1 << 24) /* the same, of the direction in which a topic wanders */
+#define MIN_CHECKS 20u        /* before a topic is known well enough to be left for a new one */
+#define PATIENCE 6u           /* checks for which a known bank that is nearer holds back a new one */
+#define SPREAD_LIMIT 23       /* eighths of its spread that a topic reaches */
+#define FIRST_SPREAD 78643    /* Q16, of a topic that nothing is known of; 1.2 */
+#define SPREAD_CHECKS 160u    /* that it counts for */
+#define WIDE_CHECKS 40u       /* after which a topic reaches 7/16 farther, not 7/8, as at first */
 #define SNAPSHOT_PERIOD 256u
 
 _Static_assert(EHMN_MAX_BANKS <= 32u, "the banks in use are bits of a word");
@@ -27,6 +32,11 @@ static void *bank_at(const ehmn_model *m, uint32_t index)
 static int32_t *centre_of(const ehmn_model *m, void *delta)
 {
     return (int32_t *)(void *)((uint8_t *)delta + ehmn_layout_delta(m->image).centre);
+}
+
+static int32_t *wander_of(const ehmn_model *m, void *delta)
+{
+    return (int32_t *)(void *)((uint8_t *)delta + ehmn_layout_delta(m->image).wander);
 }
 
 int32_t ehmn_banks_bytes(const void *image, uint32_t n, uint32_t *bytes)
@@ -69,7 +79,6 @@ void ehmn_begin_bank(ehmn_model *m)
     m->snapshots = 0;
     m->entered = 0;
     m->strange = 0;
-    m->familiar = 0;
 }
 
 void ehmn_forget_banks(ehmn_model *m)
@@ -126,10 +135,14 @@ static void enter_known(ehmn_model *m, uint32_t bank)
     arrive(m, bank);
 }
 
+/* What is known of a topic of which one point has been seen. */
 static void recentre(ehmn_model *m, const int32_t *observed)
 {
-    memcpy(centre_of(m, ehmn_model_delta(m)), observed, 4u * m->image->d_model);
-    ehmn_model_delta(m)->checks = 1;
+    ehmn_delta *delta = ehmn_model_delta(m);
+    memcpy(centre_of(m, delta), observed, 4u * m->image->d_model);
+    memset(wander_of(m, delta), 0, 4u * m->image->d_model);
+    delta->checks = 1;
+    delta->spread = FIRST_SPREAD;
 }
 
 static void enter_new(ehmn_model *m, const int32_t *observed)
@@ -153,15 +166,51 @@ static void enter_new(ehmn_model *m, const int32_t *observed)
     ehmn_model_delta(m)->age = 0;
 }
 
-/* Mean squared distance of two points, Q16. */
-static uint32_t distance_between(const ehmn_model *m, const int32_t *a, const int32_t *b)
+/* Where a point lies as seen from a topic. */
+typedef struct {
+    int64_t square;    /* of the distance from the centre, Q24 */
+    int64_t along;     /* its part in the direction in which the topic wanders, Q12 */
+    uint32_t wander;   /* length of that direction, Q12; 0: none is known */
+    uint32_t distance; /* mean square without that part, Q16 */
+} place;
+
+static int32_t apart(const int32_t *observed, const int32_t *centre, uint32_t i)
 {
-    uint64_t sum = 0;
+    return ehmn_clamp(ehmn_sat32((int64_t)observed[i] - centre[i]), -MOST_APART, MOST_APART);
+}
+
+/* A sum of squares in Q24 as a mean in Q16. */
+static uint32_t mean_square(const ehmn_model *m, int64_t sum)
+{
+    return sum > 0 ? (uint32_t)ehmn_sat32((sum >> (2 * CENTRE_FRAC - 16)) / m->image->d_model) : 0u;
+}
+
+static place place_of(const ehmn_model *m, void *delta, const int32_t *observed)
+{
+    const int32_t *centre = centre_of(m, delta);
+    const int32_t *wander = wander_of(m, delta);
+    int64_t product = 0;
+    int64_t length = 0;
+    place p = {0};
     for (uint32_t i = 0; i < m->image->d_model; i++) {
-        uint64_t apart = ehmn_abs(ehmn_sat32((int64_t)a[i] - b[i]));
-        sum += apart * apart >> (2 * CENTRE_FRAC - 16);
+        int64_t e = apart(observed, centre, i);
+        int64_t w = ehmn_clamp(wander[i], -MOST_WANDER, MOST_WANDER);
+        p.square += e * e;
+        product += e * w;
+        length += w * w;
     }
-    return (uint32_t)ehmn_sat32((int64_t)(sum / m->image->d_model));
+    p.wander = ehmn_isqrt((uint64_t)length);
+    p.along = p.wander != 0 ? ehmn_div_round(product, p.wander) : (int64_t)ehmn_isqrt((uint64_t)p.square);
+    p.distance = mean_square(m, p.wander != 0 ? p.square - p.along * p.along : p.square);
+    return p;
+}
+
+/* The distance up to which a topic reaches, Q16: the less is known of it, the farther. */
+static uint32_t reach(const ehmn_model *m, const ehmn_delta *delta)
+{
+    int64_t base = (int64_t)SPREAD_LIMIT * delta->spread / 8;
+    base = base > m->image->rule.topic_limit ? base : m->image->rule.topic_limit;
+    return (uint32_t)ehmn_sat32(base + 7 * base * WIDE_CHECKS / (8u * (WIDE_CHECKS + delta->checks)));
 }
 
 /* The other bank that is nearest to `observed`, and how far it is; the present one if there is none. */
@@ -173,48 +222,65 @@ static uint32_t nearest_bank(const ehmn_model *m, const int32_t *observed, uint3
         if (k == m->bank || (m->used >> k & 1u) == 0 || ((ehmn_delta *)bank_at(m, k))->checks == 0) {
             continue;
         }
-        uint32_t apart = distance_between(m, observed, centre_of(m, bank_at(m, k)));
-        if (apart < *distance) {
-            *distance = apart;
+        uint32_t away = place_of(m, bank_at(m, k), observed).distance;
+        if (away < *distance) {
+            *distance = away;
             best = k;
         }
     }
     return best;
 }
 
-static void check_topic(ehmn_model *m, const int32_t *observed, int learning)
+/* Learn where the topic lies, how far it spreads, and the direction in which it wanders: its first principal component,
+ * as long as the variance along it (Weng, Zhang, Hwang, PAMI 2003). For that, no point counts for more than a usual
+ * one, lest a new topic be learned as a direction of the old one. */
+static void learn_place(ehmn_model *m, const int32_t *observed, place p)
 {
-    const ehmn_rule *rule = &m->image->rule;
     ehmn_delta *delta = ehmn_model_delta(m);
     int32_t *centre = centre_of(m, delta);
-    uint32_t apart;
+    int32_t *wander = wander_of(m, delta);
+    int64_t all = mean_square(m, p.square);
+    uint32_t most = reach(m, delta);
+    int64_t along = all > delta->spread ? ehmn_div_round(p.along * delta->spread, all) : p.along;
+    int32_t rate = p.wander == 0 ? 65536 : (int32_t)(65536u / (delta->checks > 2u ? delta->checks : 2u));
+    delta->checks += delta->checks < EHMN_MAX_CHECKS;
+    for (uint32_t i = 0; i < m->image->d_model; i++) {
+        int32_t part = ehmn_round_shift(along * apart(observed, centre, i), CENTRE_FRAC);
+        int32_t old = ehmn_clamp(wander[i], -MOST_WANDER, MOST_WANDER);
+        wander[i] = ehmn_follow_value(old, ehmn_clamp(part, -MOST_WANDER, MOST_WANDER), rate);
+        centre[i] = ehmn_follow_value(centre[i], observed[i], (int32_t)(65536u / delta->checks));
+    }
+    int32_t distance = (int32_t)(p.distance < most ? p.distance : most);
+    delta->spread = ehmn_follow_value(delta->spread, distance, (int32_t)(65536u / (SPREAD_CHECKS + delta->checks)));
+}
+
+static void check_topic(ehmn_model *m, const int32_t *observed, int learning)
+{
+    ehmn_delta *delta = ehmn_model_delta(m);
+    uint32_t away;
     if (delta->checks == 0) {
         if (learning) {
             recentre(m, observed);
         }
         return;
     }
-    m->distance = distance_between(m, observed, centre);
-    uint32_t limit = (uint32_t)rule->topic_limit;
-    uint32_t known = nearest_bank(m, observed, &apart);
-    int nearer = known != m->bank && apart < limit && (int64_t)apart + rule->topic_margin < m->distance;
-    m->familiar = nearer ? m->familiar + 1u : 0u;
-    if (m->familiar == FAMILIAR) {
+    place here = place_of(m, delta, observed);
+    uint32_t most = reach(m, delta);
+    uint32_t known = nearest_bank(m, observed, &away);
+    m->distance = here.distance;
+    if (known != m->bank && away < reach(m, bank_at(m, known))
+        && (int64_t)away + m->image->rule.topic_margin < here.distance) {
         enter_known(m, known);
         return;
     }
     if (!learning) {
         return;
     }
-    int far = m->distance > limit;
-    m->strange = far && delta->checks >= MIN_CHECKS ? m->strange + 1u : 0u;
-    if (m->strange == STRANGE) {
+    m->strange = here.distance > most && delta->checks >= MIN_CHECKS ? m->strange + 1u : 0u;
+    if (m->strange >= (away < here.distance ? PATIENCE : 1u)) {
         enter_new(m, observed);
-    } else if (!far || delta->checks < MIN_CHECKS) {
-        delta->checks += delta->checks < EHMN_MAX_CHECKS;
-        for (uint32_t i = 0; i < m->image->d_model; i++) {
-            centre[i] = ehmn_follow_value(centre[i], observed[i], (int32_t)(65536u / delta->checks));
-        }
+    } else if (delta->checks < MIN_CHECKS || 8u * (uint64_t)here.distance <= 5u * (uint64_t)most) {
+        learn_place(m, observed, here);
     }
 }
 
