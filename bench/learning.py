@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default: %(default)s)")
     args = parser.parse_args()
     settings = Settings(formats=("image", "onnx", "tflite"), evaluation_text=shipped(EVALUATION))
-    made = export_model(read_checkpoint(REFERENCE), EXPORT, settings)
+    made = export_model(lambda: read_checkpoint(REFERENCE), EXPORT, settings)
     results: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     if results.get("image_id") != made.image_id:
         results = {"image_id": made.image_id}

@@ -68,7 +68,9 @@ class Demonstration:
 
 
 def export_reference(folder: Path, report: Callable[[str], None]) -> ExportResult:
-    return export_model(read_checkpoint(REFERENCE), folder, Settings(evaluation_text=shipped(EVALUATION)), report)
+    return export_model(
+        lambda: read_checkpoint(REFERENCE), folder, Settings(evaluation_text=shipped(EVALUATION)), report
+    )
 
 
 def host_speed(export: Export, ids: npt.NDArray[np.int32]) -> float:

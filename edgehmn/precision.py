@@ -112,7 +112,8 @@ class _Observed(FloatModel):
 
     def _compare(self, name: str, x: FloatArray, weight: FloatArray, weight_bits: int) -> None:
         mantissas, scale = quantise_rows(weight, weight_bits)
-        rounded = mantissas * scale.astype(np.float32)[:, None]
+        rounded = mantissas.astype(np.float32)
+        rounded *= scale.astype(np.float32)[:, None]
         exact = x @ weight.T
         candidates = (x, *(_rounded_inputs(x, bits) for bits in INPUT_BITS))
         self.meter.note(name, exact, *(y @ rounded.T - exact for y in candidates))

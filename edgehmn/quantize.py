@@ -17,6 +17,7 @@ from edgehmn.plasticity import Rule
 
 WEIGHT_LIMIT = 127  # -128 never occurs: kernels may negate and pair weights
 WEIGHT_LIMITS = {8: WEIGHT_LIMIT, 4: 7}  # by bits
+BLOCK_VALUES = 1 << 20  # weights that are rounded at a time: bounds the memory for it, changes nothing
 LAYER_MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 
 
@@ -139,6 +140,15 @@ def quantise_guard(calibration: Calibration) -> QuantGuard:
 def quantise_rows(w: FloatArray, bits: int = 8) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float64]]:
     """(rows, cols) -> symmetric integers of 8 or 4 bits, and the scale of each row, which is zero for a row of zeros.
     With 8 bits the largest magnitude of a row becomes 127; with 4, the scale is the one that loses least of the row."""
+    weights, scales = np.empty(w.shape, np.int8), np.empty(len(w))
+    step = max(1, BLOCK_VALUES // max(1, w.shape[1]))
+    for start in range(0, len(w), step):
+        block = slice(start, start + step)
+        weights[block], scales[block] = _quantise_block(w[block], bits)
+    return weights, scales
+
+
+def _quantise_block(w: FloatArray, bits: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float64]]:
     limit = WEIGHT_LIMITS[bits]
     largest = np.abs(w).max(axis=1, initial=0).astype(np.float64)
     if bits == 8:
@@ -162,7 +172,7 @@ def quantise_matrix(name: str, w: FloatArray, input_bits: int, weight_bits: int 
     Raises UnsupportedError if even 8 bits are too many.
     """
     weights, scale = quantise_rows(w, weight_bits)
-    longest = int(np.abs(weights).sum(axis=1, dtype=np.int64).max(initial=0))
+    longest = int(np.abs(weights).sum(axis=1, dtype=np.int32).max(initial=0))
     least = 9 if weight_bits == 4 else 8
     fitting = [bits for bits in range(least, input_bits + 1) if longest * (2 ** (bits - 1) - 1) < 2**31]
     if not fitting:

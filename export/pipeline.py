@@ -23,7 +23,7 @@ from edgehmn.files import new_folder
 from edgehmn.fitting import rule_for_board
 from edgehmn.image import build_image, with_rule
 from edgehmn.precision import Loss, choose_precision, measure_losses
-from edgehmn.quantize import Precision, quantise
+from edgehmn.quantize import Precision, QuantModel, quantise
 from edgehmn.signing import SigningKey, sign_export
 from edgehmn.tokenizer import tokenizer_section
 
@@ -34,6 +34,7 @@ INPUTS = ("16", "8", "auto")  # bits of what the image's matrices multiply
 DEFAULT_LIMITS = {"image": 1.0, "onnx": 1.0, "tflite": 2.0}  # largest rise of token perplexity over float, %
 
 Report = Callable[[str], None]  # told what is being done
+Encode = Callable[[str], npt.NDArray[np.int32]]  # text to token ids
 
 
 @dataclass(frozen=True)
@@ -84,16 +85,20 @@ class ExportResult:
 
 
 def export_model(
-    checkpoint: Checkpoint, folder: Path, settings: Settings, report: Report = lambda _: None
+    read: Callable[[], Checkpoint], folder: Path, settings: Settings, report: Report = lambda _: None
 ) -> ExportResult:
     """Write the artefacts of `settings.formats` into `folder`, which appears only when all are complete and good.
 
     Every artefact that computes is run over the evaluation text and must stay within its limit; otherwise
-    QualityGateError, and nothing is written.
+    QualityGateError, and nothing is written. `read` is called once; its float tensors, the largest thing in memory, are
+    let go before the image is built.
     """
     if not settings.evaluation_text.strip():
         raise UsageError("the evaluation text is empty: perplexity cannot be measured on it")
     with new_folder(folder, holds_only_an_export) as work:
+        report("reading the model")
+        checkpoint = read()
+        encode = checkpoint.encoder()
         report("calibrating")
         ids = calibration_ids(checkpoint, settings.calibration_text)
         calibration = calibrate(checkpoint, ids)
@@ -101,17 +106,20 @@ def export_model(
         report("measuring float")
         with np.errstate(all="ignore"):  # what overflows fails the gate
             perplexity = {"float": float_perplexity(checkpoint, settings.evaluation_text)}
+        (work / "tokenizer.json").write_text(checkpoint.tokenizer_json, "utf-8")
+        noise = {"image": [x.as_dict() for x in losses]}
+        noise |= _write_encoders(checkpoint, ids, calibration, settings.formats, work, report)
         report("quantising")
         section, tokenizer = _tokenizer_section(checkpoint)
-        image = _image(checkpoint, calibration, losses, settings, section)
+        model = quantise(checkpoint, calibration, precision=_precision(settings, losses), tokenizer=section)
+        del checkpoint
+        image = _image(model, settings.board)
+        del model
         (work / "model.ehmn").write_bytes(image.bytes.data)
-        (work / "tokenizer.json").write_text(checkpoint.tokenizer_json, "utf-8")
         write_vectors(record_vectors(image, ids), work / "vectors.safetensors")
-        products = _write_encoders(checkpoint, ids, calibration, settings.formats, work, report)
         _write_sources(image, settings.formats, work)
         with np.errstate(all="ignore"):
-            perplexity |= _measure(checkpoint, image, work, settings.evaluation_text, report)
-        noise = {"image": [x.as_dict() for x in losses]} | products
+            perplexity |= _measure(encode, image, work, settings.evaluation_text, report)
         _check_quality(perplexity, noise, settings.max_increase)
         artefacts = [describe_artefact(p) for p in sorted(work.iterdir())]
         result = ExportResult(folder, image.id, artefacts, perplexity, noise, tokenizer)
@@ -128,17 +136,15 @@ def _tokenizer_section(checkpoint: Checkpoint) -> tuple[bytes, str]:
         return b"", f"not in the image, so that text needs a host: {e}"
 
 
-def _image(
-    checkpoint: Checkpoint, calibration: Calibration, losses: list[Loss], settings: Settings, section: bytes
-) -> Image:
+def _precision(settings: Settings, losses: list[Loss]) -> Precision:
     if settings.inputs == "auto":
-        precision = choose_precision(losses, settings.weight_bits)
-    else:
-        precision = Precision(settings.weight_bits, int(settings.inputs))
-    image = build_image(quantise(checkpoint, calibration, precision=precision, tokenizer=section))
-    if settings.board is not None:
-        image = with_rule(image, rule_for_board(Image(image), settings.board))
-    return Image(image)
+        return choose_precision(losses, settings.weight_bits)
+    return Precision(settings.weight_bits, int(settings.inputs))
+
+
+def _image(model: QuantModel, board: str | None) -> Image:
+    image = build_image(model)
+    return Image(image if board is None else with_rule(image, rule_for_board(Image(image), board)))
 
 
 def _write_encoders(
@@ -175,14 +181,14 @@ def _write_sources(image: Image, formats: tuple[str, ...], work: Path) -> None:
             (work / f"project-{kind}.zip").write_bytes(project_zip(kind, image.bytes.tobytes()))
 
 
-def _measure(checkpoint: Checkpoint, image: Image, work: Path, text: str, report: Report) -> dict[str, Perplexity]:
+def _measure(encode: Encode, image: Image, work: Path, text: str, report: Report) -> dict[str, Perplexity]:
     """Perplexity of every artefact that computes."""
     report("measuring image")
-    out = {"image": text_perplexity(CoreModel(image, plastic=False), checkpoint.encode, text)}
+    out = {"image": text_perplexity(CoreModel(image, plastic=False), encode, text)}
     for kind in ("onnx", "tflite"):
         if (work / f"encoder.{kind}").exists():
             report(f"measuring {kind}")
-            out[kind] = text_perplexity(encoder_runtime(kind, work, image), checkpoint.encode, text)
+            out[kind] = text_perplexity(encoder_runtime(kind, work, image), encode, text)
     return out
 
 

@@ -23,7 +23,9 @@ from edgehmn.runtime.protocol import nats
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 OURS = "**the rule, int8 C core**"
-PLOT = "On the first 100,000 tokens of WikiText-2 test, gain against cost (plot.py):\n\n![gain against cost](baselines.svg)"
+PLOT = """On the first 100,000 tokens of WikiText-2 test, gain against cost (plot.py):
+
+![gain against cost](baselines.svg)"""
 
 
 def our_losses(data: Path) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The one form in which every reader hands over a trained model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -126,4 +127,9 @@ class Checkpoint:
 
     def encode(self, text: str) -> npt.NDArray[np.int32]:
         """Token ids (n,) of a text, as the tokenizer gives them."""
-        return np.array(self.tokenizer.encode(text).ids, dtype=np.int32)
+        return self.encoder()(text)
+
+    def encoder(self) -> Callable[[str], npt.NDArray[np.int32]]:
+        """`encode`, without holding the tensors."""
+        tokenizer = self.tokenizer
+        return lambda text: np.array(tokenizer.encode(text).ids, dtype=np.int32)

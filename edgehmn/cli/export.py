@@ -43,7 +43,7 @@ def export_command(
 ) -> Outcome:
     """CKPT is the word 'reference' (the model that ships), a directory of ours or of Hugging Face (Llama, Mistral,
     Qwen2, GPT-2), a GGUF file or a llama2.c file; nothing in it is executed. docs/checkpoints.md has the details."""
-    from edgehmn.checkpoint import read_checkpoint
+    from edgehmn.checkpoint import Checkpoint, read_checkpoint
     from edgehmn.export.pipeline import ALL, Settings, export_model
     from edgehmn.files import read_text
     from edgehmn.signing import SigningKey
@@ -61,9 +61,11 @@ def export_command(
         board=options["target"],
         key=key,
     )
-    session.note("reading the model")
-    source = read_checkpoint(checkpoint, n_ctx=options["context"], tokenizer=options["tokenizer"])
-    result = export_model(source, output, settings, session.note)
+
+    def read() -> Checkpoint:
+        return read_checkpoint(checkpoint, n_ctx=options["context"], tokenizer=options["tokenizer"])
+
+    result = export_model(read, output, settings, session.note)
     return Outcome(result.as_dict() | {"signed_by": result.signed_by}, export_text(result))
 
 
