@@ -11,7 +11,13 @@ from edgehmn.errors import UsageError
 FORMATS = ("image", "onnx", "tflite", "c", "cmake", "arduino", "esp-idf", "zephyr", "all")
 
 
-@command("export", "Quantise the trained model CKPT into a folder: see below for what it may be.")
+EXPORT_HELP = """Quantise the trained model CKPT into a folder.
+
+CKPT is the word 'reference' (the model that ships), a directory of ours or of Hugging Face (Llama, Mistral, Qwen2,
+GPT-2), a GGUF file or a llama2.c file. Nothing in it is executed. docs/checkpoints.md has the details."""
+
+
+@command("export", EXPORT_HELP)
 @click.argument("checkpoint", metavar="CKPT")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option(
@@ -41,8 +47,6 @@ FORMATS = ("image", "onnx", "tflite", "c", "cmake", "arduino", "esp-idf", "zephy
 def export_command(
     session: Session, checkpoint: str, output: Path, formats: tuple[str, ...], **options: Any
 ) -> Outcome:
-    """CKPT is the word 'reference' (the model that ships), a directory of ours or of Hugging Face (Llama, Mistral,
-    Qwen2, GPT-2), a GGUF file or a llama2.c file; nothing in it is executed. docs/checkpoints.md has the details."""
     from edgehmn.checkpoint import Checkpoint, read_checkpoint
     from edgehmn.export.pipeline import ALL, Settings, export_model
     from edgehmn.files import read_text
