@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from edgehmn.checkpoint.model import Checkpoint, FloatArray
 from edgehmn.errors import InvalidFileError, UsageError
-from edgehmn.model import FloatModel
+from edgehmn.model import EncoderState, FloatModel
 from edgehmn.plasticity import HeadStatistics, measure_statistics
 from edgehmn.texts import CALIBRATION, shipped
 
 CALIBRATION_TOKENS = 6144
+KEY_TOKENS = 512  # whose keys are kept, at least
 GUARD_VECTORS = 48  # that the guard watches on the device, at even distances in the calibration text
 HEADROOM = 2.0  # how far beyond the usual largest value a hidden vector may go before it saturates
 # Share of tokens whose largest value sets the range of hidden vectors. The rest saturates: the first tokens of a window
@@ -27,13 +28,15 @@ USUAL = 99.5
 @dataclass(frozen=True)
 class Calibration:
     """value_frac: fractional bits of the residual; hidden_frac: of the hidden vector. guard_hidden (n, d_model): hidden
-    vectors of the text that the guard watches, and guard_tokens (n,), what came after each."""
+    vectors of the text that the guard watches, and guard_tokens (n,), what came after each. keys (n_layers, n, d_kv): of
+    the first KEY_TOKENS, rotated."""
 
     value_frac: int
     hidden_frac: int
     statistics: HeadStatistics
     guard_hidden: FloatArray
     guard_tokens: npt.NDArray[np.int32]
+    keys: FloatArray
 
 
 def calibration_ids(checkpoint: Checkpoint, text: str | None = None) -> npt.NDArray[np.int32]:
@@ -49,7 +52,7 @@ def calibrate(checkpoint: Checkpoint, ids: npt.NDArray[np.int32]) -> Calibration
 
     Raises InvalidFileError if the weights, finite as they are, make no model: its outputs overflow or are all equal.
     """
-    model = FloatModel(checkpoint)
+    model = _KeyRecorder(checkpoint)
     state = model.new_state()
     with np.errstate(all="ignore"):  # what overflows is found by its result
         hidden = model.encode(ids, state)
@@ -64,7 +67,25 @@ def calibrate(checkpoint: Checkpoint, ids: npt.NDArray[np.int32]) -> Calibration
         statistics=statistics,
         guard_hidden=hidden[watched],
         guard_tokens=ids[watched + 1],
+        keys=np.stack([np.concatenate(parts) for parts in model.keys]),
     )
+
+
+class _KeyRecorder(FloatModel):
+    """The float model, which keeps the first keys of every layer: a list of (n, d_kv) for each."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint)
+        self.keys: list[list[FloatArray]] = [[] for _ in range(self.config.n_layers)]
+
+    def _attention(
+        self, i: int, y: FloatArray, turn: tuple[FloatArray, FloatArray], state: EncoderState
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        attended, keys, values = super()._attention(i, y, turn, state)
+        if sum(map(len, self.keys[i])) < KEY_TOKENS:
+            new = keys[:, -len(y) :].transpose(1, 0, 2).reshape(len(y), -1)
+            self.keys[i].append(new[:KEY_TOKENS].copy())
+        return attended, keys, values
 
 
 def checkpoint_statistics(checkpoint: Checkpoint) -> HeadStatistics | None:

@@ -5,7 +5,8 @@ The gain and bias of a norm go into the matrices that follow it; the query also 
 channels are equalised. A channel that one matrix makes and the next one reads may be multiplied by a number at the one
 and divided by it at the other: rows have scales of their own and lose nothing by it, columns and the int8 cache share
 one. So the columns of o and down get equal largest weights, at the cost of the rows of v and up, and the channels of a
-key equal power, at the cost of the query's rows, whose mantissas are wider. (Nagel et al., 2019, "Data-free
+key equal power, at the cost of the query's rows, whose mantissas are wider; then a head's keys are scaled to fill the
+range of their mantissas. (Nagel et al., 2019, "Data-free
 quantization through weight equalization and bias correction", section 4.1, do so with the ranges of two convolutions.)
 """
 
@@ -16,6 +17,8 @@ import numpy as np
 from edgehmn.checkpoint.model import NORM_BEFORE, Checkpoint, Config, FloatArray
 
 LOG2_E = float(np.log2(np.e))
+FILLING_STEPS = 16  # factors that are tried between one and two
+LEAST_KEY = 1e-30
 LARGEST_FACTOR = 256.0  # by which a channel is multiplied or divided at most
 
 
@@ -36,13 +39,16 @@ class Folded:
         return replace(self, weight=self.weight / factor, input_factor=factor)
 
 
-def folded_layer(checkpoint: Checkpoint, layer: int) -> dict[str, Folded]:
-    """The matrices of a layer by name (q, k, v, o, gate, up, down); a GELU has no gate."""
+def folded_layer(checkpoint: Checkpoint, layer: int, keys: FloatArray | None = None) -> dict[str, Folded]:
+    """The matrices of a layer by name (q, k, v, o, gate, up, down); a GELU has no gate. keys (n, d_kv): of the float
+    model, on some text; with them every head's keys are scaled to fill their 8 bits."""
     c = checkpoint.config
     out = {name: _after_norm(checkpoint, layer, name) for name in c.layer_matrix_shapes()}
     out["q"] = out["q"].rows_times(np.full(c.d_model, LOG2_E / np.sqrt(c.d_head), np.float32))
 
     factor = _key_factors(c, out["k"])
+    if keys is not None:
+        factor = factor * _filling_factors(c, keys * factor)
     out["k"] = out["k"].rows_times(factor)
     out["q"] = out["q"].rows_times(np.reciprocal(_for_queries(c, factor)))
 
@@ -78,6 +84,16 @@ def _key_factors(c: Config, k: Folded) -> FloatArray:
         pairs = power.reshape(c.n_kv_heads, 2, c.d_head // 2)
         power = np.broadcast_to(pairs.mean(1, keepdims=True), pairs.shape).reshape(power.shape)
     return _bounded(np.sqrt(power.mean(1, keepdims=True)), np.sqrt(power)).ravel()
+
+
+def _filling_factors(c: Config, keys: FloatArray) -> FloatArray:
+    """(d_kv,): what makes a head's keys (n, d_kv) fit best below a power of two. A key has one exponent and mantissas up
+    to 127, so that up to half of them is lost where its largest value lies just above a power of two."""
+    largest = np.abs(keys).reshape(len(keys), c.n_kv_heads, c.d_head).max(-1)
+    candidates = np.exp2(np.arange(FILLING_STEPS) / FILLING_STEPS)[:, None, None]
+    noise = np.exp2(np.ceil(np.log2(np.maximum(largest * candidates, LEAST_KEY) / 127))) / candidates
+    best = np.square(noise).mean(1).argmin(0)
+    return np.repeat(candidates.ravel()[best], c.d_head).astype(np.float32)
 
 
 def _column_factors(largest: FloatArray) -> FloatArray:

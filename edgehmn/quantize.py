@@ -95,7 +95,7 @@ def quantise(
     precision = precision or Precision()
     matrices: list[QuantMatrix] = []
     for i in range(c.n_layers):
-        matrices += quantise_layer(checkpoint, i, calibration.value_frac, precision)
+        matrices += quantise_layer(checkpoint, i, calibration, precision)
     statistics = calibration.statistics
     others = {"embed": t["embed"]}
     if not c.tied_head:
@@ -116,14 +116,16 @@ def quantise(
     return QuantModel(c, calibration, rule or Rule(), matrices, vectors, quantise_guard(calibration), tokenizer)
 
 
-def quantise_layer(checkpoint: Checkpoint, layer: int, value_frac: int, precision: Precision) -> list[QuantMatrix]:
+def quantise_layer(
+    checkpoint: Checkpoint, layer: int, calibration: Calibration, precision: Precision
+) -> list[QuantMatrix]:
     """Seven matrices; a gate that the model has not is (0, d_model)."""
-    out, folded = [], folded_layer(checkpoint, layer)
+    out, folded = [], folded_layer(checkpoint, layer, calibration.keys[layer])
     no_gate = Folded(np.zeros((0, checkpoint.config.d_model), np.float32), None)
     for name in LAYER_MATRICES:
         full_name, f = f"layers.{layer}.{name}", folded.get(name, no_gate)
         matrix = quantise_matrix(full_name, f.weight, precision.input_bits(full_name), precision.weights)
-        out.append(matrix if f.bias is None else replace(matrix, bias=to_fixed(f.bias, value_frac)))
+        out.append(matrix if f.bias is None else replace(matrix, bias=to_fixed(f.bias, calibration.value_frac)))
     return out
 
 
