@@ -28,8 +28,8 @@ USUAL = 99.5
 @dataclass(frozen=True)
 class Calibration:
     """value_frac: fractional bits of the residual; hidden_frac: of the hidden vector. guard_hidden (n, d_model): hidden
-    vectors of the text that the guard watches, and guard_tokens (n,), what came after each. keys (n_layers, n, d_kv): of
-    the first KEY_TOKENS, rotated."""
+    vectors of the text that the guard watches, and guard_tokens (n,), what came after each. keys (n_layers, n, d_kv):
+    of the first KEY_TOKENS, rotated."""
 
     value_frac: int
     hidden_frac: int

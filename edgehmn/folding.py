@@ -87,8 +87,8 @@ def _key_factors(c: Config, k: Folded) -> FloatArray:
 
 
 def _filling_factors(c: Config, keys: FloatArray) -> FloatArray:
-    """(d_kv,): what makes a head's keys (n, d_kv) fit best below a power of two. A key has one exponent and mantissas up
-    to 127, so that up to half of them is lost where its largest value lies just above a power of two."""
+    """(d_kv,): what makes a head's keys (n, d_kv) fit best below a power of two. A key has one exponent and mantissas
+    up to 127, so that up to half of them is lost where its largest value lies just above a power of two."""
     largest = np.abs(keys).reshape(len(keys), c.n_kv_heads, c.d_head).max(-1)
     candidates = np.exp2(np.arange(FILLING_STEPS) / FILLING_STEPS)[:, None, None]
     noise = np.exp2(np.ceil(np.log2(np.maximum(largest * candidates, LEAST_KEY) / 127))) / candidates
