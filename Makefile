@@ -1,5 +1,5 @@
 # Every target sets itself up: missing system packages by apt-get, Python packages into .venv.
-.PHONY: demo test lint eval firmware format clean
+.PHONY: demo test lint eval bench firmware format clean
 
 PY := .venv/bin/python
 
@@ -20,6 +20,10 @@ DATA ?= data
 eval: ## the figures of the README, on the files in DATA
 	@tools/setup.sh demo
 	@$(PY) bench/learning.py --data $(DATA)
+
+bench: ## speed beside onnxruntime and LiteRT, on this machine
+	@tools/setup.sh demo
+	@$(PY) bench/speed.py
 
 firmware: ## the firmware of every board
 	@tools/setup.sh demo

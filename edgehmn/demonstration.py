@@ -74,7 +74,7 @@ def export_reference(folder: Path, report: Callable[[str], None]) -> ExportResul
 
 
 def host_speed(export: Export, ids: npt.NDArray[np.int32]) -> float:
-    """Tokens per second of the reference kernels on this host, without learning."""
+    """Tokens per second on this host, without learning."""
     model = CoreModel(export.image, plastic=False)
     began = time.perf_counter()
     model.process(ids[:HOST_TOKENS], learn=False)

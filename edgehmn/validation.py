@@ -111,7 +111,7 @@ def validate(
         note("recorded vectors on host")
         checks += _host_checks(export.image, vectors)
     note(f"comparing over {len(ids)} tokens")
-    compared = _compare(export, [k for k in chosen if k not in BOARDS], model, ids)
+    compared = _compare(export, [k for k in chosen if k not in BOARDS], model, ids, target)
     for kind in (k for k in chosen if k in BOARDS):
         note(f"recorded vectors and the same text on {kind}")
         where = {"emulator": {"target": target}, "device": {"port": port}}[kind]
@@ -235,6 +235,19 @@ class _Integer:
         return np.stack(log_p), np.stack(hidden)
 
 
+class _Tile(_Integer):
+    """The core with the matrices of its encoder and head on simulated memristive tiles."""
+
+    def __init__(self, image: Image, target: str | None) -> None:
+        from edgehmn.runtime.select import DEFAULT_TILE
+        from edgehmn.runtime.tile import TileRuntime
+
+        super().__init__(image)
+        self.tiles = TileRuntime(image, target or DEFAULT_TILE, mapping="encoder")
+        self.core = self.tiles.core
+        self.encode = self.core.encode
+
+
 class _Tally:
     """What becomes a Comparison, block by block."""
 
@@ -268,12 +281,14 @@ class _Tally:
 
 
 def _compare(
-    export: Export, kinds: list[str], model: Checkpoint | None, ids: npt.NDArray[np.int32]
+    export: Export, kinds: list[str], model: Checkpoint | None, ids: npt.NDArray[np.int32], target: str | None
 ) -> list[Comparison]:
     """The base first, then the others. All take the text in the same blocks, so that few predictions are in memory."""
     predictors: dict[str, _Predictor] = {"host": _Integer(export.image)} if model is None else {"float": _Float(model)}
     for kind in kinds:
-        if kind not in predictors:
+        if kind == "tile":
+            predictors[kind] = _Tile(export.image, target)
+        elif kind not in predictors:
             encoder = None if kind == "host" else WindowedEncoder(open_encoder(kind, export.folder))
             predictors[kind] = _Integer(export.image, encoder)
     tallies = [_Tally(name, export.image.vocab_size) for name in predictors]

@@ -66,6 +66,8 @@ def test_the_memory_of_a_board_is_in_order(board: Board) -> None:
     number = board.numbers
     regions = [(number[f"BOARD_{name}_ADDRESS"], number[f"BOARD_{name}_BYTES"]) for name in
                ("FLASH", "IMAGE", "STACK", "RAM", "ARENA", "STAGING")]  # fmt: skip
+    slot = number["BOARD_STATE_SECTOR_BYTES"] * number["BOARD_STATE_SLOT_SECTORS"]
+    regions.append((number["BOARD_STATE_ADDRESS"], 2 * slot))
     used = sorted((start, start + size) for start, size in regions if size)
     assert all(end <= start for (_, end), (start, _) in pairwise(used))
     assert all(start % lib.EHMN_ALIGN == 0 for start, _ in used)
@@ -81,7 +83,9 @@ def test_netduinoplus2_has_the_memory_of_its_chip() -> None:
     sectors = [16 * KB] * 4 + [64 * KB] + [128 * KB] * 7  # of the STM32F405, reference manual RM0090, table 5
     starts = np.cumsum([0, *sectors]) + flash[0]
     assert number["BOARD_IMAGE_ADDRESS"] in starts, "writing the image erases whole sectors"
-    assert number["BOARD_IMAGE_ADDRESS"] + number["BOARD_IMAGE_BYTES"] == starts[-3], "two are left for learned state"
+    first = number["BOARD_STATE_FIRST_SECTOR"]
+    assert number["BOARD_IMAGE_ADDRESS"] + number["BOARD_IMAGE_BYTES"] == number["BOARD_STATE_ADDRESS"] == starts[first]
+    assert starts[first] + 2 * number["BOARD_STATE_SECTOR_BYTES"] == starts[-1], "the last two are for learned state"
 
 
 # ---- The stack: the deepest chain of calls, from what the compiler says
@@ -110,17 +114,22 @@ def call_graph(board: Board, folder: Path) -> tuple[dict[str, int], dict[str, se
 
 
 def deepest(frames: dict[str, int], calls: dict[str, set[str]]) -> int:
-    """Bytes of stack below `reset`. A call through a pointer goes to what such a pointer can hold: kernels in the
-    encoder and the head, the port in the commands, and the commands in what serves them."""
+    """Bytes of stack below `reset`. A call through a pointer goes to what such a pointer can hold: the flash driver in
+    the slots, kernels in the encoder and the head, the port in the commands, and the commands in what serves them."""
     kernels = {name for name in frames if "kernels_" in name}
     port = {name for name in frames if name.split(":")[-1] in ("timer_start", "timer_read", "uart_write", "restart")}
-    commands = {name for name in frames if "device.c:" in name} - {n for n in frames if n.endswith(":refuse")}
-    assert kernels and len(port) >= 4 and len(commands) >= 9
+    flash = {name for name in frames if name.endswith(("flash.c:erase", "flash.c:program"))}
+    commands = {name for name in frames if "device.c:" in name or name.startswith("ehmn_command_")}
+    commands -= {name for name in commands if name.endswith(":refuse")}
+    assert kernels and len(port) >= 4 and len(flash) == 2 and len(commands) >= 16
 
     def through_pointer(name: str) -> set[str]:
         if name == "ehmn_device_take":
             return commands | port
-        return port if name in commands or name.endswith(":refuse") else kernels
+        if "state.c:" in name or name.startswith("ehmn_state_"):
+            return flash
+        tokens = name in ("ehmn_process_token", "ehmn_say_token")
+        return port if tokens or name in commands or name.endswith(":refuse") else kernels
 
     @cache
     def below(name: str) -> int:

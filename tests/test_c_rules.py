@@ -22,7 +22,7 @@ COMPILERS = {
     "cortex-m4": ["arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft"],
     "cortex-m55": ["arm-none-eabi-gcc", "-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=soft"],
 }
-ALLOWED_HEADERS = {"stddef.h", "stdint.h", "string.h"}
+ALLOWED_HEADERS = {"stddef.h", "stdint.h", "string.h", "arm_neon.h", "immintrin.h"}
 FORBIDDEN = {
     "the heap": r"\b(?:malloc|calloc|realloc|free|alloca)\b",
     "floating point": r"\b(?:float|double)\b|\b\d+\.\d*|\b\d+[eE][-+]?\d",

@@ -18,7 +18,13 @@ from tests.command_line import edgehmn, finish, process, texts
 
 ENVELOPE = {"edgehmn", "schema", "command", "status", "error", "result"}
 KINDS = {"image", "onnx", "tflite", "c", "tokenizer", "vectors"}
-SKIPPED = {"build": "compiles firmware", "emulate": "does not end", "demo": "compiles firmware"}  # tested elsewhere
+# Tested elsewhere.
+SKIPPED = {
+    "build": "compiles firmware",
+    "emulate": "does not end",
+    "demo": "compiles firmware",
+    "flash": "needs a board",
+}
 
 
 def arguments_of(command: str, export: Path, text: Path, folder: Path) -> list[str | Path]:
@@ -32,6 +38,9 @@ def arguments_of(command: str, export: Path, text: Path, folder: Path) -> list[s
         "state": ["state", "list"],
         "eval": ["eval", "p0", "--model", export, "--data", text],
         "doctor": ["doctor"],
+        "profile": ["profile", export, "--target", "raspberry-pi-5"],
+        "replay": ["replay", "record", export, text, "-o", folder / "a.ehmr"],
+        "targets": ["targets"],
         "tune": ["tune", export, "--data", text, "--budget", "3", "--tokens", "40", "--method", "random"],
     }[command]
 

@@ -217,7 +217,7 @@ def test_half_a_load_changes_nothing(fresh: DeviceRuntime) -> None:
 BEYOND = 2**32 - 1
 REQUESTS = {
     "an unknown command": (100, b"", DeviceError),
-    "the command after the last": (lib.EHMN_WIRE_RESTART + 1, b"", DeviceError),
+    "the command after the last": (lib.EHMN_WIRE_SAY + 1, b"", DeviceError),
     "command zero": (0, b"", DeviceError),
     "a payload where none belongs": (lib.EHMN_WIRE_RESET, b"\0", DeviceError),
     "no payload where one belongs": (lib.EHMN_WIRE_LOAD, b"", DeviceError),

@@ -31,15 +31,16 @@ def build_command(session: Session, target: str, output: Path | None) -> Outcome
 @command("emulate", "Start an emulated board with the model of the export OUT, and keep it running until Ctrl-C.")
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--target", default=DEFAULT_BOARD, show_default=True, help="A board.")
+@click.option("--flash", type=click.Path(path_type=Path), help="File that keeps what the board stores.")
 @trust_option
-def emulate_command(session: Session, export: Path, target: str, trust: Path | None) -> Outcome:
+def emulate_command(session: Session, export: Path, target: str, flash: Path | None, trust: Path | None) -> Outcome:
     from edgehmn.device.emulator import Emulator
     from edgehmn.exported import Export
     from edgehmn.signing import verify_export
 
     opened = Export.open(export)
     verify_export(opened, trust)
-    emulator = Emulator(opened.image.bytes.tobytes(), board=target)
+    emulator = Emulator(opened.image.bytes.tobytes(), board=target, flash=flash)
 
     def hold() -> None:
         with emulator:

@@ -8,7 +8,7 @@ import click
 from edgehmn.cli.output import Outcome, Session, command, table
 from edgehmn.errors import QualityGateError, UsageError
 
-RUNTIMES = ("host", "onnx", "tflite", "emulator", "device")
+RUNTIMES = ("host", "onnx", "tflite", "tile", "emulator", "device")
 INDENT = "  "
 trust_option = click.option(
     "--trust", type=click.Path(path_type=Path), metavar="PUBLIC_KEY",
@@ -61,7 +61,7 @@ def _shown(value: Any) -> str:
 @command("validate", "Re-open the export OUT: is it whole, and how far is each runtime from the float model?")
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--runtime", "runtimes", multiple=True, type=click.Choice(RUNTIMES), help="Default: all that OUT has.")
-@click.option("--target", help="Emulated board, with --runtime emulator.")
+@click.option("--target", help="Emulated board or tile, with --runtime emulator or tile.")
 @click.option("--port", help="Serial port or URL, with --runtime device.")
 @click.option("--checkpoint", metavar="CKPT", help="What OUT was exported from: the float model to compare with.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Of a llama2.c file, if it does not lie beside it.")
@@ -87,8 +87,9 @@ def validate_command(
     from edgehmn.texts import EVALUATION, shipped
     from edgehmn.validation import validate
 
-    if (target is not None and "emulator" not in runtimes) or (port is not None) != ("device" in runtimes):
-        raise UsageError("--target goes with --runtime emulator, and --port with --runtime device")
+    targeted = {"emulator", "tile"} & set(runtimes)
+    if (target is not None and len(targeted) != 1) or (port is not None) != ("device" in runtimes):
+        raise UsageError("--target goes with --runtime emulator or tile, one of them, and --port with --runtime device")
     opened = Export.open(export)
     signature = verify_export(opened, trust)
     model = None if checkpoint is None else read_checkpoint(checkpoint, tokenizer=tokenizer)

@@ -22,7 +22,7 @@ def demo_command(session: Session, output: Path) -> Outcome:
    flash {d.memory["image_bytes"]:,} bytes; RAM while learning {d.memory["arena_bytes"]:,} bytes
 
 2  ran
-   {d.host_tokens_per_s:,.0f} tokens/s on this host (measured, one thread, reference kernels)
+   {d.host_tokens_per_s:,.0f} tokens/s on this host (measured, one thread)
    {d.instructions_per_token:,.0f} instructions per token on the board (emulated Cortex-M4)
    {d.instructions_per_learned_token:,.0f} instructions per learned token
 

@@ -13,7 +13,7 @@ from edgehmn.errors import LearningDivergedError, UsageError
 
 MAX_BANKS = 16  # checked against EHMN_MAX_BANKS by a test: the core is not loaded to print help
 PROVIDERS = ("cpu", "cuda", "tensorrt")
-RUNTIMES = ("host", "onnx", "tflite", "emulator", "device")
+RUNTIMES = ("host", "onnx", "tflite", "tile", "emulator", "device")
 
 
 def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,7 +21,7 @@ def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         [
             click.option("--runtime", type=click.Choice(RUNTIMES), default="host", show_default=True),
-            click.option("--target", help="Emulated board, by QEMU's name of the machine."),
+            click.option("--target", help="Emulated board, by QEMU's name, or tile: hermes, neurram, ..."),
             click.option("--port", help="Device, as a pyserial URL: /dev/ttyACM0, socket://127.0.0.1:3333."),
             click.option(
                 "--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True, help="Of onnxruntime."
@@ -67,7 +67,14 @@ def run_command(
         counts = runtime.counts()
     text = opened.decode(out)
     result: dict[str, Any] = {"text": text, "tokens": len(out)}
-    if counts.step_instructions is None:
+    cost = tile_cost(runtime)
+    if cost is not None:
+        result["tile"] = cost
+        note = (
+            f"{cost['energy_nj_per_token'] / 1e3:.2f} uJ and {cost['latency_us_per_token']:.1f} us of tiles per token "
+            f"({cost['calibrated_to']})"
+        )
+    elif counts.step_instructions is None:
         result["tokens_per_s"] = (len(ids) + len(out)) / seconds
         place = "the device, its line included" if where["runtime"] == "device" else "this host"
         note = f"{result['tokens_per_s']:,.0f} tokens/s on {place} (measured)"
@@ -81,7 +88,7 @@ def run_command(
 @command(
     "personalise",
     "Learn the first half of TEXT with the model of OUT, and score the second half before and after. Several "
-    "files are one text, in the order given.",
+    "files are one text, in the order given. '-' is standard input, learned line by line as it is typed.",
 )
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -91,6 +98,10 @@ def personalise_command(
     session: Session, export: Path, texts: tuple[Path, ...], save_state: str | None, load_state: str | None,
     **where: Any,
 ) -> Outcome:  # fmt: skip
+    if [str(path) for path in texts] == ["-"]:
+        from edgehmn.cli.live import personalise_live
+
+        return personalise_live(session, export, save_state, load_state, where)
     from edgehmn import states
     from edgehmn.banks import split
     from edgehmn.exported import Export
@@ -107,6 +118,7 @@ def personalise_command(
         if load_state:
             states.load_into(runtime, load_state, where["banks"])
         outcome = personalise(runtime, ids, progress=progress)
+        cost = tile_cost(runtime)
     saved = str(states.save(save_state, outcome.delta)) if save_state else None
     rollbacks = outcome.learning.rollbacks
     result = {
@@ -120,7 +132,7 @@ def personalise_command(
         "banks": {"asked": where["banks"], "used": len(split(outcome.delta))},
         "gate": {"state": "rolled back" if rollbacks else "ok", "rollbacks": rollbacks},
         "saved": saved,
-    }
+    } | ({} if cost is None else {"tile": cost})
     if rollbacks:
         raise LearningDivergedError(
             f"learning made the model worse on ordinary text and was undone {rollbacks} times; what was learned since "
@@ -128,6 +140,12 @@ def personalise_command(
             **result,
         )
     return Outcome(result, personalisation_text(outcome) + (f"\nlearned state: {saved}" if saved else ""))
+
+
+def tile_cost(runtime: Any) -> dict[str, Any] | None:
+    """What a simulated memristive tile would have spent, None for any other runtime."""
+    cost: Any = getattr(runtime, "cost", None)  # no other runtime has one
+    return None if cost is None else dict(cost().as_dict())
 
 
 def personalisation_text(outcome: Any) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.cli.stored import stored_commands
 
 
 @click.group("state", help="Save, load and list what was learned.")
@@ -88,5 +89,5 @@ def list_command(session: Session) -> Outcome:
     return Outcome({"states": [_row(s) for s in known]}, text)
 
 
-for _command in (save_command, load_command, list_command):
+for _command in (save_command, load_command, list_command, *stored_commands()):
     state_command.add_command(_command)

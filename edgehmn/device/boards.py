@@ -11,6 +11,8 @@ from edgehmn.errors import DependencyError, DoesNotFitError, UsageError
 
 EMULATED = "qemu/"  # the folder of the boards that QEMU emulates, each named after its machine
 
+TOOLS = ("STM32FLASH", "PYOCD", "UF2", "ESPTOOL")  # board.cmake may name what each calls the board's chip
+
 
 @dataclass(frozen=True)
 class Board:
@@ -19,6 +21,7 @@ class Board:
     name: str  # what a --target names: the last part of the folder
     folder: str  # below native/ports
     cpu: str  # the compiler's flags for its core
+    tools: dict[str, str]  # programs that write a real one, the usual first, and what they call its chip
     numbers: dict[str, int]  # the integers of its board.h, by name: addresses, sizes in bytes, frequencies in Hz
 
     @property
@@ -103,5 +106,8 @@ def find_board(name: str) -> Board:
 def _read(folder: Path, ports: Path) -> Board:
     defined = re.findall(r"^#define (BOARD_\w+) (0x[0-9A-Fa-f]+|\d+)$", (folder / "board.h").read_text("utf-8"), re.M)
     numbers = {name: int(value, 0) for name, value in defined}
-    cpu = re.search(r'BOARD_CPU "([^"]+)"', (folder / "board.cmake").read_text("utf-8"))
-    return Board(folder.name, folder.relative_to(ports).as_posix(), cpu[1] if cpu else "", numbers)
+    text = (folder / "board.cmake").read_text("utf-8")
+    cpu = re.search(r'BOARD_CPU "([^"]+)"', text)
+    named = re.findall(r"^set\(BOARD_(\w+) ([^\s\"]+)\)", text, re.M)
+    tools = {name.lower(): what for name, what in named if name in TOOLS}
+    return Board(folder.name, folder.relative_to(ports).as_posix(), cpu[1] if cpu else "", tools, numbers)

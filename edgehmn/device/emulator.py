@@ -8,13 +8,15 @@ import weakref
 from pathlib import Path
 from types import TracebackType
 
-from edgehmn.device.boards import find_board, machines
+from edgehmn.device.boards import Board, find_board, machines
 from edgehmn.device.firmware import build_firmware
 from edgehmn.errors import CannotWriteError, DependencyError, UsageError
 
 QEMU = "qemu-system-arm"
 INSTALL_LINE = "sudo apt-get install qemu-system-arm"
 GRACE_S = 1.0  # for QEMU to end after its line was lost
+WITH_PSRAM = "mps2-"  # machines whose external memory, where image and state lie, can be a file of this host
+PSRAM_BYTES = 1 << 24
 INSTRUCTIONS_PER_SECOND = 10**9  # of virtual time, by `-icount shift=0`: one instruction takes 2**0 ns
 
 
@@ -25,8 +27,10 @@ class Emulator:
     emulator that is not closed ends with the Python process.
     """
 
-    def __init__(self, image: bytes | None, board: str = "mps2-an386") -> None:
-        """Build the firmware if needed, and start it. Without an image the board says that it has none.
+    def __init__(self, image: bytes | None, board: str = "mps2-an386", *, flash: Path | None = None) -> None:
+        """Build the firmware if needed, and start it. Without an image the board says that it has none. flash: a file
+        that keeps the board's external memory, image and learned state included, from one start to the next; without it
+        what the board stores lives as long as the emulator.
 
         Raises DependencyError where QEMU or a build tool is missing, UsageError for an unknown board,
         DoesNotFitError for an image too large for it, and CannotWriteError where there is no room for files.
@@ -42,7 +46,7 @@ class Emulator:
             target.check_size(len(image))
         self._folder = _folder_with(image)
         self._log = Path(self._folder.name) / "qemu.log"
-        arguments = ["-M", target.machine, "-kernel", str(firmware), "-icount", "shift=0"]
+        arguments = [*_machine(target, flash), "-kernel", str(firmware), "-icount", "shift=0"]
         arguments += ["-nodefaults", "-display", "none", "-serial", "chardev:host"]
         if image is not None:
             address = target.numbers["BOARD_IMAGE_ADDRESS"]
@@ -81,6 +85,19 @@ class Emulator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _machine(board: Board, flash: Path | None) -> list[str]:
+    """QEMU's options for the machine. Raises UsageError where `flash` cannot be had."""
+    assert board.machine is not None
+    if flash is None:
+        return ["-M", board.machine]
+    if not board.machine.startswith(WITH_PSRAM):
+        raise UsageError(f"{board.name}: this emulation cannot write its flash; save what was learned on this host")
+    if "," in str(flash):
+        raise UsageError(f"{flash}: QEMU takes no file name with a comma; choose another")
+    backend = f"memory-backend-file,id=psram,size={PSRAM_BYTES},mem-path={flash.absolute()},share=on"
+    return ["-M", f"{board.machine},memory-backend=psram", "-object", backend]
 
 
 def _folder_with(image: bytes | None) -> "tempfile.TemporaryDirectory[str]":

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from edgehmn.device.boards import Board, find_board, sources
@@ -23,13 +24,19 @@ def build_firmware(name: str) -> Path:
     CannotWriteError where the cache cannot be written.
     """
     board = find_board(name)
+    return keep(board.folder.replace("/", "-"), lambda folder: _build(board, folder))
+
+
+def keep(name: str, build: Callable[[Path], Path]) -> Path:
+    """What `build` makes in the folder that it is given, from the user's cache if these sources were built before.
+    Raises CannotWriteError."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgehmn" / "firmware"
-    kept = cache / f"{board.folder.replace('/', '-')}-{_fingerprint()}.elf"
+    kept = cache / f"{name}-{_fingerprint()}.elf"
     if not kept.is_file():
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=kept.parent, prefix="build-") as folder:
-                _build(board, Path(folder)).replace(kept)
+                build(Path(folder)).replace(kept)
         except OSError as e:
             raise CannotWriteError(
                 f"{kept.parent}: cannot be written ({e.strerror}); set XDG_CACHE_HOME to a folder that can"
@@ -53,7 +60,7 @@ def _build(board: Board, folder: Path) -> Path:
             raise DependencyError(f"{tool} is missing, firmware cannot be built; {INSTALL_LINE}")
     native = sources()
     toolchain = native / "cmake" / "arm-none-eabi.cmake"
-    _run(
+    run(
         "cmake",
         "-S",
         native,
@@ -64,13 +71,14 @@ def _build(board: Board, folder: Path) -> Path:
         f"-DCMAKE_TOOLCHAIN_FILE={toolchain}",
         f"-DEHMN_BOARD={board.folder}",
     )
-    _run("cmake", "--build", folder)
+    run("cmake", "--build", folder)
     return folder / "firmware.elf"
 
 
-def _run(*command: str | Path) -> None:
+def run(*command: str | Path, install: str = INSTALL_LINE) -> None:
+    """A step of a build. Raises DependencyError, with the end of its log, if it fails."""
     environment = {name: value for name, value in os.environ.items() if name not in BUILD_VARIABLES}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         log = "\n".join(done.stdout.splitlines()[-LOG_LINES:])
-        raise DependencyError(f"firmware did not build; {INSTALL_LINE} gives tools that build it. The log ends:\n{log}")
+        raise DependencyError(f"the C sources did not build; {install} gives tools that build it. The log ends:\n{log}")

@@ -1,6 +1,7 @@
 """One session with a board on a serial line, or on anything that pyserial opens as one."""
 
 import secrets
+import socket
 import time
 from contextlib import suppress
 from typing import Any
@@ -8,17 +9,20 @@ from typing import Any
 from edgehmn.core import check, ffi, lib
 from edgehmn.device import wire
 from edgehmn.device.wire import Frame, Identity
-from edgehmn.errors import DependencyError, DeviceError, LinkLostError, UsageError
+from edgehmn.errors import DependencyError, DeviceError, FlashError, LinkLostError, UsageError
 
 POLL_S = 0.1  # how often a wait for bytes looks at the clock
 FIRST_WAIT_S = 1.0  # for an answer before the request is repeated; each further try waits twice as long
 SLOWEST_LINE = 1000.0  # bytes per second
+UNIX = "unix://"
 WRITE_S = 10.0  # for a frame to leave this machine
 
 _MEANING = {
     lib.EHMN_WIRE_E_COMMAND: "its firmware does not know this command; flash it with this edgehmn",
     lib.EHMN_WIRE_E_LENGTH: "its firmware expects another payload; flash it with this edgehmn",
     lib.EHMN_WIRE_E_NO_MODEL: "it holds no usable image; flash one",
+    lib.EHMN_WIRE_E_NO_TOKENIZER: "its image has no tokenizer, so it takes tokens but no text; send tokens",
+    lib.EHMN_WIRE_E_NO_FLASH: "it has no flash for what it learned; save that on this host",
 }
 
 
@@ -31,7 +35,8 @@ class Link:
 
     def __init__(self, url: str, *, baudrate: int = 115200, timeout_s: float = 60.0) -> None:
         """Open the line and identify the board. url: what pyserial's serial_for_url takes, such as /dev/ttyACM0
-        or socket://127.0.0.1:5000. timeout_s: how long to wait for one answer, beside the work it takes.
+        or socket://127.0.0.1:5000, or unix://PATH. timeout_s: how long to wait for one answer, beside the work it
+        takes.
 
         Raises DeviceError if the port is missing, not permitted, or nothing of edgehmn answers; UsageError for
         a malformed url; DependencyError without pyserial.
@@ -51,11 +56,11 @@ class Link:
         command: int,
         payload: bytes = b"",
         *,
-        expect: int = 0,
+        expect: int | None = 0,
         work_s: float = 0.0,
         subject: str | None = None,
     ) -> bytes:
-        """Do a command (EHMN_WIRE_...) and return its answer's payload, of exactly `expect` bytes.
+        """Do a command (EHMN_WIRE_...) and return its answer's payload, of exactly `expect` bytes, or of any number.
 
         work_s: how long the board may compute, beside the session's timeout. subject: what the core's refusal is
         about, if not the board. Raises LinkLostError if the line or the session is lost, the error of
@@ -75,8 +80,10 @@ class Link:
             )
         if answer.status in _MEANING:
             raise DeviceError(f"{self.url}: {_MEANING[answer.status]}", status=answer.status)
+        if answer.status == lib.EHMN_STATE_E_FLASH:
+            raise FlashError(f"{self.url}: its flash does not hold what was written to it; the state before is there")
         check(answer.status, subject or self.url)
-        if len(answer.payload) != expect:
+        if expect is not None and len(answer.payload) != expect:
             raise DeviceError(f"{self.url}: answer of {len(answer.payload)} bytes instead of {expect}; flash it anew")
         return answer.payload
 
@@ -132,7 +139,42 @@ class Link:
         return None
 
 
+class _UnixLine:
+    """A Unix socket with the methods of a serial port that a Link calls."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.settimeout(WRITE_S)
+            self._socket.connect(path)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def write(self, data: bytes) -> None:
+        self._socket.settimeout(WRITE_S)
+        self._socket.sendall(data)
+
+    def read(self, size: int) -> bytes:
+        self._socket.settimeout(POLL_S)
+        try:
+            data = self._socket.recv(size)
+        except TimeoutError:
+            return b""
+        if not data:
+            raise OSError("the other side hung up")
+        return data
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 def _open(url: str, baudrate: int) -> Any:
+    if url.startswith(UNIX):
+        try:
+            return _UnixLine(url.removeprefix(UNIX))
+        except OSError as e:
+            raise DeviceError(f"{url}: cannot be opened ({e}); is edgehmn-device running there?") from e
     try:
         import serial
         from serial.tools import list_ports

@@ -107,3 +107,39 @@ class Identity:
             delta_version=raw.delta_version,
             tick_hz=raw.tick_hz,
         )
+
+
+@dataclass(frozen=True)
+class StoredState:
+    """What a board keeps in its flash: ehmn_wire_state. sequence: of the state that counts, 0 if there is none, and its
+    size in bytes; confirmed: of the last confirmed one; trials: starts that a provisional one has had; applied: whether
+    it could be loaded, which one of another image cannot."""
+
+    sequence: int
+    confirmed: int
+    size: int
+    trials: int
+    slot_bytes: int
+    image_id: str
+    status: int
+
+    @property
+    def provisional(self) -> bool:
+        return self.sequence != self.confirmed
+
+    @property
+    def applied(self) -> bool:
+        return self.status == int(lib.EHMN_OK)
+
+    @classmethod
+    def from_payload(cls, payload: bytes) -> "StoredState":
+        raw = unpack("ehmn_wire_state", payload)
+        return cls(
+            sequence=raw.sequence,
+            confirmed=raw.confirmed,
+            size=raw.bytes,
+            trials=raw.trials,
+            slot_bytes=raw.slot_bytes,
+            image_id=bytes(raw.image_id).hex(),
+            status=raw.status,
+        )

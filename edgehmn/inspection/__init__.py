@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from edgehmn import replay
 from edgehmn.checkpoint.settings import parse_object
 from edgehmn.core import Image, lib
 from edgehmn.errors import InvalidFileError, UsageError
@@ -12,8 +13,8 @@ from edgehmn.inspection.facts import Facts
 from edgehmn.inspection.source import Source, opened
 
 KNOWN = (
-    "an export folder, a checkpoint directory (edgehmn, Hugging Face), an image, a learned state, safetensors, GGUF, "
-    "llama2.c (model, tokenizer), ONNX, TFLite, tokenizer.json, firmware (ELF or flash contents)"
+    "an export folder, a checkpoint directory (edgehmn, Hugging Face), an image, a learned state, a replay, "
+    "safetensors, GGUF, llama2.c (model, tokenizer), ONNX, TFLite, tokenizer.json, firmware (ELF or flash contents)"
 )
 IMAGE = lib.EHMN_IMAGE_MAGIC.to_bytes(4, "little")
 STATES = (lib.EHMN_DELTA_MAGIC.to_bytes(4, "little"), b"EHMB")
@@ -49,6 +50,8 @@ def _file_facts(source: Source) -> Facts:
         return own.inspect_image(Image(source.everything(MAX_INPUT_BYTES), source.name))
     if start.startswith(STATES):
         return own.inspect_state(source.name, source.everything(MAX_INPUT_BYTES))
+    if start.startswith(replay.MAGIC):
+        return own.inspect_replay(source.name, source.everything(MAX_INPUT_BYTES))
     if start.startswith(gguf.MAGIC):
         return gguf.inspect(source)
     if start.startswith(b"\x7fELF"):

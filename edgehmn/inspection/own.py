@@ -7,6 +7,7 @@ from edgehmn.checkpoint.model import MLPS, NORMS, POSITIONS, WINDOWS
 from edgehmn.core import Image, ffi, lib
 from edgehmn.exported import Export
 from edgehmn.inspection.facts import Facts
+from edgehmn.replay import Replay
 from edgehmn.signing import verify_export
 from edgehmn.states import describe
 
@@ -75,3 +76,10 @@ def inspect_state(name: str, data: bytes) -> Facts:
     if state.banks > 1:
         return {"kind": "banks", "image_id": state.image_id, "config": config | {"banks": state.banks}}
     return {"kind": "delta", "image_id": state.image_id, "config": config}
+
+
+def inspect_replay(name: str, data: bytes) -> Facts:
+    """What was done to a model, call by call."""
+    replay = Replay.from_bytes(data, name)
+    config = {"seed": replay.seed, "calls": len(replay.calls)} | replay.counts()
+    return {"kind": "replay", "image_id": replay.image_id, "config": config, "delta_sha256": replay.delta_sha256}

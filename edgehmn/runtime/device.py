@@ -1,6 +1,7 @@
 """The Runtime of a board, real or emulated, behind a serial line."""
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ from edgehmn.core import check, ffi, lib
 from edgehmn.device import wire
 from edgehmn.device.emulator import INSTRUCTIONS_PER_SECOND, Emulator
 from edgehmn.device.link import Link
+from edgehmn.device.wire import StoredState
 from edgehmn.errors import DeviceError, DoesNotFitError, InvalidFileError, LinkLostError, UsageError
 from edgehmn.runtime.protocol import Counts
 
 TOKENS_PER_REQUEST = 16  # few enough that no answer takes long, many enough that the line costs nothing
 TOKEN_S = 10.0  # how long the slowest board may take for one token
+TEXT_PER_REQUEST = 64  # bytes, for the same reason
+FLASH_S = 60.0  # for erasing and writing a slot
 TEMPERATURE_ONE = 256  # ehmn_sample takes Q8
 
 
@@ -49,10 +53,12 @@ class DeviceRuntime:
             self._resources = stack.pop_all()
 
     @classmethod
-    def emulated(cls, image: bytes, board: str = "mps2-an386", *, timeout_s: float = 60.0) -> "DeviceRuntime":
+    def emulated(
+        cls, image: bytes, board: str = "mps2-an386", *, flash: Path | None = None, timeout_s: float = 60.0
+    ) -> "DeviceRuntime":
         """Start an emulated board with this image; closing the runtime stops it. Raises also what Emulator does."""
         with ExitStack() as stack:
-            emulator = stack.enter_context(Emulator(image, board))
+            emulator = stack.enter_context(Emulator(image, board, flash=flash))
             try:
                 runtime = cls(emulator.url, timeout_s=timeout_s, instructions_per_second=INSTRUCTIONS_PER_SECOND)
             except (DeviceError, LinkLostError) as e:
@@ -65,13 +71,7 @@ class DeviceRuntime:
         outside = ids[(ids < 0) | (ids >= self.identity.vocab_size)]
         if len(outside):
             raise UsageError(f"token {outside[0]} is outside the vocabulary, 0..{self.identity.vocab_size - 1}")
-        if learn and not self.identity.plastic:
-            raise DoesNotFitError(
-                f"{self.identity.board} has an arena of {self.identity.arena_room} bytes: too small to learn"
-            )
-        mode = lib.EHMN_WIRE_FROZEN
-        if self.identity.plastic:
-            mode = lib.EHMN_WIRE_LEARN if learn else lib.EHMN_WIRE_FOLLOW if follow else mode
+        mode = self._mode(learn, follow)
         scores = np.empty(len(ids), np.uint32)
         for i in range(0, len(ids), TOKENS_PER_REQUEST):
             chunk = ids[i : i + TOKENS_PER_REQUEST]
@@ -80,11 +80,19 @@ class DeviceRuntime:
             scores[i : i + len(chunk)] = np.frombuffer(answer, "<u4")
         return scores
 
+    def _mode(self, learn: bool, follow: bool) -> int:
+        """EHMN_WIRE_... of what is done with a token that came. Raises DoesNotFitError."""
+        if learn and not self.identity.plastic:
+            raise DoesNotFitError(
+                f"{self.identity.board} has an arena of {self.identity.arena_room} bytes: too small to learn"
+            )
+        if not self.identity.plastic:
+            return int(lib.EHMN_WIRE_FROZEN)
+        return int(lib.EHMN_WIRE_LEARN if learn else lib.EHMN_WIRE_FOLLOW if follow else lib.EHMN_WIRE_FROZEN)
+
     def generate(self, n: int, *, temperature: float = 0.0) -> npt.NDArray[np.int32]:
         tokens = np.empty(n, np.int32)
-        q8 = round(temperature * TEMPERATURE_ONE)
-        if not 0 <= q8 < 2**32:
-            raise UsageError(f"temperature {temperature} is out of range")
+        q8 = _q8(temperature)
         for i in range(0, n, TOKENS_PER_REQUEST):
             count = min(TOKENS_PER_REQUEST, n - i)
             answer = self._work(lib.EHMN_WIRE_GENERATE, wire.words(count, q8), count)
@@ -93,6 +101,45 @@ class DeviceRuntime:
 
     def _work(self, command: int, payload: bytes, tokens: int) -> bytes:
         return self._link.request(command, payload, expect=4 * tokens, work_s=TOKEN_S * tokens)
+
+    def read_text(
+        self, text: str | bytes, *, learn: bool, follow: bool = False
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint32]]:
+        """`process` for a text that the board itself turns into tokens: those, and their scores. Raises DeviceError if
+        its image has no tokenizer."""
+        data, mode = text.encode() if isinstance(text, str) else text, self._mode(learn, follow)
+        tokens: list[npt.NDArray[np.int32]] = []
+        scores: list[npt.NDArray[np.uint32]] = []
+        at = waiting = 0
+        while at < len(data) or waiting or not tokens:
+            part = data[at : at + min(TEXT_PER_REQUEST, lib.EHMN_WIRE_TEXT_ROOM - waiting)]
+            at += len(part)
+            payload = wire.words(mode, at < len(data)) + part
+            work_s = TOKEN_S * (len(part) + waiting + 1)
+            size = ffi.sizeof("ehmn_wire_text")
+            answer = self._link.request(lib.EHMN_WIRE_TEXT, payload, expect=size, work_s=work_s, subject="text")
+            said = wire.unpack("ehmn_wire_text", answer)
+            if 0 < said.waiting == waiting + len(part) and at == len(data):
+                raise DoesNotFitError(f"{self.identity.board} has too little memory beside the model for a text")
+            waiting = said.waiting
+            staged = np.frombuffer(self._read_staging(8 * said.tokens), "<u4")
+            tokens.append(staged[: said.tokens].astype(np.int32))
+            scores.append(staged[said.tokens :])
+        return np.concatenate(tokens), np.concatenate(scores)
+
+    def write_text(self, n: int, *, temperature: float = 0.0) -> bytes:
+        """`generate`, the board itself turning the n tokens into text. The bytes may end inside a character."""
+        text, done, q8 = b"", 0, _q8(temperature)
+        while done < n:
+            count = min(TOKENS_PER_REQUEST, n - done)
+            payload = wire.words(count, q8, done == 0)
+            answer = self._link.request(lib.EHMN_WIRE_SAY, payload, expect=None, work_s=TOKEN_S * count)
+            said = int.from_bytes(answer[:4], "little")
+            if not 0 < said <= count:
+                raise DeviceError(f"{self.identity.board} said {said} tokens of {count}; flash it anew")
+            done += said
+            text += answer[4:]
+        return text
 
     def reset(self) -> None:
         self._link.request(lib.EHMN_WIRE_RESET)
@@ -103,11 +150,54 @@ class DeviceRuntime:
     def save(self) -> bytes:
         self._check_staging()
         self._link.request(lib.EHMN_WIRE_SAVE)
-        size, delta = self.identity.delta_bytes, bytearray()
-        while len(delta) < size:
-            count = min(lib.EHMN_WIRE_MAX_PAYLOAD, size - len(delta))
-            delta += self._link.request(lib.EHMN_WIRE_READ, wire.words(len(delta), count), expect=count)
-        return bytes(delta)
+        return self._read_staging(self.identity.delta_bytes)
+
+    def _read_staging(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            count = min(lib.EHMN_WIRE_MAX_PAYLOAD, size - len(data))
+            data += self._link.request(lib.EHMN_WIRE_READ, wire.words(len(data), count), expect=count)
+        return bytes(data)
+
+    def stored(self) -> StoredState:
+        """What the board keeps in its flash."""
+        size = ffi.sizeof("ehmn_wire_state")
+        state = StoredState.from_payload(self._link.request(lib.EHMN_WIRE_STATE, expect=size))
+        if state.status == lib.EHMN_WIRE_E_NO_FLASH:
+            raise DeviceError(f"{self.identity.board} has no flash for what it learned; save that on this host")
+        return state
+
+    def store(self) -> StoredState:
+        """Put what was learned into the board's flash: provisional, until `confirm` or `roll_back`. A loss of power
+        leaves the state before or this one.
+
+        Raises UsageError while another provisional state waits, InvalidFileError if the flash holds a state of another
+        image, which would be lost, and FlashError if the flash does not take it.
+        """
+        self._check_staging()
+        if self.stored().provisional:
+            raise UsageError(f"{self.identity.board} has a state that is provisional: confirm it or roll back first")
+        self._link.request(lib.EHMN_WIRE_STORE, work_s=FLASH_S, subject=f"state in the flash of {self.identity.board}")
+        return self.stored()
+
+    def confirm(self) -> StoredState:
+        """Keep the provisional state for good. Raises UsageError if there is none."""
+        return self._settle(lib.EHMN_WIRE_CONFIRM)
+
+    def roll_back(self) -> StoredState:
+        """Drop the provisional state; the confirmed one, or none, is loaded. Raises UsageError if there is none."""
+        return self._settle(lib.EHMN_WIRE_ROLL_BACK)
+
+    def _settle(self, command: int) -> StoredState:
+        if not self.stored().provisional:
+            raise UsageError(f"{self.identity.board} has no provisional state: store one first")
+        self._link.request(command, work_s=FLASH_S)
+        return self.stored()
+
+    def wipe(self) -> StoredState:
+        """Erase all that was learned, in memory and in both slots of the flash, and look that it is gone."""
+        self._link.request(lib.EHMN_WIRE_WIPE, work_s=FLASH_S)
+        return self.stored()
 
     def _check_staging(self) -> None:
         """Raises DoesNotFitError if the board has no room beside the model for a learned state on its way."""
@@ -151,6 +241,13 @@ class DeviceRuntime:
     def _raw_counts(self) -> Any:
         struct = "ehmn_wire_counts"
         return wire.unpack(struct, self._link.request(lib.EHMN_WIRE_COUNTS, expect=ffi.sizeof(struct)))
+
+
+def _q8(temperature: float) -> int:
+    q8 = round(temperature * TEMPERATURE_ONE)
+    if not 0 <= q8 < 2**32:
+        raise UsageError(f"temperature {temperature} is out of range")
+    return q8
 
 
 def _check_image(identity: wire.Identity, port: str) -> None:

@@ -19,7 +19,9 @@ class EncoderRuntime:
         """Raises InvalidFileError if the encoder was exported for another image."""
         h, i = image.header, encoder.interface
         start = -1 if h.start_token == lib.EHMN_NO_TOKEN else int(h.start_token)
-        of_image = {name: int(getattr(h, name)) for name in ("d_model", "vocab_size", "n_ctx", "hidden_frac")}
+        of_image: dict[str, object] = {
+            name: int(getattr(h, name)) for name in ("d_model", "vocab_size", "n_ctx", "hidden_frac")
+        }
         of_image |= {"window": WINDOWS[h.window], "start_token": start}
         differing = [f"{k} {getattr(i, k)} instead of {v}" for k, v in of_image.items() if getattr(i, k) != v]
         if differing:

@@ -10,6 +10,7 @@ from edgehmn.exported import Export, encoder_runtime
 from edgehmn.runtime.protocol import Runtime
 
 DEFAULT_BOARD = "mps2-an386"
+DEFAULT_TILE = "hermes"
 
 
 @contextlib.contextmanager
@@ -25,8 +26,10 @@ def open_runtime(
 ) -> Iterator[Runtime]:
     """The runtime of that name with the export's model and nothing learned, in 1..MAX_BANKS banks. Closed at the end.
     Raises DependencyError if it cannot have so many."""
-    if target is not None and runtime != "emulator":
-        raise UsageError("--target names an emulated board: it goes with --runtime emulator")
+    if target is not None and runtime not in ("emulator", "tile"):
+        raise UsageError(
+            "--target names an emulated board or a memristive tile: it goes with --runtime emulator or tile"
+        )
     if provider != "cpu" and runtime != "onnx":
         raise UsageError("--provider is what onnxruntime computes with: it goes with --runtime onnx")
     if (port is not None) != (runtime == "device"):
@@ -47,10 +50,21 @@ def open_runtime(
                     f"the device at {port} runs image {device.image_id[:16]}, the export is {export.image.id[:16]}"
                 )
             yield device
+    elif runtime == "tile":
+        if banks > 1:
+            raise DependencyError(f"--runtime tile has one bank, not {banks}: leave --banks out, or use --runtime host")
+        yield open_tiles(export.image, target or DEFAULT_TILE, seed)
     elif runtime == "host":
         yield open_core(export.image, seed, banks)
     else:
         yield encoder_runtime(runtime, export.folder, export.image, seed, provider, banks)
+
+
+def open_tiles(image: Image, target: str, seed: int) -> Runtime:
+    """The model on simulated memristive tiles, encoder and adapters, written by write-verify."""
+    from edgehmn.runtime.tile import TileRuntime
+
+    return TileRuntime(image, target, seed=seed)
 
 
 @contextlib.contextmanager

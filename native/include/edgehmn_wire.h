@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EHMN_WIRE_VERSION 1u
+#define EHMN_WIRE_VERSION 2u
 #define EHMN_WIRE_SYNC 0x4D4845D5u /* bytes D5 45 48 4D: no text, no run of one byte, and no prefix repeats */
 #define EHMN_WIRE_MAX_PAYLOAD 1024u
 #define EHMN_WIRE_OVERHEAD 20u     /* header and CRC */
@@ -43,16 +43,33 @@ typedef struct {
 #define EHMN_WIRE_LOAD 10u    /* bytes -> nothing. ehmn_delta_load of so many bytes of the staging buffer */
 #define EHMN_WIRE_RESTART 11u /* nothing -> nothing, then the board starts anew: the session is over */
 
+/* What was learned, in the board's own flash (edgehmn_state.h). All but _STATE, _CONFIRM and _WIPE need a model
+ * that learns; _WIPE forgets even if it then reports that the flash is not blank. */
+#define EHMN_WIRE_STORE 12u     /* nothing -> nothing. ehmn_delta_save, ehmn_state_store: provisional. Uses the staging
+                                   buffer */
+#define EHMN_WIRE_CONFIRM 13u   /* nothing -> nothing. ehmn_state_confirm */
+#define EHMN_WIRE_ROLL_BACK 14u /* nothing -> nothing. ehmn_state_drop; the confirmed state, or none, is loaded */
+#define EHMN_WIRE_WIPE 15u      /* nothing -> nothing. ehmn_state_wipe, ehmn_delta_reset; the staging buffer is zeroed */
+#define EHMN_WIRE_STATE 16u     /* nothing -> ehmn_wire_state */
+
+/* Text in and out, by the tokenizer of the image. */
+#define EHMN_WIRE_TEXT 17u /* mode, more, uint8 text[] -> ehmn_wire_text. As _PROCESS for the tokens of the text */
+#define EHMN_WIRE_SAY 18u  /* count, temperature, begins -> tokens, uint8 text[]. As _GENERATE, for at most `count` */
+
 /* What EHMN_WIRE_PROCESS does with a token that came. */
 #define EHMN_WIRE_FROZEN 0u /* nothing */
 #define EHMN_WIRE_LEARN 1u
 #define EHMN_WIRE_FOLLOW 2u /* the gains follow it, every weight stays */
+
+#define EHMN_WIRE_TEXT_ROOM 512u /* bytes of text that wait at most: those of a word that may go on */
 
 #define EHMN_WIRE_E_VERSION (-32)  /* the request is of another version; the answer's header has the board's */
 #define EHMN_WIRE_E_COMMAND (-33)  /* no such command */
 #define EHMN_WIRE_E_LENGTH (-34)   /* the payload has not the length that the command needs */
 #define EHMN_WIRE_E_SEQUENCE (-35) /* not the next of this session: the board restarted, or serves another host */
 #define EHMN_WIRE_E_NO_MODEL (-36) /* the board holds no usable image; the identity says why */
+#define EHMN_WIRE_E_NO_TOKENIZER (-37) /* the image has none, so the board takes tokens alone */
+#define EHMN_WIRE_E_NO_FLASH (-38)     /* the board has no flash in which it could keep what was learned */
 
 typedef struct {
     int32_t image_status;    /* of ehmn_image_check, ehmn_arena_bytes and ehmn_open: all below is valid if zero */
@@ -79,6 +96,25 @@ typedef struct {
     uint64_t learn_ticks; /* spent in ehmn_learn and ehmn_follow */
     uint64_t rollbacks;
 } ehmn_wire_counts;
+
+/* What the board's flash holds, and what became of it at the start. */
+typedef struct {
+    int32_t status;       /* of the last loading from flash: EHMN_OK (also if there was nothing), EHMN_E_IMAGE_ID: kept,
+                             not applied, ...; EHMN_WIRE_E_NO_FLASH: all below is zero */
+    uint32_t sequence;    /* from here on as in ehmn_state */
+    uint32_t confirmed;
+    uint32_t bytes;
+    uint32_t trials;
+    uint32_t slot_bytes;
+    uint8_t image_id[32];
+} ehmn_wire_state;
+
+/* What became of a piece of text. The staging buffer then begins with the n tokens, and after them their n scores. */
+typedef struct {
+    uint32_t waiting; /* bytes of text that are no tokens yet: more text, or its end, decides about them */
+    uint32_t tokens;  /* n */
+    uint32_t bits[2]; /* sum of their scores, the low half first */
+} ehmn_wire_text;
 
 /* A frame as it lies in memory, with room for the longest: the CRC follows `length` bytes of payload. */
 typedef struct {
@@ -107,6 +143,8 @@ _Static_assert(sizeof(ehmn_wire_header) == 16, "ehmn_wire_header");
 _Static_assert(sizeof(ehmn_wire_identity) == 104, "ehmn_wire_identity");
 _Static_assert(offsetof(ehmn_wire_identity, board) == 72, "ehmn_wire_identity.board");
 _Static_assert(sizeof(ehmn_wire_counts) == 56, "ehmn_wire_counts");
+_Static_assert(sizeof(ehmn_wire_state) == 56, "ehmn_wire_state");
+_Static_assert(sizeof(ehmn_wire_text) == 16, "ehmn_wire_text");
 _Static_assert(sizeof(ehmn_wire_frame) == EHMN_WIRE_MAX_FRAME, "ehmn_wire_frame");
 _Static_assert(EHMN_WIRE_MAX_FRAME == EHMN_WIRE_MAX_PAYLOAD + EHMN_WIRE_OVERHEAD, "EHMN_WIRE_MAX_FRAME");
 

@@ -22,6 +22,7 @@ void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_
 void ehmn_random(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t out[4]);
 
 typedef struct {
+    const char *name;
     void (*matvec_s8)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                       int32_t *acc);
     void (*matvec_s16)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
@@ -30,8 +31,18 @@ typedef struct {
                       int32_t *acc);
     void (*weighted_sum)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
                          int32_t *acc);
+    void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
+    void (*step_row)(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
+                     uint32_t at);
+    uint32_t (*exp_sum)(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
+    uint32_t (*soften)(int32_t *scores, uint32_t n, int32_t max);
+    void (*gate)(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
 } ehmn_kernels;
 extern const ehmn_kernels ehmn_kernels_ref;
+extern const ehmn_kernels ehmn_kernels_rows;
+const ehmn_kernels *ehmn_kernel_table(uint32_t index);
+const ehmn_kernels *ehmn_best_kernels(void);
+void ehmn_use_kernels(ehmn_model *m, const ehmn_kernels *kernels);
 
 typedef struct {
     uint32_t keys;

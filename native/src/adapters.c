@@ -19,7 +19,7 @@ static void standardise(ehmn_model *m, const int32_t *v, int32_t *x)
 static void dense_forward(ehmn_model *m, uint32_t layer, const int8_t *input, int32_t frac, int32_t *pre, int16_t *z)
 {
     uint32_t d = m->image->d_model;
-    const int8_t *w = (const int8_t *)ehmn_in_delta(m, ehmn_layout_delta(m->image).dense) + (size_t)layer * d * d;
+    const int8_t *w = (const int8_t *)ehmn_in_delta(m, m->in.dense) + (size_t)layer * d * d;
     m->kernels->matvec_s8(w, d, d, d, input, pre);
     m->counts.macs += (uint64_t)d * d;
     for (uint32_t i = 0; i < d; i++) {
@@ -57,7 +57,7 @@ static void read_row(ehmn_model *m, uint32_t k, int32_t *sum)
         return;
     }
     uint32_t row = ehmn_slot(hash, rule->row_slots[k]) + (k == 0 ? 0u : rule->row_slots[0]);
-    const int8_t *r = (const int8_t *)ehmn_in_delta(m, ehmn_layout_delta(m->image).rows) + (size_t)row * d;
+    const int8_t *r = (const int8_t *)ehmn_in_delta(m, m->in.rows) + (size_t)row * d;
     int32_t gain = ehmn_model_gains(m)->row[k];
     for (uint32_t i = 0; i < d; i++) {
         sum[i] = ehmn_add(sum[i], ehmn_mul(r[i], gain, rule->row_frac));
@@ -81,7 +81,7 @@ void ehmn_adapt(ehmn_model *m, int32_t *v)
         sum[i] = 0;
     }
     for (uint32_t layer = 0; layer < im->n_dense; layer++) {
-        int32_t *trace = (int32_t *)ehmn_in_delta(m, ehmn_layout_delta(im).trace) + layer * d;
+        int32_t *trace = (int32_t *)ehmn_in_delta(m, m->in.trace) + layer * d;
         int8_t *input = (int8_t *)ehmn_at(m, m->at.inputs) + layer * d;
         int16_t *z = (int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
         for (uint32_t i = 0; i < d; i++) {

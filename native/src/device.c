@@ -1,6 +1,6 @@
 /* The commands. Nothing that a request says is believed before it is checked against the frame that brought it
  * and against the model and buffers that it is about. */
-#include "device.h"
+#include "commands.h"
 
 #include <string.h>
 
@@ -46,12 +46,21 @@ static int32_t reset(ehmn_device *device, const ehmn_wire_frame *request, ehmn_w
     (void)request;
     (void)answer;
     ehmn_reset(device->model);
+    ehmn_forget_text(device);
     return EHMN_OK;
 }
 
-/* Score, learn or follow if asked, feed: one token. The timer starts anew for each, so that an emulator that counts
- * instructions gives the same ticks in every run. */
-static int32_t process_token(ehmn_device *device, uint32_t token, uint32_t learn, uint32_t *score)
+int32_t ehmn_check_mode(const ehmn_device *device, uint32_t mode)
+{
+    if (mode > EHMN_WIRE_FOLLOW) {
+        return EHMN_E_ARGUMENT;
+    }
+    return mode != EHMN_WIRE_FROZEN && device->mode != EHMN_PLASTIC ? EHMN_E_STATE : EHMN_OK;
+}
+
+/* The timer starts anew for each token, so that an emulator that counts instructions gives the same ticks in every
+ * run. */
+int32_t ehmn_process_token(ehmn_device *device, uint32_t token, uint32_t learn, uint32_t *score)
 {
     const ehmn_port *port = device->port;
     port->timer_start();
@@ -78,22 +87,30 @@ static int32_t process(ehmn_device *device, const ehmn_wire_frame *request, ehmn
     if (request->header.length % sizeof(uint32_t) != 0) {
         return EHMN_WIRE_E_LENGTH;
     }
-    if (learn > EHMN_WIRE_FOLLOW) {
-        return EHMN_E_ARGUMENT;
-    }
-    if (learn && device->mode != EHMN_PLASTIC) {
-        return EHMN_E_STATE;
+    int32_t status = ehmn_check_mode(device, learn);
+    if (status != EHMN_OK) {
+        return status;
     }
     for (uint32_t i = 0; i < count; i++) {
         if (tokens[i] >= image->vocab_size) {
             return EHMN_E_ARGUMENT;
         }
     }
-    int32_t status = EHMN_OK;
     for (uint32_t i = 0; status == EHMN_OK && i < count; i++) {
-        status = process_token(device, tokens[i], learn, answer->payload + i);
+        status = ehmn_process_token(device, tokens[i], learn, answer->payload + i);
     }
     answer->header.length = (uint16_t)(count * sizeof(uint32_t));
+    return status;
+}
+
+int32_t ehmn_say_token(ehmn_device *device, uint32_t temperature, uint32_t *token)
+{
+    device->port->timer_start();
+    int32_t status = ehmn_sample(device->model, temperature, token);
+    if (status == EHMN_OK) {
+        status = ehmn_step(device->model, *token);
+    }
+    device->step_ticks += device->port->timer_read();
     return status;
 }
 
@@ -106,12 +123,7 @@ static int32_t generate(ehmn_device *device, const ehmn_wire_frame *request, ehm
     }
     int32_t status = EHMN_OK; /* only the first token can be refused: after it all that matters is the same */
     for (uint32_t i = 0; status == EHMN_OK && i < count; i++) {
-        device->port->timer_start();
-        status = ehmn_sample(device->model, temperature, answer->payload + i);
-        if (status == EHMN_OK) {
-            status = ehmn_step(device->model, answer->payload[i]);
-        }
-        device->step_ticks += device->port->timer_read();
+        status = ehmn_say_token(device, temperature, answer->payload + i);
     }
     answer->header.length = (uint16_t)(count * sizeof(uint32_t));
     return status;
@@ -208,15 +220,22 @@ static const command commands[] = {
     [EHMN_WIRE_WRITE] = {write_staging, 4, EHMN_WIRE_MAX_PAYLOAD, 0},
     [EHMN_WIRE_LOAD] = {load, 4, 4, 1},
     [EHMN_WIRE_RESTART] = {restart, 0, 0, 0},
+    [EHMN_WIRE_STORE] = {ehmn_command_store, 0, 0, 1},
+    [EHMN_WIRE_CONFIRM] = {ehmn_command_confirm, 0, 0, 0},
+    [EHMN_WIRE_ROLL_BACK] = {ehmn_command_roll_back, 0, 0, 1},
+    [EHMN_WIRE_WIPE] = {ehmn_command_wipe, 0, 0, 0},
+    [EHMN_WIRE_STATE] = {ehmn_command_state, 0, 0, 0},
+    [EHMN_WIRE_TEXT] = {ehmn_command_text, 8, 8 + EHMN_WIRE_TEXT_ROOM, 1},
+    [EHMN_WIRE_SAY] = {ehmn_command_say, 12, 12, 1},
 };
 
 static int32_t run(ehmn_device *device, const ehmn_wire_frame *request)
 {
     uint32_t number = request->header.command;
-    const command *c = commands + number;
-    if (number >= sizeof commands / sizeof commands[0] || c->run == NULL) {
+    if (number >= sizeof commands / sizeof commands[0] || commands[number].run == NULL) {
         return EHMN_WIRE_E_COMMAND;
     }
+    const command *c = commands + number;
     if (request->header.length < c->least || request->header.length > c->most) {
         return EHMN_WIRE_E_LENGTH;
     }
@@ -309,4 +328,5 @@ void ehmn_device_start(ehmn_device *device, const ehmn_port *port)
     memset(device, 0, sizeof *device);
     device->port = port;
     device->image_status = open_image(device);
+    ehmn_load_state(device);
 }

@@ -6,6 +6,7 @@
 #define EHMN_DEVICE_H
 
 #include "edgehmn.h"
+#include "edgehmn_state.h"
 #include "edgehmn_wire.h"
 
 /* What a board offers. Everything stays valid and unchanged as long as the device is used. */
@@ -17,6 +18,7 @@ typedef struct {
     uint32_t arena_room;   /* bytes */
     void *staging;         /* for a delta on its way in or out; 8-aligned */
     uint32_t staging_room; /* bytes */
+    const ehmn_flash *flash; /* for what is learned; NULL: the board keeps nothing */
     uint32_t tick_hz;
     void (*timer_start)(void);                        /* count from zero, */
     uint32_t (*timer_read)(void);                     /* up, in ticks */
@@ -34,6 +36,11 @@ typedef struct {
     uint32_t in_session; /* 1 after the first identify */
     uint64_t step_ticks;
     uint64_t learn_ticks;
+    int32_t state_status;    /* of the last loading from flash */
+    uint32_t text_bytes;     /* text that waits for what follows it */
+    uint32_t text_state;     /* of ehmn_tokenize, and of ehmn_detokenize: */
+    uint32_t say_state;
+    uint8_t text[EHMN_WIRE_TEXT_ROOM];
     ehmn_wire_receiver receiver;
     ehmn_wire_frame answer; /* of the last request of the session, kept for when it is asked for again */
 } ehmn_device;

@@ -23,17 +23,12 @@ void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uin
     } else {
         m->kernels->matvec_s16(w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     }
-    int32_t shift = matrix->shift + frac - out_frac;
-    for (uint32_t r = 0; r < rows; r++) {
-        out[r] = ehmn_mul(out[r], scale[r], shift);
-    }
+    m->kernels->scale(out, scale, rows, matrix->shift + frac - out_frac, out);
     m->counts.macs += (uint64_t)rows * matrix->cols;
 }
 
-void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int32_t frac, int32_t out_frac,
-                 int32_t *out)
+static void multiply_all(ehmn_model *m, const ehmn_matrix *matrix, int32_t frac, int32_t out_frac, int32_t *out)
 {
-    frac = ehmn_reduce(m, v, matrix->cols, frac, matrix->input_bits);
     ehmn_multiply(m, matrix, 0, matrix->rows, frac, out_frac, out);
     if (matrix->bias_offset != 0) {
         const int32_t *bias = (const int32_t *)(const void *)((const uint8_t *)m->image + matrix->bias_offset);
@@ -43,39 +38,66 @@ void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int
     }
 }
 
+void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int32_t frac, int32_t out_frac,
+                 int32_t *out)
+{
+    frac = ehmn_reduce(m, v, matrix->cols, frac, matrix->input_bits);
+    multiply_all(m, matrix, frac, out_frac, out);
+}
+
 void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v)
 {
     const int8_t *w = ehmn_weights(m, matrix) + (size_t)row * matrix->cols;
     int32_t scale = ehmn_scales(m, matrix)[row];
-    for (uint32_t c = 0; c < matrix->cols; c++) {
-        v[c] = ehmn_add(v[c], ehmn_mul(factor * w[c], scale, matrix->shift - frac));
+    int32_t shift = matrix->shift - frac;
+    if (shift >= 14 && shift < 32) { /* the usual case; |factor w| < 2^13 */
+        for (uint32_t c = 0; c < matrix->cols; c++) {
+            v[c] = ehmn_add(v[c], ehmn_round_fit((int64_t)(factor * w[c]) * scale, shift));
+        }
+    } else {
+        for (uint32_t c = 0; c < matrix->cols; c++) {
+            v[c] = ehmn_add(v[c], ehmn_mul(factor * w[c], scale, shift));
+        }
     }
     m->counts.macs += matrix->cols;
+}
+
+/* Several matrices with one input, of d_model values in Q20: it is reduced anew only where they take other bits. */
+static void multiply_each(ehmn_model *m, const ehmn_matrix *const *matrix, uint32_t n, const int32_t *v,
+                          int32_t *const *out)
+{
+    int32_t frac = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (i == 0 || matrix[i]->input_bits != matrix[i - 1u]->input_bits) {
+            frac = ehmn_reduce(m, v, m->image->d_model, EHMN_NORM_FRAC, matrix[i]->input_bits);
+        }
+        multiply_all(m, matrix[i], frac, m->image->value_frac, out[i]);
+    }
 }
 
 /* The norm of a layer, without the gain and bias that the next matrix holds: Q20. */
 static void normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
 {
-    int32_t mean = 0;
     if (im->norm == EHMN_NORM_LAYERNORM) {
         int64_t sum = 0;
         for (uint32_t i = 0; i < im->d_model; i++) {
             sum += v[i];
         }
-        mean = (int32_t)ehmn_div_round(sum, im->d_model);
+        int32_t mean = (int32_t)ehmn_div_round(sum, im->d_model);
+        for (uint32_t i = 0; i < im->d_model; i++) {
+            out[i] = ehmn_add(v[i], -mean);
+        }
+        v = out;
     }
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        out[i] = ehmn_add(v[i], -mean);
-    }
-    ehmn_rms_normalise(out, im->d_model, im->value_frac, im->norm_eps_mantissa, im->norm_eps_shift, out);
+    ehmn_rms_normalise(v, im->d_model, im->value_frac, im->norm_eps_mantissa, im->norm_eps_shift, out);
 }
 
-/* Rotate the pairs (i, i + half) of one head by the phases of the present position. */
-static void rotate(const uint32_t *phases, uint32_t half, int32_t *v)
+/* Rotate the pairs (i, i + half) of one head by `turn`: for each pair the cosine and the sine of its phase. */
+static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
 {
     for (uint32_t i = 0; i < half; i++) {
-        int64_t c = ehmn_cos(phases[i]);
-        int64_t s = ehmn_sin(phases[i]);
+        int64_t c = turn[2u * i];
+        int64_t s = turn[2u * i + 1u];
         int64_t a = v[i];
         int64_t b = v[i + half];
         v[i] = ehmn_round_shift(a * c - b * s, 15);
@@ -84,7 +106,7 @@ static void rotate(const uint32_t *phases, uint32_t half, int32_t *v)
 }
 
 /* Put the key and value of the present position into the window. kv: keys, then values, int32[2][d_kv]. */
-static void store_key_value(ehmn_model *m, uint32_t layer, int32_t *kv)
+static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *kv)
 {
     const ehmn_image *im = m->image;
     uint32_t d_head = ehmn_d_head(im);
@@ -97,7 +119,7 @@ static void store_key_value(ehmn_model *m, uint32_t layer, int32_t *kv)
     for (uint32_t h = 0; h < im->n_kv_heads; h++) {
         int32_t *k = kv + h * d_head;
         if (im->positions == EHMN_POSITIONS_ROPE) {
-            rotate(ehmn_at(m, m->at.phases), d_head / 2u, k);
+            rotate(turn, d_head / 2u, k);
         }
         key_frac[h] = (int8_t)ehmn_quantise8(k, d_head, im->value_frac, key + h * d_head);
         value_frac[h] = (int8_t)ehmn_quantise8(k + d_kv, d_head, im->value_frac, value + h * d_head);
@@ -106,20 +128,20 @@ static void store_key_value(ehmn_model *m, uint32_t layer, int32_t *kv)
 
 /* Scores of one head in Q8 base-2 logarithms -> weights at most 2^15 at one exponent; returns that exponent
  * as fractional bits, and the sum of the unscaled weights in *total. */
-static int32_t soften(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *scores, uint32_t *total)
+static int32_t soften(const ehmn_kernels *kernels, const int8_t *value_frac, uint32_t stride, uint32_t n,
+                      int32_t *scores, uint32_t *total)
 {
     int32_t max = scores[0];
     int32_t least = value_frac[0];
-    for (uint32_t t = 1; t < n; t++) {
+    const int8_t *frac = value_frac;
+    for (uint32_t t = 0; t < n; t++, frac += stride) {
         max = scores[t] > max ? scores[t] : max;
-        least = value_frac[t * stride] < least ? value_frac[t * stride] : least;
+        least = *frac < least ? *frac : least;
     }
-    *total = 0;
-    for (uint32_t t = 0; t < n; t++) {
-        uint32_t below = (uint32_t)max - (uint32_t)scores[t];
-        int32_t weight = ehmn_round_shift(ehmn_exp2_neg(below), 24 - 15);
-        *total += (uint32_t)weight;
-        scores[t] = ehmn_round_shift(weight, value_frac[t * stride] - least);
+    *total = kernels->soften(scores, n, max);
+    frac = value_frac;
+    for (uint32_t t = 0; t < n; t++, frac += stride) {
+        scores[t] = *frac == least ? scores[t] : ehmn_round_shift32(scores[t], *frac - least);
     }
     return least;
 }
@@ -140,11 +162,12 @@ static void attend(ehmn_model *m, uint32_t layer, uint32_t head, const int32_t *
 
     int32_t q_frac = ehmn_reduce(m, q, d_head, im->value_frac, 16u);
     m->kernels->matvec_s16(keys, m->filled, d_head, d_kv, ehmn_at(m, m->at.mantissas), scores);
-    for (uint32_t t = 0; t < m->filled; t++) {
-        scores[t] = ehmn_round_shift(scores[t], q_frac + key_frac[t * im->n_kv_heads] - EHMN_LOGIT_FRAC);
+    q_frac -= EHMN_LOGIT_FRAC;
+    for (uint32_t t = 0, n = m->filled; t < n; t++, key_frac += im->n_kv_heads) {
+        scores[t] = ehmn_round_shift32(scores[t], q_frac + *key_frac);
     }
     uint32_t total;
-    int32_t frac = soften(value_frac, im->n_kv_heads, m->filled, scores, &total);
+    int32_t frac = soften(m->kernels, value_frac, im->n_kv_heads, m->filled, scores, &total);
     m->kernels->weighted_sum(values, m->filled, d_head, d_kv, scores, out);
     int32_t reciprocal = (int32_t)(((uint64_t)1 << 45) / total); /* total >= 2^15 */
     for (uint32_t i = 0; i < d_head; i++) {
@@ -154,7 +177,7 @@ static void attend(ehmn_model *m, uint32_t layer, uint32_t head, const int32_t *
 }
 
 /* residual += O attention(norm(residual)) */
-static void attention_block(ehmn_model *m, uint32_t layer)
+static void attention_block(ehmn_model *m, uint32_t layer, const int16_t *turn)
 {
     const ehmn_image *im = m->image;
     const ehmn_matrix *matrix = m->matrices + layer * EHMN_MATRICES_PER_LAYER;
@@ -166,13 +189,13 @@ static void attention_block(ehmn_model *m, uint32_t layer)
     int32_t *mixed = ehmn_at(m, m->at.mixed);
 
     normalise(im, residual, mixed);
-    ehmn_matvec(m, matrix + EHMN_MATRIX_Q, mixed, EHMN_NORM_FRAC, im->value_frac, q);
-    ehmn_matvec(m, matrix + EHMN_MATRIX_K, mixed, EHMN_NORM_FRAC, im->value_frac, kv);
-    ehmn_matvec(m, matrix + EHMN_MATRIX_V, mixed, EHMN_NORM_FRAC, im->value_frac, kv + ehmn_d_kv(im));
-    store_key_value(m, layer, kv);
+    const ehmn_matrix *of[] = {matrix + EHMN_MATRIX_Q, matrix + EHMN_MATRIX_K, matrix + EHMN_MATRIX_V};
+    int32_t *to[] = {q, kv, kv + ehmn_d_kv(im)};
+    multiply_each(m, of, 3u, mixed, to);
+    store_key_value(m, layer, turn, kv);
     for (uint32_t h = 0; h < im->n_heads; h++) {
         if (im->positions == EHMN_POSITIONS_ROPE) {
-            rotate(ehmn_at(m, m->at.phases), d_head / 2u, q + h * d_head);
+            rotate(turn, d_head / 2u, q + h * d_head);
         }
         attend(m, layer, h, q + h * d_head, mixed + h * d_head);
     }
@@ -193,17 +216,15 @@ static void mlp_block(ehmn_model *m, uint32_t layer)
     int32_t *mixed = ehmn_at(m, m->at.mixed);
 
     normalise(im, residual, mixed);
-    ehmn_matvec(m, matrix + EHMN_MATRIX_UP, mixed, EHMN_NORM_FRAC, im->value_frac, up);
+    const ehmn_matrix *of[] = {matrix + EHMN_MATRIX_UP, matrix + EHMN_MATRIX_GATE};
+    int32_t *to[] = {up, gate};
+    multiply_each(m, of, im->mlp == EHMN_MLP_GELU ? 1u : 2u, mixed, to);
     if (im->mlp == EHMN_MLP_GELU) {
         for (uint32_t i = 0; i < im->d_hidden; i++) {
             up[i] = ehmn_gelu(up[i], im->value_frac);
         }
     } else {
-        ehmn_matvec(m, matrix + EHMN_MATRIX_GATE, mixed, EHMN_NORM_FRAC, im->value_frac, gate);
-        for (uint32_t i = 0; i < im->d_hidden; i++) {
-            int32_t open = (int32_t)ehmn_sigmoid(ehmn_round_shift(gate[i], im->value_frac - 16));
-            up[i] = ehmn_mul(ehmn_mul(gate[i], open, 16), up[i], im->value_frac);
-        }
+        m->kernels->gate(gate, up, im->d_hidden, im->value_frac);
     }
     ehmn_matvec(m, matrix + EHMN_MATRIX_DOWN, up, im->value_frac, im->value_frac, mixed);
     for (uint32_t i = 0; i < im->d_model; i++) {
@@ -223,6 +244,7 @@ static void encode_position(ehmn_model *m, uint32_t token)
 {
     const ehmn_image *im = m->image;
     int32_t *residual = ehmn_at(m, m->at.residual);
+    m->summed = 0; /* attention takes the room of the sums */
 
     memset(residual, 0, 4u * (size_t)im->d_model);
     ehmn_add_row(m, m->matrices + ehmn_embedding_index(im), token, 1, im->value_frac, residual);
@@ -230,8 +252,14 @@ static void encode_position(ehmn_model *m, uint32_t token)
         ehmn_add_row(m, m->matrices + ehmn_positions_index(im), m->position, 1, im->value_frac, residual);
     }
     m->filled += m->filled < im->n_ctx;
+    int16_t turn[EHMN_MAX_D_HEAD]; /* the same in every layer and head */
+    const uint32_t *phase = ehmn_at(m, m->at.phases);
+    for (uint32_t i = 0; im->positions == EHMN_POSITIONS_ROPE && i < ehmn_d_head(im) / 2u; i++) {
+        turn[2u * i] = (int16_t)ehmn_cos(phase[i]);
+        turn[2u * i + 1u] = (int16_t)ehmn_sin(phase[i]);
+    }
     for (uint32_t layer = 0; layer < im->n_layers; layer++) {
-        attention_block(m, layer);
+        attention_block(m, layer, turn);
         mlp_block(m, layer);
     }
     m->position = m->position + 1u == im->n_ctx ? 0u : m->position + 1u;

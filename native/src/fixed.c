@@ -105,6 +105,12 @@ int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
 {
     uint32_t max = max_abs(v, n);
     int32_t shift = max ? fitting_shift(max, 8) : 0;
+    if (shift > 0) { /* the usual case, and the shorter */
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = (int8_t)(((v[i] >> (shift - 1)) + 1) >> 1);
+        }
+        return frac - shift;
+    }
     for (uint32_t i = 0; i < n; i++) {
         out[i] = (int8_t)ehmn_round_shift(v[i], shift);
     }
@@ -115,6 +121,12 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
 {
     uint32_t max = max_abs(v, n);
     int32_t shift = max ? fitting_shift(max, (int32_t)bits) : 0;
+    if (shift > 0) {
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
+        }
+        return frac - shift;
+    }
     for (uint32_t i = 0; i < n; i++) {
         out[i] = (int16_t)ehmn_round_shift(v[i], shift);
     }
@@ -139,7 +151,7 @@ void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_
     int32_t mantissa_frac = frac - shift;
     uint64_t sum = scaled_eps(eps_mantissa, eps_shift - 2 * mantissa_frac);
     for (uint32_t i = 0; i < n; i++) {
-        int32_t q = ehmn_round_shift(v[i], shift);
+        int32_t q = shift > 0 ? ((v[i] >> (shift - 1)) + 1) >> 1 : ehmn_round_shift(v[i], shift);
         sum += (uint32_t)(q * q);
     }
     if (sum == 0) {
@@ -149,7 +161,14 @@ void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_
     uint64_t root = ehmn_isqrt(sum << (2 * k));              /* sqrt(sum) * 2^k, 31 bits */
     uint64_t sqrt_n = ehmn_isqrt((uint64_t)n << 32);         /* Q16 */
     int32_t factor = ehmn_sat32((int64_t)((sqrt_n << 30) / root)); /* sqrt(n / sum), Q(46 - k) */
+    int32_t last = 46 - k - EHMN_NORM_FRAC;
+    if (shift > 0 && last > 0 && last < 32) { /* the usual case; no result is above sqrt(n) */
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = ehmn_round_fit((int64_t)(((v[i] >> (shift - 1)) + 1) >> 1) * factor, last);
+        }
+        return;
+    }
     for (uint32_t i = 0; i < n; i++) {
-        out[i] = ehmn_mul(ehmn_round_shift(v[i], shift), factor, 46 - k - EHMN_NORM_FRAC);
+        out[i] = ehmn_mul(ehmn_round_shift(v[i], shift), factor, last);
     }
 }

@@ -41,9 +41,26 @@ static inline int32_t ehmn_round_shift(int64_t v, int32_t shift)
     return ehmn_sat32(v * ((int64_t)1 << -shift));
 }
 
+/* The same of 32 bits. */
+static inline int32_t ehmn_round_shift32(int32_t v, int32_t shift)
+{
+    return shift > 0 && shift < 32 ? (v >> shift) + (v >> (shift - 1) & 1) : ehmn_round_shift(v, shift);
+}
+
+/* The same for a shift of 1..31 and a result that is known to fit 32 bits. */
+static inline int32_t ehmn_round_fit(int64_t v, int32_t shift)
+{
+    v += (int64_t)(1u << (shift - 1));
+    return (int32_t)((uint32_t)v >> shift | (uint32_t)((uint64_t)v >> 32) << (32 - shift));
+}
+
 static inline int32_t ehmn_add(int32_t a, int32_t b)
 {
-    return ehmn_sat32((int64_t)a + b);
+    int32_t sum;
+    if (__builtin_add_overflow(a, b, &sum) || sum == INT32_MIN) {
+        return a < 0 || b < 0 ? -INT32_MAX : INT32_MAX;
+    }
+    return sum;
 }
 
 /* round(a * b * 2^-shift), saturated. */
@@ -87,8 +104,8 @@ static inline uint32_t ehmn_exp2_neg(uint32_t x)
         return 0u;
     }
     uint32_t whole = (x + 255u) >> 8; /* 2^-x = 2^(whole - x) / 2^whole with the first factor in [1, 2) */
-    uint32_t mantissa = (32768u + ehmn_exp2_table[(whole << 8) - x]) << 9;
-    return whole == 0u ? mantissa : (mantissa + (1u << (whole - 1u))) >> whole;
+    uint32_t twice = (32768u + ehmn_exp2_table[(whole << 8) - x]) << 10;
+    return ((twice >> whole) + 1u) >> 1;
 }
 
 /* log2(v) as Q16, v > 0. */

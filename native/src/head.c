@@ -3,6 +3,7 @@
 #include "model.h"
 #include "random.h"
 
+#define BIAS_SHIFT (EHMN_BIAS_FRAC + 16 - EHMN_LOGIT_FRAC)
 #define LOG2_E_Q16 94548 /* round(2^16 log2(e)) */
 
 void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed)
@@ -31,26 +32,75 @@ void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed)
     }
 }
 
+/* Tokens in a block whose probabilities have a sum of their own, as a power of two; 0: there is no room for the
+ * sums. */
+static uint32_t block_shift(const ehmn_image *im)
+{
+    for (uint32_t shift = 5; shift <= 7u; shift++) { /* a sum of 128 fits 32 bits */
+        if (im->vocab_size >> shift < im->n_ctx) {
+            return shift;
+        }
+    }
+    return 0;
+}
+
+static void finish_summary(ehmn_model *m)
+{
+    int32_t log_mass = ehmn_log2(m->mass) - (24 << 16);
+    m->entropy = (uint32_t)log_mass + (uint32_t)((m->spread << 8) / m->mass);
+}
+
 void ehmn_summarise(ehmn_model *m)
 {
     const int16_t *logits = ehmn_at(m, m->at.logits);
+    uint32_t *sums = ehmn_at(m, m->at.scores);
     uint32_t vocab = m->image->vocab_size;
+    uint32_t shift = block_shift(m->image);
+    uint32_t block = shift ? 1u << shift : 128u;
     int32_t max = logits[0];
-    uint64_t mass = 0;
-    uint64_t weighted = 0; /* sum of p (max - logit), Q24 * Q8 */
+    m->mass = 0;
+    m->spread = 0;
     for (uint32_t k = 1; k < vocab; k++) {
         max = logits[k] > max ? logits[k] : max;
     }
-    for (uint32_t k = 0; k < vocab; k++) {
-        uint32_t below = (uint32_t)(max - logits[k]);
-        uint32_t p = ehmn_exp2_neg(below);
-        mass += p;
-        weighted += (uint64_t)p * below;
-    }
-    int32_t log_mass = ehmn_log2(mass) - (24 << 16);
     m->max_logit = max;
-    m->mass = mass;
-    m->entropy = (uint32_t)log_mass + (uint32_t)((weighted << 8) / mass);
+    for (uint32_t first = 0; first < vocab; first += block) {
+        uint32_t n = vocab - first < block ? vocab - first : block;
+        uint32_t sum = m->kernels->exp_sum(logits + first, n, max, &m->spread);
+        m->mass += sum;
+        if (shift) {
+            sums[first >> shift] = sum;
+        }
+    }
+    m->summed = shift;
+    finish_summary(m);
+}
+
+void ehmn_change_recalled(ehmn_model *m, const int32_t *changed)
+{
+    int16_t *logits = ehmn_at(m, m->at.logits);
+    uint32_t *sums = ehmn_at(m, m->at.scores);
+    int same_max = 1;
+    for (uint32_t i = 0; i < m->n_recalled; i++) {
+        uint32_t token = m->recalled[i].token;
+        int32_t before = logits[token];
+        logits[token] = (int16_t)changed[i];
+        same_max = same_max && before < m->max_logit && changed[i] <= m->max_logit;
+        if (same_max) {
+            uint32_t below = (uint32_t)(m->max_logit - changed[i]), was_below = (uint32_t)(m->max_logit - before);
+            uint32_t p = ehmn_exp2_neg(below), was = ehmn_exp2_neg(was_below);
+            m->mass += (uint64_t)p - was;
+            m->spread += (uint64_t)p * below - (uint64_t)was * was_below;
+            if (m->summed) {
+                sums[token >> m->summed] += p - was;
+            }
+        }
+    }
+    if (same_max) {
+        finish_summary(m);
+    } else {
+        ehmn_summarise(m);
+    }
 }
 
 int32_t ehmn_reduce_head(ehmn_model *m, int32_t *v)
@@ -67,10 +117,10 @@ void ehmn_block_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t fra
     const ehmn_image *im = m->image;
     ehmn_multiply(m, m->matrices + ehmn_head_index(im), first, rows, frac, EHMN_LOGIT_FRAC, out);
     if (m->mode == EHMN_PLASTIC && im->rule.bias_step != 0) {
-        const int16_t *bias = (const int16_t *)ehmn_in_delta(m, ehmn_layout_delta(im).bias) + first;
-        int32_t gain = ehmn_model_gains(m)->bias;
+        const int16_t *bias = (const int16_t *)ehmn_in_delta(m, m->in.bias) + first;
+        int32_t gain = ehmn_model_gains(m)->bias; /* 0..2^20: the product needs no saturation */
         for (uint32_t r = 0; r < rows; r++) {
-            out[r] = ehmn_add(out[r], ehmn_mul(bias[r], gain, EHMN_BIAS_FRAC + 16 - EHMN_LOGIT_FRAC));
+            out[r] = ehmn_add(out[r], ehmn_round_fit((int64_t)bias[r] * gain, BIAS_SHIFT));
         }
     }
 }
@@ -110,8 +160,9 @@ int32_t ehmn_head(ehmn_model *m, uint32_t token, const int16_t *hidden)
     }
     if (m->mode == EHMN_PLASTIC) {
         ehmn_remember(m);
+    } else {
+        ehmn_summarise(m);
     }
-    ehmn_summarise(m);
     m->predicted = 1;
     return EHMN_OK;
 }
@@ -150,14 +201,22 @@ void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint
     const int16_t *logits = ehmn_at(m, m->at.logits);
     uint64_t step = m->mass / n;
     uint64_t quantile = (step * (offset & 0xFFFFu)) >> 16;
+    const uint32_t *sums = ehmn_at(m, m->at.scores);
     uint64_t sum = 0;
     uint32_t found = 0;
-    for (uint32_t k = 0; k < m->image->vocab_size && found < n; k++) {
+    for (uint32_t k = 0; k < m->image->vocab_size && found < n;) {
+        uint32_t inside = m->summed ? (1u << m->summed) - 1u : 0u;
+        if (inside && (k & inside) == 0 && quantile >= sum + sums[k >> m->summed]) {
+            sum += sums[k >> m->summed];
+            k += inside + 1u;
+            continue;
+        }
         sum += ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]));
         while (found < n && quantile < sum) {
             tokens[found++] = k;
             quantile += step;
         }
+        k++;
     }
 }
 

@@ -382,9 +382,10 @@ int32_t ehmn_open(const void *image, void *arena, uint32_t arena_bytes, uint32_t
     m->image = im;
     m->matrices = (const ehmn_matrix *)(const void *)((const uint8_t *)image + im->matrices_offset);
     m->vectors = (const ehmn_vector *)(const void *)((const uint8_t *)image + im->vectors_offset);
-    m->kernels = &ehmn_kernels_ref;
+    m->kernels = ehmn_best_kernels();
     m->arena = arena;
     m->at = layout;
+    m->in = ehmn_layout_delta(im);
     m->mode = mode;
     m->seed = seed;
     if (mode == EHMN_PLASTIC) {
@@ -422,4 +423,9 @@ const char *ehmn_status_name(int32_t status)
         "E_CONFIG",  "E_LAYOUT",   "E_VALUE",     "E_ARENA", "E_IMAGE_ID", "E_STATE",
     };
     return status <= 0 && status >= EHMN_E_STATE ? names[-status] : "E_UNKNOWN";
+}
+
+void ehmn_use_kernels(ehmn_model *m, const ehmn_kernels *kernels)
+{
+    m->kernels = kernels;
 }

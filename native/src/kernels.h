@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 typedef struct {
+    const char *name;
     /* acc[r] = sum over c of w[r * stride + c] * x[c]. No partial sum exceeds 32 bits: the image validator and
      * the limits on d_head see to it. */
     void (*matvec_s8)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
@@ -17,8 +18,29 @@ typedef struct {
     /* acc[c] = sum over r of weight[r] * w[r * stride + c], weights at most 2^15, at most 512 rows. */
     void (*weighted_sum)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
                          int32_t *acc);
+    /* out[i] = ehmn_mul(v[i], scale[i], shift); out may be v. */
+    void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
+    /* Steps of one row of weights: with s_j = floor((at + rate * edge[j]) / 2^24) and s_-1 = 0, w[j] moves by s_j -
+     * s_(j-1), up where sign[j] ^ flip is 0, down where it is -1, and stays within +-127. at < 2^24, rate (edge[j]
+     * - edge[j-1]) <= 2^27 - 2^20; sums are taken modulo 2^32, as only differences count. */
+    void (*step_row)(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
+                     uint32_t at);
+    /* Sum of p[i] = ehmn_exp2_neg(max - logits[i]), n at most 128; p[i] (max - logits[i]) is added to *spread. */
+    uint32_t (*exp_sum)(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
+    /* scores[i] = round(ehmn_exp2_neg(max - scores[i]) / 2^9), at most 2^15; returns their sum. max is the largest.
+     * */
+    uint32_t (*soften)(int32_t *scores, uint32_t n, int32_t max);
+    /* up[i] = round(silu(gate[i]) up[i]), saturated; all have `frac` fractional bits, 8..16. */
+    void (*gate)(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
 } ehmn_kernels;
 
 extern const ehmn_kernels ehmn_kernels_ref;
+extern const ehmn_kernels ehmn_kernels_rows; /* plain C, several rows at a time */
+
+/* The tables that this build has and this processor can run, the slowest first: 0 is the reference. NULL beyond. */
+const ehmn_kernels *ehmn_kernel_table(uint32_t index);
+
+/* The fastest of them. */
+const ehmn_kernels *ehmn_best_kernels(void);
 
 #endif

@@ -1,4 +1,5 @@
 /* Reference kernels: the definition. Never optimised by hand. */
+#include "fixed.h"
 #include "kernels.h"
 
 static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
@@ -51,4 +52,67 @@ static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t
     }
 }
 
-const ehmn_kernels ehmn_kernels_ref = {matvec_s8, matvec_s16, matvec_s4, weighted_sum};
+static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_mul(v[i], factor[i], shift);
+    }
+}
+
+static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
+                     uint32_t at)
+{
+    uint32_t before = 0;
+    for (uint32_t j = 0; j < n; j++) {
+        uint32_t now = (at + rate * edge[j]) >> 24;
+        int32_t steps = (int32_t)((now - before) & 255u);
+        w[j] = (int8_t)ehmn_clamp(w[j] + ((sign[j] ^ flip) < 0 ? -steps : steps), -127, 127);
+        before = now;
+    }
+}
+
+static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread)
+{
+    uint32_t sum = 0;
+    uint64_t weighted = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t below = (uint32_t)(max - logits[i]);
+        uint32_t p = ehmn_exp2_neg(below);
+        sum += p;
+        weighted += (uint64_t)p * below;
+    }
+    *spread += weighted;
+    return sum;
+}
+
+static uint32_t soften(int32_t *scores, uint32_t n, int32_t max)
+{
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t weight = (ehmn_exp2_neg((uint32_t)max - (uint32_t)scores[i]) + 256u) >> 9;
+        sum += weight;
+        scores[i] = (int32_t)weight;
+    }
+    return sum;
+}
+
+static void gate(const int32_t *v, int32_t *up, uint32_t n, int32_t frac)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t open = (int32_t)ehmn_sigmoid(ehmn_round_shift(v[i], frac - 16));
+        up[i] = ehmn_mul(ehmn_mul(v[i], open, 16), up[i], frac);
+    }
+}
+
+const ehmn_kernels ehmn_kernels_ref = {
+    "ref",
+    matvec_s8,
+    matvec_s16,
+    matvec_s4,
+    weighted_sum,
+    scale,
+    step_row,
+    exp_sum,
+    soften,
+    gate,
+};

@@ -36,7 +36,7 @@ uint32_t ehmn_slot(uint32_t hash, uint32_t slots)
 static uint32_t *ngram_slot(const ehmn_model *m, uint32_t o, uint32_t *tag)
 {
     const ehmn_rule *rule = &m->image->rule;
-    uint32_t *slots = ehmn_in_delta(m, ehmn_layout_delta(m->image).ngrams);
+    uint32_t *slots = ehmn_in_delta(m, m->in.ngrams);
     uint32_t hash;
     if (rule->ngram_order[o] == 0 || rule->ngram_slots == 0 || !ehmn_context(m, rule->ngram_order[o], &hash)) {
         return NULL;
@@ -107,7 +107,7 @@ void ehmn_learn_ngrams(ehmn_model *m, uint32_t token, int write)
 void ehmn_learn_bias(ehmn_model *m, uint32_t token, const uint32_t *negative, int write)
 {
     const ehmn_rule *rule = &m->image->rule;
-    int16_t *bias = ehmn_in_delta(m, ehmn_layout_delta(m->image).bias);
+    int16_t *bias = ehmn_in_delta(m, m->in.bias);
     uint32_t n = rule->n_negatives;
     int32_t log_n = ehmn_bit_length(n) - 1;
     if (rule->bias_step == 0) {
@@ -132,7 +132,7 @@ void ehmn_decay_bias(ehmn_model *m, int32_t factor)
 {
     const ehmn_rule *rule = &m->image->rule;
     uint32_t vocab = m->image->vocab_size;
-    int16_t *bias = ehmn_in_delta(m, ehmn_layout_delta(m->image).bias);
+    int16_t *bias = ehmn_in_delta(m, m->in.bias);
     uint32_t share = (vocab + 127u) / 128u;
     uint32_t first = share * (uint32_t)(ehmn_model_delta(m)->learned & 127u);
     int32_t decay = rule->bias_decay * factor > 65535 ? 65535 : rule->bias_decay * factor;
@@ -167,7 +167,7 @@ static void make_key(ehmn_model *m)
 /* The episodes with the least (distance, index), in order: found[0..] gets indices, far[0..] distances. */
 static uint32_t nearest_episodes(ehmn_model *m, uint32_t *found, uint32_t *far)
 {
-    ehmn_delta_layout in = ehmn_layout_delta(m->image);
+    ehmn_delta_layout in = m->in;
     const uint32_t *keys = ehmn_in_delta(m, in.keys);
     const uint32_t *key = ehmn_at(m, m->at.key);
     uint32_t words = ehmn_key_words(m->image);
@@ -203,7 +203,7 @@ static int32_t similarity(const ehmn_model *m, uint32_t distance)
 /* Sum the weights of the recalled episodes by token: fills weight[0..] and m->recalled; returns the sum of all. */
 static uint64_t weigh(ehmn_model *m, uint32_t kept, const uint32_t *found, const uint32_t *far, uint64_t *weight)
 {
-    const uint32_t *tokens = ehmn_in_delta(m, ehmn_layout_delta(m->image).tokens);
+    const uint32_t *tokens = ehmn_in_delta(m, m->in.tokens);
     int32_t sharpness = m->image->rule.sharpness;
     int32_t least = ehmn_mul(32768 - similarity(m, far[0]), sharpness, 15);
     uint64_t total = 0;
@@ -227,42 +227,41 @@ static uint64_t weigh(ehmn_model *m, uint32_t kept, const uint32_t *found, const
 
 static void recall_episodes(ehmn_model *m)
 {
-    int16_t *logits = ehmn_at(m, m->at.logits);
+    const int16_t *logits = ehmn_at(m, m->at.logits);
     uint32_t found[EHMN_RECALLED];
     uint32_t far[EHMN_RECALLED];
     uint64_t weight[EHMN_RECALLED];
-    m->n_recalled = 0;
-    if (m->image->rule.episodes == 0) {
-        return;
-    }
+    int32_t changed[EHMN_RECALLED];
     make_key(m);
     uint32_t kept = nearest_episodes(m, found, far);
     if (kept == 0) {
         return;
     }
-    ehmn_summarise(m);
     int32_t best = similarity(m, far[0]);
     m->bucket = best > 0 ? (uint32_t)best >> 11 : 0u;
     uint64_t share = (uint64_t)ehmn_model_gains(m)->share[m->bucket];
     uint64_t odds = (share << 16) / (65536u - share);
     uint64_t extra = (m->mass >> 8) * odds >> 8;
     uint64_t total = weigh(m, kept, found, far, weight);
+    int32_t max = m->max_logit;
     for (uint32_t i = 0; i < m->n_recalled; i++) {
         ehmn_recall *r = m->recalled + i;
-        uint64_t p = ehmn_exp2_neg((uint32_t)(m->max_logit - logits[r->token]));
+        uint64_t p = ehmn_exp2_neg((uint32_t)(max - logits[r->token]));
         uint64_t more = (extra >> 8) * ((weight[i] << 16) / total) >> 8;
         r->responsibility = p + more > 0 ? (uint32_t)((more << 16) / (p + more)) : 0u;
+        changed[i] = logits[r->token];
         if (p + more > 0) {
             int32_t log = ehmn_round_shift(ehmn_log2(p + more) - (24 << 16), 16 - EHMN_LOGIT_FRAC);
-            logits[r->token] = ehmn_sat16(m->max_logit + log);
+            changed[i] = ehmn_sat16(max + log);
         }
     }
+    ehmn_change_recalled(m, changed);
 }
 
 void ehmn_learn_episodes(ehmn_model *m, uint32_t token, int write)
 {
     ehmn_delta *delta = ehmn_model_delta(m);
-    ehmn_delta_layout in = ehmn_layout_delta(m->image);
+    ehmn_delta_layout in = m->in;
     uint32_t episodes = m->image->rule.episodes;
     uint32_t words = ehmn_key_words(m->image);
     const uint32_t *key = ehmn_at(m, m->at.key);
@@ -293,5 +292,9 @@ void ehmn_learn_episodes(ehmn_model *m, uint32_t token, int write)
 void ehmn_remember(ehmn_model *m)
 {
     recall_ngrams(m);
-    recall_episodes(m);
+    ehmn_summarise(m);
+    m->n_recalled = 0;
+    if (m->image->rule.episodes > 0) {
+        recall_episodes(m);
+    }
 }

@@ -6,7 +6,7 @@
 #include "fixed.h"
 #include "kernels.h"
 
-#define EHMN_HEAD_BLOCK 32u   /* rows of the head whose results wait on the stack at one time */
+#define EHMN_HEAD_BLOCK 48u   /* rows of the head whose results wait on the stack at one time */
 #define EHMN_MODEL_BYTES 768u /* room for struct ehmn_model in the arena, the same on every machine */
 
 /* Arena offsets of everything that a model needs besides the struct itself; `total` is the arena's size. */
@@ -39,6 +39,23 @@ typedef struct {
     uint32_t total;
 } ehmn_layout;
 
+/* Offsets of the arrays that follow the header of a delta. */
+typedef struct {
+    uint32_t dense;
+    uint32_t rows;
+    uint32_t bias;
+    uint32_t ngrams;
+    uint32_t keys;
+    uint32_t tokens;
+    uint32_t trace;
+    uint32_t slow;
+    uint32_t context;
+    uint32_t topic;
+    uint32_t centre;
+    uint32_t wander;
+    uint32_t total;
+} ehmn_delta_layout;
+
 /* What a prediction took from one of the recalled episodes' tokens. */
 typedef struct {
     uint32_t token;
@@ -62,7 +79,10 @@ struct ehmn_model {
     uint64_t seed;
     uint64_t sampled;    /* draws of ehmn_sample since the last reset, forgetting or loading */
     uint64_t mass;       /* sum of 2^(logit - max_logit) in Q24 */
+    uint64_t spread;     /* the same, each times max_logit - logit in Q8 */
+    uint32_t summed;     /* log2 of the tokens whose masses have sums in the room of the scores; 0: no sums are there */
     int32_t input_fracs[EHMN_MAX_DENSE];
+    ehmn_delta_layout in; /* of the delta */
     ehmn_counts counts;
     uint32_t history[EHMN_MAX_ORDER]; /* tokens fed, the newest first */
     uint32_t n_history;
@@ -87,23 +107,6 @@ struct ehmn_model {
 
 _Static_assert(sizeof(struct ehmn_model) <= EHMN_MODEL_BYTES, "struct ehmn_model must fit its room");
 
-/* Offsets of the arrays that follow the header of a delta. */
-typedef struct {
-    uint32_t dense;
-    uint32_t rows;
-    uint32_t bias;
-    uint32_t ngrams;
-    uint32_t keys;
-    uint32_t tokens;
-    uint32_t trace;
-    uint32_t slow;
-    uint32_t context;
-    uint32_t topic;
-    uint32_t centre;
-    uint32_t wander;
-    uint32_t total;
-} ehmn_delta_layout;
-
 /* Take the next `bytes` of a region that begins at *at, whose parts start at multiples of `align`, a power of two. */
 static inline uint32_t ehmn_take(uint64_t *at, uint32_t align, uint64_t bytes)
 {
@@ -111,6 +114,9 @@ static inline uint32_t ehmn_take(uint64_t *at, uint32_t align, uint64_t bytes)
     *at = (start + bytes + (align - 1u)) & ~(uint64_t)(align - 1u);
     return (uint32_t)start;
 }
+
+/* image.c: change the table of an opened model. */
+void ehmn_use_kernels(ehmn_model *m, const ehmn_kernels *kernels);
 
 /* image.c: whether the bytes from offset `from` up to offset `to` are zero. */
 int ehmn_bytes_are_zero(const void *bytes, uint64_t from, uint64_t to);
@@ -263,8 +269,9 @@ void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed);
 int32_t ehmn_reduce_head(ehmn_model *m, int32_t *v);
 void ehmn_block_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t frac, int32_t *out);
 
-/* head.c: max_logit, mass and entropy of the logits as they are now. */
+/* head.c: max_logit, mass and entropy of the logits as they are now; and when those of the recalled tokens change. */
 void ehmn_summarise(ehmn_model *m);
+void ehmn_change_recalled(ehmn_model *m, const int32_t *logits);
 
 /* adapters.c: advance the traces and put what the adapters make of it into v[d_model] at value_frac; and the same of a
  * guard vector, by the dense adapters and the scale alone, without traces and without keeping what learning needs. */

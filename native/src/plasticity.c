@@ -56,7 +56,7 @@ static int32_t topic_shift(ehmn_model *m)
 {
     uint32_t d = m->image->d_model;
     const int32_t *x = ehmn_at(m, m->at.standard);
-    int32_t *fast = delta_array(m, ehmn_layout_delta(m->image).topic);
+    int32_t *fast = delta_array(m, m->in.topic);
     int32_t *slow = fast + d;
     uint64_t sum = 0;
     for (uint32_t i = 0; i < d; i++) {
@@ -97,7 +97,7 @@ static int32_t presynaptic(ehmn_model *m, uint32_t layer, const int8_t **pre)
 {
     const ehmn_rule *rule = &m->image->rule;
     uint32_t d = m->image->d_model;
-    ehmn_delta_layout in_delta = ehmn_layout_delta(m->image);
+    ehmn_delta_layout in_delta = m->in;
     const int32_t *trace = delta_array(m, in_delta.trace) + layer * d;
     int32_t *slow = delta_array(m, in_delta.slow) + layer * d;
     int32_t *context = delta_array(m, in_delta.context) + layer * d;
@@ -165,43 +165,47 @@ static uint32_t find_edge(const uint32_t *edge, uint32_t n, uint64_t rate, uint6
     return low;
 }
 
-/* Draw the steps of one row: weight j expects |row_rate| |pre_j| of them, in the direction of row_rate pre_j.
- * `edge` holds the running sums of |pre|. `*next`, below one step, is the distance to the next step on the line. Few
- * steps are found by bisection, many by walking along. */
-static uint32_t draw_row(int8_t *w, const int8_t *pre, const uint32_t *edge, uint32_t n, int32_t row_rate,
-                         uint64_t *next)
+/* A direction in which rows of weights are moved, made of one vector: `edge` holds the running sums of its
+ * magnitudes, `sign` is 0 where it is positive and -1 elsewhere. */
+typedef struct {
+    uint32_t *edge;
+    int8_t *sign;
+    uint32_t n;
+} direction;
+
+static direction make_direction(ehmn_model *m, const int8_t *v)
 {
-    const int32_t step = 1 << EVENT_FRAC;
-    const int32_t up = row_rate > 0 ? 1 : -1; /* of a weight whose input is positive */
-    uint64_t rate = ehmn_abs(row_rate);
-    uint64_t length = rate * edge[n - 1];
-    uint64_t at = *next;
-    uint32_t writes = 0;
-    if (length >> EVENT_FRAC < n / 16u) {
-        for (; at < length; at += (uint64_t)step, writes++) {
-            uint32_t j = find_edge(edge, n, rate, at);
-            step_weight(w + j, pre[j] > 0 ? up : -up);
-        }
-        *next = at - length;
-        return writes;
+    direction along = {ehmn_at(m, m->at.cumulative), ehmn_at(m, m->at.wide), m->image->d_model};
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < along.n; i++) {
+        sum += ehmn_abs(v[i]);
+        along.edge[i] = sum;
+        along.sign[i] = (int8_t)-(v[i] <= 0);
     }
-    int32_t ahead = (int32_t)at; /* from the end of weight j's stretch to the next step: -2^27 .. 2^24 */
-    for (uint32_t j = 0; j < n; j++) {
-        for (ahead -= (int32_t)rate * (int32_t)ehmn_abs(pre[j]); ahead < 0; ahead += step, writes++) {
-            step_weight(w + j, pre[j] > 0 ? up : -up);
-        }
-    }
-    *next = (uint64_t)ahead;
-    return writes;
+    return along;
 }
 
-static void running_sums(const int8_t *v, uint32_t n, uint32_t *edge)
+/* Draw the steps of one row: weight j expects |row_rate| |v_j| of them, in the direction of row_rate v_j. `*next`,
+ * below one step, is the distance to the next step on the line. Few steps are found by bisection, many by walking
+ * along. */
+static uint32_t draw_row(const ehmn_model *m, int8_t *w, const direction *along, int32_t row_rate, uint64_t *next)
 {
-    uint32_t sum = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        sum += ehmn_abs(v[i]);
-        edge[i] = sum;
+    const uint32_t step = 1u << EVENT_FRAC;
+    uint32_t rate = ehmn_abs(row_rate);
+    int32_t flip = row_rate > 0 ? 0 : -1;
+    uint64_t length = (uint64_t)rate * along->edge[along->n - 1u];
+    uint64_t at = *next;
+    uint32_t writes = (uint32_t)((length + step - 1u - at) >> EVENT_FRAC);
+    *next = at + ((uint64_t)writes << EVENT_FRAC) - length;
+    if (writes > along->n / 16u) {
+        m->kernels->step_row(w, along->edge, along->sign, flip, along->n, rate, step - 1u - (uint32_t)at);
+        return writes;
     }
+    for (uint32_t i = 0; i < writes; i++, at += step) {
+        uint32_t j = find_edge(along->edge, along->n, rate, at);
+        step_weight(w + j, (along->sign[j] ^ flip) < 0 ? -1 : 1);
+    }
+    return writes;
 }
 
 /* Where the first step of this token falls: uniform in [0, 1) step. */
@@ -215,21 +219,15 @@ static uint64_t draw_offset(const ehmn_model *m, uint32_t stream)
 /* Steps of one row w[d_model] towards zero, each weight expecting |w| rate / 2^24 of them. */
 static uint32_t decay_row(ehmn_model *m, int8_t *w, int32_t rate, uint32_t stream)
 {
-    uint32_t d = m->image->d_model;
-    uint32_t *edge = ehmn_at(m, m->at.cumulative);
-    int8_t *before = ehmn_at(m, m->at.presynaptic);
     uint64_t next = draw_offset(m, stream);
-    for (uint32_t i = 0; i < d; i++) {
-        before[i] = w[i];
-    }
-    running_sums(before, d, edge);
-    return draw_row(w, before, edge, d, -rate, &next);
+    direction along = make_direction(m, w);
+    return draw_row(m, w, &along, -rate, &next);
 }
 
 static int8_t *dense_weights(const ehmn_model *m, uint32_t layer)
 {
     size_t d = m->image->d_model;
-    return (int8_t *)ehmn_in_delta(m, ehmn_layout_delta(m->image).dense) + layer * d * d;
+    return (int8_t *)ehmn_in_delta(m, m->in.dense) + layer * d * d;
 }
 
 static void decay_dense(ehmn_model *m, uint32_t layer, int32_t factor)
@@ -248,17 +246,16 @@ static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32
     uint32_t d = m->image->d_model;
     int8_t *w = dense_weights(m, layer);
     const int16_t *z = (const int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
-    uint32_t *edge = ehmn_at(m, m->at.cumulative);
     const int8_t *pre;
     int32_t shift = ERROR_FRAC + 24 - EVENT_FRAC - m->image->rule.weight_frac + presynaptic(m, layer, &pre);
     uint64_t next = draw_offset(m, EHMN_STREAM_WRITES + layer);
 
-    running_sums(pre, d, edge);
+    direction along = make_direction(m, pre);
     for (uint32_t i = 0; i < d; i++) {
         int32_t slope = 32768 - (z[i] * z[i] >> 15); /* tanh', Q15 */
         int32_t post = ehmn_mul(ehmn_mul(error[i], slope, 15), phase_gate(m, layer, i), 15);
         int32_t row_rate = ehmn_clamp(ehmn_mul(post, rate, shift), -MAX_ROW_RATE, MAX_ROW_RATE);
-        m->counts.writes += draw_row(w + i * d, pre, edge, d, row_rate, &next);
+        m->counts.writes += draw_row(m, w + i * d, &along, row_rate, &next);
     }
     m->counts.macs += 2u * d;
 }
@@ -287,13 +284,12 @@ static void learn_row(ehmn_model *m, uint32_t k, int32_t factor, const int32_t *
 {
     const ehmn_rule *rule = &m->image->rule;
     uint32_t d = m->image->d_model;
-    uint32_t *edge = ehmn_at(m, m->at.cumulative);
-    int8_t *direction = ehmn_at(m, m->at.presynaptic);
+    int8_t *vector = ehmn_at(m, m->at.presynaptic);
     int64_t sum = 0;
     if (m->row[k] == 0) {
         return;
     }
-    int8_t *r = (int8_t *)ehmn_in_delta(m, ehmn_layout_delta(m->image).rows) + (size_t)(m->row[k] - 1u) * d;
+    int8_t *r = (int8_t *)ehmn_in_delta(m, m->in.rows) + (size_t)(m->row[k] - 1u) * d;
     for (uint32_t i = 0; i < d; i++) {
         sum += (int64_t)r[i] * error[i];
     }
@@ -303,11 +299,11 @@ static void learn_row(ehmn_model *m, uint32_t k, int32_t factor, const int32_t *
         return;
     }
     m->counts.writes += decay_row(m, r, rule->decay_visit, EHMN_STREAM_ROW_DECAY + k);
-    int32_t frac = ehmn_quantise8(error, d, ERROR_FRAC, direction);
+    int32_t frac = ehmn_quantise8(error, d, ERROR_FRAC, vector);
     int32_t rate = ehmn_mul(ehmn_mul(rule->eta_row[k], factor, 16), 1, frac - rule->row_frac);
     uint64_t next = draw_offset(m, EHMN_STREAM_ROWS + k);
-    running_sums(direction, d, edge);
-    m->counts.writes += draw_row(r, direction, edge, d, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &next);
+    direction along = make_direction(m, vector);
+    m->counts.writes += draw_row(m, r, &along, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &next);
     m->counts.macs += d;
 }
 

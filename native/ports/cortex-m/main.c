@@ -30,6 +30,7 @@ int main(void)
         .arena_room = BOARD_ARENA_BYTES,
         .staging = (void *)BOARD_STAGING_ADDRESS,
         .staging_room = BOARD_STAGING_BYTES,
+        .flash = &board_flash,
         .tick_hz = BOARD_TICK_HZ,
         .timer_start = timer_start,
         .timer_read = timer_read,

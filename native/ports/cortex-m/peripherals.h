@@ -1,6 +1,8 @@
-/* What a family of chips gives to main.c: the line to the host, and a timer. */
+/* What a family of chips gives to main.c: the line to the host, a timer, and flash for what is learned. */
 #ifndef EHMN_PERIPHERALS_H
 #define EHMN_PERIPHERALS_H
+
+#include "edgehmn_state.h"
 
 #include <stdint.h>
 
@@ -17,6 +19,8 @@ static inline void wait_for_interrupt(void)
 {
     __asm__ volatile("dsb\n\twfi" ::: "memory");
 }
+
+extern const ehmn_flash board_flash;
 
 void peripherals_start(void);
 

@@ -1,6 +1,7 @@
 /* MPS2 with a Cortex-M33 (Arm application note AN505), as qemu-system-arm -M mps2-an505 emulates it.
  *
- * Of 4 MB of SRAM the firmware takes 512 KiB, what a large microcontroller has; the image lies in the PSRAM.
+ * Of 4 MB of SRAM the firmware takes 512 KiB, what a large microcontroller has; the image lies in the
+ * PSRAM, and behind it what is learned: two sectors of 128 KiB like those of an STM32H743, simulated.
  * Every number of this board stands here: C, the linker script and Python read it. Plain integers only. */
 #ifndef BOARD_H
 #define BOARD_H
@@ -18,7 +19,11 @@
 #define BOARD_STAGING_ADDRESS 0x38060000
 #define BOARD_STAGING_BYTES 0x00020000
 #define BOARD_IMAGE_ADDRESS 0x80000000
-#define BOARD_IMAGE_BYTES 0x01000000
+#define BOARD_IMAGE_BYTES 0x00FC0000
+#define BOARD_STATE_ADDRESS 0x80FC0000
+#define BOARD_STATE_SECTOR_BYTES 0x00020000
+#define BOARD_STATE_SLOT_SECTORS 1
+#define BOARD_STATE_UNIT 32
 
 #define BOARD_TICK_HZ 20000000
 #define BOARD_TIMER_ADDRESS 0x50000000

@@ -2,8 +2,8 @@
  *
  * The memory is what the chip has and no more: 1 MB of flash, 128 KB of contiguous RAM (the emulation has 192, and lacks
  * the 64 KB of core-coupled memory). The firmware takes the five small sectors of flash, 128 KB; the image five of the
- * seven large ones. The last two are left for learned state; this emulation cannot write its flash, so here state goes
- * over the line alone. For the host's staging buffer there is what the model leaves of the arena.
+ * seven large ones. The last two are for learned state; this emulation cannot write its flash, so there it goes over the
+ * line alone. For the host's staging buffer there is what the model leaves of the arena.
  * Every number of this board stands here: C, the linker script and Python read it. Plain integers only. */
 #ifndef BOARD_H
 #define BOARD_H
@@ -14,6 +14,11 @@
 #define BOARD_FLASH_BYTES 0x00020000
 #define BOARD_IMAGE_ADDRESS 0x08020000
 #define BOARD_IMAGE_BYTES 0x000A0000
+#define BOARD_STATE_ADDRESS 0x080C0000
+#define BOARD_STATE_SECTOR_BYTES 0x00020000
+#define BOARD_STATE_SLOT_SECTORS 1
+#define BOARD_STATE_UNIT 8
+#define BOARD_STATE_FIRST_SECTOR 10
 #define BOARD_STACK_ADDRESS 0x20000000
 #define BOARD_STACK_BYTES 0x00001000
 #define BOARD_RAM_ADDRESS 0x20001000

@@ -1,0 +1,90 @@
+"""Prediction beside measurement on this machine, after it was anchored.
+
+    python -m bench.anchor OUT [OUT ...]    writes bench/results/anchor.json and anchor.md
+
+OUT: exports, of which none was used to anchor. Both figures are processor time of one thread.
+"""
+
+import itertools
+import json
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgehmn.core import CoreModel
+from edgehmn.estimate import estimate
+from edgehmn.exported import Export
+from edgehmn.measure.anchor import anchor_host
+from edgehmn.targets.schema import read_target
+from edgehmn.texts import EVALUATION, shipped
+from edgehmn.workload import workload_of
+
+RESULTS = Path(__file__).resolve().parent / "results"
+LIMIT = 15  # %
+
+
+def measured_seconds(export: Export, *, learn: bool) -> float:
+    """Per token of a window's length of text after the window was filled, median over the pieces of repeats."""
+    n_ctx = int(export.image.header.n_ctx)
+    text = export.encode(shipped(EVALUATION))
+    ids = np.fromiter(itertools.islice(itertools.cycle(text.tolist()), 2 * n_ctx + 1), np.int32)
+    model = CoreModel(export.image, plastic=learn)
+    model.process(ids[: n_ctx + 1], learn=learn)
+    rounds: list[float] = []
+    end = time.perf_counter() + 3
+    while len(rounds) < 3 or (time.perf_counter() < end and len(rounds) < 30):
+        start = time.process_time()
+        model.process(ids[n_ctx + 1 :], learn=learn)
+        rounds.append((time.process_time() - start) / n_ctx)
+        if rounds[0] * n_ctx > 10:
+            break
+    return float(np.median(rounds))
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments:
+        sys.exit(__doc__)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        profile = Path(folder) / "this.toml"
+        anchor_host(profile)
+        target = read_target(profile)
+    for out in arguments:
+        export = Export.open(out)
+        e = estimate(workload_of(Path(out)), target)
+        for name, quantity, learn in (("frozen", e.seconds, False), ("learned", e.seconds_learned, True)):
+            assert quantity is not None
+            measured = measured_seconds(export, learn=learn)
+            rows.append(
+                {
+                    "model": Path(out).name, "token": name, "macs": sum(layer.macs for layer in e.layers),
+                    "predicted_ms": quantity.value * 1e3, "interval_90_ms": [v * 1e3 for v in quantity.interval],
+                    "measured_ms": measured * 1e3, "error_percent": 100 * (quantity.value / measured - 1),
+                }
+            )  # fmt: skip
+            print(rows[-1])
+    result = {"machine": platform.machine(), "limit_percent": LIMIT, "rows": rows}
+    (RESULTS / "anchor.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    lines = [
+        "# Anchored prediction beside measurement",
+        "By `python -m bench.anchor OUT ...`; processor time of one thread.",
+        "",
+    ]
+    lines += ["| model | token | multiply-accumulates | predicted, ms | 90 % interval | measured, ms | error, % |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for r in rows:
+        low, high = r["interval_90_ms"]
+        lines.append(
+            f"| {r['model']} | {r['token']} | {r['macs']:,} | {r['predicted_ms']:.3f} | {low:.3f} to {high:.3f} "
+            f"| {r['measured_ms']:.3f} | {r['error_percent']:+.1f} |"
+        )
+    (RESULTS / "anchor.md").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

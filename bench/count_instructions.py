@@ -1,0 +1,91 @@
+"""Instructions per token of a model on Linux boards, counted under QEMU's user emulation.
+
+    python -m bench.count_instructions OUT    writes the entries aarch64 and x86-64 of targets/counts.json
+
+OUT: an export of the reference model. Needs qemu-user and, for aarch64, its cross compiler. Per token of the second
+half of 2 x 130 tokens, the first of which fill the window; what runs before and between is subtracted.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgehmn.exported import Export
+from edgehmn.texts import EVALUATION, shipped
+from edgehmn.workload_export import count_learning
+
+ROOT = Path(__file__).resolve().parents[1]
+COUNTS = ROOT / "targets" / "counts.json"
+HERE = ROOT / "bench" / "instructions"
+HALF = 130  # tokens, more than the window
+MACHINES = {"aarch64": ("aarch64-linux-gnu-gcc", "qemu-aarch64"), "x86-64": ("gcc", "qemu-x86_64")}
+
+
+def count(machine: str, image: Path, ids: Path, work: Path) -> dict[str, float]:
+    compiler, emulator = MACHINES[machine]
+    program, plugin, build = work / f"run-{machine}", work / "count.so", work / machine
+    cmake = ["cmake", "-S", str(ROOT / "native"), "-B", str(build), f"-DCMAKE_C_COMPILER={compiler}"]
+    if machine == "aarch64":
+        cmake += ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
+    subprocess.run(cmake, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["cmake", "--build", str(build), "--target", "edgehmn_core"], check=True, stdout=subprocess.DEVNULL)
+    library = next(build.rglob("libedgehmn_core.a"))
+    sources = [str(HERE / "run.c"), str(library), f"-I{ROOT / 'native' / 'include'}"]
+    subprocess.run([compiler, "-std=c11", "-O2", "-static", *sources, "-o", str(program)], check=True)
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", str(HERE / "count.c"), "-o", str(plugin)], check=True)
+
+    def run(n: int, mode: str) -> int:
+        command = [emulator, "-plugin", str(plugin), str(program), str(image), str(ids), str(n), mode]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
+        match = re.search(r"instructions (\d+)", done.stderr)
+        assert match is not None, done.stderr
+        return int(match[1])
+
+    before = run(HALF, f"l{HALF}")
+    return {
+        "static": (run(2 * HALF, f"s{HALF}") - run(HALF, f"s{HALF}")) / HALF,
+        "predicted": (run(2 * HALF, f"p{HALF}") - before) / HALF,
+        "learned": (run(2 * HALF, f"l{HALF}") - before) / HALF,
+    }
+
+
+def main(arguments: list[str]) -> None:
+    if len(arguments) != 1:
+        sys.exit(__doc__)
+    export = Export.open(arguments[0])
+    tokens = export.encode(shipped(EVALUATION))[: 2 * HALF]
+    macs, learning = count_learning(export.image, tokens)
+    predicted = macs + learning.macs_predicted
+    counts: dict[str, Any] = json.loads(COUNTS.read_text("utf-8"))
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        ids = work / "ids"
+        ids.write_bytes(np.asarray(tokens, "<u4").tobytes())
+        for machine, tools in MACHINES.items():
+            if missing := [t for t in tools if shutil.which(t) is None]:
+                print(f"{machine}: not counted here: {', '.join(missing)} is missing")
+                continue
+            counts[machine] = {
+                "instructions_per_token": count(machine, export.folder / "model.ehmn", ids, work),
+                "macs_per_token": {
+                    "static": macs,
+                    "predicted": predicted,
+                    "learned": predicted + learning.macs_learned,
+                },
+                "writes_per_learned_token": learning.writes,
+                "kernels": "those that the build is for",
+                "source": f"bench/count_instructions.py: counted under {tools[1]}",
+            }
+            print(machine, counts[machine]["instructions_per_token"])
+            COUNTS.write_text(json.dumps(counts, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

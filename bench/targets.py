@@ -1,0 +1,269 @@
+"""Fits the target profiles to published measurements, and shows how far off they are.
+
+    python -m bench.targets fit DATA      writes targets/fitted.json from DATA/measurements.csv
+    python -m bench.targets check DATA    writes bench/results/targets.json and targets.md: errors, cross-validated
+    python -m bench.targets counts OUT    writes targets/counts.json from bench/results/learning.json; OUT: an export of
+                                          the reference model
+
+DATA: the folder of measurements.csv. Errors are of predictions by a fit that has not seen the board, or the submitter,
+of the row; never by random rows.
+"""
+
+import json
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.decode_fit import check_decode, fit_decode
+from bench.latency_fit import Fit, fit, fit_all, left_out
+from bench.latency_rows import CLASSES, MICROCONTROLLERS, Row, read_rows
+from edgehmn.estimate import SPREADS, least_relative_error
+from edgehmn.evaluation.p3 import EMULATED
+from edgehmn.exported import Export
+from edgehmn.files import sha256
+from edgehmn.targets.schema import load_target, target_names
+from edgehmn.texts import EVALUATION, shipped
+from edgehmn.workload_export import count_learning
+
+ROOT = Path(__file__).resolve().parents[1]
+FITTED = ROOT / "targets" / "fitted.json"
+COUNTS = ROOT / "targets" / "counts.json"
+RESULTS = ROOT / "bench" / "results"
+LIMITS = {"zero-shot": (19, 50), "anchored": (14, 35)}
+
+
+def training_rows(rows: Sequence[Row]) -> list[Row]:
+    """Those on cores of microcontrollers, with kernels that somebody made fast."""
+    return [r for r in rows if (r.official or r.core in MICROCONTROLLERS) and r.family != "reference kernels"]
+
+
+def write_fit(data: Path) -> None:
+    path = data / "measurements.csv"
+    rows, decodes = read_rows(path)
+    used = training_rows(rows)
+    fitted = fit_all(used)
+    out = {
+        "measurements_sha256": sha256(path.read_bytes()),
+        "rows": len(used),
+        "deviations": {k: round(v, 4) for k, v in fitted.sd.items()} | {"noise": round(fitted.noise, 4)},
+        "classes": [*CLASSES, "operator"],
+        "networks": _networks(fitted, used),
+        "decode": fit_decode(decodes),
+        "power": _powers(used),
+        "published": _published(rows),
+    }
+    FITTED.write_text(_lines(out), "utf-8")
+    print(f"{FITTED}: {len(used)} rows")
+
+
+def _lines(values: dict[str, Any]) -> str:
+    """JSON with one line for each entry of a list."""
+    parts = []
+    for key, value in values.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            text = "[\n  " + ",\n  ".join(json.dumps(v) for v in value) + "\n ]"
+        parts.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _networks(fitted: Fit, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Of each target with a core that was fitted: for each runtime, and for one that is not known."""
+    out = []
+    cores = {r.core for r in rows}
+    runtimes = sorted({(r.family, r.version) for r in rows if r.core in MICROCONTROLLERS})
+    for target in map(load_target, target_names()):
+        if target.core.name not in cores:
+            continue
+        board = target.measured_as[0] if target.measured_as else f"unseen {target.name}"
+        for family, version in [("", ""), *((f, "") for f in sorted({f for f, _ in runtimes})), *runtimes]:
+            row = _probe(target.core.name, board, family, version)
+            eta, covariance = fitted.parts(row)
+            seen = any(r.core == row.core and r.family == family and version in ("", r.version) for r in rows)
+            out.append(
+                {
+                    "target": target.name, "runtime": version or family, "seen_on_core": seen,
+                    "log_cycles": np.round(eta, 4).tolist(), "covariance": np.round(covariance, 5).tolist(),
+                }
+            )  # fmt: skip
+    return out
+
+
+def _probe(core: str, board: str, family: str, version: str) -> Row:
+    family = family or "unseen"
+    return Row(
+        board, core, family, version or f"{family} unseen", "", "", 1, (1, 1, 1, 1), 1, 1, False, None, "", "", None, 1
+    )
+
+
+def _powers(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Median power of each board, supply and runtime, and how far its workloads spread."""
+    groups: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for r in rows:
+        if r.power_w:
+            groups[r.board, r.supply, r.runtime].append(r.power_w)
+    return [
+        {"board": b, "supply_v": s, "runtime": t, "watts": round(float(np.median(w)), 6), "n": len(w)}
+        for (b, s, t), w in sorted(groups.items())
+    ]
+
+
+def _published(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """What was published of the networks of MLPerf Tiny on boards of ours, to stand beside predictions."""
+    boards = {name: t.name for t in map(load_target, target_names()) for name in t.measured_as}
+    return [
+        {
+            "target": boards[r.board], "workload": r.workload, "macs": [int(m) for m in r.macs], "runtime": r.version,
+            "latency_ms": round(r.latency_s * 1e3, 4), "energy_mj": r.energy_mj,
+        }
+        for r in rows if r.official and r.board in boards
+    ]  # fmt: skip
+
+
+def check(data: Path) -> None:
+    rows, decodes = read_rows(data / "measurements.csv")
+    used = training_rows(rows)
+    start = fit_all(used)
+    results: dict[str, Any] = {"rows": len(used), "zero_shot": {}, "anchored": {}}
+    for key in ("board", "submitter"):
+        zero, anchored = [], []
+        for kept, out, fitted in left_out(used, key, start):
+            out = [r for r in out if r.core in MICROCONTROLLERS and r.official]
+            zero += [(r, *fitted.predict(r)) for r in out]
+            anchored += list(_anchored(kept, out, fitted)) if key == "board" else []
+        results["zero_shot"][key] = _errors(zero) | {"groups": _by_group(zero, key)}
+        if anchored:
+            results["anchored"][key] = _errors(anchored)
+    results["energy_given_latency"] = _energy_errors(rows)
+    results["decode"] = check_decode(decodes)
+    (RESULTS / "targets.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    text = _markdown(results)
+    (RESULTS / "targets.md").write_text(text, "utf-8")
+    print(text)
+
+
+def _anchored(kept: list[Row], out: list[Row], fitted: Fit) -> Iterable[tuple[Row, float, float]]:
+    """Each workload of a system by a fit that has seen one other workload of that system."""
+    for anchor in out:
+        seen = fit([*kept, anchor], fitted.sd, fitted.noise)
+        for r in out:
+            if r.system == anchor.system and r.workload != anchor.workload:
+                yield (r, *seen.predict(r))
+
+
+def _errors(predicted: Sequence[tuple[Row, float, float]]) -> dict[str, Any]:
+    error = [abs(least_relative_error(cycles, sd) / r.cycles - 1) for r, cycles, sd in predicted]
+    inside = [abs(math.log(r.cycles / cycles)) <= SPREADS * sd for r, cycles, sd in predicted]
+    return {
+        "n": len(error),
+        "median_percent": 100 * float(np.median(error)),
+        "p90_percent": 100 * float(np.quantile(error, 0.9)),
+        "mean_percent": 100 * float(np.mean(error)),
+        "inside_90_percent": 100 * float(np.mean(inside)),
+    }
+
+
+def _by_group(predicted: Sequence[tuple[Row, float, float]], key: str) -> dict[str, Any]:
+    groups: dict[str, list[tuple[Row, float, float]]] = defaultdict(list)
+    for p in predicted:
+        groups[f"{getattr(p[0], key)}, {p[0].core}, {p[0].family}"].append(p)
+    return {name: _errors(group) for name, group in sorted(groups.items())}
+
+
+def _energy_errors(rows: Sequence[Row]) -> dict[str, Any]:
+    """Energy of a workload from its measured time and the power of the others: same board, supply and submission."""
+    errors = []
+    rows = [r for r in rows if r.power_w and r.core in MICROCONTROLLERS]
+    for r in rows:
+        others = [o.power_w for o in rows if o.system == r.system and o.supply == r.supply
+                  and o.submitter == r.submitter and o.workload != r.workload]  # fmt: skip
+        if others and r.power_w:
+            errors.append(abs(float(np.median([o for o in others if o])) / r.power_w - 1))
+    return {
+        "n": len(errors),
+        "mean_percent": 100 * float(np.mean(errors)),
+        "median_percent": 100 * float(np.median(errors)),
+        "p90_percent": 100 * float(np.quantile(errors, 0.9)),
+    }
+
+
+def _markdown(r: dict[str, Any]) -> str:
+    lines = [
+        "# Target profiles against published measurements",
+        "By `python -m bench.targets check DATA`. Errors in %; no fit had seen what is left out.",
+        "", f"Microcontrollers, int8 networks ({r['rows']} rows fitted):", "",
+        "| | n | median | limit | 90th percentile | limit | inside the 90 % interval | limit |",
+        "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for kind, name in (("zero_shot", "zero-shot"), ("anchored", "anchored")):
+        for key, e in r[kind].items():
+            median, p90 = LIMITS[name]
+            label = {"zero-shot": f"unseen {key}", "anchored": "anchored by one workload"}[name]
+            lines.append(
+                f"| {label} | {e['n']} | {e['median_percent']:.1f} | {median} | {e['p90_percent']:.1f} | {p90} "
+                f"| {e['inside_90_percent']:.1f} | 85 |"
+            )
+    e = r["energy_given_latency"]
+    lines += [
+        "", f"Energy given latency (power of the board's other workloads): {e['n']} rows, "
+        f"mean {e['mean_percent']:.1f}, "
+        f"median {e['median_percent']:.1f}, 90th percentile {e['p90_percent']:.1f}; limit 8.", "",
+        "Text generation:", "", "| boards | left out | n | mean | limit | inside the 90 % interval |",
+        "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for d in r["decode"]:
+        lines.append(
+            f"| {d['boards']} | {d['left_out']} | {d['n']} | {d['mean_percent']:.1f} | {d['limit']} "
+            f"| {d['inside_90_percent']:.0f} |"
+        )
+    for key, e in r["zero_shot"].items():
+        lines += [
+            "",
+            f"By {key}, core and runtime:",
+            "",
+            "| | n | median | 90th percentile | inside |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {name} | {g['n']} | {g['median_percent']:.1f} | {g['p90_percent']:.1f} | {g['inside_90_percent']:.0f} |"
+            for name, g in e["groups"].items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def write_counts(folder: Path) -> None:
+    """Instructions per token of the reference model, as its evaluation counted them on an emulated board, beside what
+    the core counts over the same tokens."""
+    p3 = json.loads((RESULTS / "learning.json").read_text("utf-8"))["p3"]
+    export = Export.open(folder)
+    ids = export.encode(shipped(EVALUATION))[: 2 * EMULATED]
+    macs, learning = count_learning(export.image, ids)
+    predicted = macs + learning.macs_predicted
+    known = json.loads(COUNTS.read_text("utf-8")) if COUNTS.exists() else {}
+    known["cortex-m4"] = {
+        "instructions_per_token": p3["emulated"]["instructions_per_token"],
+        "macs_per_token": {"static": macs, "predicted": predicted, "learned": predicted + learning.macs_learned},
+        "writes_per_learned_token": learning.writes,
+        "kernels": "reference",
+        "source": f"bench/results/learning.json, p3: counted on the emulated {p3['emulated']['board']}",
+    }
+    COUNTS.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+    print(COUNTS)
+
+
+def main(arguments: list[str]) -> None:
+    if len(arguments) == 2 and arguments[0] in ("fit", "check"):
+        {"fit": write_fit, "check": check}[arguments[0]](Path(arguments[1]))
+    elif len(arguments) == 2 and arguments[0] == "counts":
+        write_counts(Path(arguments[1]))
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,37 @@
+"""flash: firmware and model onto a board, read back and tested there."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from edgehmn.cli.checking import trust_option
+from edgehmn.cli.output import Outcome, Session, command
+
+
+@command(
+    "flash",
+    "Write the firmware of --target and the model of the export OUT to the board that is connected, read it back, and "
+    "run the export's vectors on it. What the board has learned stays.",
+)
+@click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--target", required=True, help="A board; 'linux' for a Linux board that ssh reaches.")
+@click.option("--via", help="How: stm32flash, pyocd, uf2, esptool, emulator; the board's usual way if not given.")
+@click.option(
+    "--port", help="Which: serial port, id of the probe, folder of the drive, USER@HOST, file of an emulated board."
+)
+@click.option("--line", help="Where the board answers afterwards, if that is another port.")
+@trust_option
+def flash_command(
+    session: Session, export: Path, target: str, via: str | None, port: str | None, line: str | None,
+    trust: Path | None,
+) -> Outcome:  # fmt: skip
+    from edgehmn.device.flash.flashing import flash, programmer_for
+    from edgehmn.exported import Export
+    from edgehmn.signing import verify_export
+
+    opened = Export.open(export)
+    verify_export(opened, trust)
+    done = flash(opened, target, programmer_for(target, via), port=port, line=line, note=session.note)
+    text = f"{done.board} at {done.place}: {done.written_bytes:,} bytes, {done.verified}; self-test {done.self_test}"
+    return Outcome(asdict(done), text)

@@ -1,0 +1,86 @@
+"""personalise with '-': standard input, line by line, suggested, counted and learned."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgehmn.cli.output import Outcome, Session
+from edgehmn.errors import InvalidFileError, LinkLostError, UsageError
+
+PARTS = 3  # of the lines, for how the figures move
+
+
+def personalise_live(
+    session: Session, export: Path, save_state: str | None, load_state: str | None, where: dict[str, Any]
+) -> Outcome:
+    """Learn standard input line by line until it ends. What was learned goes to `save_state` every few lines."""
+    from edgehmn import states
+    from edgehmn.exported import Export
+    from edgehmn.files import sha256
+    from edgehmn.live import LiveSession
+    from edgehmn.runtime.select import open_runtime
+
+    opened = Export.open(export)
+    start = None if load_state is None else states.load(load_state)
+
+    def keep(delta: bytes) -> None:
+        if save_state:
+            states.save(save_state, delta)
+
+    live = LiveSession(
+        lambda: open_runtime(opened, **where),
+        opened.encode,
+        opened.decode,
+        keep=keep,
+        start=start,
+        note=session.note,
+    )
+    done = []
+    try:
+        for text in _lines():
+            line = live.line(text)
+            done.append(line)
+            keys, saved = sum(d.keys for d in done), sum(d.saved for d in done)
+            following = live.suggest("")
+            session.note(
+                f"{line.saved} of {line.keys} keys saved, {100 * saved / keys:.1f} % so far; next: {following or '...'}"
+            )
+    except LinkLostError:
+        live.abandon()
+        raise
+    except BaseException:
+        live.close()
+        raise
+    delta = live.close()
+    if not done:
+        raise UsageError("standard input is empty: type lines, or give files")
+    n = len(done)
+    parts = [done[n * i // PARTS : n * (i + 1) // PARTS] for i in range(PARTS)] if n >= PARTS else [done]
+    rows = [
+        {
+            "lines": len(part),
+            "keystrokes_saved_percent": 100 * sum(d.saved for d in part) / sum(d.keys for d in part),
+            "perplexity": 2 ** (sum(d.bits for d in part) / sum(d.tokens for d in part)),
+        }
+        for part in parts
+    ]
+    result = {"lines": n, "tokens": sum(d.tokens for d in done), "parts": rows, "delta_sha256": sha256(delta)}
+    said = [f"lines {r['lines']}: {r['keystrokes_saved_percent']:.1f} % of the keys saved, perplexity "
+            f"{r['perplexity']:.1f}" for r in rows]  # fmt: skip
+    return Outcome(result | {"saved": save_state}, "\n".join(said))
+
+
+def _lines() -> Iterator[str]:
+    """Lines of standard input, empty ones left out; Ctrl-C ends it like its end. Raises InvalidFileError."""
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            try:
+                text = sys.stdin.readline()
+            except UnicodeDecodeError as e:
+                raise InvalidFileError(f"standard input: not UTF-8 text ({e.reason}); convert it first") from e
+            if not text:
+                return
+            if text.strip():
+                yield text.rstrip("\r\n")

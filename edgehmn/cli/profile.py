@@ -1,0 +1,118 @@
+"""targets and profile: which boards are known, and what a token costs there."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.errors import UsageError
+
+WRITERS = ("html", "csv", "markdown")
+
+
+@command("targets", "List the boards for which costs can be estimated, and what each profile is known from.")
+@click.option(
+    "--target", "names", multiple=True, help="Only this one, with all that is known; or a profile of your own."
+)
+def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
+    from dataclasses import asdict
+
+    from edgehmn.targets.schema import load_target, target_names
+
+    loaded = [load_target(name) for name in (names or target_names())]
+    facts: list[dict[str, Any]] = []
+    for t in loaded:
+        fact: dict[str, Any] = {
+            "name": t.name, "title": t.title, "kind": t.kind, "known_from": t.known_from,
+            "hardware_run": t.measured is not None,
+        }  # fmt: skip
+        if names:
+            fact["profile"] = {k: v for k, v in asdict(t).items() if k not in ("path", "name", "title", "kind")}
+        facts.append(fact)
+    if names:
+        text = "\n\n".join(t.path.read_text("utf-8").rstrip() for t in loaded)
+    else:
+        text = table([(f["name"], f["kind"], f["known_from"]) for f in facts], ("target", "kind", "known from"))
+    return Outcome({"targets": facts}, text)
+
+
+@command(
+    "profile", "Estimate time, energy and memory of X, an export, a .tflite or a .onnx, on --target, layer by layer."
+)
+@click.argument("subject", metavar="X", type=click.Path(path_type=Path))
+@click.option(
+    "--target", "names", multiple=True, help="A board, or a profile of your own (FILE.toml); several times, or a,b."
+)
+@click.option("--runtime-profile", help="Runtime of a .tflite or .onnx that the estimate is for.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write one self-contained page.")
+@click.option("--csv", type=click.Path(path_type=Path), help="Write totals and layers as CSV.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Write tables as Markdown.")
+@click.option(
+    "--per-day", type=click.FloatRange(min=0), default=10_000, show_default=True, help="Tokens, or inferences."
+)
+@click.option(
+    "--learned-per-day", type=click.FloatRange(min=0), default=1_000, show_default=True, help="Of those, learned."
+)
+@click.option("--battery-wh", type=click.FloatRange(min=1e-6), default=10.8, show_default=True, help="Of the cell.")
+@click.option("--measured", is_flag=True, help="Time X here, and read the energy meters of this machine.")
+@click.option(
+    "--anchor", is_flag=True, help="Measure this machine for ten seconds, and write its profile to X, a .toml file."
+)
+@click.option("--host", help="USER@NAME: --anchor measures there, by ssh; edgehmn must be installed there.")
+def profile_command(session: Session, subject: Path, names: tuple[str, ...], **options: Any) -> Outcome:
+    from edgehmn.estimate import estimate
+    from edgehmn.report import Use, profile_result
+    from edgehmn.report.html import as_html
+    from edgehmn.report.text import as_csv, as_markdown, as_text
+    from edgehmn.targets.schema import load_target
+    from edgehmn.workload import workload_of
+
+    if options["anchor"]:
+        return _anchor(session, subject, names, options["host"])
+    if options["host"] is not None:
+        raise UsageError("--host is where --anchor measures; give --anchor too")
+    wanted = [name for given in names for name in given.split(",") if name]
+    if not wanted and not options["measured"]:
+        raise UsageError("give --target NAME, one or several, or --measured; 'edgehmn targets' lists them")
+    targets = [load_target(name) for name in dict.fromkeys(wanted)]
+    session.note(f"counting what {subject} does")
+    workload = workload_of(subject)
+    estimates = [estimate(workload, t, options["runtime_profile"]) for t in targets]
+    use = Use(options["per_day"], options["learned_per_day"], options["battery_wh"])
+    result = profile_result(workload, estimates, use)
+    text = as_text(result)
+    if options["measured"]:
+        from edgehmn.measure.host import measure, measured_text
+
+        session.note("measuring")
+        result["measured"] = measure(subject)
+        text += "\n\n" + measured_text(result["measured"])
+    forms = {"html": as_html, "csv": as_csv, "markdown": as_markdown}
+    for form in WRITERS:
+        if options[form] is not None:
+            _write(options[form], forms[form](result))
+            session.note(f"wrote {options[form]}")
+    return Outcome(result, text)
+
+
+def _write(path: Path, text: str) -> None:
+    from edgehmn.files import write_bytes
+
+    write_bytes(path, text.encode())
+
+
+def _anchor(session: Session, profile: Path, names: tuple[str, ...], host: str | None) -> Outcome:
+    """--target, if given, is the board whose memory and power the profile takes over."""
+    from edgehmn.measure.anchor import anchor_host, anchor_remote
+
+    if profile.suffix != ".toml":
+        raise UsageError(f"{profile}: --anchor writes a profile; name it NAME.toml")
+    if len(names) > 1:
+        raise UsageError("--anchor takes one --target: the board that is measured")
+    base = names[0] if names else "host"
+    session.note(f"measuring {host or 'this machine'}, some ten seconds")
+    facts = anchor_remote(host, profile, base) if host else anchor_host(profile, session.note, base)
+    text = f"{profile}: {1e-6 / facts['seconds_per_mac']:,.0f} million multiply-accumulates a second; "
+    text += f"use it: edgehmn profile OUT --target {profile}"
+    return Outcome({"profile": str(profile), "measured": facts}, text)

@@ -1,0 +1,41 @@
+"""state store, confirm, rollback, wipe: what a device keeps in its own flash."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from edgehmn.cli.output import Outcome, Session, command
+
+ACTIONS = {
+    "store": ("store", "Let the device at --port put what it has learned into its flash; it is provisional."),
+    "confirm": ("confirm", "Keep the provisional state in the flash of the device at --port for good."),
+    "rollback": ("roll_back", "Drop the provisional state of the device at --port; the confirmed one is loaded."),
+    "wipe": ("wipe", "Erase all that the device at --port has learned, memory and flash, and look that it is gone."),
+    "stored": ("stored", "Say what the device at --port keeps in its flash."),
+}
+
+
+def stored_commands() -> list[click.Command]:
+    return [_command(name, method, text) for name, (method, text) in ACTIONS.items()]
+
+
+def _command(name: str, method: str, text: str) -> click.Command:
+    def run(session: Session, port: str) -> Outcome:
+        from contextlib import closing
+
+        from edgehmn.runtime.device import DeviceRuntime
+
+        with closing(DeviceRuntime(port)) as device:
+            act: Callable[[], Any] = getattr(device, method)
+            state = act()
+        result = asdict(state) | {"provisional": state.provisional, "applied": state.applied}
+        if state.sequence == 0:
+            return Outcome(result, "nothing is stored")
+        how = "provisional" if state.provisional else "confirmed"
+        kept = "" if state.applied else f"; it was learned with image {state.image_id[:16]} and is not in use"
+        return Outcome(result, f"state {state.sequence}, {how}, {state.size:,} bytes{kept}")
+
+    option = click.option("--port", required=True, help="Device, as a pyserial URL or unix://PATH.")
+    return command(name, text)(option(run))

@@ -1,0 +1,59 @@
+"""Emulated boards whose external memory is a file of this host: that file is their flash."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edgehmn.device.boards import Board
+from edgehmn.device.emulator import PSRAM_BYTES, WITH_PSRAM, Emulator
+from edgehmn.device.flash.parts import Part
+from edgehmn.device.flash.programmer import Place
+from edgehmn.errors import DeviceError, FlashError, UsageError
+
+
+class Emulated:
+    """Places are files of the memory's size, made where there is none. The firmware is given to the emulator at each
+    start; the image is written into the file, and learned state there is not touched."""
+
+    def __init__(self, board: Board) -> None:
+        if not board.machine or not board.machine.startswith(WITH_PSRAM):
+            raise UsageError(f"{board.name}: this emulation keeps no flash; use 'edgehmn emulate'")
+        self._board = board
+
+    def places(self, port: str | None) -> list[Place]:
+        if port is None:
+            raise DeviceError(f"an emulated {self._board.name} needs a file for its flash: name it with --port FILE")
+        path = Path(port)
+        if path.exists() and not (path.is_file() and path.stat().st_size == PSRAM_BYTES):
+            raise DeviceError(f"{port}: no flash of an emulated board (a file of {PSRAM_BYTES:,} bytes)")
+        return [Place(port, f"emulated {self._board.name}")]
+
+    def write(self, place: Place, parts: Sequence[Part]) -> None:
+        path = Path(place.name)
+        try:
+            with path.open("r+b" if path.exists() else "w+b") as f:
+                f.truncate(PSRAM_BYTES)
+                for part in self._stored(parts):
+                    f.seek(self._at(part))
+                    f.write(part.data)
+        except OSError as e:
+            raise FlashError(f"{path}: cannot be written ({e.strerror})") from e
+
+    def read(self, place: Place, part: Part) -> bytes | None:
+        if not self._stored([part]):
+            return part.data
+        with Path(place.name).open("rb") as f:
+            f.seek(self._at(part))
+            return f.read(len(part.data))
+
+    @contextlib.contextmanager
+    def running(self, place: Place, line: str | None) -> Iterator[str | None]:
+        with Emulator(None, self._board.name, flash=Path(place.name)) as emulator:
+            yield emulator.url
+
+    def _stored(self, parts: Sequence[Part]) -> list[Part]:
+        return [part for part in parts if part.name == "image"]
+
+    def _at(self, part: Part) -> int:
+        """Offset in the file: the memory begins with the image's region."""
+        return part.address - self._board.numbers["BOARD_IMAGE_ADDRESS"]

@@ -1,0 +1,91 @@
+"""What all ways of writing a board have in common, and running the programs that do it."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edgehmn.device.flash.parts import Part
+from edgehmn.errors import DependencyError, DeviceError, FlashError
+
+LAST_LINES = 4  # of what a program said that go into a message
+
+
+@dataclass(frozen=True)
+class Place:
+    """Something that may be written: a probe, a port, a drive, a machine."""
+
+    name: str  # what --port takes
+    what: str  # for people
+
+
+class Programmer(Protocol):
+    """A way to write one kind of board."""
+
+    def places(self, port: str | None) -> list[Place]:
+        """The boards of this kind that are there, each asked what it is. port: only what is there. Raises DeviceError
+        if that is another kind of board."""
+
+    def write(self, place: Place, parts: Sequence[Part]) -> None:
+        """Raises FlashError."""
+
+    def read(self, place: Place, part: Part) -> bytes | None:
+        """What stands now where the part was written, by the board's own word; None if this way cannot read."""
+
+    def running(self, place: Place, line: str | None) -> "AbstractContextManager[str | None]":
+        """Let the board run what was written; yields where it answers (for `Link`), None if that is not known. line:
+        its serial line if that is not the place itself."""
+
+
+def choose(places: Sequence[Place], port: str | None) -> Place:
+    """The one place to write. Raises DeviceError, with the list, if it is not plain which one that is."""
+    found = [place for place in places if port in (None, place.name)]
+    if len(found) == 1:
+        return found[0]
+    lines = "".join(f"\n  {place.name}  {place.what}" for place in places)
+    if not places:
+        raise DeviceError("no board of this kind is connected" + (f" at {port}" if port else ""), candidates=[])
+    said = f"{port} is none of these" if port else "several boards are connected; name one with --port"
+    raise DeviceError(f"{said}:{lines}", candidates=[place.name for place in places])
+
+
+def program(name: str, install: str) -> str:
+    """The path of a program. Raises DependencyError."""
+    path = shutil.which(name)
+    if path is None:
+        raise DependencyError(f"{name} is missing; {install}")
+    return path
+
+
+def run(words: Sequence[str | Path], timeout_s: float, stdin: bytes = b"") -> bytes:
+    """Run a program to its end, and return what it printed. Nothing but a code of 0 is success, and that is believed
+    only after reading back. Raises FlashError, also if it does not end in time: it and its children are then killed."""
+    name = Path(words[0]).name
+    try:
+        process = subprocess.Popen(
+            [str(w) for w in words],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    except OSError as e:
+        raise DependencyError(f"{words[0]}: cannot be run ({e.strerror})") from e
+    try:
+        out, _ = process.communicate(stdin, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        raise FlashError(f"{name} did not end in {timeout_s:g} s and was stopped; check cable and board") from None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    if process.returncode != 0:
+        raise FlashError(f"{name} ended with code {process.returncode}: {last_lines(out)}", code=process.returncode)
+    return out
+
+
+def last_lines(out: bytes) -> str:
+    lines = [line for line in out.decode("utf-8", "replace").splitlines() if line.strip()]
+    return " | ".join(lines[-LAST_LINES:]) or "it said nothing"

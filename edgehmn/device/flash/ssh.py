@@ -1,0 +1,87 @@
+"""Linux boards, by ssh: edgehmn-device and the image go into a folder there, and are asked for their hashes."""
+
+import contextlib
+import hashlib
+import random
+import shlex
+import subprocess
+from collections.abc import Iterator, Sequence
+
+from edgehmn.device.flash.parts import Part
+from edgehmn.device.flash.programmer import Place, last_lines, program, run
+from edgehmn.device.server import COMPILERS, build_server
+from edgehmn.errors import DeviceError, FlashError
+
+INSTALL_LINE = "sudo apt-get install openssh-client"
+FOLDER = ".local/share/edgehmn"  # below the home there
+SERVER, IMAGE, STATE = "edgehmn-device", "model.ehmn", "state"
+ASK_S = 30.0
+START_S = 10.0
+PORTS = range(20000, 60000)
+
+
+class LinuxBoard:
+    """Places are what ssh takes: user@host, or a name of its configuration. It must let us in without a question."""
+
+    def __init__(self, timeout_s: float = 300.0) -> None:
+        self._program = program("ssh", INSTALL_LINE)
+        self._timeout_s = timeout_s
+
+    def places(self, port: str | None) -> list[Place]:
+        if port is None:
+            raise DeviceError("a Linux board is reached through ssh: name it with --port USER@HOST")
+        if port.startswith("-"):
+            raise DeviceError(f"{port}: no name of a machine")
+        return [Place(port, f"Linux, {self.machine(port)}")]
+
+    def machine(self, port: str) -> str:
+        """What the machine calls its processor. Raises DeviceError if there is no server for it."""
+        try:
+            said = self._there(port, "uname -sm", ASK_S).decode("utf-8", "replace").split()
+        except FlashError as e:
+            raise DeviceError(f"{port}: cannot be reached without a question ({e})") from e
+        if len(said) != 2 or said[0] != "Linux" or said[1] not in COMPILERS:
+            raise DeviceError(f"{port}: is '{' '.join(said)}'; there is a server for Linux on {', '.join(COMPILERS)}")
+        return said[1]
+
+    def parts(self, place: Place, image: bytes) -> tuple[Part, ...]:
+        return Part(SERVER, 0, build_server(self.machine(place.name)).read_bytes()), Part(IMAGE, 0, image)
+
+    def write(self, place: Place, parts: Sequence[Part]) -> None:
+        """Each file under another name first, so that there is never half of one."""
+        for part in parts:
+            new, name = shlex.quote(f"{FOLDER}/{part.name}.new"), shlex.quote(f"{FOLDER}/{part.name}")
+            mode = "755" if part.name == SERVER else "644"
+            there = f"mkdir -p {FOLDER} && cat > {new} && chmod {mode} {new} && sync && mv {new} {name}"
+            self._there(place.name, there, self._timeout_s, part.data)
+
+    def read(self, place: Place, part: Part) -> bytes | None:
+        """The part itself if the machine gives its hash: so little has to come back."""
+        said = self._there(place.name, f"sha256sum {shlex.quote(f'{FOLDER}/{part.name}')}", self._timeout_s)
+        return part.data if said.split()[:1] == [hashlib.sha256(part.data).hexdigest().encode()] else b""
+
+    @contextlib.contextmanager
+    def running(self, place: Place, line: str | None) -> Iterator[str | None]:
+        """The server there for as long as it is needed, through a forwarded port."""
+        far, near = random.choice(PORTS), random.choice(PORTS)
+        there = f"cd {FOLDER} && exec ./{SERVER} {IMAGE} --listen {far} --state {STATE}"
+        words = [*self._words(), "-L", f"127.0.0.1:{near}:127.0.0.1:{far}", "-tt", place.name, there]
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            if not said.startswith(b"socket://"):
+                raise FlashError(f"{place.name}: the server does not start: {last_lines(said)}")
+            yield f"socket://127.0.0.1:{near}"
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(START_S)
+            process.kill()
+            process.communicate()
+
+    def _words(self) -> list[str]:
+        return [self._program, "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ExitOnForwardFailure=yes"]
+
+    def _there(self, port: str, command: str, timeout_s: float, stdin: bytes = b"") -> bytes:
+        return run([*self._words(), port, command], timeout_s, stdin)

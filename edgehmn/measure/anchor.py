@@ -1,0 +1,231 @@
+"""A profile of this very machine: our own core timed on a few random models of different shapes, in about ten seconds.
+
+What is measured is processor time of one thread, so that other programs disturb it little.
+"""
+
+import datetime
+import itertools
+import platform
+import re
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgehmn.calibrate import calibrate
+from edgehmn.checkpoint import Checkpoint, Config
+from edgehmn.core import CoreModel, Image
+from edgehmn.errors import DeviceError, UsageError
+from edgehmn.files import write_bytes
+from edgehmn.image import build_image
+from edgehmn.quantize import quantise
+from edgehmn.targets.schema import Measured, Target, load_target, read_target
+from edgehmn.workload_export import count_learning, image_operations
+
+Array = npt.NDArray[np.float64]
+FIRST = Config(
+    n_layers=4, d_model=48, d_hidden=128, n_heads=4, n_kv_heads=2, vocab_size=640, n_ctx=32, norm_eps=1e-5,
+    final_norm="layernorm", tied_head=True,
+)  # fmt: skip
+SHAPES = (
+    FIRST,
+    replace(FIRST, n_layers=3, n_heads=6, n_kv_heads=3, n_ctx=256),
+    replace(FIRST, n_layers=2, d_model=96, d_hidden=280, n_heads=2, vocab_size=4096, n_ctx=64),
+    replace(FIRST, n_layers=3, d_model=64, d_hidden=192, n_heads=1, n_kv_heads=1, n_ctx=256),
+    replace(FIRST, n_layers=5, d_model=160, d_hidden=432, vocab_size=2048, n_ctx=128),
+    replace(FIRST, n_layers=4, d_model=384, d_hidden=1024, n_heads=6, vocab_size=4096, n_ctx=64),
+)
+# Larger than the caches of most machines: what is read for each token comes from memory.
+LARGE = replace(FIRST, n_layers=2, d_model=640, d_hidden=1280, n_heads=10, n_kv_heads=5, vocab_size=40_000)
+SECONDS = 0.6  # of each timing
+LEAST_FACTOR = 1.15
+REMOTE_S = 900.0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one model, its bytes; per token, what it does, and how long it takes frozen and learning."""
+
+    image_bytes: int
+    weight_bytes: int
+    macs: int
+    rows: int
+    attention_macs: int
+    scores: int
+    plastic_macs: float
+    writes: float
+    frozen_s: float
+    learned_s: float
+
+
+def random_image(config: Config, seed: int = 0) -> Image:
+    """A model of random weights that keep the variance of their inputs."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in config.tensor_shapes().items():
+        one = len(shape) == 1
+        values = (
+            np.full(shape, 0.0 if name.endswith("bias") else 1.0) if one else rng.normal(size=shape) * shape[1] ** -0.5
+        )
+        tensors[name] = values.astype(np.float32)
+    checkpoint = Checkpoint(config, tensors, "")
+    ids = rng.integers(0, config.vocab_size, 320).astype(np.int32)
+    return Image(build_image(quantise(checkpoint, calibrate(checkpoint, ids))))
+
+
+def time_image(image: Image, ids: npt.NDArray[np.int32]) -> Timing:
+    """ids: tokens of the vocabulary; the first half fills window and memories."""
+    operations = image_operations(image)
+    products, attention = ([o for o in operations if o.kind == kind] for kind in ("fc", "attention"))
+    _, learning = count_learning(image, ids)
+    frozen = _seconds_per_token(CoreModel(image, plastic=False), ids, learn=False)
+    learned = _seconds_per_token(CoreModel(image), ids, learn=True)
+    return Timing(
+        len(image.bytes), sum(o.weight_bytes for o in products),
+        sum(o.macs for o in products), sum(o.rows for o in products), sum(o.macs for o in attention),
+        sum(o.rows for o in attention), learning.macs_predicted, learning.writes, frozen, learned,
+    )  # fmt: skip
+
+
+def _seconds_per_token(model: CoreModel, ids: npt.NDArray[np.int32], *, learn: bool) -> float:
+    """Median of pieces of the second half of `ids`."""
+    half = len(ids) // 2
+    model.process(ids[:half], learn=learn)
+    pieces = np.array_split(ids[half:], 4)
+    took: list[float] = []
+    end = time.perf_counter() + SECONDS
+    for piece in itertools.cycle(pieces):
+        start = time.process_time()
+        model.process(piece, learn=learn)
+        took.append((time.process_time() - start) / len(piece))
+        if time.perf_counter() > end and len(took) >= len(pieces):
+            break
+    return float(np.median(took))
+
+
+def fit_speeds(timings: Iterable[Timing]) -> dict[str, float]:
+    """Seconds of each part, none negative, with the least squared relative errors."""
+    known = list(timings)
+    frozen = np.array([[t.macs, t.rows, t.attention_macs, t.scores, 1] for t in known], float)
+    a = nonnegative(frozen, np.array([t.frozen_s for t in known]))
+    added = np.array([max(t.learned_s - t.frozen_s, 1e-9) for t in known])
+    b = nonnegative(np.array([[t.plastic_macs, t.writes] for t in known], float), added)
+    names = (
+        "seconds_per_mac",
+        "seconds_per_row",
+        "seconds_per_attention_mac",
+        "seconds_per_score",
+        "seconds_per_token",
+    )
+    out = dict(zip(names, a.tolist(), strict=True))
+    out |= dict(zip(("seconds_per_plastic_mac", "seconds_per_write"), b.tolist(), strict=True))
+    residual = np.abs(np.log(frozen @ a / [t.frozen_s for t in known]))
+    return out | {"interval_factor": max(LEAST_FACTOR, float(np.exp(2 * residual.max())))}
+
+
+def fit_memory(large: Timing, others: Iterable[Timing], speeds: dict[str, float]) -> dict[str, float | int]:
+    """Seconds per byte of weights of a model that the caches do not hold, 0 if it is no slower than the others."""
+    computing = large.macs * speeds["seconds_per_mac"] + large.rows * speeds["seconds_per_row"]
+    rest = large.attention_macs * speeds["seconds_per_attention_mac"] + large.scores * speeds["seconds_per_score"]
+    rest += speeds["seconds_per_token"]
+    reading = large.frozen_s - rest
+    slower = reading > computing * LEAST_FACTOR
+    held = max(t.image_bytes for t in others)
+    between = round((held * large.image_bytes) ** 0.5)  # somewhere there the caches end
+    return {"seconds_per_byte": reading / large.weight_bytes if slower else 0.0, "cached_bytes": between}
+
+
+def nonnegative(design: Array, y: Array) -> Array:
+    """x >= 0 with the least sum of (design @ x / y - 1)**2; every choice of columns is tried."""
+    scaled = design / y[:, None]
+    columns = design.shape[1]
+    best, least = np.zeros(columns), np.inf
+    for n in range(1, columns + 1):
+        for chosen in itertools.combinations(range(columns), n):
+            part = scaled[:, chosen]
+            size = np.linalg.norm(part, axis=0)
+            if (size == 0).any():
+                continue
+            x = np.linalg.lstsq(part / size, np.ones(len(y)), rcond=None)[0] / size
+            error = float(((part @ x - 1) ** 2).sum())
+            if (x >= 0).all() and error < least:
+                least = error
+                best = np.zeros(columns)
+                best[list(chosen)] = x
+    return best
+
+
+def anchor_host(profile: Path, note: Callable[[str], None] = lambda _: None, base: str = "host") -> dict[str, Any]:
+    """Measure this machine and write its profile; what is not measured, memory and power, is that of the target `base`.
+    Raises CannotWriteError."""
+    host = load_target(base)
+    timings = []
+    rng = np.random.default_rng(1)
+    for i, config in enumerate((*SHAPES, LARGE)):
+        note(f"model {i + 1} of {len(SHAPES) + 1}")
+        ids = rng.integers(0, config.vocab_size, 2 * (config.n_ctx + 32)).astype(np.int32)
+        timings.append(time_image(random_image(config), ids))
+    speeds: dict[str, Any] = fit_speeds(timings[:-1])
+    speeds |= fit_memory(timings[-1], timings[:-1], speeds)
+    what = f"{len(SHAPES) + 1} random models, processor time of one thread"
+    source = f"edgehmn profile --anchor: {what}, {platform.processor() or platform.machine()}"
+    measured = Measured(date=datetime.date.today().isoformat(), source=source, **speeds)
+    anchored = replace(
+        host, name=profile.stem, title=f"measured machine ({platform.machine()}), from {host.name}", measured=measured
+    )
+    write_bytes(profile, as_toml(anchored).encode())
+    read_target(profile)
+    return speeds | {"timings": [asdict(t) for t in timings]}
+
+
+def anchor_remote(host: str, profile: Path, base: str = "host") -> dict[str, Any]:
+    """The same on another machine, which has edgehmn and is reached by ssh. Raises DeviceError."""
+    if host.startswith("-") or not re.fullmatch(r"[A-Za-z0-9_][\w-]*", profile.stem):
+        raise UsageError(f"'{host}', {profile}: give USER@NAME, and a profile named of letters, digits, _ and -")
+    there = f"$d/{profile.stem}.toml"
+    run = f"edgehmn profile {there} --anchor --target {shlex.quote(base)} -q >&2 && cat {there}"
+    script = f"d=$(mktemp -d) && {run}; s=$?; rm -rf $d; exit $s"
+    try:
+        done = subprocess.run(["ssh", "--", host, script], capture_output=True, timeout=REMOTE_S)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        raise DeviceError(f"{host}: ssh failed ({e})") from e
+    if done.returncode:
+        why = done.stderr.decode("utf-8", "replace").strip()[-200:]
+        raise DeviceError(f"{host}: could not be measured ({why}); edgehmn must be installed there")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / profile.name
+        copy.write_bytes(done.stdout)
+        measured = read_target(copy).measured
+    if measured is None:
+        raise DeviceError(f"{host}: sent a profile without measurements")
+    write_bytes(profile, done.stdout)
+    return asdict(measured)
+
+
+def as_toml(target: Target) -> str:
+    """A profile as it is read."""
+    values = {k: v for k, v in asdict(target).items() if k != "path" and v is not None and v != ()}
+    lines = [f"{k} = {_literal(v)}" for k, v in values.items() if not isinstance(v, dict) and k != "memory"]
+    for key, table in values.items():
+        for one in table if key == "memory" else [table] if isinstance(table, dict) else []:
+            lines += ["", f"[[{key}]]" if key == "memory" else f"[{key}]"]
+            lines += [f"{k} = {_literal(v)}" for k, v in one.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    return repr(value)

@@ -1,0 +1,152 @@
+"""NVML, and meters outside of the machine, each by its own library."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgehmn.errors import DependencyError, DeviceError
+from edgehmn.measure.sampling import Description, plausible
+
+HWMON = Path("/sys/class/hwmon")
+
+
+class Nvml:
+    """An NVIDIA graphics card. The library being there does not mean that the card tells its power."""
+
+    counts = False
+
+    def __init__(self, library: Any = None) -> None:
+        """library: pynvml, or something like it."""
+        nvml = library or _library("pynvml", "nvidia-ml-py")
+        self._nvml = nvml
+        try:
+            nvml.nvmlInit()
+            self._card = nvml.nvmlDeviceGetHandleByIndex(0)
+            nvml.nvmlDeviceGetPowerUsage(self._card)
+        except Exception as e:  # the library's own class, which is not there without it
+            raise DeviceError(f"NVML: this card's power is not available ({e})") from e
+        self.description = Description("NVML", "the card", "the machine around the card", 20.0)
+
+    def read(self) -> float:
+        try:
+            return plausible(self._nvml.nvmlDeviceGetPowerUsage(self._card) / 1000, "NVML")
+        except DeviceError:
+            raise
+        except Exception as e:
+            raise DeviceError(f"NVML: {e}") from e
+
+
+class Ina2xx:
+    """An INA219 or INA226 that the kernel drives: microwatts in power1_input."""
+
+    counts = False
+
+    def __init__(self, hwmon: Path = HWMON) -> None:
+        chips = [
+            p for p in sorted(hwmon.glob("hwmon*")) if _text(p / "name") in ("ina219", "ina226", "ina2xx", "ina260")
+        ]
+        if len(chips) != 1:
+            raise DeviceError(f"{len(chips)} INA219 or INA226 below {hwmon}; exactly one is needed")
+        self._chip = chips[0]
+        self.description = Description(
+            f"{_text(self._chip / 'name')} through hwmon", "the wire it is in", "nothing after it", 20.0
+        )
+
+    def read(self) -> float:
+        try:
+            return plausible(int(_text(self._chip / "power1_input")) / 1e6, str(self._chip))
+        except ValueError as e:
+            raise DeviceError(f"{self._chip / 'power1_input'}: no reading") from e
+
+
+class Ina219Bus:
+    """An INA219 on the I2C bus of this machine, by the library pi-ina219."""
+
+    counts = False
+
+    def __init__(self, shunt_ohms: float = 0.1, library: Any = None) -> None:
+        library = library or _library("ina219", "pi-ina219")
+        try:
+            self._chip = library.INA219(shunt_ohms)
+            self._chip.configure()
+        except Exception as e:
+            raise DeviceError(f"INA219: not found on the I2C bus ({e})") from e
+        self.description = Description("INA219 over I2C", "the wire it is in", "nothing after it", 20.0)
+
+    def read(self) -> float:
+        return plausible(float(self._chip.power()) / 1000, "INA219")  # the library gives milliwatts
+
+
+class Ppk2:
+    """A Nordic PPK2 in front of a board, as ampere meter; microamperes times its volts."""
+
+    counts = False
+
+    def __init__(self, port: str, volts: float, library: Any = None) -> None:
+        library = library or _library("ppk2_api.ppk2_api", "ppk2-api").PPK2_API
+        self._volts = volts
+        try:
+            self._meter = library(port)
+            self._meter.get_modifiers()
+            self._meter.use_ampere_meter()
+            self._meter.start_measuring()
+        except Exception as e:
+            raise DeviceError(f"{port}: no PPK2 answers ({e})") from e
+        self.description = Description(
+            "PPK2, ampere meter, 100,000 samples a second", "the board's supply", "nothing", 20.0
+        )
+
+    def read(self) -> float:
+        data = self._meter.get_data()
+        samples = self._meter.get_samples(data) if data else []
+        if isinstance(samples, tuple):  # later releases give the digital pins too
+            samples = samples[0]
+        return mean_microamperes(samples) * 1e-6 * self._volts
+
+
+def mean_microamperes(samples: Sequence[float]) -> float:
+    """Raises DeviceError for none, or more than the meter can measure."""
+    if not len(samples):
+        raise DeviceError("PPK2: no samples arrived")
+    mean = sum(samples) / len(samples)
+    if not -1000 <= mean <= 1.2e6:
+        raise DeviceError(f"PPK2: {mean:g} uA is beyond its ampere")
+    return max(0.0, mean)
+
+
+class Joulescope:
+    """A Joulescope, by its library."""
+
+    counts = False
+
+    def __init__(self, library: Any = None) -> None:
+        library = library or _library("joulescope", "joulescope")
+        try:
+            self._device = library.scan_require_one(config="auto")
+            self._device.open()
+        except Exception as e:
+            raise DeviceError(f"Joulescope: not found ({e})") from e
+        self.description = Description("Joulescope, means of 50 ms", "the board's supply", "nothing", 20.0)
+
+    def read(self) -> float:
+        data = self._device.read(duration=0.05)
+        if data is None or not len(data):
+            raise DeviceError("Joulescope: no samples arrived")
+        watts = sum(float(i) * float(v) for i, v in data) / len(data)
+        return plausible(watts, "Joulescope")
+
+
+def _library(module: str, package: str) -> Any:
+    """Raises DependencyError."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as e:
+        raise DependencyError(f"{package} is missing, which reads this meter: pip install {package}") from e
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,56 @@
+/* Which table: on an x86 processor the best that it has, asked whenever a model is opened; elsewhere what the build is
+ * for. A table whose instructions the build does not know is not there. */
+#include "kernels_tables.h"
+
+#include <stddef.h>
+
+#if defined(EHMN_ASK_X86)
+
+static const ehmn_kernels *const tables[] = {&ehmn_kernels_ref, &ehmn_kernels_rows, &ehmn_kernels_avx2,
+                                             &ehmn_kernels_vnni};
+
+/* How many of the tables this processor can run. */
+static uint32_t runnable(void)
+{
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2")) {
+        return 2u;
+    }
+    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw")
+                && __builtin_cpu_supports("avx512vl") ? 4u : 3u;
+}
+
+const ehmn_kernels *ehmn_kernel_table(uint32_t index)
+{
+    return index < runnable() ? tables[index] : NULL;
+}
+
+const ehmn_kernels *ehmn_best_kernels(void)
+{
+    return tables[runnable() - 1u];
+}
+
+#else
+
+#if defined(EHMN_ARM_DSP)
+#define BEST ehmn_kernels_dsp
+#elif defined(EHMN_THUMB)
+#define BEST ehmn_kernels_thumb
+#elif defined(EHMN_NEON)
+#define BEST ehmn_kernels_neon
+#else
+#define BEST ehmn_kernels_rows
+#endif
+
+const ehmn_kernels *ehmn_kernel_table(uint32_t index)
+{
+    return index == 0 ? &ehmn_kernels_ref : index == 1 ? &BEST : NULL;
+}
+
+/* Not read from a table of tables, so that firmware holds one. */
+const ehmn_kernels *ehmn_best_kernels(void)
+{
+    return &BEST;
+}
+
+#endif

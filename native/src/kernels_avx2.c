@@ -1,0 +1,309 @@
+/* x86 with AVX2: four rows at a time, sixteen columns in a register, products summed in pairs. */
+#include "fixed.h"
+#include "kernels_tables.h"
+
+#if defined(__AVX2__)
+
+#include <immintrin.h>
+#include <stddef.h>
+
+static inline __m256i load16(const int8_t *p)
+{
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+
+static inline __m256i load32(const void *p)
+{
+    return _mm256_loadu_si256(p);
+}
+
+static inline int32_t sum8(__m256i v)
+{
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1));
+    return _mm_cvtsi128_si32(s);
+}
+
+/* The sums of four registers. */
+static inline __m128i sum8x4(__m256i a, __m256i b, __m256i c, __m256i d)
+{
+    __m256i s = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    return _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+}
+
+static int32_t dot_tail(const int8_t *w, const int16_t *x, uint32_t n)
+{
+    int32_t sum = 0;
+    for (uint32_t c = 0; c < n; c++) {
+        sum += w[c] * x[c];
+    }
+    return sum;
+}
+
+static int32_t dot(const int8_t *w, const int16_t *x, uint32_t cols)
+{
+    __m256i sum = _mm256_setzero_si256();
+    uint32_t c = 0;
+    for (; c + 16u <= cols; c += 16u) {
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(load16(w + c), load32(x + c)));
+    }
+    return sum8(sum) + dot_tail(w + c, x + c, cols - c);
+}
+
+static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                       int32_t *acc)
+{
+    uint32_t whole = cols & ~15u;
+    uint32_t r = 0;
+    for (; r + 4u <= rows; r += 4u, w += (size_t)4u * stride) {
+        const int8_t *row[4] = {w, w + stride, w + (size_t)2u * stride, w + (size_t)3u * stride};
+        __m256i s0 = _mm256_setzero_si256(), s1 = s0, s2 = s0, s3 = s0;
+        for (uint32_t c = 0; c < whole; c += 16u) {
+            __m256i v = load32(x + c);
+            s0 = _mm256_add_epi32(s0, _mm256_madd_epi16(load16(row[0] + c), v));
+            s1 = _mm256_add_epi32(s1, _mm256_madd_epi16(load16(row[1] + c), v));
+            s2 = _mm256_add_epi32(s2, _mm256_madd_epi16(load16(row[2] + c), v));
+            s3 = _mm256_add_epi32(s3, _mm256_madd_epi16(load16(row[3] + c), v));
+        }
+        _mm_storeu_si128((__m128i *)(void *)(acc + r), sum8x4(s0, s1, s2, s3));
+        for (uint32_t i = 0; i < 4u && whole < cols; i++) {
+            acc[r + i] += dot_tail(row[i] + whole, x + whole, cols - whole);
+        }
+    }
+    for (; r < rows; r++, w += stride) {
+        acc[r] = dot(w, x, cols);
+    }
+}
+
+static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                      int32_t *acc)
+{
+    int16_t wide[256];
+    for (uint32_t first = 0; first < cols || first == 0; first += 256u) {
+        uint32_t n = cols - first < 256u ? cols - first : 256u;
+        for (uint32_t c = 0; c < n; c++) {
+            wide[c] = x[first + c];
+        }
+        if (first == 0) {
+            matvec_s16(w, rows, n, stride, wide, acc);
+            continue;
+        }
+        for (uint32_t r = 0; r < rows; r++) {
+            acc[r] += dot(w + (size_t)r * stride + first, wide, n);
+        }
+    }
+}
+
+/* Thirty-two weights of 4 bits as two registers of 16 in the order of the columns. */
+static inline void unpack(const uint8_t *w, __m256i *first, __m256i *second)
+{
+    __m128i both = _mm_loadu_si128((const __m128i *)(const void *)w);
+    __m128i mask = _mm_set1_epi8(15);
+    __m128i eight = _mm_set1_epi8(8);
+    __m128i even = _mm_sub_epi8(_mm_xor_si128(_mm_and_si128(both, mask), eight), eight);
+    __m128i odd = _mm_sub_epi8(_mm_xor_si128(_mm_and_si128(_mm_srli_epi16(both, 4), mask), eight), eight);
+    *first = _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(even, odd));
+    *second = _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(even, odd));
+}
+
+void ehmn_kernels_avx2_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                      int32_t *acc)
+{
+    uint32_t whole = cols & ~31u;
+    for (uint32_t r = 0; r < rows; r++, w += stride) {
+        __m256i sum = _mm256_setzero_si256();
+        for (uint32_t c = 0; c < whole; c += 32u) {
+            __m256i first, second;
+            unpack(w + c / 2u, &first, &second);
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(first, load32(x + c)));
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(second, load32(x + c + 16u)));
+        }
+        int32_t rest = 0;
+        if (whole < cols) {
+            ehmn_kernels_rows_matvec_s4(w + whole / 2u, 1u, cols - whole, stride, x + whole, &rest);
+        }
+        acc[r] = sum8(sum) + rest;
+    }
+}
+
+static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
+                         int32_t *acc)
+{
+    uint32_t c = 0;
+    for (; c + 16u <= cols; c += 16u) {
+        __m256i s0 = _mm256_setzero_si256(), s1 = s0;
+        const int8_t *at = w + c;
+        for (uint32_t r = 0; r < rows; r++, at += stride) {
+            __m256i f = _mm256_set1_epi32(weight[r]);
+            __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)at);
+            s0 = _mm256_add_epi32(s0, _mm256_mullo_epi32(f, _mm256_cvtepi8_epi32(bytes)));
+            s1 = _mm256_add_epi32(s1, _mm256_mullo_epi32(f, _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))));
+        }
+        _mm256_storeu_si256((__m256i *)(void *)(acc + c), s0);
+        _mm256_storeu_si256((__m256i *)(void *)(acc + c + 8u), s1);
+    }
+    if (c < cols) {
+        ehmn_kernels_rows_weighted_sum(w + c, rows, cols - c, stride, weight, acc + c);
+    }
+}
+
+void ehmn_kernels_avx2_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
+{
+    uint32_t i = 0;
+    if (shift >= 33 && shift <= 62) { /* the upper halves of the products are enough */
+        __m256i half = _mm256_set1_epi32((int32_t)(1u << (shift - 33)));
+        __m128i count = _mm_cvtsi32_si128(shift - 32);
+        for (; i + 8u <= n; i += 8u) {
+            __m256i a = load32(v + i), b = load32(factor + i);
+            __m256i even = _mm256_srli_epi64(_mm256_mul_epi32(a, b), 32);
+            __m256i odd = _mm256_mul_epi32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
+            __m256i high = _mm256_blend_epi32(even, odd, 0xAA);
+            _mm256_storeu_si256((__m256i *)(void *)(out + i), _mm256_sra_epi32(_mm256_add_epi32(high, half), count));
+        }
+    }
+    ehmn_kernels_rows_scale(v + i, factor + i, n - i, shift, out + i);
+}
+
+/* The upper bytes of (at + rate * edge), eight of them, one in each 32-bit lane. */
+static inline __m256i steps_before(const uint32_t *edge, __m256i rate, __m256i at)
+{
+    return _mm256_srli_epi32(_mm256_add_epi32(at, _mm256_mullo_epi32(rate, load32(edge))), 24);
+}
+
+void ehmn_kernels_avx2_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
+                                uint32_t rate, uint32_t at)
+{
+    __m256i r = _mm256_set1_epi32((int32_t)rate), u = _mm256_set1_epi32((int32_t)at);
+    __m128i most = _mm_set1_epi8(127), least = _mm_set1_epi8(-127), turn = _mm_set1_epi8((int8_t)flip);
+    __m128i before = _mm_setzero_si128(); /* its last byte: the steps up to here, modulo 256 */
+    uint32_t j = 0;
+    for (; j + 16u <= n; j += 16u) {
+        __m256i words = _mm256_packus_epi32(steps_before(edge + j, r, u), steps_before(edge + j + 8u, r, u));
+        words = _mm256_permute4x64_epi64(words, 0xD8);
+        __m128i now = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        __m128i steps = _mm_sub_epi8(now, _mm_alignr_epi8(now, before, 15));
+        __m128i down = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)(sign + j)), turn);
+        steps = _mm_sub_epi8(_mm_xor_si128(steps, down), down);
+        __m128i *place = (__m128i *)(void *)(w + j);
+        _mm_storeu_si128(place, _mm_max_epi8(_mm_min_epi8(_mm_adds_epi8(_mm_loadu_si128(place), steps), most), least));
+        before = now;
+    }
+    uint32_t last = (uint32_t)_mm_extract_epi8(before, 15);
+    for (; j < n; j++) {
+        uint32_t now = (at + rate * edge[j]) >> 24;
+        int32_t count = (int32_t)((now - last) & 255u);
+        w[j] = (int8_t)ehmn_clamp(w[j] + ((sign[j] ^ flip) < 0 ? -count : count), -127, 127);
+        last = now;
+    }
+}
+
+/* ehmn_exp2_neg of eight values, 0..2^17. The table has 16-bit entries: the last is read as the upper half of a
+ * word. */
+static inline __m256i exp2_neg(__m256i x)
+{
+    const __m256i last = _mm256_set1_epi32(254), byte = _mm256_set1_epi32(255), one = _mm256_set1_epi32(1);
+    __m256i whole = _mm256_srli_epi32(_mm256_add_epi32(x, byte), 8);
+    __m256i index = _mm256_sub_epi32(_mm256_slli_epi32(whole, 8), x);
+    __m256i word = _mm256_i32gather_epi32((const int *)(const void *)ehmn_exp2_table, _mm256_min_epi32(index, last), 2);
+    __m256i high = _mm256_slli_epi32(_mm256_cmpgt_epi32(index, last), 4); /* -16 where the upper half is meant */
+    word = _mm256_srlv_epi32(word, _mm256_sub_epi32(_mm256_setzero_si256(), high));
+    word = _mm256_and_si256(word, _mm256_set1_epi32(65535));
+    __m256i mantissa = _mm256_slli_epi32(_mm256_add_epi32(word, _mm256_set1_epi32(32768)), 9);
+    __m256i half = _mm256_srli_epi32(_mm256_sllv_epi32(one, whole), 1);
+    __m256i y = _mm256_srlv_epi32(_mm256_add_epi32(mantissa, half), whole);
+    return _mm256_andnot_si256(_mm256_cmpgt_epi32(x, _mm256_set1_epi32(25 * 256)), y);
+}
+
+uint32_t ehmn_kernels_avx2_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread)
+{
+    __m256i sum = _mm256_setzero_si256(), weighted = sum;
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        __m128i l = _mm_loadu_si128((const __m128i *)(const void *)(logits + i));
+        __m256i below = _mm256_sub_epi32(_mm256_set1_epi32(max), _mm256_cvtepi16_epi32(l));
+        __m256i p = exp2_neg(below);
+        sum = _mm256_add_epi32(sum, p);
+        weighted = _mm256_add_epi64(weighted, _mm256_mul_epu32(p, below));
+        weighted = _mm256_add_epi64(weighted, _mm256_mul_epu32(_mm256_srli_epi64(p, 32), _mm256_srli_epi64(below, 32)));
+    }
+    uint64_t part[4];
+    _mm256_storeu_si256((__m256i *)(void *)part, weighted);
+    *spread += part[0] + part[1] + part[2] + part[3];
+    return (uint32_t)sum8(sum) + ehmn_kernels_rows_exp_sum(logits + i, n - i, max, spread);
+}
+
+uint32_t ehmn_kernels_avx2_soften(int32_t *scores, uint32_t n, int32_t max)
+{
+    __m256i sum = _mm256_setzero_si256(), far = _mm256_set1_epi32(25 * 256 + 1);
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        __m256i below = _mm256_min_epu32(_mm256_sub_epi32(_mm256_set1_epi32(max), load32(scores + i)), far);
+        __m256i weight = _mm256_srli_epi32(_mm256_add_epi32(exp2_neg(below), _mm256_set1_epi32(256)), 9);
+        sum = _mm256_add_epi32(sum, weight);
+        _mm256_storeu_si256((__m256i *)(void *)(scores + i), weight);
+    }
+    return (uint32_t)sum8(sum) + ehmn_kernels_rows_soften(scores + i, n - i, max);
+}
+
+/* ehmn_sigmoid of eight values: one read brings an entry of the table and the next. */
+static inline __m256i sigmoid(__m256i x)
+{
+    __m256i a = _mm256_abs_epi32(x); /* -2^31 stays, and lies beyond the table as an unsigned number */
+    __m256i beyond = _mm256_cmpgt_epi32(_mm256_srli_epi32(a, 20), _mm256_setzero_si256());
+    __m256i index = _mm256_min_epu32(_mm256_srli_epi32(a, 11), _mm256_set1_epi32(511));
+    __m256i word = _mm256_i32gather_epi32((const int *)(const void *)ehmn_sigmoid_table, index, 2);
+    __m256i low = _mm256_and_si256(word, _mm256_set1_epi32(65535));
+    __m256i step = _mm256_sub_epi32(_mm256_srli_epi32(word, 16), low);
+    __m256i part = _mm256_mullo_epi32(step, _mm256_and_si256(a, _mm256_set1_epi32(2047)));
+    __m256i y = _mm256_add_epi32(low, _mm256_srli_epi32(_mm256_add_epi32(part, _mm256_set1_epi32(1024)), 11));
+    y = _mm256_blendv_epi8(y, _mm256_set1_epi32(65535), beyond);
+    return _mm256_blendv_epi8(y, _mm256_sub_epi32(_mm256_set1_epi32(65536), y), _mm256_srai_epi32(x, 31));
+}
+
+/* The lower and the upper halves of the eight products of a and b, plus `half`. */
+static inline void products(__m256i a, __m256i b, __m256i half, __m256i *low, __m256i *high)
+{
+    __m256i even = _mm256_add_epi64(_mm256_mul_epi32(a, b), half);
+    __m256i odd = _mm256_mul_epi32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
+    odd = _mm256_add_epi64(odd, half);
+    *low = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+    *high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
+}
+
+/* Eight at a time where each has 16 fractional bits and no result leaves 32 bits. */
+void ehmn_kernels_avx2_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac)
+{
+    __m256i low, high, half = _mm256_set1_epi64x(1 << 15);
+    uint32_t i = 0;
+    for (; frac == 16 && i + 8u <= n; i += 8u) {
+        __m256i g = load32(gate + i);
+        products(g, sigmoid(g), half, &low, &high);
+        __m256i opened = _mm256_or_si256(_mm256_srli_epi32(low, 16), _mm256_slli_epi32(high, 16));
+        products(opened, load32(up + i), half, &low, &high);
+        __m256i y = _mm256_or_si256(_mm256_srli_epi32(low, 16), _mm256_slli_epi32(high, 16));
+        __m256i fits = _mm256_cmpeq_epi32(_mm256_srai_epi32(high, 15), _mm256_srai_epi32(y, 31));
+        __m256i least = _mm256_cmpeq_epi32(y, _mm256_set1_epi32(INT32_MIN));
+        if (_mm256_movemask_epi8(_mm256_andnot_si256(least, fits)) == -1) {
+            _mm256_storeu_si256((__m256i *)(void *)(up + i), y);
+        } else {
+            ehmn_kernels_rows_gate(gate + i, up + i, 8u, frac);
+        }
+    }
+    ehmn_kernels_rows_gate(gate + i, up + i, n - i, frac);
+}
+
+const ehmn_kernels ehmn_kernels_avx2 = {
+    "avx2",
+    matvec_s8,
+    matvec_s16,
+    ehmn_kernels_avx2_matvec_s4,
+    weighted_sum,
+    ehmn_kernels_avx2_scale,
+    ehmn_kernels_avx2_step_row,
+    ehmn_kernels_avx2_exp_sum,
+    ehmn_kernels_avx2_soften,
+    ehmn_kernels_avx2_gate,
+};
+
+#endif

@@ -1,0 +1,188 @@
+/* aarch64 with Advanced SIMD, which every such processor has: four rows at a time, sixteen columns in a register. */
+#include "fixed.h"
+#include "kernels_tables.h"
+
+#if defined(EHMN_NEON)
+
+#include <arm_neon.h>
+#include <stddef.h>
+
+static int32_t dot(const int8_t *w, const int16_t *x, uint32_t cols)
+{
+    int32x4_t sum = vdupq_n_s32(0);
+    uint32_t c = 0;
+    for (; c + 8u <= cols; c += 8u) {
+        int16x8_t a = vmovl_s8(vld1_s8(w + c)), v = vld1q_s16(x + c);
+        sum = vmlal_s16(sum, vget_low_s16(a), vget_low_s16(v));
+        sum = vmlal_high_s16(sum, a, v);
+    }
+    int32_t out = vaddvq_s32(sum);
+    for (; c < cols; c++) {
+        out += w[c] * x[c];
+    }
+    return out;
+}
+
+/* sum += sixteen weights times v0, v1; in two sums, which wait for each other less. */
+static inline void multiply16(const int8_t *w, int16x8_t v0, int16x8_t v1, int32x4_t *sum)
+{
+    int8x16_t a = vld1q_s8(w);
+    int16x8_t low = vmovl_s8(vget_low_s8(a)), high = vmovl_high_s8(a);
+    *sum = vmlal_s16(*sum, vget_low_s16(low), vget_low_s16(v0));
+    *sum = vmlal_high_s16(*sum, low, v0);
+    *sum = vmlal_s16(*sum, vget_low_s16(high), vget_low_s16(v1));
+    *sum = vmlal_high_s16(*sum, high, v1);
+}
+
+static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                       int32_t *acc)
+{
+    uint32_t whole = cols & ~15u;
+    uint32_t r = 0;
+    for (; r + 4u <= rows; r += 4u, w += (size_t)4u * stride) {
+        const int8_t *b = w + stride, *c = b + stride, *d = c + stride;
+        int32x4_t s0 = vdupq_n_s32(0), s1 = s0, s2 = s0, s3 = s0;
+        for (uint32_t i = 0; i < whole; i += 16u) {
+            int16x8_t v0 = vld1q_s16(x + i), v1 = vld1q_s16(x + i + 8u);
+            multiply16(w + i, v0, v1, &s0);
+            multiply16(b + i, v0, v1, &s1);
+            multiply16(c + i, v0, v1, &s2);
+            multiply16(d + i, v0, v1, &s3);
+        }
+        vst1q_s32(acc + r, vpaddq_s32(vpaddq_s32(s0, s1), vpaddq_s32(s2, s3)));
+        if (whole < cols) {
+            acc[r] += dot(w + whole, x + whole, cols - whole);
+            acc[r + 1u] += dot(b + whole, x + whole, cols - whole);
+            acc[r + 2u] += dot(c + whole, x + whole, cols - whole);
+            acc[r + 3u] += dot(d + whole, x + whole, cols - whole);
+        }
+    }
+    for (; r < rows; r++, w += stride) {
+        acc[r] = dot(w, x, cols);
+    }
+}
+
+/* Products of bytes, at most 127^2, are summed in pairs. */
+static int32_t dot8(const int8_t *w, const int8_t *x, uint32_t cols)
+{
+    int32x4_t sum = vdupq_n_s32(0);
+    uint32_t c = 0;
+    for (; c + 16u <= cols; c += 16u) {
+        int8x16_t a = vld1q_s8(w + c), v = vld1q_s8(x + c);
+        int16x8_t products = vmull_s8(vget_low_s8(a), vget_low_s8(v));
+        sum = vpadalq_s16(sum, vmlal_high_s8(products, a, v)); /* 2 * 127^2 fits 16 bits */
+    }
+    int32_t out = vaddvq_s32(sum);
+    for (; c < cols; c++) {
+        out += w[c] * x[c];
+    }
+    return out;
+}
+
+static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                      int32_t *acc)
+{
+    uint32_t whole = cols & ~15u;
+    uint32_t r = 0;
+    for (; r + 2u <= rows; r += 2u, w += (size_t)2u * stride) {
+        const int8_t *b = w + stride;
+        int32x4_t s0 = vdupq_n_s32(0), s1 = s0;
+        for (uint32_t i = 0; i < whole; i += 16u) {
+            int8x16_t v = vld1q_s8(x + i), p = vld1q_s8(w + i), q = vld1q_s8(b + i);
+            s0 = vpadalq_s16(s0, vmlal_high_s8(vmull_s8(vget_low_s8(p), vget_low_s8(v)), p, v));
+            s1 = vpadalq_s16(s1, vmlal_high_s8(vmull_s8(vget_low_s8(q), vget_low_s8(v)), q, v));
+        }
+        acc[r] = vaddvq_s32(s0) + dot8(w + whole, x + whole, cols - whole);
+        acc[r + 1u] = vaddvq_s32(s1) + dot8(b + whole, x + whole, cols - whole);
+    }
+    for (; r < rows; r++, w += stride) {
+        acc[r] = dot8(w, x, cols);
+    }
+}
+
+/* Sixteen columns at a time; weights enter negated, since 2^15 has no place in 16 bits. */
+static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
+                         int32_t *acc)
+{
+    uint32_t c = 0;
+    for (; c + 16u <= cols; c += 16u) {
+        int32x4_t s0 = vdupq_n_s32(0), s1 = s0, s2 = s0, s3 = s0;
+        const int8_t *at = w + c;
+        for (uint32_t r = 0; r < rows; r++, at += stride) {
+            int8x16_t a = vld1q_s8(at);
+            int16x8_t low = vmovl_s8(vget_low_s8(a)), high = vmovl_high_s8(a);
+            int16_t f = (int16_t)-weight[r];
+            s0 = vmlal_n_s16(s0, vget_low_s16(low), f);
+            s1 = vmlal_high_n_s16(s1, low, f);
+            s2 = vmlal_n_s16(s2, vget_low_s16(high), f);
+            s3 = vmlal_high_n_s16(s3, high, f);
+        }
+        vst1q_s32(acc + c, vnegq_s32(s0));
+        vst1q_s32(acc + c + 4u, vnegq_s32(s1));
+        vst1q_s32(acc + c + 8u, vnegq_s32(s2));
+        vst1q_s32(acc + c + 12u, vnegq_s32(s3));
+    }
+    if (c < cols) {
+        ehmn_kernels_rows_weighted_sum(w + c, rows, cols - c, stride, weight, acc + c);
+    }
+}
+
+static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
+{
+    uint32_t i = 0;
+    if (shift >= 33 && shift <= 62) { /* the upper halves of the products are enough */
+        int32x4_t half = vdupq_n_s32((int32_t)(1u << (shift - 33))), down = vdupq_n_s32(32 - shift);
+        for (; i + 4u <= n; i += 4u) {
+            int32x4_t a = vld1q_s32(v + i), b = vld1q_s32(factor + i);
+            int64x2_t low = vmull_s32(vget_low_s32(a), vget_low_s32(b));
+            int32x4_t high = vreinterpretq_s32_s64(vmull_high_s32(a, b));
+            int32x4_t upper = vuzp2q_s32(vreinterpretq_s32_s64(low), high);
+            vst1q_s32(out + i, vshlq_s32(vaddq_s32(upper, half), down));
+        }
+    }
+    ehmn_kernels_rows_scale(v + i, factor + i, n - i, shift, out + i);
+}
+
+static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
+                     uint32_t at)
+{
+    const int8x16_t most = vdupq_n_s8(127), least = vdupq_n_s8(-127), turn = vdupq_n_s8((int8_t)flip);
+    uint32x4_t u = vdupq_n_u32(at);
+    uint8x16_t before = vdupq_n_u8(0); /* its last byte: the steps up to here, modulo 256 */
+    uint32_t j = 0;
+    for (; j + 16u <= n; j += 16u) {
+        uint32x4_t p0 = vmlaq_n_u32(u, vld1q_u32(edge + j), rate), p1 = vmlaq_n_u32(u, vld1q_u32(edge + j + 4u), rate);
+        uint32x4_t p2 = vmlaq_n_u32(u, vld1q_u32(edge + j + 8u), rate);
+        uint32x4_t p3 = vmlaq_n_u32(u, vld1q_u32(edge + j + 12u), rate);
+        uint16x8_t q0 = vuzp2q_u16(vreinterpretq_u16_u32(p0), vreinterpretq_u16_u32(p1));
+        uint16x8_t q1 = vuzp2q_u16(vreinterpretq_u16_u32(p2), vreinterpretq_u16_u32(p3));
+        uint8x16_t now = vuzp2q_u8(vreinterpretq_u8_u16(q0), vreinterpretq_u8_u16(q1));
+        int8x16_t steps = vreinterpretq_s8_u8(vsubq_u8(now, vextq_u8(before, now, 15)));
+        int8x16_t down = veorq_s8(vld1q_s8(sign + j), turn);
+        steps = vsubq_s8(veorq_s8(steps, down), down);
+        vst1q_s8(w + j, vmaxq_s8(vminq_s8(vqaddq_s8(vld1q_s8(w + j), steps), most), least));
+        before = now;
+    }
+    uint32_t last = vgetq_lane_u8(before, 15);
+    for (; j < n; j++) {
+        uint32_t now = (at + rate * edge[j]) >> 24;
+        int32_t count = (int32_t)((now - last) & 255u);
+        w[j] = (int8_t)ehmn_clamp(w[j] + ((sign[j] ^ flip) < 0 ? -count : count), -127, 127);
+        last = now;
+    }
+}
+
+const ehmn_kernels ehmn_kernels_neon = {
+    "neon",
+    matvec_s8,
+    matvec_s16,
+    ehmn_kernels_rows_matvec_s4,
+    weighted_sum,
+    scale,
+    step_row,
+    ehmn_kernels_rows_exp_sum,
+    ehmn_kernels_rows_soften,
+    ehmn_kernels_rows_gate,
+};
+
+#endif

@@ -1,0 +1,45 @@
+/* Every table that there is, and what of the compiler's settings says that this build has it. */
+#ifndef EHMN_KERNELS_TABLES_H
+#define EHMN_KERNELS_TABLES_H
+
+#include "kernels.h"
+
+/* EHMN_ASK_X86: the build compiles the x86 files with the flags of their instruction sets (CMakeLists.txt). */
+#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+#define EHMN_ARM_DSP
+#elif defined(__thumb2__)
+#define EHMN_THUMB
+#endif
+#if defined(__aarch64__) && defined(__ARM_NEON)
+#define EHMN_NEON
+#endif
+
+extern const ehmn_kernels ehmn_kernels_avx2;
+extern const ehmn_kernels ehmn_kernels_vnni; /* AVX-512 with VNNI */
+extern const ehmn_kernels ehmn_kernels_neon;
+extern const ehmn_kernels ehmn_kernels_dsp; /* Armv7E-M, and Armv8-M with the DSP extension */
+extern const ehmn_kernels ehmn_kernels_thumb; /* Armv7-M without it */
+
+/* Functions of a table that others take over, or use for what their registers do not fill. */
+void ehmn_kernels_rows_matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                                int32_t *acc);
+void ehmn_kernels_rows_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                int32_t *acc);
+void ehmn_kernels_rows_weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride,
+                                   const int32_t *weight, int32_t *acc);
+void ehmn_kernels_rows_scale(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
+void ehmn_kernels_rows_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
+                               uint32_t rate, uint32_t at);
+uint32_t ehmn_kernels_rows_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
+uint32_t ehmn_kernels_rows_soften(int32_t *scores, uint32_t n, int32_t max);
+void ehmn_kernels_rows_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
+void ehmn_kernels_avx2_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                int32_t *acc);
+void ehmn_kernels_avx2_scale(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
+void ehmn_kernels_avx2_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
+                               uint32_t rate, uint32_t at);
+uint32_t ehmn_kernels_avx2_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
+uint32_t ehmn_kernels_avx2_soften(int32_t *scores, uint32_t n, int32_t max);
+void ehmn_kernels_avx2_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
+
+#endif

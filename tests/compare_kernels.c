@@ -1,0 +1,181 @@
+/* Every table of kernels of this build against the reference, on random and extreme inputs of all sizes. Each array
+ * is a block of its own, so that a sanitizer sees a byte too far. For processors that only an emulator has; on the
+ * machine that runs the tests, test_kernels.py asks more. Ends with 1 and a message at the first difference. */
+#include "kernels.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint32_t state = 1;
+
+static int32_t between(int32_t low, int32_t high)
+{
+    state = state * 1664525u + 1013904223u;
+    return low + (int32_t)((state >> 8) % (uint32_t)(high - low + 1));
+}
+
+static void *room(size_t bytes)
+{
+    void *p = malloc(bytes);
+    return p != NULL ? p : (exit(2), NULL);
+}
+
+static void compare(const char *table, const char *what, uint32_t size, const void *a, const void *b, size_t bytes)
+{
+    if (memcmp(a, b, bytes) != 0) {
+        printf("%s: %s differs at size %u\n", table, what, (unsigned)size);
+        exit(1);
+    }
+}
+
+typedef struct {
+    uint32_t rows;
+    uint32_t cols;
+    uint32_t stride;
+    int extreme; /* -1, 1: all values at their limits; 0: random */
+} shape;
+
+static int8_t *bytes_of(uint32_t n, int extreme)
+{
+    int8_t *v = room(n);
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = (int8_t)(extreme ? 127 * extreme : between(-127, 127));
+    }
+    return v;
+}
+
+static void products(const ehmn_kernels *t, shape s)
+{
+    uint32_t last = (s.rows - 1u) * s.stride;
+    int8_t *w = bytes_of(last + s.cols, s.extreme), *x8 = bytes_of(s.cols, -s.extreme);
+    uint8_t *w4 = room(last + (s.cols + 1u) / 2u);
+    int16_t *x16 = room(2u * s.cols);
+    int32_t *a = room(4u * s.rows), *b = room(4u * s.rows);
+    for (uint32_t i = 0; i < s.cols; i++) {
+        x16[i] = (int16_t)(s.extreme ? 32767 : between(-32767, 32767));
+    }
+    for (uint32_t i = 0; i < last + (s.cols + 1u) / 2u; i++) {
+        w4[i] = (uint8_t)((between(-7, 7) & 15) | (between(-7, 7) & 15) << 4);
+    }
+    ehmn_kernels_ref.matvec_s8(w, s.rows, s.cols, s.stride, x8, a);
+    t->matvec_s8(w, s.rows, s.cols, s.stride, x8, b);
+    compare(t->name, "matvec_s8", s.cols, a, b, 4u * s.rows);
+    ehmn_kernels_ref.matvec_s16(w, s.rows, s.cols, s.stride, x16, a);
+    t->matvec_s16(w, s.rows, s.cols, s.stride, x16, b);
+    compare(t->name, "matvec_s16", s.cols, a, b, 4u * s.rows);
+    ehmn_kernels_ref.matvec_s4(w4, s.rows, s.cols, s.stride, x16, a);
+    t->matvec_s4(w4, s.rows, s.cols, s.stride, x16, b);
+    compare(t->name, "matvec_s4", s.cols, a, b, 4u * s.rows);
+    free(w);
+    free(x8);
+    free(w4);
+    free(x16);
+    free(a);
+    free(b);
+}
+
+static void sums(const ehmn_kernels *t, shape s)
+{
+    int8_t *w = bytes_of((s.rows - 1u) * s.stride + s.cols, s.extreme);
+    int32_t *weight = room(4u * s.rows), *a = room(4u * s.cols), *b = room(4u * s.cols);
+    for (uint32_t i = 0; i < s.rows; i++) {
+        weight[i] = s.extreme ? 32768 : between(0, 32768);
+    }
+    ehmn_kernels_ref.weighted_sum(w, s.rows, s.cols, s.stride, weight, a);
+    t->weighted_sum(w, s.rows, s.cols, s.stride, weight, b);
+    compare(t->name, "weighted_sum", s.cols, a, b, 4u * s.cols);
+    free(w);
+    free(weight);
+    free(a);
+    free(b);
+}
+
+static void vectors(const ehmn_kernels *t, uint32_t n, int32_t limit)
+{
+    int32_t *v = room(4u * n), *factor = room(4u * n), *a = room(4u * n), *b = room(4u * n), max = -limit;
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = between(-127, 127) * (limit / 127);
+        factor[i] = between(0, 127) * (INT32_MAX / 127);
+        max = v[i] > max ? v[i] : max;
+    }
+    for (int32_t shift = -33; shift < 65; shift += 1 + (int32_t)(n % 3u)) {
+        ehmn_kernels_ref.scale(v, factor, n, shift, a);
+        t->scale(v, factor, n, shift, b);
+        compare(t->name, "scale", n, a, b, 4u * n);
+    }
+    for (int32_t frac = 8; frac <= 16; frac++) {
+        memcpy(a, factor, 4u * n);
+        memcpy(b, factor, 4u * n);
+        ehmn_kernels_ref.gate(v, a, n, frac);
+        t->gate(v, b, n, frac);
+        compare(t->name, "gate", n, a, b, 4u * n);
+    }
+    memcpy(a, v, 4u * n);
+    memcpy(b, v, 4u * n);
+    uint32_t sum_a = ehmn_kernels_ref.soften(a, n, max), sum_b = t->soften(b, n, max);
+    compare(t->name, "soften", n, a, b, 4u * n);
+    compare(t->name, "soften's sum", n, &sum_a, &sum_b, 4);
+    free(v);
+    free(factor);
+    free(a);
+    free(b);
+}
+
+static void steps(const ehmn_kernels *t, uint32_t n, int extreme)
+{
+    uint32_t *edge = room(4u * n), sum = 0, rate = extreme ? 1u << 20 : (uint32_t)between(0, 1 << 20);
+    int8_t *sign = room(n), *a = bytes_of(n, 0), *b = room(n);
+    uint32_t at = (uint32_t)between(0, (1 << 24) - 1);
+    for (uint32_t i = 0; i < n; i++) {
+        sum += extreme ? 127u : (uint32_t)between(0, 127);
+        edge[i] = sum;
+        sign[i] = (int8_t)-between(0, 1);
+    }
+    memcpy(b, a, n);
+    ehmn_kernels_ref.step_row(a, edge, sign, -(int32_t)(n % 2u), n, rate, at);
+    t->step_row(b, edge, sign, -(int32_t)(n % 2u), n, rate, at);
+    compare(t->name, "step_row", n, a, b, n);
+    free(edge);
+    free(sign);
+    free(a);
+    free(b);
+}
+
+static void exponentials(const ehmn_kernels *t, uint32_t n)
+{
+    uint64_t spread[2] = {3, 3};
+    int16_t *logits = room(2u * n);
+    for (uint32_t i = 0; i < n; i++) {
+        logits[i] = (int16_t)between(-9000, 9000);
+    }
+    uint32_t sum[2] = {ehmn_kernels_ref.exp_sum(logits, n, 9000, spread), t->exp_sum(logits, n, 9000, spread + 1)};
+    compare(t->name, "exp_sum", n, sum, sum + 1, 4);
+    compare(t->name, "exp_sum's spread", n, spread, spread + 1, 8);
+    free(logits);
+}
+
+int main(void)
+{
+    const ehmn_kernels *t;
+    for (uint32_t k = 1; (t = ehmn_kernel_table(k)) != NULL; k++) {
+        for (uint32_t n = 1; n <= 300; n++) {
+            for (int extreme = -1; extreme <= 1; extreme++) {
+                shape s = {1u + n % 9u, n, n + n * 7u % 5u, extreme};
+                products(t, s);
+                sums(t, s);
+                steps(t, n, extreme);
+            }
+            vectors(t, n, n % 2u ? INT32_MAX : 1 << 18);
+            exponentials(t, 1u + n % 128u);
+        }
+        const shape more[] = {{300, 3, 3, 0}, {131, 128, 128, 0}, {64, 344, 344, 0},
+                              {7, 1032, 1032, 0}, {128, 32, 128, 0}, {512, 33, 34, 1}};
+        for (uint32_t i = 0; i < sizeof more / sizeof more[0]; i++) {
+            products(t, more[i]);
+            sums(t, more[i]);
+        }
+        printf("%s\n", t->name);
+    }
+    return 0;
+}

@@ -1,0 +1,258 @@
+"""What a model does, counted without running it; and what that costs on a target."""
+
+import contextlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgehmn.core import CoreModel, Image
+from edgehmn.errors import DeviceError, InvalidFileError, UnsupportedError, UsageError
+from edgehmn.estimate import COUNTS, Quantity, estimate, least_relative_error, plan_memory, published, runtimes
+from edgehmn.exported import Export
+from edgehmn.measure.anchor import FIRST, as_toml, fit_memory, fit_speeds, nonnegative, random_image, time_image
+from edgehmn.targets.schema import Measured, load_target, target_names
+from edgehmn.workload import Learning, Operation, Workload, workload_of
+from edgehmn.workload_export import count_learning, image_operations
+from tests.command_line import Result
+
+NETWORKS = Path(__file__).resolve().parents[2] / "shared" / "data" / "tflite-mlperf-tiny"
+MACS = {  # as published with the networks
+    "ad01_int8": 264192,
+    "kws_ref_model": 2656768,
+    "pretrainedResnet_quant": 12501632,
+    "vww_96_int8": 7489664,
+}
+
+
+def network(name: str) -> Workload:
+    path = NETWORKS / f"{name}.tflite"
+    if not path.exists():
+        pytest.skip(f"not run here: {path.name} is not beside the checkout")
+    return workload_of(path)
+
+
+def token(flash: int = 1_686_544, learning: bool = True) -> Workload:
+    """As the reference model."""
+    operations = tuple(Operation(f"layer {i}", "fc", 250_000, 250_000, 1000, 500) for i in range(7))
+    return Workload(
+        "x", "token", operations, flash, 215_216, 313_136, Learning(35_000, 33_000, 7900) if learning else None
+    )
+
+
+@pytest.mark.parametrize("name", MACS)
+def test_tflite_macs_are_the_published_ones(name: str) -> None:
+    assert network(name).macs == MACS[name]
+
+
+def test_tflite_of_an_export(tiny_export: Path) -> None:
+    w = workload_of(tiny_export / "encoder.tflite")
+    image = Export.open(tiny_export).image
+    own = sum(o.macs for o in image_operations(image) if o.kind == "fc" and o.name != "head")
+    assert own <= w.by_class()["fc"] <= 1.02 * own and w.per == "inference"
+
+
+def test_damaged_tflite(tiny_export: Path, tmp_path: Path) -> None:
+    data = (tiny_export / "encoder.tflite").read_bytes()
+    rng = np.random.default_rng(0)
+    path = tmp_path / "x.tflite"
+    for i in range(60):
+        changed = bytearray(data if i % 2 else data[: rng.integers(8, len(data))])
+        for at in rng.integers(0, len(changed), 3):
+            changed[at] = int(rng.integers(0, 256))
+        changed[4:8] = b"TFL3"
+        path.write_bytes(changed)
+        with contextlib.suppress(InvalidFileError):
+            assert workload_of(path).macs >= 0
+
+
+def test_onnx_classes(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    h = onnx.helper
+    weights = {"c": (8, 3, 3, 3), "p": (16, 8, 1, 1), "d": (16, 1, 3, 3), "f": (16 * 64, 10)}
+    nodes = [
+        h.make_node("Conv", ["x", "c"], ["a"], pads=[1, 1, 1, 1]),
+        h.make_node("Conv", ["a", "p"], ["b"]),
+        h.make_node("Conv", ["b", "d"], ["e"], pads=[1, 1, 1, 1], group=16),
+        h.make_node("Flatten", ["e"], ["g"]),
+        h.make_node("MatMul", ["g", "f"], ["y"]),
+        h.make_node("Softmax", ["y"], ["z"]),
+    ]
+    tensors = [onnx.numpy_helper.from_array(np.zeros(s, np.float32), n) for n, s in weights.items()]
+    ends = [h.make_tensor_value_info(n, 1, s) for n, s in (("x", (1, 3, 8, 8)), ("z", (1, 10)))]
+    path = tmp_path / "net.onnx"
+    onnx.save(h.make_model(h.make_graph(nodes, "g", ends[:1], ends[1:], tensors)), path)
+    w = workload_of(path)
+    expected = {"conv": 64 * 8 * 27, "pointwise": 64 * 16 * 8, "depthwise": 64 * 16 * 9, "fc": 10 * 1024}
+    assert w.by_class() == expected | {"attention": 0, "other": 10}
+    assert w.ram_bytes == 4 * 64 * 32, "two activations of 16 channels at once"
+    path.write_bytes(path.read_bytes()[:-700])
+    with pytest.raises(InvalidFileError):
+        workload_of(path)
+
+
+def test_neither_kind(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("no model, but long enough to look at")
+    with pytest.raises(UsageError, match=r"\.tflite or \.onnx"):
+        workload_of(path)
+
+
+def test_an_export_is_counted_as_the_core_counts(tiny_export: Path) -> None:
+    image = Export.open(tiny_export).image
+    operations = image_operations(image)
+    ids = np.arange(4 * int(image.header.n_ctx) + 8, dtype=np.int32) % image.vocab_size
+    frozen, learning = count_learning(image, ids)
+    assert sum(o.macs for o in operations) == pytest.approx(frozen, rel=0.1)
+    assert learning.writes > 0 and learning.macs_predicted > 0
+    model = CoreModel(image, plastic=False)
+    assert model.counts().macs == 0, "counting needs no state of anybody else's"
+
+
+# Costs
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_every_target_gives_an_interval_around_its_value(name: str) -> None:
+    target = load_target(name)
+    if target.kind == "gpu":
+        with pytest.raises(UnsupportedError):
+            estimate(token(), target)
+        return
+    e = estimate(token(), target)
+    for q in (e.seconds, e.joules, e.seconds_learned, e.joules_learned, e.share):
+        assert q is not None and 0 < q.low < q.value < q.high
+    assert e.tier == "core class" and e.sources
+    assert e.seconds_learned is not None and e.seconds_learned.value > e.seconds.value
+    assert e.idle_joules() <= e.joules.value
+
+
+def test_the_larger_of_two_times_counts() -> None:
+    target = load_target("rp2350")
+    e = estimate(token(), target)
+    xip = next(m for m in target.memory if m.level == "xip")
+    assert e.memory.weights_in == "xip" and {layer.bound for layer in e.layers} <= {"memory", "compute"}
+    assert e.seconds.value >= 7 * 250_000 / xip.bandwidth_bytes_per_s
+
+
+def test_small_models_lie_in_ram() -> None:
+    assert plan_memory(token(flash=20_000, learning=False), load_target("rp2350")).weights_in == "sram"
+
+
+def test_what_does_not_fit() -> None:
+    plan = plan_memory(token(), load_target("nrf52840"))
+    assert plan.weights_in is None and not plan.fits and plan.ram_need > plan.ram_have
+
+
+def test_share_follows_the_counts() -> None:
+    per = json.loads(COUNTS.read_text("utf-8"))["cortex-m4"]["instructions_per_token"]
+    e = estimate(token(), load_target("stm32l4r5"))
+    assert e.share is not None
+    assert e.share.value == pytest.approx(1 - per["static"] / per["learned"], rel=0.1)
+
+
+def test_a_day() -> None:
+    e = estimate(token(), load_target("stm32u575"))
+    assert e.joules_learned is not None
+    asleep, busy = e.per_day(0, 0), e.per_day(1000, 100)
+    assert asleep == pytest.approx(86400 * e.target.power.sleep_w)
+    assert busy - asleep == pytest.approx(900 * e.joules.value + 100 * e.joules_learned.value, rel=0.01)
+    assert math.isinf(e.per_day(1e9, 0))
+
+
+def test_published_figures_lie_in_their_interval() -> None:
+    """Of the runtime that is named; these rows are in the fit."""
+    target, w = load_target("stm32l4r5"), network("kws_ref_model")
+    rows = published(w, target)
+    assert len(rows) > 10
+    assert set(runtimes(target)) >= {r["runtime"] for r in rows}
+    inside = []
+    for r in rows:
+        e = estimate(w, target, r["runtime"])
+        inside.append(e.seconds.low <= r["latency_ms"] / 1e3 <= e.seconds.high)
+    assert np.mean(inside) >= 0.85
+    assert estimate(w, target, rows[0]["runtime"]).tier == "same core and runtime"
+    assert estimate(w, target).tier == "core class"
+
+
+def test_an_unknown_runtime() -> None:
+    w = Workload("x", "inference", token().operations, 1000, 1000)
+    with pytest.raises(UsageError, match="known are"):
+        estimate(w, load_target("stm32l4r5"), "toaster")
+    with pytest.raises(UsageError, match="own core"):
+        estimate(token(), load_target("stm32l4r5"), "X-CUBE-AI")
+
+
+def test_quantities() -> None:
+    q = Quantity(1.0, 0.5, 2.0).spread(2.0)
+    assert q.high == pytest.approx(math.exp(math.hypot(math.log(2), math.log(2))))
+    assert Quantity(1.0, 0.5, 2.0).times(3).interval == [1.5, 6.0]
+    values = np.exp(np.random.default_rng(0).normal(0, 0.5, 20_000))
+    mine, median = (np.mean(np.abs(c / values - 1)) for c in (least_relative_error(1.0, 0.5), 1.0))
+    assert mine < median
+
+
+# Anchoring
+
+
+def test_nonnegative_least_squares() -> None:
+    design = np.array([[1.0, 1.0], [2.0, 1.0], [4.0, 1.0]])
+    assert nonnegative(design, design @ [2.0, 3.0]) == pytest.approx([2.0, 3.0])
+    assert nonnegative(design, design @ [2.0, -0.5]).min() >= 0
+
+
+def test_a_random_model_is_timed() -> None:
+    image = random_image(FIRST)
+    assert isinstance(image, Image)
+    timing = time_image(image, np.arange(80, dtype=np.int32))
+    assert timing.frozen_s > 0 and timing.writes > 0
+    speeds = fit_speeds([timing])
+    assert speeds["interval_factor"] >= 1.15
+    slow = replace(timing, weight_bytes=10**6, image_bytes=10**6, frozen_s=1.0)
+    assert fit_memory(slow, [timing], speeds)["seconds_per_byte"] == pytest.approx(1e-6, rel=0.1)
+    assert fit_memory(timing, [timing], speeds)["seconds_per_byte"] == 0
+
+
+def test_anchor_of_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Result]
+) -> None:
+    """An ssh that answers as another machine would."""
+    answer = tmp_path / "answer"
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f'#!/bin/sh\n[ "$2" = "me@board" ] || exit 255\ncat {answer}\n', "utf-8")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    path = tmp_path / "board.toml"
+    speeds = dict.fromkeys(
+        ("seconds_per_mac", "seconds_per_row", "seconds_per_attention_mac", "seconds_per_score"), 1e-9
+    )
+    speeds |= dict.fromkeys(
+        ("seconds_per_token", "seconds_per_byte", "seconds_per_plastic_mac", "seconds_per_write"), 0.0
+    )
+    measured = Measured(date="2026-01-01", cached_bytes=0, interval_factor=1.2, source="test", **speeds)
+    answer.write_text(as_toml(replace(load_target("host"), name="board", measured=measured)), "utf-8")
+    assert run_cli("profile", path, "--anchor", "--host", "me@board").code == 0
+    assert load_target(str(path)).measured == measured
+    assert run_cli("profile", path, "--anchor", "--host", "me@nowhere").code == DeviceError.exit_code
+    assert run_cli("profile", path, "--anchor", "--host", "-oProxyCommand=x").code == UsageError.exit_code
+    answer.write_text("rubbish", "utf-8")
+    assert run_cli("profile", path, "--anchor", "--host", "me@board").code == InvalidFileError.exit_code
+    assert load_target(str(path)).measured == measured, "what was there stays"
+
+
+def test_anchor_writes_a_profile_that_predicts(
+    tmp_path: Path, tiny_export: Path, run_cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgehmn.measure.anchor.SECONDS", 0.05)
+    monkeypatch.setattr("edgehmn.measure.anchor.LARGE", replace(FIRST, d_model=256, d_hidden=512))
+    path = tmp_path / "here.toml"
+    done = run_cli("profile", path, "--anchor", "--json")
+    assert done.code == 0, done
+    target = load_target(str(path))
+    assert target.measured is not None and target.known_from == "measured on this board"
+    e = estimate(workload_of(tiny_export), target)
+    assert e.tier == "anchored" and e.seconds.low < e.seconds.value < e.seconds.high

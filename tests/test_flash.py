@@ -1,0 +1,349 @@
+"""Flashing: the right board or none, read back and tested; tools that lie, fail, or hang are found out."""
+
+import json
+import os
+import platform
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgehmn.core import lib
+from edgehmn.device.boards import boards
+from edgehmn.device.emulator import QEMU, Emulator
+from edgehmn.device.firmware import TOOLS, build_firmware
+from edgehmn.device.flash import flashing
+from edgehmn.device.flash.esp import EspTool
+from edgehmn.device.flash.flashing import flash, programmer_for, ways
+from edgehmn.device.flash.parts import Part, contents, parts_of
+from edgehmn.device.flash.programmer import run
+from edgehmn.device.flash.pyocd import PyOcd
+from edgehmn.device.flash.stm32 import Stm32Flash
+from edgehmn.device.flash.uf2 import Uf2Drive, uf2
+from edgehmn.errors import (
+    DependencyError,
+    DeviceError,
+    EdgeHMNError,
+    FlashError,
+    ManualStepError,
+    UsageError,
+)
+from edgehmn.exported import Export
+from edgehmn.runtime.device import DeviceRuntime
+from tests.boot_loaders import Stm32BootLoader, fake_ssh, fake_tool
+from tests.command_line import Result
+from tests.models import random_tokens
+
+Cli = Callable[..., Result]
+BOARD = "netduinoplus2"
+START = 0x08000000
+CHIP = 0x413
+PORT = "/dev/ttyUSB9"
+absent = [tool for tool in (QEMU, *TOOLS) if shutil.which(tool) is None]
+needs_tools = pytest.mark.skipif(bool(absent), reason=f"not run here: {', '.join(absent)} missing")
+
+
+@pytest.fixture(scope="module")
+def export(tiny_export: Path) -> Export:
+    return Export.open(tiny_export)
+
+
+@pytest.fixture(scope="module")
+def line(export: Export) -> Iterator[str]:
+    """Where a board answers that runs what was written."""
+    with Emulator(export.image.bytes.tobytes(), BOARD) as emulator:
+        yield emulator.url
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose programs are found first."""
+    folder = tmp_path / "a bin, é"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+def written(memory: Path, export: Export) -> None:
+    """The memory holds firmware and image where the board looks for them."""
+    data = memory.read_bytes()
+    for part in parts_of(boards()[BOARD], build_firmware(BOARD).read_bytes(), export.image.bytes.tobytes()):
+        at = part.address - START
+        assert data[at : at + len(part.data)] == part.data, part.name
+
+
+# ---- Tools that do what they say
+
+
+@needs_tools
+def test_an_honest_tool_and_a_board_that_answers(run_cli: Cli, export: Export, line: str, tools: Path) -> None:
+    memory = fake_tool(tools, "stm32flash", base=START, chip=CHIP)
+    arguments = ("flash", export.folder, "--target", BOARD, "--via", "stm32flash", "--port", PORT, "--json")
+    result = run_cli(*arguments, "--line", line).result
+    assert (result["board"], result["verified"], result["self_test"]) == (BOARD, "read back", "ok")
+    written(memory, export)
+
+
+@needs_tools
+def test_the_real_stm32flash_against_a_boot_loader(export: Export, line: str) -> None:
+    if shutil.which("stm32flash") is None:
+        pytest.skip("not run here: stm32flash missing (apt-get install stm32flash)")
+    peer = Stm32BootLoader(CHIP, START, 1 << 20)
+    try:
+        done = flash(export, BOARD, Stm32Flash(CHIP, START), port=peer.port, line=line)
+        assert (done.verified, done.self_test, peer.started) == ("read back", "ok", START)
+        for part in parts_of(boards()[BOARD], build_firmware(BOARD).read_bytes(), export.image.bytes.tobytes()):
+            at = part.address - START
+            assert peer.memory[at : at + len(part.data)] == part.data
+    finally:
+        peer.close()
+    other = Stm32BootLoader(0x450, START, 1 << 10)
+    try:
+        with pytest.raises(DeviceError, match="another board: 0x0450"):
+            Stm32Flash(CHIP, START).places(other.port)
+    finally:
+        other.close()
+
+
+@needs_tools
+def test_probes(export: Export, line: str, tools: Path) -> None:
+    def probe(name: str, target: str = "stm32f405rgtx") -> dict[str, str]:
+        return {"unique_id": name, "info": f"probe {name}", "target": target}
+
+    def listed(*probes: dict[str, str]) -> Path:
+        return fake_tool(tools, "pyocd", base=START, probes=json.dumps({"boards": probes}))
+
+    memory = listed(probe("A1"), probe("OTHER", "stm32h743xx"))
+    done = flash(export, BOARD, PyOcd("stm32f405rgtx"), line=line)
+    assert (done.place, done.verified) == ("A1", "read back")
+    written(memory, export)
+    listed(probe("A1"), probe("B2", "cortex_m"))
+    with pytest.raises(DeviceError, match="several boards are connected") as caught:
+        flash(export, BOARD, PyOcd("stm32f405rgtx"), line=line)
+    assert caught.value.detail["candidates"] == ["A1", "B2"]
+    assert flash(export, BOARD, PyOcd("stm32f405rgtx"), port="B2", line=line).place == "B2"
+    with pytest.raises(DeviceError, match="OTHER is none of these"):
+        flash(export, BOARD, PyOcd("stm32f405rgtx"), port="OTHER", line=line)
+    listed(probe("OTHER", "stm32h743xx"))
+    with pytest.raises(DeviceError, match="no board of this kind"):
+        flash(export, BOARD, PyOcd("stm32f405rgtx"), line=line)
+
+
+@needs_tools
+def test_esptool(export: Export, line: str, tools: Path) -> None:
+    memory = fake_tool(tools, "esptool", base=START)
+    assert flash(export, BOARD, EspTool("ESP32-S3"), port=PORT, line=line).verified == "read back"
+    written(memory, export)
+    with pytest.raises(DeviceError, match="another board: ESP32-S3, not ESP32"):
+        flash(export, BOARD, EspTool("ESP32"), port=PORT, line=line)
+
+
+def test_uf2_files_are_read_by_another_library(tmp_path: Path) -> None:
+    family, parts = 0xE48BFF59, [Part("a", 0x10000000, bytes(range(200)) * 9), Part("b", 0x10080000, b"x" * 256)]
+    data = uf2(parts, family)
+    assert len(data) % 512 == 0
+    module = pytest.importorskip("adafruit_uf2.uf2conv", reason="not run here: pip install adafruit-uf2")
+    (tmp_path / "a.uf2").write_bytes(data)
+    back = module.convert_from_uf2(data)
+    assert bytes(back[: len(parts[0].data)]) == parts[0].data
+    assert bytes(back[0x80000 : 0x80000 + 256]) == parts[1].data
+    with pytest.raises(FlashError, match="UF2 cannot write"):
+        uf2([Part("c", 0x10000010, b"x")], family)
+
+
+def test_uf2_blocks() -> None:
+    parts = [Part("a", 0x10000100, bytes(range(256)) + b"end")]
+    data = uf2(parts, 7)
+    blocks = [struct.unpack("<8I476sI", data[at : at + 512]) for at in range(0, len(data), 512)]
+    assert [b[3] for b in blocks] == [0x10000100, 0x10000200]
+    assert {(b[0], b[1], b[2], b[4], b[6], b[7], b[9]) for b in blocks} == {
+        (0x0A324655, 0x9E5D5157, 0x2000, 256, 2, 7, 0x0AB16F30)
+    }
+    assert [b[5] for b in blocks] == [0, 1]
+    assert blocks[1][8][:256] == b"end".ljust(256, b"\xff")
+
+
+@needs_tools
+def test_a_uf2_drive(export: Export, line: str, tmp_path: Path) -> None:
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    (drive / "INFO_UF2.TXT").write_text("UF2 Bootloader v1.0\nModel: A board\nBoard-ID: RP2350\n")
+    way = Uf2Drive("RP2350", 0xE48BFF59)
+    done = flash(export, BOARD, way, port=str(drive), line=line)
+    assert done.verified == "self-test"
+    assert (drive / "edgehmn.uf2").stat().st_size % 512 == 0
+    with pytest.raises(ManualStepError, match="nothing proves"):
+        flash(export, BOARD, way, port=str(drive))
+    for board, said in (("RPI-RP2", "drive of RP2350"), ("RP2350", "no UF2 boot loader")):
+        folder = drive if board == "RPI-RP2" else tmp_path
+        with pytest.raises(DeviceError, match=said):
+            flash(export, BOARD, Uf2Drive(board, 1), port=str(folder), line=line)
+
+
+@needs_tools
+def test_an_emulated_board_gets_a_new_model_and_keeps_what_it_learned(
+    run_cli: Cli, export: Export, tmp_path: Path
+) -> None:
+    file = tmp_path / "flash of a board"
+    arguments = ("flash", export.folder, "--target", "mps2-an386", "--port", file, "--json")
+    result = run_cli(*arguments).result
+    assert (result["verified"], result["self_test"]) == ("read back", "ok")
+    with Emulator(None, flash=file) as emulator:
+        board = DeviceRuntime(emulator.url)
+        board.process(random_tokens(20), learn=True)
+        learned = board.save()
+        board.store()
+        board.confirm()
+        board.close()
+    assert run_cli(*arguments).result["self_test"] == "ok"
+    with Emulator(None, flash=file) as emulator:
+        board = DeviceRuntime(emulator.url)
+        assert board.save() == learned
+        board.close()
+    (tmp_path / "some file").write_bytes(b"of mine")
+    assert run_cli(*arguments[:-2], tmp_path / "some file").code == 7
+    assert (tmp_path / "some file").read_bytes() == b"of mine"
+    assert run_cli(*arguments[:4]).code == 7
+
+
+def test_a_linux_board_by_ssh(run_cli: Cli, export: Export, tools: Path) -> None:
+    home = fake_ssh(tools)
+    arguments = ("flash", export.folder, "--target", "linux", "--port", "pi@board", "--json")
+    result = run_cli(*arguments).result
+    assert (result["verified"], result["self_test"]) == ("read back", "ok")
+    folder = home / ".local" / "share" / "edgehmn"
+    assert {path.name for path in folder.iterdir()} == {"edgehmn-device", "model.ehmn", "state"}
+    assert run_cli(*arguments[:-2], "pi@elsewhere").code == 7
+    assert run_cli(*arguments[:4]).code == 7
+
+
+def test_a_linux_board_that_is_another_or_lies(run_cli: Cli, export: Export, tools: Path, tmp_path: Path) -> None:
+    arguments = ("flash", export.folder, "--target", "linux", "--port", "pi@board")
+    fake_ssh(tools, machine="Linux sparc64")
+    done = run_cli(*arguments)
+    assert (done.code, "sparc64" in done.err) == (7, True)
+    shutil.rmtree(tools / "home")
+    fake_ssh(tools, machine=f"Linux {platform.machine()}", lies=True)
+    done = run_cli(*arguments)
+    assert (done.code, "is not there" in done.err) == (8, True)
+
+
+# ---- Tools that do not, and boards that do not
+
+
+@needs_tools
+@pytest.mark.parametrize(
+    ("conduct", "said"),
+    [("garbage", "1 of"), ("nothing", "differ"), ("code", "ended with code 3"), ("hangs", "was stopped")],
+)
+@pytest.mark.parametrize("tool", ["stm32flash", "pyocd", "esptool"])
+def test_tools_that_lie_or_hang(export: Export, line: str, tools: Path, tool: str, conduct: str, said: str) -> None:
+    probes = json.dumps({"boards": [{"unique_id": "A1", "info": "a probe", "target": "chip"}]})
+    fake_tool(tools, tool, conduct, base=START, probes=probes)
+    ask_s = 3.0 if conduct == "hangs" else 60.0
+    way = {
+        "stm32flash": lambda: Stm32Flash(CHIP, START, ask_s),
+        "pyocd": lambda: PyOcd("chip", ask_s),
+        "esptool": lambda: EspTool("ESP32-S3", ask_s),
+    }[tool]()
+    with pytest.raises(FlashError, match=said) as caught:
+        flash(export, BOARD, way, port="A1" if tool == "pyocd" else PORT, line=line)
+    assert caught.value.exit_code == 8
+
+
+@needs_tools
+def test_a_board_that_waits_for_a_hand(
+    run_cli: Cli, export: Export, tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = fake_tool(tools, "stm32flash", base=START, chip=CHIP)
+    monkeypatch.setattr(flashing, "ANSWER_S", 1.0)
+    arguments = ("flash", export.folder, "--target", BOARD, "--via", "stm32flash", "--port", PORT)
+    done = run_cli(*arguments, "--line", "socket://127.0.0.1:9")
+    assert (done.code, "press reset" in done.err) == (9, True)
+    written(memory, export)
+
+
+@needs_tools
+def test_a_board_that_runs_something_else_is_found_out(export: Export, tools: Path, line: str) -> None:
+    fake_tool(tools, "stm32flash", base=START, chip=CHIP)
+    with pytest.raises(FlashError, match="is a netduinoplus2, not the mps2-an386"):
+        flash(export, "mps2-an386", PyOcdOf(Stm32Flash(CHIP, 0)), port=PORT, line=line)
+    changed = replace(export, manifest=export.manifest)
+    image = bytearray(export.image.bytes.tobytes())
+    with Emulator(bytes(image[:-1]), BOARD) as emulator, pytest.raises(EdgeHMNError):
+        flash(changed, BOARD, Stm32Flash(CHIP, START), port=PORT, line=emulator.url)
+
+
+class PyOcdOf:
+    """Any way to write, with every part as it should be."""
+
+    def __init__(self, way: Stm32Flash) -> None:
+        self.places, self.running = way.places, way.running
+
+    def write(self, place: object, parts: object) -> None:
+        pass
+
+    def read(self, place: object, part: Part) -> bytes:
+        return part.data
+
+
+def test_the_wrong_chip_no_tool_and_no_such_way(run_cli: Cli, export: Export, tools: Path, tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    fake_tool(tools, "stm32flash", chip=0x450)
+    arguments = ("flash", export.folder, "--target", BOARD, "--via")
+    done = run_cli(*arguments, "stm32flash", "--port", PORT)
+    assert (done.code, "another board: 0x0450" in done.err) == (7, True)
+    assert run_cli(*arguments, "uf2").code == 2
+    assert run_cli("flash", export.folder, "--target", "mps2-an999").code == 2
+    assert ways(BOARD) == ["stm32flash", "pyocd", "emulator"]
+    with pytest.raises(UsageError, match="keeps no flash"):
+        programmer_for(BOARD)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for way in ("stm32flash", "pyocd"):
+        with pytest.raises(DependencyError, match="is missing"):
+            programmer_for(BOARD, way)
+
+
+def test_no_serial_port_and_several(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from serial.tools import list_ports
+
+    class Info:
+        def __init__(self, device: str) -> None:
+            self.device = device
+
+    fake_tool(tools, "stm32flash", chip=CHIP)
+    monkeypatch.setattr(list_ports, "comports", lambda: [Info("/dev/ttyUSB0"), Info("/dev/ttyUSB1")])
+    with pytest.raises(DeviceError, match="several boards") as caught:
+        flashing.choose(Stm32Flash(CHIP, START).places(None), None)
+    assert caught.value.detail["candidates"] == ["/dev/ttyUSB0", "/dev/ttyUSB1"]
+    monkeypatch.setattr(list_ports, "comports", list)
+    with pytest.raises(DeviceError, match="no board of this kind"):
+        flashing.choose(Stm32Flash(CHIP, START).places(None), None)
+
+
+def test_a_program_that_hangs_is_stopped_with_its_children(tmp_path: Path) -> None:
+    with pytest.raises(FlashError, match="was stopped"):
+        run(["sh", "-c", f"sleep 30 & echo $! > '{tmp_path / 'child'}'; wait"], 0.5)
+    child = int((tmp_path / "child").read_text())
+    stat = Path(f"/proc/{child}/stat")
+    assert not stat.exists() or stat.read_text().split()[2] in "ZX"
+
+
+@needs_tools
+def test_the_contents_of_a_firmware_are_what_the_linker_placed() -> None:
+    import subprocess
+
+    elf = build_firmware(BOARD)
+    data = contents(elf.read_bytes(), START)
+    flat = elf.with_suffix(".test.bin")
+    try:
+        subprocess.run(["arm-none-eabi-objcopy", "-O", "binary", str(elf), str(flat)], check=True)
+        assert flat.read_bytes() == data
+    finally:
+        flat.unlink(missing_ok=True)
+    with pytest.raises(FlashError, match="no ELF"):
+        contents(bytes(100), START)
+    assert lib.EHMN_WIRE_VERSION >= 2

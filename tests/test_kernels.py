@@ -1,0 +1,245 @@
+"""Every table of kernels gives the bits of the reference: on random and extreme inputs of all sizes, without a byte
+written that it was not given, over a stream that learns, and on the processors that an emulator has."""
+
+import platform
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edgehmn.core import CoreModel, Image, ffi, lib
+from edgehmn.quantize import Precision
+from tests.models import random_tokens, tiny_image
+
+GUARD = 64  # bytes on either side of everything that a kernel gets
+KINDS = {"int8": "int8_t *", "uint8": "uint8_t *", "int16": "int16_t *", "int32": "int32_t *", "uint32": "uint32_t *"}
+
+
+def tables() -> Iterator[Any]:
+    index = 0
+    while (table := lib.ehmn_kernel_table(index)) != ffi.NULL:
+        yield table
+        index += 1
+
+
+REFERENCE, *OTHERS = tables()
+others = pytest.mark.parametrize("table", OTHERS, ids=lambda table: ffi.string(table.name).decode())
+
+
+class Guarded:
+    """An array between guard bytes, at any alignment that its type allows."""
+
+    def __init__(self, values: npt.NDArray[Any]) -> None:
+        size, item = values.nbytes, values.dtype.itemsize
+        self._bytes = np.full(size + 2 * GUARD + item, 0xA5, np.uint8)
+        self._start = GUARD + item * (size % 2)
+        self.values = self._bytes[self._start : self._start + size].view(values.dtype)
+        self.values[:] = values
+        self.pointer = ffi.cast(KINDS[values.dtype.name], ffi.from_buffer(self._bytes[self._start :]))
+
+    def is_whole(self) -> bool:
+        end = self._start + self.values.nbytes
+        return bool((self._bytes[: self._start] == 0xA5).all() and (self._bytes[end:] == 0xA5).all())
+
+
+def sizes() -> Iterator[tuple[int, int, int]]:
+    """Rows, columns, bytes between rows: every number of columns up to 300, with all remainders of rows."""
+    for cols in range(1, 301):
+        yield 1 + cols % 9, cols, (cols * 7) % 5
+    yield from ((300, 3, 0), (131, 128, 0), (64, 344, 0), (2, 1030, 2), (7, 512, 0))
+
+
+def extremes(rng: np.random.Generator, n: int, limit: int, dtype: Any) -> Iterator[npt.NDArray[Any]]:
+    yield rng.integers(-limit, limit + 1, n, dtype=dtype)
+    yield np.full(n, limit, dtype)
+    yield np.full(n, -limit, dtype)
+
+
+def same(call: Callable[[Any, Any], None], table: Any, out: npt.NDArray[Any], given: list[Guarded]) -> None:
+    expected, got = Guarded(out), Guarded(out)
+    call(REFERENCE, expected.pointer)
+    call(table, got.pointer)
+    assert np.array_equal(got.values, expected.values)
+    assert all(array.is_whole() for array in (got, *given))
+
+
+@others
+@pytest.mark.parametrize("bits", [8, 16])
+def test_products_of_a_matrix_and_a_vector(table: Any, bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    dtype = np.dtype(f"int{bits}")
+    for rows, cols, extra in sizes():
+        stride = cols + extra
+        for weights in extremes(rng, rows * stride, 127, np.int8):
+            w, x = Guarded(weights[: (rows - 1) * stride + cols]), next(extremes(rng, cols, 2 ** (bits - 1) - 1, dtype))
+            v = Guarded(x if weights[0] == weights[-1] else np.full(cols, -(2 ** (bits - 1)) + 1, dtype))
+
+            def call(
+                t: Any, acc: Any, w: Guarded = w, v: Guarded = v, s: tuple[int, ...] = (rows, cols, stride)
+            ) -> None:
+                getattr(t, f"matvec_s{bits}")(w.pointer, *s, v.pointer, acc)
+
+            same(call, table, np.full(rows, 77, np.int32), [w, v])
+
+
+@others
+def test_products_of_weights_of_four_bits(table: Any) -> None:
+    rng = np.random.default_rng(4)
+    for rows, cols, extra in sizes():
+        stride = (cols + 1) // 2 + extra
+        nibbles = rng.integers(-7, 8, (2, rows * stride)) & 15
+        w = Guarded((nibbles[0] | nibbles[1] << 4).astype(np.uint8)[: (rows - 1) * stride + (cols + 1) // 2])
+        for x in extremes(rng, cols, 32767, np.int16):
+            v = Guarded(x)
+
+            def call(
+                t: Any, acc: Any, w: Guarded = w, v: Guarded = v, s: tuple[int, ...] = (rows, cols, stride)
+            ) -> None:
+                t.matvec_s4(w.pointer, *s, v.pointer, acc)
+
+            same(call, table, np.full(rows, 77, np.int32), [w, v])
+
+
+@others
+def test_weighted_sums(table: Any) -> None:
+    rng = np.random.default_rng(5)
+    for rows, cols, extra in [*sizes(), *((r, 32, 96) for r in range(1, 140)), (512, 33, 1)]:
+        stride = cols + extra
+        for values in extremes(rng, rows * stride, 127, np.int8):
+            w = Guarded(values[: (rows - 1) * stride + cols])
+            weight = rng.integers(0, 2**15 + 1, rows, dtype=np.int32)
+            f = Guarded(weight if values[0] != 127 else np.full(rows, 2**15, np.int32))
+
+            def call(
+                t: Any, acc: Any, w: Guarded = w, f: Guarded = f, s: tuple[int, ...] = (rows, cols, stride)
+            ) -> None:
+                t.weighted_sum(w.pointer, *s, f.pointer, acc)
+
+            same(call, table, np.full(cols, 77, np.int32), [w, f])
+
+
+@others
+def test_scaling_rounds_and_saturates_by_the_one_rule(table: Any) -> None:
+    rng, most = np.random.default_rng(6), 2**31 - 1
+    for shift in [*range(-40, 66), 33, 34, 62]:
+        for n in (1, 2, 3, 8, 19, 64):
+            for a in extremes(rng, n, most, np.int32):
+                v, f = Guarded(a), Guarded(rng.integers(-most, most + 1, n, dtype=np.int32))
+
+                def call(t: Any, out: Any, v: Guarded = v, f: Guarded = f, s: tuple[int, int] = (n, shift)) -> None:
+                    t.scale(v.pointer, f.pointer, *s, out)
+
+                same(call, table, np.full(n, 77, np.int32), [v, f])
+                same(lambda t, out, f=f, n=n, s=shift: t.scale(out, f.pointer, n, s, out), table, a, [f])
+
+
+@others
+def test_steps_of_a_row(table: Any) -> None:
+    rng = np.random.default_rng(7)
+    for n in [*range(1, 301), 512, 1024]:
+        magnitude = rng.integers(0, 128, n) if n % 3 else np.full(n, 127)
+        edge = Guarded(np.cumsum(magnitude).astype(np.uint32))
+        sign = Guarded(rng.integers(-1, 1, n, dtype=np.int8))
+        for rate in (0, 1, 2**20, int(rng.integers(0, 2**20))):
+            at, flip = int(rng.integers(0, 2**24)), -(n % 2)
+            weights = rng.integers(-127, 128, n, dtype=np.int8)
+
+            def call(
+                t: Any, w: Any, s: tuple[int, ...] = (flip, n, rate, at), e: Guarded = edge, g: Guarded = sign
+            ) -> None:
+                t.step_row(w, e.pointer, g.pointer, *s)
+
+            same(call, table, weights, [edge, sign])
+
+
+@others
+def test_sums_of_exponentials(table: Any) -> None:
+    rng = np.random.default_rng(8)
+    for n in range(1, 129):
+        for logits in (rng.integers(-9000, 9000, n, dtype=np.int16), np.full(n, -32767, np.int16)):
+            given, results = Guarded(logits), []
+            for t in (REFERENCE, table):
+                spread = ffi.new("uint64_t *", 5)
+                results.append((t.exp_sum(given.pointer, n, 9000, spread), spread[0]))
+            assert results[0] == results[1] and given.is_whole()
+
+
+@others
+def test_weights_of_attention(table: Any) -> None:
+    rng = np.random.default_rng(9)
+    for n in range(1, 301):
+        for limit in (300, 7000, 2**31 - 1):
+            scores, sums = rng.integers(-limit, limit + 1, n, dtype=np.int32), []
+            most = int(scores.max())
+            same(lambda t, out, n=n, m=most, s=sums: s.append(t.soften(out, n, m)), table, scores, [])
+            assert sums[-1] == sums[-2]
+
+
+@others
+@pytest.mark.parametrize("frac", [8, 13, 16])
+def test_gates(table: Any, frac: int) -> None:
+    rng = np.random.default_rng(10)
+    for n in range(1, 301):
+        for limit in (2**14, 2**20, 2**31 - 1):
+            gate, up = Guarded(rng.integers(-limit, limit + 1, n, dtype=np.int32)), rng.integers(-limit, limit + 1, n)
+            same(lambda t, out, g=gate, n=n: t.gate(g.pointer, out, n, frac), table, up.astype(np.int32), [gate])
+
+
+@others
+@pytest.mark.parametrize(
+    "bits", [Precision(), Precision(inputs=8), Precision(weights=4)], ids=["16", "8", "weights of 4"]
+)
+def test_a_stream_that_learns(table: Any, bits: Precision) -> None:
+    image = Image(tiny_image(bits=bits))
+    ids = random_tokens(400)
+    by_reference, by_table = CoreModel(image), CoreModel(image)
+    lib.ehmn_use_kernels(by_reference._model, REFERENCE)
+    lib.ehmn_use_kernels(by_table._model, table)
+    assert np.array_equal(by_table.process(ids, learn=True), by_reference.process(ids, learn=True))
+    assert by_table.save() == by_reference.save()
+
+
+NATIVE = Path(__file__).parent.parent / "native"
+SANITIZED = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+X86 = {  # the flags of CMakeLists.txt
+    "kernels": ["-DEHMN_ASK_X86"],
+    "kernels_avx2": ["-mavx2"],
+    "kernels_vnni": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"],
+}
+ARM32 = ["-O2", "-static", "-fno-pie", "-no-pie", "-mthumb", "-march=armv7-a+simd", "-mfloat-abi=hard"]
+MACHINES = {  # compiler, its flags, flags of single files, what runs the program, tables that must be there
+    "x86-64, sanitizers": ("gcc", SANITIZED, X86, [], {"rows"}),
+    "aarch64": ("aarch64-linux-gnu-gcc", ["-O3", "-static"], {}, ["qemu-aarch64"], {"neon"}),
+    "Arm with DSP": ("arm-linux-gnueabihf-gcc", ARM32, {}, ["qemu-arm"], {"dsp"}),
+    "Arm without DSP": ("arm-linux-gnueabihf-gcc", [*ARM32, "-U__ARM_FEATURE_DSP"], {}, ["qemu-arm"], {"thumb"}),
+    "riscv64": ("riscv64-linux-gnu-gcc", ["-O2", "-static"], {}, ["qemu-riscv64"], {"rows"}),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_tables_of_other_machines(machine: str, tmp_path: Path) -> None:
+    compiler, flags, of_file, emulator, expected = MACHINES[machine]
+    absent = [tool for tool in (compiler, *emulator) if which(tool) is None]
+    if absent or (not emulator and platform.machine() != "x86_64"):
+        pytest.skip(f"not run here: {', '.join(absent) or 'another processor'}")
+    sources = [*sorted((NATIVE / "src").glob("kernels*.c")), *(NATIVE / "src" / f"{n}.c" for n in ("fixed", "tables"))]
+    sources.append(Path(__file__).parent / "compare_kernels.c")
+    objects = []
+    for source in sources:
+        objects.append(str(tmp_path / f"{source.stem}.o"))
+        own = [*flags, *of_file.get(source.stem, []), "-std=c11", f"-I{NATIVE / 'src'}", f"-I{NATIVE / 'include'}"]
+        subprocess.run([compiler, *own, "-c", str(source), "-o", objects[-1]], check=True)
+    program = tmp_path / "compare"
+    subprocess.run([compiler, *flags, *objects, "-o", str(program)], check=True)
+    done = subprocess.run([*emulator, str(program)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert expected <= set(done.stdout.split())
+
+
+def test_the_best_table_is_the_last() -> None:
+    assert lib.ehmn_best_kernels() == [REFERENCE, *OTHERS][-1]

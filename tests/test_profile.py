@@ -1,0 +1,157 @@
+"""`edgehmn profile`, and its reports."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgehmn.errors import UsageError
+from edgehmn.estimate import estimate
+from edgehmn.report import Use, profile_result
+from edgehmn.report.html import as_html
+from edgehmn.report.text import as_csv, as_markdown, as_text, bar, figure
+from edgehmn.targets.schema import load_target
+from edgehmn.workload import Learning, Operation, Workload
+from tests.command_line import Result
+
+TARGETS = ("stm32h743", "rp2350", "raspberry-pi-5", "nrf52840")
+HOSTILE = "=<script>alert(1)</script>|`\"'&"
+
+
+@pytest.fixture(scope="module")
+def result() -> dict[str, Any]:
+    names = [f"layer {i // 3} {'qkv'[i % 3]}" for i in range(90)]
+    operations = tuple(Operation(n, "fc", 20_000, 20_000, 100, 128) for n in names)
+    operations += (Operation(HOSTILE, "attention", 5_000, 0, 100, 10),)
+    w = Workload(HOSTILE, "token", operations, 1_686_544, 200_000, 300_000, Learning(35_000, 33_000, 7900))
+    return profile_result(w, [estimate(w, load_target(name)) for name in TARGETS], Use())
+
+
+def test_command(tiny_export: Path, tmp_path: Path, run_cli: Callable[..., Result]) -> None:
+    files = [tmp_path / f"x.{end}" for end in ("html", "csv", "md")]
+    arguments = ("--target", "stm32h743,rp2350", "--target", "rp2350")
+    outputs = [v for pair in zip(("--html", "--csv", "--markdown"), files, strict=True) for v in pair]
+    r = run_cli("profile", tiny_export, *arguments, *outputs, "--json").result
+    assert [t["name"] for t in r["targets"]] == ["stm32h743", "rp2350"] and r["layers"]
+    keys = (
+        "latency_ms_per_token", "latency_ms_per_learned_token", "energy_mj_per_token", "energy_mj_per_learned_token",
+        "plasticity_share_of_energy",
+    )  # fmt: skip
+    for t in r["targets"]:
+        assert t["tier"] and t["sources"] and t["memory"]["fits"]
+        for key in keys:
+            low, high = t["interval_90"][key]
+            assert low < t[key] < high
+    assert all(path.stat().st_size > 500 for path in files)
+    text = run_cli("profile", tiny_export, "--target", "rp2350")
+    assert "plasticity" in text.out and "90 %" in text.out and "█" in text.out
+
+
+@pytest.mark.parametrize("name", ["encoder.tflite", "encoder.onnx"])
+def test_networks(tiny_export: Path, name: str, run_cli: Callable[..., Result]) -> None:
+    t = run_cli("profile", tiny_export / name, "--target", "stm32l4r5", "--json").result["targets"][0]
+    assert t["latency_ms_per_inference"] > 0 and "latency_ms_per_learned_token" not in t
+
+
+def test_usage(tiny_export: Path, tmp_path: Path, run_cli: Callable[..., Result]) -> None:
+    for arguments in (
+        (tiny_export,),
+        (tiny_export, "--target", "toaster"),
+        (tmp_path / "none.tflite", "--target", "rp2350"),
+        (tiny_export, "--anchor"),
+        (tiny_export, "--target", "rp2350", "--runtime-profile", "X-CUBE-AI"),
+    ):
+        assert run_cli("profile", *arguments).code == UsageError.exit_code, arguments
+
+
+def test_measured_here(tiny_export: Path, run_cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgehmn.measure.host.SECONDS", 0.2)
+    m = run_cli("profile", tiny_export, "--measured", "--json").result["measured"]
+    low, high = m["token_ms"]["quartiles"]
+    assert 0 < low <= m["token_ms"]["median"] <= high
+    assert m["energy"] is None or m["energy"]["mj"] > 0, "never zero"
+    assert m["energy"] is not None or m["energy_unavailable"]
+    for name in ("encoder.tflite", "encoder.onnx"):
+        done = run_cli("profile", tiny_export / name, "--measured", "--json")
+        assert done.code in (0, 10) and (done.code == 10 or done.result["measured"]["inference_ms"]["median"] > 0)
+
+
+def test_csv(result: dict[str, Any]) -> None:
+    lines = list(csv.DictReader(io.StringIO(as_csv(result))))
+    assert len(lines) == len(TARGETS) * (1 + 91)
+    total = next(row for row in lines if row["target"] == "rp2350" and not row["layer"])
+    assert float(total["latency_ms_per_token_low"]) < float(total["latency_ms_per_token"])
+    assert not any(value.startswith(("=", "+", "@")) for row in lines for value in row.values())
+
+
+def test_markdown(result: dict[str, Any]) -> None:
+    text = as_markdown(result)
+    tables = [block for block in text.split("\n\n") if block.startswith("|")]
+    for table in tables:
+        bars = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
+        assert len(bars) == 1, table
+    assert "<script>" not in text
+
+
+def test_text(result: dict[str, Any]) -> None:
+    text = as_text(result)
+    assert "does not fit: flash" in text and "others" in text and "idle" in text and "asleep" in text
+
+
+def test_figures() -> None:
+    assert [figure(v) for v in (0.0, 1234.4, 0.01234, 3.14159, float("inf"))] == ["0", "1,234", "0.0123", "3.14", "-"]
+    assert bar(1, 2, 8) == "████" and bar(0, 0) == ""
+
+
+class Page(HTMLParser):
+    """Everything that a page could load, and whether its tags are closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.scripts, self.depth = 0, 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag == "script" or any(name.startswith("on") for name, _ in attrs)
+        self.loads += [v or "" for name, v in attrs if name in ("src", "href", "srcset", "data")]
+
+
+def test_html_holds_all_that_it_shows(result: dict[str, Any]) -> None:
+    page = Page()
+    text = as_html(result)
+    page.feed(text)
+    assert page.scripts == 0 and page.loads == ["data:,"]
+    assert "url(" not in text and "@import" not in text and "prefers-color-scheme" in text
+
+
+SIZES = {"wide": "1100,1400", "phone": "390,1400"}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_html_in_a_browser(result: dict[str, Any], tmp_path: Path, size: str) -> None:
+    """No message on the console, no request, no text wider than the page."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("not run here: chromium is not installed (apt install chromium)")
+    path, log, shot = tmp_path / "x.html", tmp_path / "net.json", tmp_path / "x.png"
+    path.write_text(as_html(result), "utf-8")
+    done = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'user'}", f"--window-size={SIZES[size]}", f"--log-net-log={log}",
+            "--disable-background-networking", "--disable-component-update", "--no-first-run", "--disable-sync",
+            f"--screenshot={shot}", path.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert shot.stat().st_size > 5000, done.stderr
+    assert "CONSOLE" not in done.stderr
+    asked = re.findall(r'"url":"(https?://[^"]+)"', log.read_text("utf-8", "replace"))
+    assert not [url for url in asked if "google" not in url], "the browser's own calls home are not the page's"

@@ -1,0 +1,201 @@
+"""Target profiles: read strictly; and the fit behind them."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import latency_fit, targets
+from bench.decode_fit import line
+from bench.latency_rows import MLPERF, Decode, Row, read_rows
+from edgehmn.errors import InvalidFileError, UsageError
+from edgehmn.measure.anchor import as_toml
+from edgehmn.targets.schema import PROFILES, load_target, read_target, target_names
+from tests.command_line import Result
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+ISSUE = """
+    raspberry-pi-zero-2w raspberry-pi-3b-plus raspberry-pi-4b raspberry-pi-5 jetson-nano jetson-orin-nano
+    jetson-orin-nano-super jetson-orin-nx jetson-agx-orin stm32l4r5 stm32f405 stm32f746 stm32h743 stm32h7a3 stm32u575
+    nrf52840 rp2040 rp2350 esp32-s3 alif-ensemble-e7 corstone-300 host
+"""
+
+
+def test_every_profile_is_sound() -> None:
+    assert set(ISSUE.split()) <= set(target_names())
+    for name in target_names():
+        target = load_target(name)
+        tables = [target.core, target.own_core, target.power, *target.memory]
+        assert all(t.source for t in (*tables, *([target.network] if target.network else [])))
+
+
+def write(folder: Path, old: str, new: str) -> Path:
+    text = (PROFILES / "rp2350.toml").read_text("utf-8")
+    assert old in text
+    path = folder / "rp2350.toml"
+    path.write_text(text.replace(old, new, 1), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("clock_hz", "clock", "core.clock'; units belong into the key: clock_hz"),
+        ("clock_hz = 150_000_000", "", "'core.clock_hz' is missing"),
+        ("clock_hz = 150_000_000", "clock_hz = 150", "core.clock_hz: 150 cannot be"),
+        ("clock_hz = 150_000_000", 'clock_hz = "150 MHz"', "core.clock_hz: must be a int"),
+        ("clock_hz = 150_000_000", "clock_hz = true", "core.clock_hz: must be a int"),
+        ("max_macs_per_cycle = 2.0", "max_macs_per_cycle = nan", "max_macs_per_cycle"),
+        ('source = "data sheet: core', 'surce = "data sheet: core', "unknown key 'core.surce'"),
+        ('source = "data sheet: core, clock, instruction set"', 'source = " "', "core.source: is empty"),
+        ('kind = "microcontroller"', 'kind = "toaster"', "kind: 'toaster' is none of"),
+        ('level = "sram"', 'level = "core"', "memory.level"),
+        ("holds_arena = true", "holds_arena = false", "no level has holds_arena"),
+        ("idle_w = 0.08", "idle_w = 0.2", "must not fall"),
+        ("active_w = 0.1", "active_w = -0.1", "power.active_w"),
+        ('name = "rp2350"', 'name = "rp2040"', "the file is called"),
+        ("[core]", "[core", "not TOML"),
+        ("[own_core]", "[wrong]", "unknown key 'wrong'"),
+        ('name = "rp2350"', 'name = "rp2350"\npath = "x"', "unknown key 'path'"),
+        ('name = "rp2350"', 'name = "rp2350"\nmeasured_as = "x"', "measured_as: must be a list"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    path = write(tmp_path, old, new)
+    with pytest.raises(InvalidFileError) as caught:
+        read_target(path)
+    assert str(path) in str(caught.value) and complaint in str(caught.value)
+
+
+def test_hostile_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    for data in (b"\xff\xfe", b"a = " + b"[" * 50_000, b"x" * (1 << 17), b""):
+        path.write_bytes(data)
+        with pytest.raises(InvalidFileError):
+            read_target(path)
+
+
+def test_a_profile_of_ones_own(tmp_path: Path, run_cli: Callable[..., Result]) -> None:
+    path = write(tmp_path, "clock_hz = 150_000_000", "clock_hz = 300_000_000")
+    done = run_cli("targets", "--target", path, "--json").result["targets"]
+    assert done[0]["profile"]["core"]["clock_hz"] == 300_000_000
+
+
+def test_targets_are_listed(run_cli: Callable[..., Result]) -> None:
+    listed = run_cli("targets", "--json").result["targets"]
+    assert [t["name"] for t in listed] == target_names()
+    assert all(t["known_from"] and t["kind"] for t in listed) and not any(t["hardware_run"] for t in listed)
+    assert "rp2350" in run_cli("targets").out
+
+
+def test_an_unknown_target(run_cli: Callable[..., Result]) -> None:
+    done = run_cli("targets", "--target", "toaster")
+    assert done.code == UsageError.exit_code and "rp2350" in done.err
+    assert run_cli("targets", "--target", "nowhere/x.toml").code == UsageError.exit_code
+
+
+def test_written_profiles_are_read_back(tmp_path: Path) -> None:
+    for name in target_names():
+        target = load_target(name)
+        path = tmp_path / f"{name}.toml"
+        path.write_text(as_toml(target), "utf-8")
+        assert replace(read_target(path), path=target.path) == target
+
+
+# The fit
+
+
+def synthetic(core: str, family: str, board: str, speed: float, rng: np.random.Generator) -> list[Row]:
+    out = []
+    for workload, macs in MLPERF.items():
+        cycles = speed * float(np.dot(macs, (4.0, 2.5, 3.0, 7.0))) * math.exp(rng.normal(0, 0.05)) + 10_000
+        system = (board, core, family, f"{family} 1", family, workload, 1e8, tuple(map(float, macs)), 10, cycles)
+        out.append(Row(*system, True, None, "", family, None, cycles / 1e8))
+    return out
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    rng = np.random.default_rng(3)
+    out = []
+    for core, slow in (("Cortex-M4F", 1.0), ("Cortex-M33", 0.8), ("Cortex-M7", 0.5)):
+        for family, factor in (("a", 1.0), ("b", 1.4), ("c", 0.7)):
+            for board in (f"{core} 1", f"{core} 2"):
+                out += synthetic(core, family, board, slow * factor, rng)
+    return out
+
+
+def test_the_fit_finds_what_made_the_rows(rows: list[Row]) -> None:
+    fitted = latency_fit.fit_all(rows)
+    errors = [abs(fitted.predict(r)[0] / r.cycles - 1) for r in rows]
+    assert np.median(errors) < 0.06
+    assert 0.02 < fitted.noise < 0.12
+
+
+def test_what_was_never_seen_is_less_certain(rows: list[Row]) -> None:
+    fitted = latency_fit.fit_all(rows)
+    known = rows[0]
+    board = replace(known, board="another")
+    runtime = replace(board, family="another", version="another 1")
+    deviations = [fitted.predict(r)[1] for r in (known, board, runtime)]
+    assert deviations[0] < deviations[1] < deviations[2]
+
+
+def test_intervals_hold_what_was_left_out(rows: list[Row]) -> None:
+    start = latency_fit.fit_all(rows)
+    inside = []
+    for _, out, fitted in latency_fit.left_out(rows, "board", start):
+        for r in out:
+            cycles, sd = fitted.predict(r)
+            inside.append(abs(math.log(r.cycles / cycles)) < 1.94 * sd)
+    assert np.mean(inside) > 0.85
+
+
+def test_text_generation_is_affine() -> None:
+    known = [
+        Decode("Raspberry Pi 5", "Cortex-A76", "Ollama", "x", str(n), n, n / 10e9 + 0.01, False)
+        for n in (0.5e9, 1e9, 2e9, 4e9)
+    ]
+    per_byte, fixed, deviation = line(known)
+    assert 17.1e9 / per_byte == pytest.approx(10e9, rel=0.03) and fixed == pytest.approx(0.01, abs=0.005)
+    assert deviation < 0.2
+
+
+def test_rows_without_counts_are_not_fitted(tmp_path: Path) -> None:
+    header = (
+        "board,core,clock_MHz,workload,MACs,param_bytes,precision,runtime,batch_threads,latency_ms,tokens_per_s,energy_mJ,"
+        "power_W,MAC_per_cycle,pJ_per_MAC,eff_GBps,quality,source,note\n"
+    )
+    path = tmp_path / "measurements.csv"
+    path.write_text(header + "B,Cortex-M7,480,mbv2-w0.3-r64,,,int8,TinyEngine,b1,23,,,,,,,x,y:README,\n", "utf-8")
+    assert read_rows(path) == ([], [])
+    path.write_text(header + "B,Cortex-M7,fast,mbv2-w0.3-r64,5,,int8,TinyEngine,b1,23,,,,,,,x,y:README,\n", "utf-8")
+    with pytest.raises(InvalidFileError, match="cannot be read"):
+        read_rows(path)
+
+
+def test_the_committed_fit_is_what_the_command_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (DATA / "measurements.csv").exists():
+        pytest.skip("not run here: the published measurements are not beside the checkout")
+    committed = json.loads(targets.FITTED.read_text("utf-8"))
+    monkeypatch.setattr(targets, "FITTED", tmp_path / "fitted.json")
+    targets.write_fit(DATA)
+    again = json.loads((tmp_path / "fitted.json").read_text("utf-8"))
+    assert again["measurements_sha256"] == committed["measurements_sha256"]
+    for old, new in zip(committed["networks"], again["networks"], strict=True):
+        assert old["log_cycles"] == pytest.approx(new["log_cycles"], abs=0.02)
+    assert again["published"] == committed["published"]
+
+
+def test_the_committed_errors_keep_to_the_limits_where_they_say_so() -> None:
+    results = json.loads((targets.RESULTS / "targets.json").read_text("utf-8"))
+    for key in ("board", "submitter"):
+        e = results["zero_shot"][key]
+        assert e["median_percent"] <= 19 and e["p90_percent"] <= 50 and e["inside_90_percent"] >= 85
+    anchored = results["anchored"]["board"]
+    assert anchored["median_percent"] <= 14 and anchored["p90_percent"] <= 35
+    assert results["energy_given_latency"]["mean_percent"] <= 8

@@ -1,0 +1,139 @@
+"""The model on memristive tiles: ideal ones give the core's own bits, others learn with what their cells can do."""
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from edgehmn.checkpoint import Config
+from edgehmn.core import CoreModel, Image
+from edgehmn.errors import UsageError
+from edgehmn.plasticity import Rule
+from edgehmn.quantize import Precision
+from edgehmn.runtime.tile import MAPPINGS, TileRuntime, context_hash
+from edgehmn.targets.memristive.presets import HERMES, IDEAL, Converters
+from edgehmn.targets.memristive.writes import SCHEMES
+from tests import exact
+from tests.models import BUSY, GPT2, SIX, TINY, opened, random_tokens, repetitive_tokens, tiny_image
+
+LEARNING = replace(BUSY, eta_local=0.05)
+
+
+def image(config: Config = TINY, rule: Rule | None = LEARNING, bits: Precision | None = None) -> Image:
+    return opened(tiny_image(config, rule, bits))
+
+
+def learned(runtime: TileRuntime, n: int = 150) -> np.ndarray:
+    return runtime.process(repetitive_tokens(n), learn=True)
+
+
+@pytest.mark.parametrize("config", [TINY, GPT2, SIX])
+@pytest.mark.parametrize("bits", [None, Precision(inputs=8)])
+def test_ideal_tiles_are_the_core(config: Config, bits: Precision | None) -> None:
+    """Every bit: static, learning, following, the delta; windows that slide and restart, inputs of 8 and 16 bits."""
+    which = image(config, bits=bits)
+    core, tiles = CoreModel(which, seed=3), TileRuntime(which, "ideal", writes="pulse", seed=3)
+    ids = repetitive_tokens(80, vocab_size=config.vocab_size)
+    for learn, follow in ((False, False), (True, False), (False, True), (True, False)):
+        assert np.array_equal(
+            core.process(ids, learn=learn, follow=follow), tiles.process(ids, learn=learn, follow=follow)
+        )
+        assert core.save() == tiles.save()
+        core.reset()
+        tiles.reset()
+    assert core.counts() == tiles.counts() and core.counts().writes > 300
+    for runtime in (core, tiles):
+        runtime.process(ids[:3], learn=False)
+    assert np.array_equal(core.generate(20), tiles.generate(20))
+
+
+def test_four_bit_weights_lie_on_tiles_too() -> None:
+    which = image(bits=Precision(weights=4))
+    ids = random_tokens(40)
+    assert np.array_equal(
+        CoreModel(which).process(ids, learn=False), TileRuntime(which, "ideal").process(ids, learn=False)
+    )
+
+
+def test_many_bits_of_converters_are_enough() -> None:
+    which = image()
+    fine = replace(IDEAL, converters=Converters(dac_bits=16, adc_bits=31))
+    tiles = TileRuntime(which, fine, mapping="encoder")
+    ids = random_tokens(60)
+    apart = tiles.process(ids, learn=False).astype(np.int64) - CoreModel(which).process(ids, learn=False)
+    assert np.abs(apart).max() < 0.01 * 65536
+    coarse = TileRuntime(which, replace(IDEAL, converters=Converters(dac_bits=8, adc_bits=8)), mapping="encoder")
+    assert coarse.process(ids, learn=False).mean() == pytest.approx(
+        CoreModel(which).process(ids, learn=False).mean(), rel=0.02
+    )
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("target", ["hermes", "neurram", "reram-om"])
+def test_real_devices_run_and_are_reproduced_by_their_seed(target: str, mapping: str) -> None:
+    which = image()
+    one, same, other = (TileRuntime(which, target, mapping=mapping, seed=s) for s in (1, 1, 2))
+    scores = learned(one, 40)
+    assert np.array_equal(scores, learned(same, 40)) and one.save() == same.save()
+    assert not np.array_equal(scores, learned(other, 40))
+    assert one.tiles == sum(m.tiles for m in one.matrices) > 0
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_learns_on_cells(scheme: str) -> None:
+    """A phrase that comes again and again is learned, and every pulse is counted at its cell."""
+    tiles = TileRuntime(image(), "ideal", mapping="adapters", writes=scheme)
+    scores = learned(tiles, 400)
+    use = tiles.use()
+    assert scores[-40:].mean() < 0.8 * scores[:40].mean()
+    assert use.learned == 399 and use.writes.pulses == int(use.wear.sum()) > 0
+    cost = tiles.cost()
+    assert cost.calibrated_to.startswith("simulated") and 0 < cost.plasticity_share_of_energy < 1
+    assert cost.energy_nj_per_learned_token > cost.energy_nj_per_token > 0
+    assert all(v == v for v in asdict(cost).values())
+
+
+def test_following_and_scoring_write_nothing() -> None:
+    tiles = TileRuntime(image(), "hermes")
+    tiles.process(random_tokens(30), learn=False, follow=True)
+    assert tiles.use().writes.pulses == 0 and tiles.cost().plasticity_share_of_energy == 0
+
+
+def test_what_was_learned_is_saved_loaded_and_forgotten() -> None:
+    which = image()
+    tiles = TileRuntime(which, "ideal", writes="pulse")
+    learned(tiles)
+    delta = tiles.save()
+    for scheme in SCHEMES:
+        core = CoreModel(which)
+        core.load(delta)
+        other = TileRuntime(which, "ideal", writes=scheme)
+        other.load(delta)
+        ids = random_tokens(30)
+        assert np.array_equal(core.process(ids, learn=False), other.process(ids, learn=False))
+        assert other.use().writes.programmed > 0, "loading writes cells, and that is counted"
+    tiles.forget(5)
+    tiles.reset()
+    fresh = CoreModel(which, seed=5)
+    assert np.array_equal(fresh.process(ids, learn=True), tiles.process(ids, learn=True))
+
+
+def test_a_pause_changes_scores() -> None:
+    which, ids = image(), random_tokens(200)
+    quiet = replace(HERMES, converters=Converters(), cell=replace(HERMES.cell, compensated=False))
+    before, after = (TileRuntime(which, quiet, mapping="encoder") for _ in range(2))
+    after.advance(365 * 86400.0)
+    base = CoreModel(which).process(ids, learn=False).astype(np.int64)
+    errors = [np.abs(t.process(ids, learn=False).astype(np.int64) - base).mean() for t in (before, after)]
+    assert errors[1] > 1.2 * errors[0]
+
+
+def test_the_context_hash_is_that_of_the_specification() -> None:
+    for tokens in ([3], [3, 70_000], [0, 0]):
+        assert context_hash(tokens) == exact.context_hash(tokens)
+
+
+def test_names_that_are_not_known_are_refused() -> None:
+    for wrong in ({"target": "x"}, {"mapping": "x"}, {"writes": "x"}):
+        with pytest.raises(UsageError, match="there are"):
+            TileRuntime(image(), **wrong)  # type: ignore[arg-type]
