@@ -1,10 +1,14 @@
 """What tests share: the reference model and what becomes of it, a tiny model on disk, a clean place for states."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# The folders bench/ and fuzz/, behind the installed package: edgehmn/ of the checkout has no compiled core.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from edgehmn.checkpoint import Checkpoint, read_checkpoint
 from edgehmn.image import image_of
