@@ -1,6 +1,6 @@
 """Prediction beside measurement on this machine, after it was anchored.
 
-    python -m bench.anchor OUT [OUT ...]    writes bench/results/anchor.json and anchor.md
+    python tools/run.py bench.anchor OUT [OUT ...]    writes bench/results/anchor.json and anchor.md
 
 OUT: exports, of which none was used to anchor. Both figures are processor time of one thread.
 """
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> None:
     (RESULTS / "anchor.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     lines = [
         "# Anchored prediction beside measurement",
-        "By `python -m bench.anchor OUT ...`; processor time of one thread.",
+        "By `python tools/run.py bench.anchor OUT ...`; processor time of one thread.",
         "",
     ]
     lines += ["| model | token | multiply-accumulates | predicted, ms | 90 % interval | measured, ms | error, % |"]

@@ -1,6 +1,6 @@
 """Instructions per token of a model on Linux boards, counted under QEMU's user emulation.
 
-    python -m bench.count_instructions OUT    writes the entries aarch64 and x86-64 of targets/counts.json
+    python tools/run.py bench.count_instructions OUT    writes the entries aarch64 and x86-64 of targets/counts.json
 
 OUT: an export of the reference model. Needs qemu-user and, for aarch64, its cross compiler. Per token of the second
 half of 2 x 130 tokens, the first of which fill the window; what runs before and between is subtracted.

@@ -1,9 +1,9 @@
 """Fits the target profiles to published measurements, and shows how far off they are.
 
-    python -m bench.targets fit DATA      writes targets/fitted.json from DATA/measurements.csv
-    python -m bench.targets check DATA    writes bench/results/targets.json and targets.md: errors, cross-validated
-    python -m bench.targets counts OUT    writes targets/counts.json from bench/results/learning.json; OUT: an export of
-                                          the reference model
+    python tools/run.py bench.targets fit DATA      writes targets/fitted.json from DATA/measurements.csv
+    python tools/run.py bench.targets check DATA    writes bench/results/targets.json and .md: errors, cross-validated
+    python tools/run.py bench.targets counts OUT    writes targets/counts.json from bench/results/learning.json;
+                                                    OUT: an export of the reference model
 
 DATA: the folder of measurements.csv. Errors are of predictions by a fit that has not seen the board, or the submitter,
 of the row; never by random rows.
@@ -195,7 +195,7 @@ def _energy_errors(rows: Sequence[Row]) -> dict[str, Any]:
 def _markdown(r: dict[str, Any]) -> str:
     lines = [
         "# Target profiles against published measurements",
-        "By `python -m bench.targets check DATA`. Errors in %; no fit had seen what is left out.",
+        "By `python tools/run.py bench.targets check DATA`. Errors in %; no fit had seen what is left out.",
         "", f"Microcontrollers, int8 networks ({r['rows']} rows fitted):", "",
         "| | n | median | limit | 90th percentile | limit | inside the 90 % interval | limit |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,5 +1,5 @@
-"""Build and run the harnesses: python -m fuzz.fuzz [TARGET...] --runs N | --seconds S. Needs clang with libFuzzer, and
-the package installed."""
+"""Build and run the harnesses: python tools/run.py fuzz.fuzz [TARGET...] --runs N | --seconds S. Needs clang with
+libFuzzer, and the package installed."""
 
 import argparse
 import os

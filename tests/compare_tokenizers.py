@@ -1,6 +1,6 @@
 """Tokenizers of every kind that the device supports, and their comparison with the tokenizers library.
 
-    python -m tests.compare_tokenizers STRINGS [FILE ...]
+    python tools/run.py tests.compare_tokenizers STRINGS [FILE ...]
 
 compares on that many strings for each tokenizer: invented ones, and pieces of the text files named (or of the package's
 own). A FILE that ends in .json is a tokenizer to compare instead of the small ones trained here.

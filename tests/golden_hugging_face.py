@@ -1,6 +1,6 @@
 """Logits of tiny models as the transformers package computes them, kept for tests that have neither it nor PyTorch.
 
-    python -m tests.golden_hugging_face        # writes tests/golden/hugging_face.json; needs torch and transformers
+    python tools/run.py tests.golden_hugging_face    # writes tests/golden/hugging_face.json; needs torch, transformers
 
 The weights follow from the names of the tensors (`formula`), so that only configurations and logits are kept.
 """

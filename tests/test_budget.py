@@ -1,6 +1,6 @@
 """What a token costs on the emulated boards, against the committed table budget.json: more than 3 % worse fails.
 
-    python -m tests.test_budget      records what there is now (after a change that makes it better, or is worth it)
+    python tools/run.py tests.test_budget      records what there is now, if a change makes it better or is worth it
 
 Instructions are exact (the emulator's clock counts them), so the state of this machine does not matter; another
 compiler does, so the table holds for the one that it names.
@@ -84,11 +84,12 @@ def test_nothing_costs_more_than_the_table_says(board: str) -> None:
         pytest.skip(f"not run here: the table holds for {COMPILER} {table['compiler']}, this is {compiler()}")
     now = measured(board)
     worse = {what: (table[board][what], n) for what, n in now.items() if n > (1 + TOLERANCE) * table[board][what]}
-    assert not worse, "more than the budget; if it is worth it: python -m tests.test_budget"
+    assert not worse, "more than the budget; if it is worth it: python tools/run.py tests.test_budget"
     better = [what for what, n in now.items() if n < (1 - TOLERANCE) * table[board][what]]
     if better:
         warnings.warn(
-            f"{board}: better than the budget, record it (python -m tests.test_budget): {better}", stacklevel=1
+            f"{board}: better than the budget, record it (python tools/run.py tests.test_budget): {better}",
+            stacklevel=1,
         )
 
 

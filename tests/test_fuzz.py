@@ -1,5 +1,5 @@
 """The harnesses of fuzz/, for a moment: they build, their seeds are sound, and nothing is found at once. Longer:
-python -m fuzz.fuzz --seconds 600."""
+python tools/run.py fuzz.fuzz --seconds 600."""
 
 import subprocess
 from pathlib import Path

@@ -21,7 +21,7 @@ from edgehmn.tokenizer import DeviceTokenizer, tokenizer_section
 from tests.compare_tokenizers import KINDS, PARTS, differences, invented, on_the_device, real_text, without_bytes
 
 ROOT = Path(__file__).parent.parent
-STRINGS = 300  # of each kind; python -m tests.compare_tokenizers 100000 compares more
+STRINGS = 300  # of each kind; python tools/run.py tests.compare_tokenizers 100000 compares more
 texts = st.lists(st.one_of(st.sampled_from(PARTS), st.text(max_size=6)), max_size=12).map("".join)
 
 
