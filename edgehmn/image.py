@@ -14,6 +14,7 @@ from edgehmn.errors import InvalidFileError, UsageError
 from edgehmn.plasticity import Rule
 from edgehmn.quantize import QuantMatrix, QuantModel, mantissa_shift, quantise, to_fixed
 from edgehmn.rules import write_rule
+from edgehmn.tokenizer import device_section
 
 Buffer = bytes | npt.NDArray[Any]  # the bytes of a section; arrays are not copied before they are in their place
 
@@ -67,8 +68,11 @@ def packed_weights(m: QuantMatrix) -> Buffer:
 
 
 def image_of(checkpoint: Checkpoint) -> bytes:
-    """The image of a checkpoint with all that is usual: calibrated on the text that ships, under the default rule."""
-    return build_image(quantise(checkpoint, calibrate(checkpoint, calibration_ids(checkpoint))))
+    """The image of a checkpoint with all that is usual: calibrated on the text that ships, under the default rule, with
+    its tokenizer."""
+    section, _ = device_section(checkpoint)
+    calibration = calibrate(checkpoint, calibration_ids(checkpoint))
+    return build_image(quantise(checkpoint, calibration, tokenizer=section))
 
 
 def score_guard(image: bytes) -> bytes:

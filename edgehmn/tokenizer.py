@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgehmn.checkpoint import Checkpoint
 from edgehmn.core import check, ffi, lib
-from edgehmn.errors import EdgeHMNError
+from edgehmn.errors import EdgeHMNError, UnsupportedError
 from edgehmn.tokenizer_scheme import METASPACE, Scheme, read_scheme, unsupported
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -194,6 +195,15 @@ def _added_section(v: _Vocabulary) -> tuple[bytes, bytes]:
 
 def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 4)
+
+
+def device_section(checkpoint: Checkpoint) -> tuple[bytes, str]:
+    """The section for a checkpoint's image, and a word about it; empty, with the reason, where the core cannot do what
+    the tokenizer does."""
+    try:
+        return tokenizer_section(checkpoint.tokenizer_json, checkpoint.config.vocab_size), "in the image"
+    except UnsupportedError as e:
+        return b"", f"not in the image, so that text needs a host: {e}"
 
 
 def tokenizer_section(tokenizer_json: str, vocab_size: int) -> bytes:

@@ -13,7 +13,7 @@ from edgehmn.calibrate import Calibration, calibrate, calibration_ids
 from edgehmn.checkpoint import Checkpoint
 from edgehmn.conformance import record_vectors, write_vectors
 from edgehmn.core import CoreModel, Image
-from edgehmn.errors import QualityGateError, UnsupportedError, UsageError
+from edgehmn.errors import QualityGateError, UsageError
 from edgehmn.evaluate import Perplexity, float_perplexity, text_perplexity
 from edgehmn.export.c_array import write_c_array
 from edgehmn.export.project import KINDS as PROJECTS
@@ -25,7 +25,7 @@ from edgehmn.image import build_image, with_rule
 from edgehmn.precision import Loss, choose_precision, measure_losses
 from edgehmn.quantize import Precision, QuantModel, quantise
 from edgehmn.signing import SigningKey, sign_export
-from edgehmn.tokenizer import tokenizer_section
+from edgehmn.tokenizer import device_section
 
 ENCODERS = ("image", "onnx", "tflite")  # what computes, and is measured
 ALL = (*ENCODERS, "c")  # what the word "all" stands for; projects hold the image once more, each
@@ -110,7 +110,7 @@ def export_model(
         noise = {"image": [x.as_dict() for x in losses]}
         noise |= _write_encoders(checkpoint, ids, calibration, settings.formats, work, report)
         report("quantising")
-        section, tokenizer = _tokenizer_section(checkpoint)
+        section, tokenizer = device_section(checkpoint)
         model = quantise(checkpoint, calibration, precision=_precision(settings, losses), tokenizer=section)
         del checkpoint
         image = _image(model, settings.board)
@@ -126,14 +126,6 @@ def export_model(
         write_json(work / MANIFEST, {"edgehmn": __version__, "schema": SCHEMA} | result.as_dict())
         signed_by = sign_export(work, settings.key) if settings.key is not None else None
     return replace(result, signed_by=signed_by)
-
-
-def _tokenizer_section(checkpoint: Checkpoint) -> tuple[bytes, str]:
-    """The image's tokenizer, and a word about it."""
-    try:
-        return tokenizer_section(checkpoint.tokenizer_json, checkpoint.config.vocab_size), "in the image"
-    except UnsupportedError as e:
-        return b"", f"not in the image, so that text needs a host: {e}"
 
 
 def _precision(settings: Settings, losses: list[Loss]) -> Precision:
