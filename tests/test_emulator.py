@@ -437,9 +437,9 @@ def test_the_emulator_ends_when_it_is_forgotten() -> None:
     assert not is_running(pid)
 
 
-def test_the_emulator_ends_with_a_program_that_fails() -> None:
+def test_the_emulator_ends_with_a_program_that_fails(tmp_path: Path) -> None:
     program = "from edgehmn.device.emulator import Emulator; e = Emulator(None); print(e._process.pid); 1 / 0"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert "ZeroDivisionError" in done.stderr
     assert not is_running(int(done.stdout))
 
