@@ -17,6 +17,7 @@ import numpy as np
 from edgehmn.checkpoint.model import NORM_BEFORE, Checkpoint, Config, FloatArray
 
 LOG2_E = float(np.log2(np.e))
+OUTSTANDING = 3.0  # times the mean of the largest weights of all columns
 FILLING_STEPS = 16  # factors that are tried between one and two
 LEAST_KEY = 1e-30
 LARGEST_FACTOR = 256.0  # by which a channel is multiplied or divided at most
@@ -97,8 +98,10 @@ def _filling_factors(c: Config, keys: FloatArray) -> FloatArray:
 
 
 def _column_factors(largest: FloatArray) -> FloatArray:
-    """By which columns are divided whose largest weights these are."""
-    return _bounded(largest, largest.mean())
+    """By which columns are divided whose largest weights these are. Where one of them stands out, none is: such a column
+    reads one of the few very large values of a first token (SmolLM2), which needs the range of the mantissas itself."""
+    factor = _bounded(largest, largest.mean())
+    return factor if factor.max() <= OUTSTANDING else np.ones_like(factor)
 
 
 def _bounded(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
