@@ -98,8 +98,8 @@ def _filling_factors(c: Config, keys: FloatArray) -> FloatArray:
 
 
 def _column_factors(largest: FloatArray) -> FloatArray:
-    """By which columns are divided whose largest weights these are. Where one of them stands out, none is: such a column
-    reads one of the few very large values of a first token (SmolLM2), which needs the range of the mantissas itself."""
+    """By which columns are divided whose largest weights these are. Where one of them stands out, none is: such a
+    column reads one of the few very large values of a first token (SmolLM2), which needs the mantissas' range itself."""
     factor = _bounded(largest, largest.mean())
     return factor if factor.max() <= OUTSTANDING else np.ones_like(factor)
 
