@@ -99,7 +99,7 @@ def _filling_factors(c: Config, keys: FloatArray) -> FloatArray:
 
 def _column_factors(largest: FloatArray) -> FloatArray:
     """By which columns are divided whose largest weights these are. Where one of them stands out, none is: such a
-    column reads one of the few very large values of a first token (SmolLM2), which needs the mantissas' range itself."""
+    column reads one of the few very large values of a first token (SmolLM2), which needs the mantissas' range."""
     factor = _bounded(largest, largest.mean())
     return factor if factor.max() <= OUTSTANDING else np.ones_like(factor)
 
