@@ -7,7 +7,6 @@ half of 2 x 130 tokens, the first of which fill the window; what runs before and
 """
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -23,30 +22,30 @@ from edgehmn.workload_export import count_learning
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNTS = ROOT / "targets" / "counts.json"
-HERE = ROOT / "bench" / "instructions"
+PROGRAM = ROOT / "bench" / "instructions" / "run.c"
+PLUGIN = ROOT / "tools" / "qemu_plugin" / "instructions.c"
 HALF = 130  # tokens, more than the window
 MACHINES = {"aarch64": ("aarch64-linux-gnu-gcc", "qemu-aarch64"), "x86-64": ("gcc", "qemu-x86_64")}
 
 
 def count(machine: str, image: Path, ids: Path, work: Path) -> dict[str, float]:
     compiler, emulator = MACHINES[machine]
-    program, plugin, build = work / f"run-{machine}", work / "count.so", work / machine
+    program, plugin, build = work / f"run-{machine}", work / "instructions.so", work / machine
     cmake = ["cmake", "-S", str(ROOT / "native"), "-B", str(build), f"-DCMAKE_C_COMPILER={compiler}"]
     if machine == "aarch64":
         cmake += ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
     subprocess.run(cmake, check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["cmake", "--build", str(build), "--target", "edgehmn_core"], check=True, stdout=subprocess.DEVNULL)
     library = next(build.rglob("libedgehmn_core.a"))
-    sources = [str(HERE / "run.c"), str(library), f"-I{ROOT / 'native' / 'include'}"]
+    sources = [str(PROGRAM), str(library), f"-I{ROOT / 'native' / 'include'}"]
     subprocess.run([compiler, "-std=c11", "-O2", "-static", *sources, "-o", str(program)], check=True)
-    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", str(HERE / "count.c"), "-o", str(plugin)], check=True)
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", str(PLUGIN), "-o", str(plugin)], check=True)
 
     def run(n: int, mode: str) -> int:
-        command = [emulator, "-plugin", str(plugin), str(program), str(image), str(ids), str(n), mode]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
-        match = re.search(r"instructions (\d+)", done.stderr)
-        assert match is not None, done.stderr
-        return int(match[1])
+        counts = work / "counts"
+        command = [emulator, "-plugin", f"{plugin},out={counts}", str(program), str(image), str(ids), str(n), mode]
+        subprocess.run(command, capture_output=True, check=True, timeout=600)
+        return sum(int(line.split()[0]) for line in counts.read_text("utf-8").splitlines())
 
     before = run(HALF, f"l{HALF}")
     return {

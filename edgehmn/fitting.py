@@ -12,15 +12,15 @@ from edgehmn.rules import read_rule
 SHARES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125, 0.0625, 0.0)  # of the slots of every table, the first that fits
 
 
-def rule_for_board(image: Image, board: str) -> Rule:
-    """The image's rule, with as large a share of its tables as the board has room to learn and to save.
+def image_for_board(image: Image, board: str) -> Image:
+    """The image with as large a share of its rule's tables as the board has room to learn and to save.
 
     Raises UsageError for a board that is not known, DoesNotFitError where even without tables it cannot learn.
     """
     target, rule = find_board(board), read_rule(image)
     for share in SHARES:
-        smaller = with_tables(rule, share)
-        fit = target.fit(Image(with_rule(image.bytes.tobytes(), smaller)))
+        smaller = Image(with_rule(image.bytes.tobytes(), with_tables(rule, share)))
+        fit = target.fit(smaller)
         if fit["learns"] and fit["saves"]:
             return smaller
     raise DoesNotFitError(

@@ -20,8 +20,8 @@ from edgehmn.export.project import KINDS as PROJECTS
 from edgehmn.export.project import project_zip
 from edgehmn.exported import MANIFEST, SCHEMA, describe_artefact, encoder_runtime, holds_only_an_export, write_json
 from edgehmn.files import new_folder
-from edgehmn.fitting import rule_for_board
-from edgehmn.image import build_image, with_rule
+from edgehmn.fitting import image_for_board
+from edgehmn.image import build_image
 from edgehmn.precision import Loss, choose_precision, measure_losses
 from edgehmn.quantize import Precision, QuantModel, quantise
 from edgehmn.signing import SigningKey, sign_export
@@ -135,8 +135,8 @@ def _precision(settings: Settings, losses: list[Loss]) -> Precision:
 
 
 def _image(model: QuantModel, board: str | None) -> Image:
-    image = build_image(model)
-    return Image(image if board is None else with_rule(image, rule_for_board(Image(image), board)))
+    image = Image(build_image(model))
+    return image if board is None else image_for_board(image, board)
 
 
 def _write_encoders(

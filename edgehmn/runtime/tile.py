@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehmn.core import CoreModel, Image, ffi, lib
-from edgehmn.errors import DependencyError, UsageError
+from edgehmn.errors import UsageError
 from edgehmn.runtime.protocol import Counts
 from edgehmn.targets.memristive.cells import WriteCounts
 from edgehmn.targets.memristive.energy import TileCost, TileUse, price
@@ -25,7 +25,6 @@ MAPPINGS = ("all", "encoder", "adapters")  # what lies on tiles; the head counts
 LARGEST = 127
 LARGEST_OF_4_BITS = 7
 LARGEST_SUM = 2**31 - 1
-KERNELS_PLACE = 3  # of the table among the pointers that an ehmn_model begins with
 MATRICES_PER_LAYER = 7
 SERIAL_PER_LAYER = 4  # q, k, v together; o; gate and up; down
 
@@ -190,8 +189,7 @@ class _Products:
     """A table of inner loops in which products of some matrices are answered by tiles."""
 
     def __init__(self, core: CoreModel) -> None:
-        named = hasattr(lib, "ehmn_use_kernels")
-        own: Any = lib.ehmn_best_kernels()[0] if named else lib.ehmn_kernels_ref
+        own: Any = lib.ehmn_best_kernels()[0]
         self._table: Any = ffi.new("ehmn_kernels *", own)
         self._callbacks: list[Any] = []
         self._starts: list[int] = []
@@ -204,13 +202,7 @@ class _Products:
             callback = ffi.callback(ffi.typeof(getattr(own, name)), kernel)
             self._callbacks.append(callback)  # alive as long as the table
             setattr(self._table, name, callback)
-        if named:
-            lib.ehmn_use_kernels(core._model, self._table)
-            return
-        place = ffi.cast("ehmn_kernels **", core._model) + KERNELS_PLACE  # a core without that function
-        if place[0].matvec_s8 != own.matvec_s8:
-            raise DependencyError("this compiled core keeps its table of kernels elsewhere: reinstall edgehmn")
-        place[0] = self._table
+        lib.ehmn_use_kernels(core._model, self._table)
 
     def take(self, start: int, rows: int, row_bytes: int, matrix: TiledMatrix) -> None:
         """Answer products of the weights at this address."""
