@@ -68,7 +68,7 @@ class Replay:
     def from_bytes(cls, data: bytes, name: str) -> "Replay":
         """Raises InvalidFileError for anything that is no whole, sound replay."""
         if len(data) < HEADER.size or data[:4] != MAGIC:
-            raise InvalidFileError(f"{name}: no replay")
+            raise InvalidFileError(f"{name}: no replay; 'edgehmn replay record' writes one")
         _, version, size, crc, image_id, seed, n, delta, results = HEADER.unpack_from(data)
         if version != VERSION:
             raise InvalidFileError(f"{name}: a replay of version {version}; this edgehmn reads {VERSION}")

@@ -13,6 +13,7 @@ from edgehmn.calibrate import Calibration, calibrate, calibration_ids
 from edgehmn.checkpoint import Checkpoint
 from edgehmn.conformance import record_vectors, write_vectors
 from edgehmn.core import CoreModel, Image
+from edgehmn.device.boards import find_board
 from edgehmn.errors import QualityGateError, UsageError
 from edgehmn.evaluate import Perplexity, float_perplexity, text_perplexity
 from edgehmn.export.c_array import write_c_array
@@ -95,6 +96,8 @@ def export_model(
     """
     if not settings.evaluation_text.strip():
         raise UsageError("the evaluation text is empty: perplexity cannot be measured on it")
+    if settings.board is not None:
+        find_board(settings.board)  # an unknown name is found before the work, not after it
     with new_folder(folder, holds_only_an_export) as work:
         report("reading the model")
         checkpoint = read()
