@@ -19,6 +19,7 @@ from edgehmn.device.emulator import QEMU, Emulator
 from edgehmn.device.firmware import TOOLS, build_firmware
 from edgehmn.device.link import Link
 from edgehmn.errors import DoesNotFitError, EdgeHMNError, LinkLostError, UsageError
+from edgehmn.fitting import image_for_board
 from edgehmn.image import build_image
 from edgehmn.plasticity import Rule
 from edgehmn.quantize import quantise
@@ -248,8 +249,8 @@ def test_a_trained_model_writes_and_learns_on_netduinoplus2() -> None:
     if not STORIES.is_file():
         pytest.skip(f"not run here: {STORIES} is not there; a random model of its shape runs in the test before")
     checkpoint = read_checkpoint(STORIES, n_ctx=128)
-    image = build_image(quantise(checkpoint, calibrate(checkpoint, calibration_ids(checkpoint)[:512]), SMALL_RULE))
-    assert BOARDS[NETDUINO].fit(Image(image))["saves"]
+    quantised = quantise(checkpoint, calibrate(checkpoint, calibration_ids(checkpoint)[:512]))
+    image = image_for_board(Image(build_image(quantised)), NETDUINO).bytes.tobytes()
     begin, expected = checkpoint.encode("Once upon a time, there was a little girl"), host(image)
     runtime = DeviceRuntime.emulated(image, NETDUINO)
     try:
