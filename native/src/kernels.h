@@ -35,6 +35,8 @@ typedef struct {
     /* out[i] = v[i] + round(bias[i] gain / 2^20), saturated to 16 bits, symmetric; gain 0..2^20; bias NULL: out[i] =
      * v[i], saturated. Returns the largest of them all and max. */
     int32_t (*fit)(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out);
+    /* bits[i] = in how many bits keys[i * words .. i * words + words - 1] differ from key[0 .. words - 1]. */
+    void (*differences)(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *bits);
 } ehmn_kernels;
 
 extern const ehmn_kernels ehmn_kernels_ref;

@@ -184,6 +184,7 @@ const ehmn_kernels ehmn_kernels_neon = {
     ehmn_kernels_rows_soften,
     ehmn_kernels_rows_gate,
     ehmn_kernels_rows_fit,
+    ehmn_kernels_rows_differences,
 };
 
 #endif

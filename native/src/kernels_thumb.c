@@ -198,6 +198,7 @@ const ehmn_kernels ehmn_kernels_thumb = {
     ehmn_kernels_cortex_m_soften,
     ehmn_kernels_cortex_m_gate,
     ehmn_kernels_cortex_m_fit,
+    ehmn_kernels_cortex_m_differences,
 };
 
 #endif

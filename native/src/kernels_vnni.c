@@ -113,6 +113,7 @@ const ehmn_kernels ehmn_kernels_vnni = {
     ehmn_kernels_avx2_soften,
     ehmn_kernels_avx2_gate,
     ehmn_kernels_avx2_fit,
+    ehmn_kernels_rows_differences,
 };
 
 #endif
