@@ -5,7 +5,9 @@
 #include "kernels.h"
 
 /* EHMN_ASK_X86: the build compiles the x86 files with the flags of their instruction sets (CMakeLists.txt). */
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+#if defined(__ARM_FEATURE_MVE)
+#define EHMN_MVE
+#elif defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 #define EHMN_ARM_DSP
 #elif defined(__thumb2__)
 #define EHMN_THUMB
@@ -17,6 +19,7 @@
 extern const ehmn_kernels ehmn_kernels_avx2;
 extern const ehmn_kernels ehmn_kernels_vnni; /* AVX-512 with VNNI */
 extern const ehmn_kernels ehmn_kernels_neon;
+extern const ehmn_kernels ehmn_kernels_mve; /* Armv8.1-M with vectors */
 extern const ehmn_kernels ehmn_kernels_dsp; /* Armv7E-M, and Armv8-M with the DSP extension */
 extern const ehmn_kernels ehmn_kernels_thumb; /* Armv7-M without it */
 
