@@ -8,7 +8,13 @@
 
 #include <arm_mve.h>
 
-#define MOST_COLS 384u /* inputs that are taken apart on the stack */
+#define MOST_COLS 352u /* inputs that are taken apart on the stack */
+/* One copy, with a stack of its own. */
+#if defined(__clang__)
+#define APART __attribute__((noinline))
+#else
+#define APART __attribute__((noipa))
+#endif
 #define MOST_SPLIT 32639 /* the largest number whose high part is a byte when the low one is -128..127 */
 
 /* What multiply_rows works on. The order of the fields is known to its code. */
@@ -169,7 +175,7 @@ __attribute__((naked, noinline)) static void multiply_rows_of_128(const int8_t *
 
 /* Take inputs apart, for each sixteen the low parts, then the high ones, the last sixteen filled up with zeros. Returns
  * 0 if a high part is no byte. */
-static int split(const int16_t *x, uint32_t cols, int8_t *out)
+APART static int split(const int16_t *x, uint32_t cols, int8_t *out)
 {
     int8x16_t bad = vdupq_n_s8(0);
     for (uint32_t left = cols / 16u; left > 0; left--, x += 16, out += 32) {
@@ -190,17 +196,36 @@ static int split(const int16_t *x, uint32_t cols, int8_t *out)
     return most <= MOST_SPLIT;
 }
 
-/* Rows one by one over inputs of 16 bits as they are. */
-static void multiply_each(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
-                          int32_t *acc)
+/* Inputs of 16 bits as they are, eight columns at a time: four rows of them, the last ones once more where fewer are
+ * left. */
+APART static void multiply_whole(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                 int32_t *acc)
 {
-    for (uint32_t r = 0; r < rows; r++, w += stride) {
-        int32_t sum = 0;
-        for (uint32_t c = 0; c < cols; c += 8u) {
-            mve_pred16_t there = vctp16q(cols - c);
-            sum = vmladavaq_s16(sum, vldrbq_z_s16(w + c, there), vldrhq_z_s16(x + c, there));
+    mve_pred16_t there = vctp16q(cols % 8u);
+    for (uint32_t r = 0; r < rows; r += 4u) {
+        uint32_t last = rows - 1u - r;
+        const int8_t *a = w + r * stride, *b = a + (last < 1u ? last : 1u) * stride;
+        const int8_t *c = a + (last < 2u ? last : 2u) * stride, *d = a + (last < 3u ? last : 3u) * stride;
+        const int16_t *in = x;
+        int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+        for (uint32_t left = cols / 8u; left > 0; left--, in += 8, a += 8, b += 8, c += 8, d += 8) {
+            int16x8_t v = vld1q_s16(in);
+            s0 = vmladavaq_s16(s0, vldrbq_s16(a), v);
+            s1 = vmladavaq_s16(s1, vldrbq_s16(b), v);
+            s2 = vmladavaq_s16(s2, vldrbq_s16(c), v);
+            s3 = vmladavaq_s16(s3, vldrbq_s16(d), v);
         }
-        acc[r] = sum;
+        if (cols % 8u) {
+            int16x8_t v = vldrhq_z_s16(in, there);
+            s0 = vmladavaq_s16(s0, vldrbq_z_s16(a, there), v);
+            s1 = vmladavaq_s16(s1, vldrbq_z_s16(b, there), v);
+            s2 = vmladavaq_s16(s2, vldrbq_z_s16(c, there), v);
+            s3 = vmladavaq_s16(s3, vldrbq_z_s16(d, there), v);
+        }
+        int32_t sums[4] = {s0, s1, s2, s3};
+        for (uint32_t k = 0; k <= last && k < 4u; k++) {
+            acc[r + k] = sums[k];
+        }
     }
 }
 
@@ -236,27 +261,59 @@ static void multiply_rows_of_32(const int8_t *w, uint32_t rows, uint32_t stride,
                      : "r0", "r2", "r3", "r4", "r5", "r6", "lr", "q0", "q1", "memory");
 }
 
+/* These return 0, having done nothing, if an input cannot be taken apart. */
+APART static int multiply_32(const int8_t *w, uint32_t rows, uint32_t stride, const int16_t *x, int32_t *acc)
+{
+    int8_t apart[64] __attribute__((aligned(4)));
+    if (!split(x, 32u, apart)) {
+        return 0;
+    }
+    multiply_rows_of_32(w, rows, stride, apart, acc);
+    return 1;
+}
+
+APART static int multiply_128(const int8_t *w, uint32_t rows, const int16_t *x, int32_t *acc)
+{
+    int8_t apart[256] __attribute__((aligned(4)));
+    if (!split(x, 128u, apart)) {
+        return 0;
+    }
+    multiply_rows_of_128(w, apart, acc, acc + rows);
+    return 1;
+}
+
+APART static int multiply_any(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                              int32_t *acc)
+{
+    int8_t apart[2u * MOST_COLS] __attribute__((aligned(4)));
+    const int8_t *x_end = apart + 2u * (cols & ~15u);
+    if (!split(x, cols, apart)) {
+        return 0;
+    }
+    split_job job = {w, stride, apart, apart + 2u * (cols & ~63u), x_end, cols & 15u, acc, rows / 4u};
+    multiply_rows(&job);
+    if (rows % 4u != 0) { /* the last four may have been among those before */
+        job.w = w + (rows - 4u) * stride;
+        job.acc = acc + rows - 4u;
+        job.fours = 1;
+        multiply_rows(&job);
+    }
+    return 1;
+}
+
 static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                        int32_t *acc)
 {
-    int8_t apart[2u * MOST_COLS] __attribute__((aligned(4)));
-    if (rows < 4u || cols > MOST_COLS || !split(x, cols, apart)) {
-        multiply_each(w, rows, cols, stride, x, acc);
-    } else if (cols == 32u) {
-        multiply_rows_of_32(w, rows, stride, apart, acc);
-    } else if (cols == 128u && stride == 128u && ((uintptr_t)w & 3u) == 0 && rows % 4u == 0) {
-        multiply_rows_of_128(w, apart, acc, acc + rows);
-    } else {
-        uint32_t last = rows - 4u; /* the last four may have been among those before */
-        split_job job = {w, stride, apart, apart + 2u * (cols & ~63u), apart + 2u * (cols & ~15u), cols & 15u, acc, rows / 4u};
-        split_job rest = job;
-        multiply_rows(&job);
-        if (rows % 4u != 0) {
-            rest.w += last * stride;
-            rest.acc += last;
-            rest.fours = 1;
-            multiply_rows(&rest);
-        }
+    int done = 0;
+    if (rows >= 4u && cols == 32u) {
+        done = multiply_32(w, rows, stride, x, acc);
+    } else if (cols == 128u && stride == 128u && ((uintptr_t)w & 3u) == 0 && rows >= 4u && rows % 4u == 0) {
+        done = multiply_128(w, rows, x, acc);
+    } else if (rows >= 4u && cols <= MOST_COLS) {
+        done = multiply_any(w, rows, cols, stride, x, acc);
+    }
+    if (!done) {
+        multiply_whole(w, rows, cols, stride, x, acc);
     }
 }
 
@@ -359,7 +416,7 @@ static void sum_sixteen(const int8_t *w, uint32_t rows, uint32_t stride, const i
                      "vstrw.32 q1, [%[acc], #16]\n"
                      "vstrw.32 q2, [%[acc], #32]\n"
                      "vstrw.32 q3, [%[acc], #48]\n"
-                     : [w] "+&r"(w), [weight] "+&r"(weight)
+                     : [w] "+&l"(w), [weight] "+&r"(weight)
                      : [stride] "r"(stride), [acc] "r"(acc), [fours] "r"(fours), [rest] "r"(rest)
                      : "r4", "r5", "r6", "r8", "lr", "q0", "q1", "q2", "q3", "q4", "q5", "memory");
 }
