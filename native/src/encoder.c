@@ -98,10 +98,15 @@ static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
     for (uint32_t i = 0; i < half; i++) {
         int64_t c = turn[2u * i];
         int64_t s = turn[2u * i + 1u];
-        int64_t a = v[i];
-        int64_t b = v[i + half];
-        v[i] = ehmn_round_shift(a * c - b * s, 15);
-        v[i + half] = ehmn_round_shift(b * c + a * s, 15);
+        int32_t a = v[i];
+        int32_t b = v[i + half];
+        if (((a ^ a >> 31) | (b ^ b >> 31)) < 1 << 30) { /* the usual case: no result leaves 32 bits */
+            v[i] = ehmn_round_fit(a * c - b * s, 15);
+            v[i + half] = ehmn_round_fit(b * c + a * s, 15);
+        } else {
+            v[i] = ehmn_round_shift(a * c - b * s, 15);
+            v[i + half] = ehmn_round_shift(b * c + a * s, 15);
+        }
     }
 }
 
@@ -126,22 +131,32 @@ static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, 
     }
 }
 
-/* Scores of one head in Q8 base-2 logarithms -> weights at most 2^15 at one exponent; returns that exponent
- * as fractional bits, and the sum of the unscaled weights in *total. */
-static int32_t soften(const ehmn_kernels *kernels, const int8_t *value_frac, uint32_t stride, uint32_t n,
-                      int32_t *scores, uint32_t *total)
+/* Scores of one head, with frac fractional bits and those of each key, -> Q8 base-2 logarithms. Returns the largest. */
+static int32_t fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t *scores)
 {
-    int32_t max = scores[0];
-    int32_t least = value_frac[0];
-    const int8_t *frac = value_frac;
-    for (uint32_t t = 0; t < n; t++, frac += stride) {
-        max = scores[t] > max ? scores[t] : max;
+    int32_t max = INT32_MIN;
+    for (int32_t *at = scores, *end = scores + n; at < end; at++, key_frac += stride) {
+        int32_t but_one = frac + *key_frac - (EHMN_LOGIT_FRAC + 1); /* of the bits that are rounded away */
+        int32_t score = (uint32_t)but_one < 31u ? ((*at >> but_one) + 1) >> 1 : ehmn_round_shift(*at, but_one + 1);
+        max = score > max ? score : max;
+        *at = score;
+    }
+    return max;
+}
+
+/* Weights of values with as many fractional bits as value_frac says -> at one exponent; returns the fractional bits that
+ * it stands for. */
+static int32_t align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights)
+{
+    int32_t least = *value_frac;
+    const int8_t *end = value_frac + n * stride;
+    for (const int8_t *frac = value_frac; frac < end; frac += stride) {
         least = *frac < least ? *frac : least;
     }
-    *total = kernels->soften(scores, n, max);
-    frac = value_frac;
-    for (uint32_t t = 0; t < n; t++, frac += stride) {
-        scores[t] = *frac == least ? scores[t] : ehmn_round_shift32(scores[t], *frac - least);
+    for (const int8_t *frac = value_frac; frac < end; frac += stride, weights++) {
+        if (*frac != least) {
+            *weights = ehmn_round_shift32(*weights, *frac - least);
+        }
     }
     return least;
 }
@@ -162,17 +177,12 @@ static void attend(ehmn_model *m, uint32_t layer, uint32_t head, const int32_t *
 
     int32_t q_frac = ehmn_reduce(m, q, d_head, im->value_frac, 16u);
     m->kernels->matvec_s16(keys, m->filled, d_head, d_kv, ehmn_at(m, m->at.mantissas), scores);
-    q_frac -= EHMN_LOGIT_FRAC;
-    for (uint32_t t = 0, n = m->filled; t < n; t++, key_frac += im->n_kv_heads) {
-        scores[t] = ehmn_round_shift32(scores[t], q_frac + *key_frac);
-    }
-    uint32_t total;
-    int32_t frac = soften(m->kernels, value_frac, im->n_kv_heads, m->filled, scores, &total);
+    int32_t max = fit_scores(key_frac, im->n_kv_heads, m->filled, q_frac, scores);
+    uint32_t total = m->kernels->soften(scores, m->filled, max);
+    int32_t frac = align_weights(value_frac, im->n_kv_heads, m->filled, scores);
     m->kernels->weighted_sum(values, m->filled, d_head, d_kv, scores, out);
     int32_t reciprocal = (int32_t)(((uint64_t)1 << 45) / total); /* total >= 2^15 */
-    for (uint32_t i = 0; i < d_head; i++) {
-        out[i] = ehmn_mul(out[i], reciprocal, 45 + frac - im->value_frac);
-    }
+    ehmn_scale_all(out, d_head, reciprocal, 45 + frac - im->value_frac, out);
     m->counts.macs += 2u * (uint64_t)m->filled * d_head;
 }
 

@@ -2,14 +2,7 @@
 
 int32_t ehmn_bit_length(uint64_t v)
 {
-    int32_t n = 0;
-    for (int32_t step = 32; step > 0; step >>= 1) {
-        if (v >> step) {
-            v >>= step;
-            n += step;
-        }
-    }
-    return n + (v != 0);
+    return v != 0 ? 64 - __builtin_clzll(v) : 0;
 }
 
 uint32_t ehmn_isqrt(uint64_t v)
@@ -91,20 +84,32 @@ static int32_t fitting_shift(uint32_t max, int32_t bits)
     return shift + (ehmn_round_shift(max, shift) > limit);
 }
 
-static uint32_t max_abs(const int32_t *v, uint32_t n)
+static int32_t shift_of_max(const int32_t *v, uint32_t n, int32_t bits)
 {
     uint32_t max = 0;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t a = ehmn_abs(v[i]);
         max = a > max ? a : max;
     }
-    return max;
+    return max ? fitting_shift(max, bits) : 0;
+}
+
+/* The smallest shift by which all of v round into `bits` bits; 0 for a zero vector. First with -x taken as x - 1 where x
+ * is positive, which is shorter, and almost always comes to the same. */
+static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
+{
+    uint32_t max = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t a = (uint32_t)(v[i] ^ v[i] >> 31);
+        max = a > max ? a : max;
+    }
+    int32_t shift = fitting_shift(max, bits);
+    return max != 0 && shift == fitting_shift(max + 1u, bits) ? shift : shift_of_max(v, n, bits);
 }
 
 int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
 {
-    uint32_t max = max_abs(v, n);
-    int32_t shift = max ? fitting_shift(max, 8) : 0;
+    int32_t shift = fitting_all(v, n, 8);
     if (shift > 0) { /* the usual case, and the shorter */
         for (uint32_t i = 0; i < n; i++) {
             out[i] = (int8_t)(((v[i] >> (shift - 1)) + 1) >> 1);
@@ -119,8 +124,7 @@ int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
 
 int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out)
 {
-    uint32_t max = max_abs(v, n);
-    int32_t shift = max ? fitting_shift(max, (int32_t)bits) : 0;
+    int32_t shift = fitting_all(v, n, (int32_t)bits);
     if (shift > 0) {
         for (uint32_t i = 0; i < n; i++) {
             out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
@@ -131,6 +135,20 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
         out[i] = (int16_t)ehmn_round_shift(v[i], shift);
     }
     return frac - shift;
+}
+
+void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
+{
+    if (shift > 32 && shift < 63) { /* the upper halves of the products are enough */
+        int32_t half = (int32_t)(1u << (shift - 33));
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = ((int32_t)(((int64_t)v[i] * factor) >> 32) + half) >> (shift - 32);
+        }
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_mul(v[i], factor, shift);
+    }
 }
 
 /* eps_mantissa * 2^-shift, at most 2^61. */
@@ -146,13 +164,13 @@ static uint64_t scaled_eps(int32_t eps_mantissa, int32_t shift)
 void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
                         int32_t *out)
 {
-    uint32_t max = max_abs(v, n);
-    int32_t shift = max ? fitting_shift(max, 16) : 0;
+    int32_t shift = fitting_all(v, n, 16);
     int32_t mantissa_frac = frac - shift;
     uint64_t sum = scaled_eps(eps_mantissa, eps_shift - 2 * mantissa_frac);
     for (uint32_t i = 0; i < n; i++) {
         int32_t q = shift > 0 ? ((v[i] >> (shift - 1)) + 1) >> 1 : ehmn_round_shift(v[i], shift);
-        sum += (uint32_t)(q * q);
+        sum += (uint64_t)((int64_t)q * q);
+        out[i] = q * 65536;
     }
     if (sum == 0) {
         sum = 1;
@@ -161,14 +179,6 @@ void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_
     uint64_t root = ehmn_isqrt(sum << (2 * k));              /* sqrt(sum) * 2^k, 31 bits */
     uint64_t sqrt_n = ehmn_isqrt((uint64_t)n << 32);         /* Q16 */
     int32_t factor = ehmn_sat32((int64_t)((sqrt_n << 30) / root)); /* sqrt(n / sum), Q(46 - k) */
-    int32_t last = 46 - k - EHMN_NORM_FRAC;
-    if (shift > 0 && last > 0 && last < 32) { /* the usual case; no result is above sqrt(n) */
-        for (uint32_t i = 0; i < n; i++) {
-            out[i] = ehmn_round_fit((int64_t)(((v[i] >> (shift - 1)) + 1) >> 1) * factor, last);
-        }
-        return;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        out[i] = ehmn_mul(ehmn_round_shift(v[i], shift), factor, last);
-    }
+    int32_t spare = 31 - ehmn_bit_length((uint32_t)factor);  /* bits: the larger the factor, the shorter the product */
+    ehmn_scale_all(out, n, (int32_t)((uint32_t)factor << spare), 46 - k - EHMN_NORM_FRAC + 16 + spare, out);
 }

@@ -133,6 +133,9 @@ static inline int32_t ehmn_cos(uint32_t phase)
 int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
 int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);
 
+/* out[i] = ehmn_mul(v[i], factor, shift); out may be v. */
+void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out);
+
 /* out = v / sqrt(mean(v^2) + eps) in Q20, where n * eps = eps_mantissa * 2^-eps_shift; zero for a zero vector.
  * v[n] has frac fractional bits. out may be v. */
 void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,

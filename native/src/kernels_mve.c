@@ -4,9 +4,9 @@
 #include "fixed.h"
 #include "kernels_tables.h"
 
-#if defined(EHMN_MVE)
+#include <stddef.h>
 
-#include <arm_mve.h>
+#if defined(EHMN_MVE)
 
 #define MOST_COLS 352u /* inputs that are taken apart on the stack */
 /* One copy, with a stack of its own. */
@@ -278,7 +278,10 @@ APART static int multiply_128(const int8_t *w, uint32_t rows, const int16_t *x, 
     if (!split(x, 128u, apart)) {
         return 0;
     }
-    multiply_rows_of_128(w, apart, acc, acc + rows);
+    multiply_rows_of_128(w, apart, acc, acc + (rows & ~3u));
+    if (rows % 4u != 0) { /* the last four may have been among those before */
+        multiply_rows_of_128(w + (rows - 4u) * 128u, apart, acc + rows - 4u, acc + rows);
+    }
     return 1;
 }
 
@@ -292,7 +295,7 @@ APART static int multiply_any(const int8_t *w, uint32_t rows, uint32_t cols, uin
     }
     split_job job = {w, stride, apart, apart + 2u * (cols & ~63u), x_end, cols & 15u, acc, rows / 4u};
     multiply_rows(&job);
-    if (rows % 4u != 0) { /* the last four may have been among those before */
+    if (rows % 4u != 0) {
         job.w = w + (rows - 4u) * stride;
         job.acc = acc + rows - 4u;
         job.fours = 1;
@@ -307,7 +310,7 @@ static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t s
     int done = 0;
     if (rows >= 4u && cols == 32u) {
         done = multiply_32(w, rows, stride, x, acc);
-    } else if (cols == 128u && stride == 128u && ((uintptr_t)w & 3u) == 0 && rows >= 4u && rows % 4u == 0) {
+    } else if (cols == 128u && stride == 128u && ((uintptr_t)w & 3u) == 0 && rows >= 4u) {
         done = multiply_128(w, rows, x, acc);
     } else if (rows >= 4u && cols <= MOST_COLS) {
         done = multiply_any(w, rows, cols, stride, x, acc);
@@ -439,19 +442,6 @@ static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t
     }
 }
 
-/* round(a b / 2^shift), saturated, for shifts of 2..32: the upper halves of the products, shifted up, and the lower
- * ones, rounded. */
-static inline int32x4_t multiply_round(int32x4_t a, int32x4_t b, int32_t shift)
-{
-    const int32x4_t least = vdupq_n_s32(-INT32_MAX);
-    int32x4_t high = vmulhq_s32(a, b);
-    uint32x4_t low = vrshlq_n_u32(vreinterpretq_u32_s32(vmulq_s32(a, b)), -shift);
-    int32x4_t out = vqaddq_s32(vqshlq_r_s32(high, 32 - shift), vreinterpretq_s32_u32(low));
-    int32_t half = (int32_t)(1u << (shift - 1));
-    out = vpselq_s32(least, out, vcmpltq_n_s32(high, -half)); /* there the sum began at its limit */
-    return vmaxq_s32(out, least);
-}
-
 /* Shifts above 32 need the upper halves of the products alone; see ehmn_kernels_rows_scale. */
 static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
@@ -462,7 +452,7 @@ static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t s
         n %= 4u;
     } else if (shift >= 2 && shift <= 32) {
         for (uint32_t left = n / 4u; left > 0; left--, v += 4, factor += 4, out += 4) {
-            vst1q_s32(out, multiply_round(vld1q_s32(v), vld1q_s32(factor), shift));
+            vst1q_s32(out, ehmn_mve_multiply_round(vld1q_s32(v), vld1q_s32(factor), shift));
         }
         n %= 4u;
     }
@@ -590,17 +580,41 @@ static void gate(const int32_t *v, int32_t *up, uint32_t n, int32_t frac)
     }
 }
 
+/* Eight at a time: even values go to the lower halves, odd ones to the upper. */
+static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
+{
+    const int16x8_t least = vdupq_n_s16(-INT16_MAX);
+    int16_t most = ehmn_sat16(max); /* smaller than all, or one of them */
+    uint32_t eights = n / 8u;
+    for (uint32_t left = eights; left > 0; left--, v += 8, out += 8) {
+        int32x4x2_t two = vld2q_s32(v);
+        if (bias != NULL) { /* round(bias gain / 2^20) = round(2^11 bias gain / 2^31) */
+            int16x8_t b = vld1q_s16(bias);
+            two.val[0] = vqaddq_s32(two.val[0], vqrdmulhq_n_s32(vshllbq_n_s16(b, 11), gain));
+            two.val[1] = vqaddq_s32(two.val[1], vqrdmulhq_n_s32(vshlltq_n_s16(b, 11), gain));
+            bias += 8;
+        }
+        int16x8_t fitted = vqmovntq_s32(vqmovnbq_s32(least, two.val[0]), two.val[1]);
+        fitted = vmaxq_s16(fitted, least);
+        most = vmaxvq_s16(most, fitted);
+        vst1q_s16(out, fitted);
+    }
+    max = most > max ? most : max;
+    return n % 8u ? ehmn_kernels_rows_fit(v, bias, gain, n % 8u, max, out) : max;
+}
+
 const ehmn_kernels ehmn_kernels_mve = {
-    "mve",
-    matvec_s8,
-    matvec_s16,
-    matvec_s4,
-    weighted_sum,
-    scale,
-    step_row,
-    exp_sum,
-    soften,
-    gate,
+    .name = "mve",
+    .matvec_s8 = matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = matvec_s4,
+    .weighted_sum = weighted_sum,
+    .scale = scale,
+    .step_row = step_row,
+    .exp_sum = exp_sum,
+    .soften = soften,
+    .gate = gate,
+    .fit = fit,
 };
 
 #endif
