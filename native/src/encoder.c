@@ -1,6 +1,7 @@
 /* The frozen encoder: embedding, then for each layer attention over the window and an MLP. */
 #include "fixed.h"
 #include "model.h"
+#include "vectors_mve.h"
 
 #include <string.h>
 
@@ -32,9 +33,7 @@ static void multiply_all(ehmn_model *m, const ehmn_matrix *matrix, int32_t frac,
     ehmn_multiply(m, matrix, 0, matrix->rows, frac, out_frac, out);
     if (matrix->bias_offset != 0) {
         const int32_t *bias = (const int32_t *)(const void *)((const uint8_t *)m->image + matrix->bias_offset);
-        for (uint32_t r = 0; r < matrix->rows; r++) {
-            out[r] = ehmn_add(out[r], bias[r]);
-        }
+        ehmn_add_all(out, bias, matrix->rows);
     }
 }
 
@@ -48,17 +47,7 @@ void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int
 void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v)
 {
     const int8_t *w = ehmn_weights(m, matrix) + (size_t)row * matrix->cols;
-    int32_t scale = ehmn_scales(m, matrix)[row];
-    int32_t shift = matrix->shift - frac;
-    if (shift >= 14 && shift < 32) { /* the usual case; |factor w| < 2^13 */
-        for (uint32_t c = 0; c < matrix->cols; c++) {
-            v[c] = ehmn_add(v[c], ehmn_round_fit((int64_t)(factor * w[c]) * scale, shift));
-        }
-    } else {
-        for (uint32_t c = 0; c < matrix->cols; c++) {
-            v[c] = ehmn_add(v[c], ehmn_mul(factor * w[c], scale, shift));
-        }
-    }
+    ehmn_add_weights(v, w, matrix->cols, factor, ehmn_scales(m, matrix)[row], matrix->shift - frac);
     m->counts.macs += matrix->cols;
 }
 
@@ -95,7 +84,11 @@ static void normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
 /* Rotate the pairs (i, i + half) of one head by `turn`: for each pair the cosine and the sine of its phase. */
 static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
 {
-    for (uint32_t i = 0; i < half; i++) {
+    uint32_t i = 0;
+#if defined(EHMN_MVE)
+    i = ehmn_mve_rotate(turn, half, v);
+#endif
+    for (; i < half; i++) {
         int64_t c = turn[2u * i];
         int64_t s = turn[2u * i + 1u];
         int32_t a = v[i];
@@ -131,36 +124,6 @@ static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, 
     }
 }
 
-/* Scores of one head, with frac fractional bits and those of each key, -> Q8 base-2 logarithms. Returns the largest. */
-static int32_t fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t *scores)
-{
-    int32_t max = INT32_MIN;
-    for (int32_t *at = scores, *end = scores + n; at < end; at++, key_frac += stride) {
-        int32_t but_one = frac + *key_frac - (EHMN_LOGIT_FRAC + 1); /* of the bits that are rounded away */
-        int32_t score = (uint32_t)but_one < 31u ? ((*at >> but_one) + 1) >> 1 : ehmn_round_shift(*at, but_one + 1);
-        max = score > max ? score : max;
-        *at = score;
-    }
-    return max;
-}
-
-/* Weights of values with as many fractional bits as value_frac says -> at one exponent; returns the fractional bits that
- * it stands for. */
-static int32_t align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights)
-{
-    int32_t least = *value_frac;
-    const int8_t *end = value_frac + n * stride;
-    for (const int8_t *frac = value_frac; frac < end; frac += stride) {
-        least = *frac < least ? *frac : least;
-    }
-    for (const int8_t *frac = value_frac; frac < end; frac += stride, weights++) {
-        if (*frac != least) {
-            *weights = ehmn_round_shift32(*weights, *frac - least);
-        }
-    }
-    return least;
-}
-
 /* out[d_head] = attention of one head; q: rotated query, int32[d_head] at value_frac. */
 static void attend(ehmn_model *m, uint32_t layer, uint32_t head, const int32_t *q, int32_t *out)
 {
@@ -177,9 +140,9 @@ static void attend(ehmn_model *m, uint32_t layer, uint32_t head, const int32_t *
 
     int32_t q_frac = ehmn_reduce(m, q, d_head, im->value_frac, 16u);
     m->kernels->matvec_s16(keys, m->filled, d_head, d_kv, ehmn_at(m, m->at.mantissas), scores);
-    int32_t max = fit_scores(key_frac, im->n_kv_heads, m->filled, q_frac, scores);
+    int32_t max = ehmn_fit_scores(key_frac, im->n_kv_heads, m->filled, q_frac, EHMN_LOGIT_FRAC, scores);
     uint32_t total = m->kernels->soften(scores, m->filled, max);
-    int32_t frac = align_weights(value_frac, im->n_kv_heads, m->filled, scores);
+    int32_t frac = ehmn_align_weights(value_frac, im->n_kv_heads, m->filled, scores);
     m->kernels->weighted_sum(values, m->filled, d_head, d_kv, scores, out);
     int32_t reciprocal = (int32_t)(((uint64_t)1 << 45) / total); /* total >= 2^15 */
     ehmn_scale_all(out, d_head, reciprocal, 45 + frac - im->value_frac, out);
@@ -210,9 +173,7 @@ static void attention_block(ehmn_model *m, uint32_t layer, const int16_t *turn)
         attend(m, layer, h, q + h * d_head, mixed + h * d_head);
     }
     ehmn_matvec(m, matrix + EHMN_MATRIX_O, mixed, im->value_frac, im->value_frac, q);
-    for (uint32_t i = 0; i < d; i++) {
-        residual[i] = ehmn_add(residual[i], q[i]);
-    }
+    ehmn_add_all(residual, q, d);
 }
 
 /* residual += D (silu(G norm(residual)) * U norm(residual)), or without a gate D gelu(U norm(residual)) */
@@ -237,9 +198,7 @@ static void mlp_block(ehmn_model *m, uint32_t layer)
         m->kernels->gate(gate, up, im->d_hidden, im->value_frac);
     }
     ehmn_matvec(m, matrix + EHMN_MATRIX_DOWN, up, im->value_frac, im->value_frac, mixed);
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        residual[i] = ehmn_add(residual[i], mixed[i]);
-    }
+    ehmn_add_all(residual, mixed, im->d_model);
 }
 
 void ehmn_clear_window(ehmn_model *m)

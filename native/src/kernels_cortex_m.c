@@ -33,7 +33,10 @@ static inline uint32_t to_shift(uint32_t v)
  * number of bits, which is x / 256 rounded up, and one more because the table's value has a bit more. */
 static inline uint32_t power(uint32_t beyond, uint32_t shift)
 {
-    return round_right((32768u << 10) + ((uint32_t)ehmn_exp2_table[255u & ~beyond] << 10), shift);
+    uint32_t at, twice;
+    __asm__("bic %0, %1, %2" : "=r"(at) : "r"(255), "r"(beyond));
+    __asm__("add %0, %1, %2, lsl #10" : "=r"(twice) : "r"(32768u << 10), "r"((uint32_t)ehmn_exp2_table[at]));
+    return round_right(twice, shift);
 }
 
 static inline uint32_t add_power(int32_t logit, uint32_t top, int64_t *weighted)
@@ -94,8 +97,8 @@ uint32_t ehmn_kernels_cortex_m_soften(int32_t *scores, uint32_t n, int32_t max)
 /* Of 16 fractional bits. Beyond 16 the sigmoid is what it is just below. */
 static inline int32_t gate_one(int32_t v, int32_t up)
 {
-    uint32_t a = ehmn_abs(v);
-    a = a < 16u << 16 ? a : (16u << 16) - 1u;
+    uint32_t a;
+    __asm__("usat %0, #20, %1" : "=r"(a) : "r"(ehmn_abs(v)));
     const uint16_t *at = ehmn_sigmoid_table + (a >> 11);
     uint32_t open = at[0] + (((uint32_t)(at[1] - at[0]) * (a & 2047u) + 1024u) >> 11);
     int64_t opened = (int64_t)v * (int32_t)(v < 0 ? 65536u - open : open);

@@ -3,7 +3,7 @@
 #define EHMN_KERNELS_TABLES_H
 
 #include "kernels.h"
-#include "kernels_mve_vectors.h"
+#include "vectors_mve.h"
 
 /* EHMN_ASK_X86: the build compiles the x86 files with the flags of their instruction sets (CMakeLists.txt). */
 #if defined(EHMN_MVE)
