@@ -1,6 +1,6 @@
 /* Every table of kernels of this build against the reference, on random and extreme inputs of all sizes. Each array
  * is a block of its own, so that a sanitizer sees a byte too far. For processors that only an emulator has; on the
- * machine that runs the tests, test_kernels.py asks more. Ends with 1 and a message at the first difference. */
+ * machine that runs the tests, test_kernels.py asks more. Before them, the vectors of compare_vectors.c. Ends with 1 and a message at the first difference. */
 #include "kernels.h"
 
 #include <stdio.h>
@@ -200,9 +200,12 @@ __attribute__((section(".vectors"), used)) static void (*const vector_table[16])
     (void (*)(void))0x31100000u, reset, stop, stop, stop, stop, stop};
 #endif
 
+void compare_vectors(void);
+
 int main(void)
 {
     const ehmn_kernels *t;
+    compare_vectors();
     for (uint32_t k = 1; (t = ehmn_kernel_table(k)) != NULL; k++) {
         for (uint32_t n = 1; n <= 300; n++) {
             for (int extreme = -1; extreme <= 1; extreme++) {

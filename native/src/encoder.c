@@ -274,9 +274,7 @@ int32_t ehmn_encode(ehmn_model *m, uint32_t token, int16_t *hidden)
         recent[m->newest] = token;
         m->newest = (m->newest + 1u) % (im->n_ctx / 2u);
     }
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        hidden[i] = ehmn_sat16(ehmn_round_shift(residual[i], im->value_frac - im->hidden_frac));
-    }
+    ehmn_fit_all(residual, im->d_model, im->value_frac - im->hidden_frac, hidden);
     m->counts.steps++;
     return EHMN_OK;
 }

@@ -150,6 +150,12 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
 /* v[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15)), gain not negative. */
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain);
 
+/* out[i] = round(v[i] / 2^shift), saturated to 16 bits; |shift| at most 62. */
+void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out);
+
+/* z[i] = ehmn_tanh(round(v[i] / 2^shift)); |shift| at most 62. */
+void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z);
+
 /* mean[i] = ehmn_follow_value(mean[i], v[i], rate). */
 void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate);
 

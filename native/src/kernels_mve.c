@@ -230,34 +230,42 @@ APART static void multiply_whole(const int8_t *w, uint32_t rows, uint32_t cols, 
 }
 
 /* clang-format off */
-#define ROW_OF_32(sum) \
-    "vldrb.8 q0, [%[w]]\n"              \
-    "vldrb.8 q1, [%[w], #16]\n"         \
+#define NEXT_ROW "add %[w], %[w], %[more]\n"
+#define ROW_OF_32(sum, add_stride) \
+    "vldrb.8 q0, [%[w]], #16\n"         \
+    "vldrb.8 q1, [%[w]], #112\n"        \
     "vmladav.s8 r0, q0, %q[low0]\n"     \
     "vmladav.s8 r2, q0, %q[high0]\n"    \
     "vmladava.s8 r0, q1, %q[low1]\n"    \
-    "add %[w], %[w], %[stride]\n"       \
+    add_stride                          \
     "vmladava.s8 r2, q1, %q[high1]\n"   \
     "add " sum ", r0, r2, lsl #8\n"
+#define FOUR_ROWS_OF_32(add_stride) \
+    ROW_OF_32("r3", add_stride) ROW_OF_32("r4", add_stride) ROW_OF_32("r5", add_stride) ROW_OF_32("r6", add_stride) \
+    "stmia %[acc]!, {r3, r4, r5, r6}\n"
 /* clang-format on */
 
-/* Keys of 32 columns: their inputs stay in registers. */
+/* Keys of 32 columns: their inputs stay in registers. One row's loads move w by 128. */
 static void multiply_rows_of_32(const int8_t *w, uint32_t rows, uint32_t stride, const int8_t *x, int32_t *acc)
 {
-    uint32_t fours = rows / 4u, rest = rows % 4u;
+    uint32_t fours_of_128 = stride == 128u ? rows / 4u : 0u, fours = rows / 4u - fours_of_128, rest = rows % 4u;
     __asm__ volatile("wls lr, %[fours], 2f\n"
-                     "1:\n" ROW_OF_32("r3") ROW_OF_32("r4") ROW_OF_32("r5") ROW_OF_32("r6")
-                     "stmia %[acc]!, {r3, r4, r5, r6}\n"
+                     "1:\n" FOUR_ROWS_OF_32(NEXT_ROW)
                      "le lr, 1b\n"
                      "2:\n"
+                     "wls lr, %[fours_of_128], 5f\n"
+                     "6:\n" FOUR_ROWS_OF_32("")
+                     "le lr, 6b\n"
+                     "5:\n"
                      "wls lr, %[rest], 4f\n"
-                     "3:\n" ROW_OF_32("r3")
+                     "3:\n" ROW_OF_32("r3", NEXT_ROW)
                      "str r3, [%[acc]], #4\n"
                      "le lr, 3b\n"
                      "4:\n"
                      : [w] "+&r"(w), [acc] "+&r"(acc)
-                     : [stride] "r"(stride), [fours] "r"(fours), [rest] "r"(rest), [low0] "w"(vld1q_s8(x)),
-                       [high0] "w"(vld1q_s8(x + 16)), [low1] "w"(vld1q_s8(x + 32)), [high1] "w"(vld1q_s8(x + 48))
+                     : [more] "r"(stride - 128u), [fours] "r"(fours), [rest] "r"(rest),
+                       [fours_of_128] "r"(fours_of_128), [low0] "w"(vld1q_s8(x)), [high0] "w"(vld1q_s8(x + 16)),
+                       [low1] "w"(vld1q_s8(x + 32)), [high1] "w"(vld1q_s8(x + 48))
                      : "r0", "r2", "r3", "r4", "r5", "r6", "lr", "q0", "q1", "memory");
 }
 
@@ -381,47 +389,52 @@ static void matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t s
 
 /* clang-format off */
 #define ROW_OF_SUM(factor) \
-    "vldrb.s32 q4, [%[w]]\n"                       \
-    "vldrb.s32 q5, [%[w], #4]\n"                   \
-    "vmla.s32 q0, q4, " factor "\n"                \
-    "vldrb.s32 q4, [%[w], #8]\n"                   \
-    "vmla.s32 q1, q5, " factor "\n"                \
-    "vldrb.s32 q5, [%[w], #12]\n"                  \
-    "vmla.s32 q2, q4, " factor "\n"                \
-    "vmla.s32 q3, q5, " factor "\n"
-#define NEXT_ROW "add %[w], %[w], %[stride]\n"
+    "vldrb.s32 %q[a], [%[w]], #4\n"                 \
+    "vldrb.s32 %q[b], [%[w]], #4\n"                 \
+    "vmla.s32 %q[s0], %q[a], " factor "\n"          \
+    "vldrb.s32 %q[a], [%[w]], #4\n"                 \
+    "vmla.s32 %q[s1], %q[b], " factor "\n"          \
+    "vldrb.s32 %q[b], [%[w]], #116\n"               \
+    "vmla.s32 %q[s2], %q[a], " factor "\n"          \
+    "vmla.s32 %q[s3], %q[b], " factor "\n"
+#define FOUR_ROWS_OF_SUM(next_row) \
+    "wls lr, %[fours], 2f\n"                        \
+    "1:\n"                                          \
+    "ldmia %[weight]!, {r4, r5, r6, r8}\n"          \
+    ROW_OF_SUM("r4") next_row                       \
+    ROW_OF_SUM("r5") next_row                       \
+    ROW_OF_SUM("r6") next_row                       \
+    ROW_OF_SUM("r8") next_row                       \
+    "le lr, 1b\n"                                   \
+    "2:\n"
+#define SUM_FOURS(next_row) \
+    __asm__ volatile(FOUR_ROWS_OF_SUM(next_row)                                                              \
+                     : [w] "+&l"(w), [weight] "+&r"(weight), [s0] "+w"(s0), [s1] "+w"(s1), [s2] "+w"(s2),    \
+                       [s3] "+w"(s3), [a] "=&w"(a), [b] "=&w"(b)                                             \
+                     : [more] "r"(stride - 128u), [fours] "r"(rows / 4u)                                     \
+                     : "r4", "r5", "r6", "r8", "lr", "memory")
 /* clang-format on */
 
-/* Sixteen columns of rows at w and w + stride and so on, four rows at a time. */
+/* Sixteen columns of rows at w and w + stride and so on, four rows at a time; one row's loads move w by 128. */
 static void sum_sixteen(const int8_t *w, uint32_t rows, uint32_t stride, const int32_t *weight, int32_t *acc)
 {
-    uint32_t fours = rows / 4u, rest = rows % 4u;
-    __asm__ volatile("vmov.i32 q0, #0\n"
-                     "vmov.i32 q1, #0\n"
-                     "vmov.i32 q2, #0\n"
-                     "vmov.i32 q3, #0\n"
-                     "wls lr, %[fours], 2f\n"
-                     "1:\n"
-                     "ldmia %[weight]!, {r4, r5, r6, r8}\n"
-                     ROW_OF_SUM("r4") NEXT_ROW
-                     ROW_OF_SUM("r5") NEXT_ROW
-                     ROW_OF_SUM("r6") NEXT_ROW
-                     ROW_OF_SUM("r8") NEXT_ROW
-                     "le lr, 1b\n"
-                     "2:\n"
-                     "wls lr, %[rest], 4f\n"
-                     "3:\n"
-                     "ldr r4, [%[weight]], #4\n"
-                     ROW_OF_SUM("r4") NEXT_ROW
-                     "le lr, 3b\n"
-                     "4:\n"
-                     "vstrw.32 q0, [%[acc]]\n"
-                     "vstrw.32 q1, [%[acc], #16]\n"
-                     "vstrw.32 q2, [%[acc], #32]\n"
-                     "vstrw.32 q3, [%[acc], #48]\n"
-                     : [w] "+&l"(w), [weight] "+&r"(weight)
-                     : [stride] "r"(stride), [acc] "r"(acc), [fours] "r"(fours), [rest] "r"(rest)
-                     : "r4", "r5", "r6", "r8", "lr", "q0", "q1", "q2", "q3", "q4", "q5", "memory");
+    int32x4_t s0 = vdupq_n_s32(0), s1 = s0, s2 = s0, s3 = s0, a, b;
+    if (stride == 128u) {
+        SUM_FOURS("");
+    } else {
+        SUM_FOURS(NEXT_ROW);
+    }
+    for (uint32_t left = rows % 4u; left > 0; left--, w += stride) {
+        int32_t f = *weight++;
+        s0 = vmlaq_n_s32(s0, vldrbq_s32(w), f);
+        s1 = vmlaq_n_s32(s1, vldrbq_s32(w + 4), f);
+        s2 = vmlaq_n_s32(s2, vldrbq_s32(w + 8), f);
+        s3 = vmlaq_n_s32(s3, vldrbq_s32(w + 12), f);
+    }
+    vst1q_s32(acc, s0);
+    vst1q_s32(acc + 4, s1);
+    vst1q_s32(acc + 8, s2);
+    vst1q_s32(acc + 12, s3);
 }
 
 static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
@@ -546,17 +559,10 @@ static int32_t max_abs(const int32_t *v, uint32_t fours)
  * no saturation. */
 static void gate_within(const int32_t *v, int32_t *up, uint32_t fours, int32_t frac, int32_t up_v, int32_t up_up)
 {
-    const uint32x4_t most = vdupq_n_u32((16u << 16) - 1u), low_bits = vdupq_n_u32(2047), turn = vdupq_n_u32(65537);
-    const uint16_t *table = ehmn_sigmoid_table, *next = ehmn_sigmoid_table + 1;
-    __asm__("" : "+r"(table), "+r"(next)); /* both stay in registers */
+    const uint32x4_t turn = vdupq_n_u32(65537);
     for (; fours > 0; fours--, v += 4, up += 4) {
         int32x4_t x = vld1q_s32(v);
-        uint32x4_t a = vqshlq_r_u32(vreinterpretq_u32_s32(vqabsq_s32(x)), 16 - frac);
-        a = vminq_u32(a, most);
-        uint32x4_t i = vshrq_n_u32(a, 11);
-        uint32x4_t low = vldrhq_gather_shifted_offset_u32(table, i);
-        uint32x4_t step = vsubq_u32(vldrhq_gather_shifted_offset_u32(next, i), low);
-        uint32x4_t y = vaddq_u32(low, vrshrq_n_u32(vmulq_u32(step, vandq_u32(a, low_bits)), 11));
+        uint32x4_t y = ehmn_mve_sigmoid_of(vqshlq_r_u32(vreinterpretq_u32_s32(vqabsq_s32(x)), 16 - frac));
         uint32x4_t negative = vreinterpretq_u32_s32(vshrq_n_s32(x, 31));
         y = vaddq_u32(veorq_u32(y, negative), vandq_u32(negative, turn)); /* 65536 - y where x is negative */
         int32x4_t opened = vqrdmulhq_s32(x, vreinterpretq_s32_u32(vshlq_n_u32(y, 15))); /* round(x y / 2^16) */

@@ -1,6 +1,7 @@
 /* Memories of words: a bias of every token, n-grams, and episodes, which are past states like the present one and what
  * came then. SPEC.md, "Learning". */
 #include "model.h"
+#include "vectors_mve.h"
 
 _Static_assert(EHMN_MAX_VOCAB <= EHMN_NGRAM_TOKEN_MASK + 1u, "a token must fit an n-gram's slot");
 
@@ -150,6 +151,12 @@ static uint32_t distance_of(const uint32_t *a, const uint32_t *b, uint32_t words
 {
     const uint32_t pairs = 0x55555555u, fours = 0x33333333u, eights = 0x0F0F0F0Fu;
     uint32_t distance = 0;
+#if defined(EHMN_MVE)
+    for (; words >= 4u; words -= 4u, a += 4, b += 4) {
+        uint8x16_t differ = vreinterpretq_u8_u32(veorq_u32(vld1q_u32(a), vld1q_u32(b)));
+        distance = vaddvaq_u8(distance, vldrbq_gather_offset_u8(ehmn_mve_bit_counts, differ));
+    }
+#endif
     for (uint32_t w = 0; w < words; w += 2u) {
         uint32_t u = a[w] ^ b[w], v = w + 1u < words ? a[w + 1u] ^ b[w + 1u] : 0u;
         u -= u >> 1 & pairs;

@@ -28,7 +28,7 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
         scale_slowly(v, n, factor, shift, out);
         return;
     }
-    factor *= 1 << spare;
+    factor = (int32_t)((uint32_t)factor << spare);
     shift += spare;
     int32_t half = (int32_t)(1u << (shift - 33)); /* the upper halves of the products are enough */
     for (uint32_t i = 0; i < n; i++) {
@@ -48,7 +48,7 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
     }
     int32_t half = 1 << (beyond - 1);
     factor *= 1 << 17;
-    scale *= 1 << spare;
+    scale = (int32_t)((uint32_t)scale << spare);
     for (uint32_t i = 0; i < n; i++) {
         int32_t high = (int32_t)(((int64_t)(w[i] * factor) * scale) >> 32);
         v[i] = ehmn_add(v[i], (high + half) >> beyond);
@@ -66,10 +66,24 @@ void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
         return;
     }
     int32_t half = 1 << (beyond - 1);
-    gain *= 1 << spare;
+    gain = (int32_t)((uint32_t)gain << spare);
     for (uint32_t i = 0; i < n; i++) {
         int32_t high = (int32_t)(((int64_t)(z[i] * (1 << 15)) * gain) >> 32);
         v[i] = ehmn_add(v[i], (high + half) >> beyond);
+    }
+}
+
+void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_sat16(ehmn_round_shift32(v[i], shift));
+    }
+}
+
+void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        z[i] = (int16_t)ehmn_tanh(ehmn_round_shift32(v[i], shift));
     }
 }
 

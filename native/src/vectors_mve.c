@@ -5,6 +5,12 @@
 
 #include "fixed.h"
 
+/* Of every byte. */
+#define COUNTS_OF_4(n) n, n + 1, n + 1, n + 2
+#define COUNTS_OF_16(n) COUNTS_OF_4(n), COUNTS_OF_4(n + 1), COUNTS_OF_4(n + 1), COUNTS_OF_4(n + 2)
+#define COUNTS_OF_64(n) COUNTS_OF_16(n), COUNTS_OF_16(n + 1), COUNTS_OF_16(n + 1), COUNTS_OF_16(n + 2)
+const uint8_t ehmn_mve_bit_counts[256] = {COUNTS_OF_64(0), COUNTS_OF_64(1), COUNTS_OF_64(1), COUNTS_OF_64(2)};
+
 /* ehmn_add. */
 static inline int32x4_t add(int32x4_t a, int32x4_t b)
 {
@@ -117,6 +123,34 @@ void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
     }
     for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15));
+    }
+}
+
+void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
+{
+    const int16x8_t least = vdupq_n_s16(-INT16_MAX);
+    for (uint32_t left = n / 8u; left > 0; left--, v += 8, out += 8) {
+        int32x4x2_t two = vld2q_s32(v);
+        int16x8_t even = vqmovnbq_s32(least, vqrshlq_n_s32(two.val[0], -shift));
+        vst1q_s16(out, vmaxq_s16(vqmovntq_s32(even, vqrshlq_n_s32(two.val[1], -shift)), least));
+    }
+    for (uint32_t i = 0; i < n % 8u; i++) {
+        out[i] = ehmn_sat16(ehmn_round_shift32(v[i], shift));
+    }
+}
+
+/* tanh(x) = 2 sigmoid(2x) - 1 */
+void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
+{
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4, z += 4) {
+        int32x4_t x = vqrshlq_n_s32(vld1q_s32(v), -shift);
+        uint32x4_t magnitude = vqshlq_n_u32(vreinterpretq_u32_s32(vqabsq_s32(x)), 1);
+        int32x4_t y = vsubq_n_s32(vreinterpretq_s32_u32(ehmn_mve_sigmoid_of(magnitude)), 32768);
+        int32x4_t sign = vshrq_n_s32(x, 31);
+        vstrhq_s32(z, vsubq_s32(veorq_s32(y, sign), sign));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        z[i] = (int16_t)ehmn_tanh(ehmn_round_shift32(v[i], shift));
     }
 }
 

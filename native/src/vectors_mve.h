@@ -2,7 +2,7 @@
 #ifndef EHMN_VECTORS_MVE_H
 #define EHMN_VECTORS_MVE_H
 
-#include <stdint.h>
+#include "fixed.h"
 
 #if defined(__ARM_FEATURE_MVE)
 #define EHMN_MVE
@@ -20,6 +20,18 @@ static inline int32x4_t ehmn_mve_multiply_round(int32x4_t a, int32x4_t b, int32_
     int32_t half = (int32_t)(1u << (shift - 1));
     out = vpselq_s32(least, out, vcmpltq_n_s32(high, -half)); /* there the sum began at its limit */
     return vmaxq_s32(out, least);
+}
+
+extern const uint8_t ehmn_mve_bit_counts[256];
+
+/* sigmoid(x) as Q16 of |x| as Q16: ehmn_sigmoid. */
+static inline uint32x4_t ehmn_mve_sigmoid_of(uint32x4_t magnitude)
+{
+    uint32x4_t a = vminq_u32(magnitude, vdupq_n_u32((16u << 16) - 1u)); /* beyond, it is what it is just below */
+    uint32x4_t i = vshrq_n_u32(a, 11);
+    uint32x4_t low = vldrhq_gather_shifted_offset_u32(ehmn_sigmoid_table, i);
+    uint32x4_t step = vsubq_u32(vldrhq_gather_shifted_offset_u32(ehmn_sigmoid_table + 1, i), low);
+    return vaddq_u32(low, vrshrq_n_u32(vmulq_u32(step, vandq_u32(a, vdupq_n_u32(2047))), 11));
 }
 
 uint32_t ehmn_mve_max_abs(const int32_t *v, uint32_t n);
