@@ -47,7 +47,8 @@ static void fill(int32_t *v, uint32_t n, int32_t limit)
 
 static void sums(uint32_t n, int32_t limit)
 {
-    int32_t v[MOST], w[MOST], out[MOST], factor = between(-limit, limit), rate = between(0, 1) ? between(0, 65535) : 65536;
+    int32_t v[MOST], w[MOST], out[MOST], factor = between(-limit, limit);
+    int32_t rate = between(0, 1) ? between(0, 65535) : 65536;
     int8_t weight[MOST], sign[MOST];
     int16_t z[MOST];
     uint32_t edge[MOST], sum = 0;

@@ -135,7 +135,8 @@ static inline int32_t ehmn_cos(uint32_t phase)
     return ehmn_sin(phase + 0x40000000u);
 }
 
-/* vectors.c, from here on. Divide an int32 vector by a power of two so that it fits 8, or `bits` (9..16), bits, symmetric, as tightly as it
+/* vectors.c, from here on. Divide an int32 vector by a power of two so that it fits 8, or `bits` (9..16), bits, symmetric,
+ * as tightly as it
  * can. v[n] has frac fractional bits; the return value is the number of fractional bits of the result. */
 int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
 int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);

@@ -81,7 +81,7 @@ void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
-    int32_t spare = 31 - ehmn_bit_length(ehmn_abs(factor)); /* bits: the larger the factor, the less of a product counts */
+    int32_t spare = 31 - ehmn_bit_length(ehmn_abs(factor)); /* bits: a larger factor takes less of a product */
     uint32_t left = shift >= 2 && shift + spare <= 62 ? n / 4u : 0u;
     n -= 4u * left;
     if (shift + spare > 32) { /* the upper halves of the products are enough */
