@@ -84,7 +84,15 @@ static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t s
         }
         n %= 4u;
     } else if (shift >= 2 && shift <= 32) {
-        for (uint32_t left = n / 4u; left > 0; left--, v += 4, factor += 4, out += 4) {
+        uint32_t left = n / 4u;
+        int32_t up = 33 - shift; /* by which v may be shifted first, if there is room */
+        if (ehmn_mve_max_abs(v, n) < 1u << (31 - up)) {
+            for (; left > 0; left--, v += 4, factor += 4, out += 4) {
+                int32x4_t product = vmulhq_s32(vshlq_r_s32(vld1q_s32(v), up), vld1q_s32(factor));
+                vst1q_s32(out, vrshrq_n_s32(product, 1));
+            }
+        }
+        for (; left > 0; left--, v += 4, factor += 4, out += 4) {
             vst1q_s32(out, ehmn_mve_multiply_round(vld1q_s32(v), vld1q_s32(factor), shift));
         }
         n %= 4u;
