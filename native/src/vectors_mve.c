@@ -192,6 +192,33 @@ void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign
     }
 }
 
+void ehmn_mve_spread(const int8_t *v, uint32_t n, int8_t *out, uint32_t stride)
+{
+    const uint32x4_t at = vmulq_n_u32(vidupq_n_u32(0, 1), stride);
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4, out += 4u * stride) {
+        vstrbq_scatter_offset_s32(out, at, vldrbq_s32(v));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        out[i * stride] = v[i];
+    }
+}
+
+const int16_t *ehmn_mve_negate16(int32_t *weights, uint32_t n)
+{
+    int16_t *out = (int16_t *)(void *)weights, *end = out + (n & ~7u);
+    const int32_t *in = weights;
+    for (; out < end; in += 8, out += 8) {
+        int32x4x2_t two = vld2q_s32(in);
+        int16x8_t even = vreinterpretq_s16_s32(vnegq_s32(two.val[0]));
+        vst1q_s16(out, vmovntq_s32(even, vnegq_s32(two.val[1])));
+    }
+    for (uint32_t i = 0; i < n % 8u; i++) {
+        int32_t minus = -in[i];
+        __builtin_memcpy(out + i, &minus, 2); /* the lower half */
+    }
+    return (const int16_t *)(const void *)weights;
+}
+
 /* (a c - b s) / 2^15 of numbers below 2^29, which come as high 2^15 + low: no sum of two products leaves 32 bits. */
 static inline int32x4_t turn_part(int32x4_t high_c, int32x4_t high_s, int32x4_t low_c, int32x4_t low_s)
 {

@@ -43,6 +43,12 @@ void ehmn_mve_shift_into16(const int32_t *v, uint32_t n, int32_t shift, int16_t 
 /* The sum of the squares of q[i] = round(v[i] / 2^shift), of 16 bits; out[i] = 2^16 q[i]. */
 uint64_t ehmn_mve_square(const int32_t *v, uint32_t n, int32_t shift, int32_t *out);
 
+/* out[i * stride] = v[i]. */
+void ehmn_mve_spread(const int8_t *v, uint32_t n, int8_t *out, uint32_t stride);
+
+/* The weights of a sum, at most 2^15, negated in 16 bits, where they fit; in the room where they were. */
+const int16_t *ehmn_mve_negate16(int32_t *weights, uint32_t n);
+
 /* As in encoder.c. Returns how many pairs were rotated, from the first on: all whole fours, or none. */
 uint32_t ehmn_mve_rotate(const int16_t *turn, uint32_t half, int32_t *v);
 
