@@ -1,6 +1,9 @@
 """`edgehmn export`: a checkpoint in, a folder of artefacts out, each measured before it is called good."""
 
+import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from edgehmn.fitting import image_for_board
 from edgehmn.image import build_image
 from edgehmn.precision import Loss, choose_precision, measure_losses
 from edgehmn.quantize import Precision, QuantModel, quantise
+from edgehmn.runtime.protocol import Runtime
 from edgehmn.signing import SigningKey, sign_export
 from edgehmn.tokenizer import device_section
 
@@ -121,8 +125,7 @@ def export_model(
         (work / "model.ehmn").write_bytes(image.bytes.data)
         write_vectors(record_vectors(image, ids), work / "vectors.safetensors")
         _write_sources(image, settings.formats, work)
-        with np.errstate(all="ignore"):
-            perplexity |= _measure(encode, image, work, settings.evaluation_text, report)
+        perplexity |= _measure(encode, image, work, settings.evaluation_text, report)
         _check_quality(perplexity, noise, settings.max_increase)
         artefacts = [describe_artefact(p) for p in sorted(work.iterdir())]
         result = ExportResult(folder, image.id, artefacts, perplexity, noise, tokenizer)
@@ -177,14 +180,28 @@ def _write_sources(image: Image, formats: tuple[str, ...], work: Path) -> None:
 
 
 def _measure(encode: Encode, image: Image, work: Path, text: str, report: Report) -> dict[str, Perplexity]:
-    """Perplexity of every artefact that computes."""
-    report("measuring image")
-    out = {"image": text_perplexity(CoreModel(image, plastic=False), encode, text)}
+    """Perplexity of every artefact that computes, all at the same time: each runs on one core, outside Python."""
+    runtimes: dict[str, Runtime] = {"image": CoreModel(image, plastic=False)}
     for kind in ("onnx", "tflite"):
         if (work / f"encoder.{kind}").exists():
-            report(f"measuring {kind}")
-            out[kind] = text_perplexity(encoder_runtime(kind, work, image), encode, text)
-    return out
+            runtimes[kind] = encoder_runtime(kind, work, image)
+    report(f"measuring {', '.join(runtimes)}")
+    stopped = threading.Event()
+
+    def go_on(_: int) -> None:
+        if stopped.is_set():
+            raise InterruptedError
+
+    def measure(runtime: Runtime) -> Perplexity:
+        with np.errstate(all="ignore"):  # what overflows fails the gate
+            return text_perplexity(runtime, encode, text, progress=go_on)
+
+    with ThreadPoolExecutor(min(len(runtimes), os.cpu_count() or 1)) as pool:
+        try:
+            done = {kind: pool.submit(measure, runtime) for kind, runtime in runtimes.items()}
+            return {kind: future.result() for kind, future in done.items()}
+        finally:
+            stopped.set()  # after an error or Ctrl-C nobody waits for the others
 
 
 def _check_quality(
