@@ -52,7 +52,7 @@ def aligned(size: int) -> npt.NDArray[np.uint8]:
 class Image:
     """A validated image in memory, and what its header says."""
 
-    def __init__(self, data: bytes, name: str = "image") -> None:
+    def __init__(self, data: bytes | bytearray, name: str = "image") -> None:
         """Validate `data`. Raises InvalidFileError for anything that is not a whole, sound image."""
         self.bytes = aligned(len(data))
         self.bytes[:] = np.frombuffer(data, np.uint8)

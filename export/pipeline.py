@@ -1,6 +1,8 @@
 """`edgehmn export`: a checkpoint in, a folder of artefacts out, each measured before it is called good."""
 
+import ctypes
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +115,7 @@ def export_model(
         report("measuring float")
         with np.errstate(all="ignore"):  # what overflows fails the gate
             perplexity = {"float": float_perplexity(checkpoint, settings.evaluation_text)}
+        _give_back()
         (work / "tokenizer.json").write_text(checkpoint.tokenizer_json, "utf-8")
         noise = {"image": [x.as_dict() for x in losses]}
         noise |= _write_encoders(checkpoint, ids, calibration, settings.formats, work, report)
@@ -120,6 +123,7 @@ def export_model(
         section, tokenizer = device_section(checkpoint)
         model = quantise(checkpoint, calibration, precision=_precision(settings, losses), tokenizer=section)
         del checkpoint
+        _give_back()
         image = _image(model, settings.board)
         del model
         (work / "model.ehmn").write_bytes(image.bytes.data)
@@ -132,6 +136,12 @@ def export_model(
         write_json(work / MANIFEST, {"edgehmn": __version__, "schema": SCHEMA} | result.as_dict())
         signed_by = sign_export(work, settings.key) if settings.key is not None else None
     return replace(result, signed_by=signed_by)
+
+
+def _give_back() -> None:
+    """Let the system have the memory of freed arrays: glibc keeps those below 32 MB, here a whole model's worth."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _precision(settings: Settings, losses: list[Loss]) -> Precision:
