@@ -6,7 +6,6 @@
 #include "fixed.h"
 #include "kernels.h"
 
-#define EHMN_HEAD_BLOCK 48u   /* rows of the head whose results wait on the stack at one time */
 #define EHMN_MODEL_BYTES 768u /* room for struct ehmn_model in the arena, the same on every machine */
 
 /* Arena offsets of everything that a model needs besides the struct itself; `total` is the arena's size. */
@@ -134,6 +133,13 @@ static inline uint32_t ehmn_d_kv(const ehmn_image *image)
     return ehmn_d_head(image) * image->n_kv_heads;
 }
 
+/* Values in the room of the outputs of matrices. */
+static inline uint32_t ehmn_wide(const ehmn_image *image)
+{
+    uint32_t attention = image->d_model + 2u * ehmn_d_kv(image);
+    return attention > 2u * image->d_hidden ? attention : 2u * image->d_hidden;
+}
+
 /* Index of the matrices that follow those of the layers. */
 static inline uint32_t ehmn_embedding_index(const ehmn_image *image)
 {
@@ -256,21 +262,20 @@ static inline void *ehmn_in_delta(const ehmn_model *m, uint32_t offset)
     return ehmn_at(m, m->at.delta + offset);
 }
 
-/* mean += (value - mean) * rate, rate in Q16. */
-static inline int32_t ehmn_follow_value(int32_t mean, int32_t value, int32_t rate)
-{
-    int64_t difference = ehmn_sat32((int64_t)value - mean);
-    return ehmn_add(mean, ehmn_round_shift(difference * rate, 16));
-}
-
-/* head.c: the final norm of hidden at value_frac; and, of v[d_model] at value_frac, the logits of `rows` tokens from
- * `first` on, Q8, with their biases if the model is plastic. `frac`: as ehmn_reduce_head gave it. */
+/* head.c: the final norm of hidden at value_frac; and the head's input out of v[d_model] at value_frac. */
 void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed);
 int32_t ehmn_reduce_head(ehmn_model *m, int32_t *v);
-void ehmn_block_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t frac, int32_t *out);
 
-/* head.c: max_logit, mass and entropy of the logits as they are now; and when those of the recalled tokens change. */
+/* head.c: logits of the `rows` tokens from `first` on out of what the head's matrix gave for them: with their biases if
+ * the model is plastic, and saturated. Returns the largest of them and max. How many are taken at one time: the room of
+ * the outputs of matrices holds so many values of 32 bits, and as many of 16 behind them. */
+int32_t ehmn_fit_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t max, const int32_t *v, int16_t *out);
+uint32_t ehmn_block_rows(const ehmn_model *m, uint32_t first);
+
+/* head.c: mass and entropy of the logits as they are now, of which max_logit is known; change one of them, and
+ * max_logit with it; and all of the recalled tokens, and the mass with them. */
 void ehmn_summarise(ehmn_model *m);
+void ehmn_change_logit(ehmn_model *m, uint32_t token, int32_t logit);
 void ehmn_change_recalled(ehmn_model *m, const int32_t *logits);
 
 /* adapters.c: advance the traces and put what the adapters make of it into v[d_model] at value_frac; and the same of a
