@@ -103,20 +103,23 @@ void ehmn_change_recalled(ehmn_model *m, const int32_t *changed)
     }
 }
 
+void ehmn_to_bits(const ehmn_model *m, int32_t *v)
+{
+    for (uint32_t i = 0; i < m->image->d_model; i++) {
+        v[i] = ehmn_mul(v[i], LOG2_E_Q16, 16);
+    }
+}
+
 int32_t ehmn_reduce_head(ehmn_model *m, int32_t *v)
 {
     const ehmn_image *im = m->image;
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        v[i] = ehmn_mul(v[i], LOG2_E_Q16, 16);
-    }
+    ehmn_to_bits(m, v);
     return ehmn_reduce(m, v, im->d_model, im->value_frac, m->matrices[ehmn_head_index(im)].input_bits);
 }
 
-void ehmn_block_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t frac, int32_t *out)
+void ehmn_add_token_bias(const ehmn_model *m, uint32_t first, uint32_t rows, int32_t *out)
 {
-    const ehmn_image *im = m->image;
-    ehmn_multiply(m, m->matrices + ehmn_head_index(im), first, rows, frac, EHMN_LOGIT_FRAC, out);
-    if (m->mode == EHMN_PLASTIC && im->rule.bias_step != 0) {
+    if (m->mode == EHMN_PLASTIC && m->image->rule.bias_step != 0) {
         const int16_t *bias = (const int16_t *)ehmn_in_delta(m, m->in.bias) + first;
         int32_t gain = ehmn_model_gains(m)->bias; /* 0..2^20: the product needs no saturation */
         for (uint32_t r = 0; r < rows; r++) {
@@ -125,14 +128,29 @@ void ehmn_block_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t fra
     }
 }
 
-/* The newest token of the context that rows and n-grams look at. */
-static void push_token(ehmn_model *m, uint32_t token)
+void ehmn_block_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t frac, int32_t *out)
+{
+    ehmn_multiply(m, m->matrices + ehmn_head_index(m->image), first, rows, frac, EHMN_LOGIT_FRAC, out);
+    ehmn_add_token_bias(m, first, rows, out);
+}
+
+void ehmn_push_token(ehmn_model *m, uint32_t token)
 {
     for (uint32_t i = EHMN_MAX_ORDER - 1u; i > 0; i--) {
         m->history[i] = m->history[i - 1u];
     }
     m->history[0] = token;
     m->n_history += m->n_history < EHMN_MAX_ORDER;
+}
+
+void ehmn_end_prediction(ehmn_model *m)
+{
+    if (m->mode == EHMN_PLASTIC) {
+        ehmn_remember(m);
+    } else {
+        ehmn_summarise(m);
+    }
+    m->predicted = 1;
 }
 
 int32_t ehmn_head(ehmn_model *m, uint32_t token, const int16_t *hidden)
@@ -145,7 +163,7 @@ int32_t ehmn_head(ehmn_model *m, uint32_t token, const int16_t *hidden)
     int16_t *logits = ehmn_at(m, m->at.logits);
     int32_t block[EHMN_HEAD_BLOCK];
 
-    push_token(m, token);
+    ehmn_push_token(m, token);
     ehmn_final_norm(m, hidden, v);
     if (m->mode == EHMN_PLASTIC) {
         ehmn_adapt(m, v);
@@ -158,12 +176,7 @@ int32_t ehmn_head(ehmn_model *m, uint32_t token, const int16_t *hidden)
             logits[first + r] = ehmn_sat16(block[r]);
         }
     }
-    if (m->mode == EHMN_PLASTIC) {
-        ehmn_remember(m);
-    } else {
-        ehmn_summarise(m);
-    }
-    m->predicted = 1;
+    ehmn_end_prediction(m);
     return EHMN_OK;
 }
 

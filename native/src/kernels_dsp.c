@@ -4,6 +4,8 @@
 #include "fixed.h"
 #include "kernels_tables.h"
 
+#include <stddef.h>
+
 #if defined(EHMN_ARM_DSP)
 
 #define MOST_COLS 384u /* inputs that are laid out on the stack */
@@ -319,6 +321,8 @@ const ehmn_kernels ehmn_kernels_dsp = {
     ehmn_kernels_rows_exp_sum,
     ehmn_kernels_rows_soften,
     ehmn_kernels_rows_gate,
+    NULL,
+    NULL,
 };
 
 #endif

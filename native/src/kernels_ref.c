@@ -2,6 +2,8 @@
 #include "fixed.h"
 #include "kernels.h"
 
+#include <stddef.h>
+
 static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                       int32_t *acc)
 {
@@ -115,4 +117,6 @@ const ehmn_kernels ehmn_kernels_ref = {
     exp_sum,
     soften,
     gate,
+    NULL,
+    NULL,
 };

@@ -3,6 +3,8 @@
 #include "fixed.h"
 #include "kernels_tables.h"
 
+#include <stddef.h>
+
 void ehmn_kernels_rows_matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                       int32_t *acc)
 {
@@ -178,4 +180,6 @@ const ehmn_kernels ehmn_kernels_rows = {
     ehmn_kernels_rows_exp_sum,
     ehmn_kernels_rows_soften,
     ehmn_kernels_rows_gate,
+    NULL,
+    NULL,
 };

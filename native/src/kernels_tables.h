@@ -41,5 +41,32 @@ void ehmn_kernels_avx2_step_row(int8_t *w, const uint32_t *edge, const int8_t *s
 uint32_t ehmn_kernels_avx2_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
 uint32_t ehmn_kernels_avx2_soften(int32_t *scores, uint32_t n, int32_t max);
 void ehmn_kernels_avx2_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
+void ehmn_kernels_avx2_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_avx2_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_neon_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_neon_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_vnni_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_vnni_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+
+/* Rows of weights of 4 bits as bytes. */
+static inline void ehmn_unpack_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, int8_t *out,
+                                  uint32_t out_stride)
+{
+    for (uint32_t r = 0; r < rows; r++, w += stride, out += out_stride) {
+        for (uint32_t i = 0; i < cols / 2u; i++) {
+            out[2u * i] = (int8_t)(((w[i] & 15u) ^ 8u) - 8u);
+            out[2u * i + 1u] = (int8_t)((w[i] >> 4 ^ 8u) - 8u);
+        }
+        if (cols % 2u) {
+            out[cols - 1u] = (int8_t)(((w[cols / 2u] & 15u) ^ 8u) - 8u);
+        }
+    }
+}
 
 #endif

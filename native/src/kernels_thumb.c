@@ -2,6 +2,8 @@
  * do not manage. The rest is plain C. */
 #include "kernels_tables.h"
 
+#include <stddef.h>
+
 #if defined(EHMN_THUMB)
 
 /* clang-format off */
@@ -113,6 +115,8 @@ const ehmn_kernels ehmn_kernels_thumb = {
     ehmn_kernels_rows_exp_sum,
     ehmn_kernels_rows_soften,
     ehmn_kernels_rows_gate,
+    NULL,
+    NULL,
 };
 
 #endif
