@@ -190,6 +190,27 @@ static void exponentials(const ehmn_kernels *t, uint32_t n)
     free(logits);
 }
 
+static void fits(const ehmn_kernels *t, uint32_t n, int32_t limit)
+{
+    int32_t *v = room(4u * n), gain = between(0, 1) ? 1 << 20 : between(0, 1 << 20);
+    int16_t *bias = room(2u * n), *a = room(2u * n), *b = room(2u * n);
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = between(-127, 127) * (limit / 127);
+        bias[i] = (int16_t)between(-32767, 32767);
+    }
+    for (int with = 0; with < 2; with++) {
+        int32_t max[2];
+        max[0] = ehmn_kernels_ref.fit(v, with ? bias : NULL, gain, n, -200, a);
+        max[1] = t->fit(v, with ? bias : NULL, gain, n, -200, b);
+        compare(t->name, "fit", n, a, b, 2u * n);
+        compare(t->name, "fit's maximum", n, max, max + 1, 4);
+    }
+    free(v);
+    free(bias);
+    free(a);
+    free(b);
+}
+
 int main(void)
 {
     const ehmn_kernels *t;
@@ -204,6 +225,7 @@ int main(void)
             }
             vectors(t, n, n % 2u ? INT32_MAX : 1 << 18);
             exponentials(t, 1u + n % 128u);
+            fits(t, n, n % 3u ? 60000 : INT32_MAX);
         }
         const shape more[] = {{300, 3, 3, 0}, {131, 128, 128, 0}, {64, 344, 344, 0},
                               {7, 1032, 1032, 0}, {128, 32, 128, 0}, {512, 33, 34, 1}};

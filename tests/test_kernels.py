@@ -226,6 +226,25 @@ def test_gates(table: Any, frac: int) -> None:
 
 
 @others
+def test_logits_are_fitted_with_their_biases(table: Any) -> None:
+    rng = np.random.default_rng(11)
+    for n in range(1, 301):
+        for limit in (200, 60_000, 2**31 - 1):
+            v = Guarded(rng.integers(-limit, limit + 1, n, dtype=np.int32))
+            b = Guarded(rng.integers(-32767, 32768, n, dtype=np.int16))
+            for bias, gain in ((ffi.NULL, 0), (b.pointer, 2**20), (b.pointer, int(rng.integers(0, 2**20)))):
+                largest: list[int] = []
+
+                def call(
+                    t: Any, out: Any, s: tuple[Any, ...] = (v.pointer, bias, gain, n, -100), m: list[int] = largest
+                ) -> None:
+                    m.append(t.fit(*s, out))
+
+                same(call, table, np.full(n, 77, np.int16), [v, b])
+                assert largest[0] == largest[1]
+
+
+@others
 @pytest.mark.parametrize(
     "bits", [Precision(), Precision(inputs=8), Precision(weights=4)], ids=["16", "8", "weights of 4"]
 )

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import tempfile
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,7 +15,7 @@ from edgehmn.errors import CannotWriteError, DependencyError, UsageError
 
 QEMU = "qemu-system-arm"
 INSTALL_LINE = "sudo apt-get install qemu-system-arm"
-GRACE_S = 1.0  # for QEMU to end after its line was lost
+GRACE_S = 1.0  # for QEMU to end after its line was lost, or when it is told to
 WITH_PSRAM = "mps2-"  # machines whose external memory, where image and state lie, can be a file of this host
 PSRAM_BYTES = 1 << 24
 INSTRUCTIONS_PER_SECOND = 10**9  # of virtual time, by `-icount shift=0`: one instruction takes 2**0 ns
@@ -27,10 +28,17 @@ class Emulator:
     emulator that is not closed ends with the Python process.
     """
 
-    def __init__(self, image: bytes | None, board: str = "mps2-an386", *, flash: Path | None = None) -> None:
+    def __init__(
+        self,
+        image: bytes | None,
+        board: str = "mps2-an386",
+        *,
+        flash: Path | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
         """Build the firmware if needed, and start it. Without an image the board says that it has none. flash: a file
         that keeps the board's external memory, image and learned state included, from one start to the next; without it
-        what the board stores lives as long as the emulator.
+        what the board stores lives as long as the emulator. options: further ones of QEMU, such as a plugin.
 
         Raises DependencyError where QEMU or a build tool is missing, UsageError for an unknown board,
         DoesNotFitError for an image too large for it, and CannotWriteError where there is no room for files.
@@ -47,7 +55,7 @@ class Emulator:
         self._folder = _folder_with(image)
         self._log = Path(self._folder.name) / "qemu.log"
         arguments = [*_machine(target, flash), "-kernel", str(firmware), "-icount", "shift=0"]
-        arguments += ["-nodefaults", "-display", "none", "-serial", "chardev:host"]
+        arguments += ["-nodefaults", "-display", "none", "-serial", "chardev:host", *options]
         if image is not None:
             address = target.numbers["BOARD_IMAGE_ADDRESS"]
             arguments += ["-device", f"loader,file=image,addr={address:#x},force-raw=on"]
@@ -111,6 +119,10 @@ def _folder_with(image: bytes | None) -> "tempfile.TemporaryDirectory[str]":
 
 
 def _stop(process: "subprocess.Popen[bytes]", folder: "tempfile.TemporaryDirectory[str]") -> None:
-    process.kill()
-    process.wait()
+    process.terminate()  # not killed at once: plugins write what they counted when QEMU ends
+    try:
+        process.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
     folder.cleanup()

@@ -106,6 +106,15 @@ static void gate(const int32_t *v, int32_t *up, uint32_t n, int32_t frac)
     }
 }
 
+static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_sat16(bias != NULL ? ehmn_add(v[i], ehmn_mul(bias[i], gain, 20)) : v[i]);
+        max = out[i] > max ? out[i] : max;
+    }
+    return max;
+}
+
 const ehmn_kernels ehmn_kernels_ref = {
     "ref",
     matvec_s8,
@@ -117,6 +126,7 @@ const ehmn_kernels ehmn_kernels_ref = {
     exp_sum,
     soften,
     gate,
+    fit,
     NULL,
     NULL,
 };

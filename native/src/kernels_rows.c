@@ -169,6 +169,28 @@ void ehmn_kernels_rows_gate(const int32_t *v, int32_t *up, uint32_t n, int32_t f
     }
 }
 
+/* v[i] comes first within 2^25, which is beyond all that can matter, so that no sum overflows. */
+int32_t ehmn_kernels_rows_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
+                              int16_t *out)
+{
+    if (bias == NULL) {
+        for (uint32_t i = 0; i < n; i++) {
+            int32_t logit = ehmn_clamp(v[i], -INT16_MAX, INT16_MAX);
+            max = logit > max ? logit : max;
+            out[i] = (int16_t)logit;
+        }
+        return max;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t added = (int32_t)(((int64_t)(bias[i] * 8192) * gain) >> 32); /* with one bit more */
+        int32_t logit = ehmn_clamp(v[i], -(1 << 25), 1 << 25) + ((added + 1) >> 1);
+        logit = ehmn_clamp(logit, -INT16_MAX, INT16_MAX);
+        max = logit > max ? logit : max;
+        out[i] = (int16_t)logit;
+    }
+    return max;
+}
+
 const ehmn_kernels ehmn_kernels_rows = {
     "rows",
     ehmn_kernels_rows_matvec_s8,
@@ -180,6 +202,7 @@ const ehmn_kernels ehmn_kernels_rows = {
     ehmn_kernels_rows_exp_sum,
     ehmn_kernels_rows_soften,
     ehmn_kernels_rows_gate,
+    ehmn_kernels_rows_fit,
     NULL,
     NULL,
 };

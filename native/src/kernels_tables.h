@@ -33,6 +33,8 @@ void ehmn_kernels_rows_step_row(int8_t *w, const uint32_t *edge, const int8_t *s
 uint32_t ehmn_kernels_rows_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
 uint32_t ehmn_kernels_rows_soften(int32_t *scores, uint32_t n, int32_t max);
 void ehmn_kernels_rows_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
+int32_t ehmn_kernels_rows_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
+                              int16_t *out);
 void ehmn_kernels_avx2_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                 int32_t *acc);
 void ehmn_kernels_avx2_scale(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
@@ -41,6 +43,8 @@ void ehmn_kernels_avx2_step_row(int8_t *w, const uint32_t *edge, const int8_t *s
 uint32_t ehmn_kernels_avx2_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
 uint32_t ehmn_kernels_avx2_soften(int32_t *scores, uint32_t n, int32_t max);
 void ehmn_kernels_avx2_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
+int32_t ehmn_kernels_avx2_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
+                              int16_t *out);
 void ehmn_kernels_avx2_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                   uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 void ehmn_kernels_avx2_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,

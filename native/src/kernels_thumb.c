@@ -115,6 +115,7 @@ const ehmn_kernels ehmn_kernels_thumb = {
     ehmn_kernels_rows_exp_sum,
     ehmn_kernels_rows_soften,
     ehmn_kernels_rows_gate,
+    ehmn_kernels_rows_fit,
     NULL,
     NULL,
 };

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define RECORD_ALIGN 64u
+#define HEAD_ROWS 64u /* of the head's matrix, whose products wait in the records at one time */
 
 /* Offsets in a token's record. What the encoder and the head need of it besides the first three shares its room. */
 typedef struct {
@@ -17,7 +18,8 @@ typedef struct {
     uint32_t mixed;     /* int32[d_model] */
     uint32_t turn;      /* int16[d_head] */
     uint32_t standard;  /* head: int32[d_model] */
-    uint32_t block;     /* int32[EHMN_HEAD_BLOCK] */
+    uint32_t block;     /* int32[HEAD_ROWS] */
+    uint32_t max;       /* int32: the largest logit */
     uint32_t logits;    /* int16[vocab_size] */
     uint64_t total;
 } record;
@@ -33,8 +35,6 @@ typedef struct {
 static record layout_record(const ehmn_image *im)
 {
     uint64_t d = im->d_model;
-    uint64_t attention = d + 2u * (uint64_t)ehmn_d_kv(im);
-    uint64_t mlp = 2u * (uint64_t)im->d_hidden;
     uint64_t at = 0;
     record r;
     r.hidden = ehmn_take(&at, RECORD_ALIGN, 2u * d);
@@ -42,11 +42,12 @@ static record layout_record(const ehmn_image *im)
     r.mantissas = ehmn_take(&at, RECORD_ALIGN, 2u * (d > im->d_hidden ? d : im->d_hidden));
     uint64_t head = at;
     r.residual = ehmn_take(&at, RECORD_ALIGN, 4u * d);
-    r.wide = ehmn_take(&at, RECORD_ALIGN, 4u * (attention > mlp ? attention : mlp));
+    r.wide = ehmn_take(&at, RECORD_ALIGN, 4u * (uint64_t)ehmn_wide(im));
     r.mixed = ehmn_take(&at, RECORD_ALIGN, 4u * d);
     r.turn = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)ehmn_d_head(im));
     r.standard = ehmn_take(&head, RECORD_ALIGN, 4u * d);
-    r.block = ehmn_take(&head, RECORD_ALIGN, 4u * EHMN_HEAD_BLOCK);
+    r.block = ehmn_take(&head, RECORD_ALIGN, 4u * HEAD_ROWS);
+    r.max = ehmn_take(&head, RECORD_ALIGN, 4u);
     r.logits = ehmn_take(&head, RECORD_ALIGN, 2u * (uint64_t)im->vocab_size);
     r.total = at > head ? at : head;
     return r;
@@ -279,16 +280,15 @@ static void predict(const batch *b, const uint32_t *tokens, uint32_t *bits)
     uint32_t vocab = m->image->vocab_size, history[EHMN_MAX_ORDER], n_history = m->n_history;
     memcpy(history, m->history, sizeof history);
     prepare_head(b, tokens);
-    for (uint32_t first = 0; first < vocab; first += EHMN_HEAD_BLOCK) {
-        uint32_t rows = vocab - first < EHMN_HEAD_BLOCK ? vocab - first : EHMN_HEAD_BLOCK;
+    for (uint32_t t = 0; t < b->n; t++) {
+        *(int32_t *)of(b, t, b->at.max) = -INT16_MAX;
+    }
+    for (uint32_t first = 0; first < vocab; first += HEAD_ROWS) {
+        uint32_t rows = vocab - first < HEAD_ROWS ? vocab - first : HEAD_ROWS;
         multiply(b, head, first, rows, b->at.block, EHMN_LOGIT_FRAC);
         for (uint32_t t = 0; t < b->n; t++) {
-            int32_t *block = of(b, t, b->at.block);
-            int16_t *logits = (int16_t *)of(b, t, b->at.logits) + first;
-            ehmn_add_token_bias(m, first, rows, block);
-            for (uint32_t r = 0; r < rows; r++) {
-                logits[r] = ehmn_sat16(block[r]);
-            }
+            int32_t *max = of(b, t, b->at.max);
+            *max = ehmn_fit_logits(m, first, rows, *max, of(b, t, b->at.block), (int16_t *)of(b, t, b->at.logits) + first);
         }
     }
     memcpy(m->history, history, sizeof history);
@@ -300,6 +300,7 @@ static void predict(const batch *b, const uint32_t *tokens, uint32_t *bits)
         if (m->mode == EHMN_PLASTIC) {
             memcpy(ehmn_at(m, m->at.standard), of(b, t, b->at.standard), 4u * (size_t)m->image->d_model);
         }
+        m->max_logit = *(const int32_t *)of(b, t, b->at.max);
         ehmn_end_prediction(m);
     }
 }

@@ -50,7 +50,7 @@ static uint32_t *ngram_slot(const ehmn_model *m, uint32_t o, uint32_t *tag)
 
 static void recall_ngrams(ehmn_model *m)
 {
-    int16_t *logits = ehmn_at(m, m->at.logits);
+    const int16_t *logits = ehmn_at(m, m->at.logits);
     for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
         uint32_t tag;
         const uint32_t *slot = ngram_slot(m, o, &tag);
@@ -60,7 +60,7 @@ static void recall_ngrams(ehmn_model *m)
         }
         uint32_t token = ehmn_ngram_token(*slot);
         int32_t gain = ehmn_model_gains(m)->ngram[o][ehmn_ngram_count(*slot)];
-        logits[token] = ehmn_sat16(logits[token] + ehmn_round_shift(gain, 16 - EHMN_LOGIT_FRAC));
+        ehmn_change_logit(m, token, ehmn_sat16(logits[token] + ehmn_round_shift(gain, 16 - EHMN_LOGIT_FRAC)));
         m->ngram_hit[o] = *slot;
     }
 }

@@ -6,7 +6,6 @@
 #include "fixed.h"
 #include "kernels.h"
 
-#define EHMN_HEAD_BLOCK 48u   /* rows of the head whose results wait on the stack at one time */
 #define EHMN_MODEL_BYTES 768u /* room for struct ehmn_model in the arena, the same on every machine */
 
 /* Arena offsets of everything that a model needs besides the struct itself; `total` is the arena's size. */
@@ -132,6 +131,13 @@ static inline uint32_t ehmn_d_head(const ehmn_image *image)
 static inline uint32_t ehmn_d_kv(const ehmn_image *image)
 {
     return ehmn_d_head(image) * image->n_kv_heads;
+}
+
+/* Values in the room of the outputs of matrices. */
+static inline uint32_t ehmn_wide(const ehmn_image *image)
+{
+    uint32_t attention = image->d_model + 2u * ehmn_d_kv(image);
+    return attention > 2u * image->d_hidden ? attention : 2u * image->d_hidden;
 }
 
 /* Index of the matrices that follow those of the layers. */
@@ -278,21 +284,26 @@ static inline int32_t ehmn_follow_value(int32_t mean, int32_t value, int32_t rat
     return ehmn_add(mean, ehmn_round_shift(difference * rate, 16));
 }
 
-/* head.c: the final norm of hidden at value_frac; and, of v[d_model] at value_frac, the logits of `rows` tokens from
- * `first` on, Q8, with their biases if the model is plastic. `frac`: as ehmn_reduce_head gave it. */
+/* head.c: the final norm of hidden at value_frac; and the head's input out of v[d_model] at value_frac. */
 void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed);
 int32_t ehmn_reduce_head(ehmn_model *m, int32_t *v);
-void ehmn_block_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t frac, int32_t *out);
 
 /* head.c: the same in steps, for several tokens at once: the newest token of the context that rows and n-grams look at;
- * v[d_model] in bits, before it is reduced; biases of `rows` tokens from `first` on; what follows from the logits. */
+ * v[d_model] in bits, before it is reduced; what follows from the logits and max_logit. */
 void ehmn_push_token(ehmn_model *m, uint32_t token);
 void ehmn_to_bits(const ehmn_model *m, int32_t *v);
-void ehmn_add_token_bias(const ehmn_model *m, uint32_t first, uint32_t rows, int32_t *out);
 void ehmn_end_prediction(ehmn_model *m);
 
-/* head.c: max_logit, mass and entropy of the logits as they are now; and when those of the recalled tokens change. */
+/* head.c: logits of the `rows` tokens from `first` on out of what the head's matrix gave for them: with their biases if
+ * the model is plastic, and saturated. Returns the largest of them and max. How many are taken at one time: the room of
+ * the outputs of matrices holds so many values of 32 bits, and as many of 16 behind them. */
+int32_t ehmn_fit_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t max, const int32_t *v, int16_t *out);
+uint32_t ehmn_block_rows(const ehmn_model *m, uint32_t first);
+
+/* head.c: mass and entropy of the logits as they are now, of which max_logit is known; change one of them, and
+ * max_logit with it; and all of the recalled tokens, and the mass with them. */
 void ehmn_summarise(ehmn_model *m);
+void ehmn_change_logit(ehmn_model *m, uint32_t token, int32_t logit);
 void ehmn_change_recalled(ehmn_model *m, const int32_t *logits);
 
 /* adapters.c: advance the traces and put what the adapters make of it into v[d_model] at value_frac; and the same of a
