@@ -268,10 +268,12 @@ X86 = {  # the flags of CMakeLists.txt
     "kernels_vnni": AVX512,
     "kernels_vnni_many": AVX512,
 }
+AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": ["-march=armv8.2-a+dotprod"]}
 ARM32 = ["-O2", "-static", "-fno-pie", "-no-pie", "-mthumb", "-march=armv7-a+simd", "-mfloat-abi=hard"]
 MACHINES = {  # compiler, its flags, flags of single files, what runs the program, tables that must be there
     "x86-64, sanitizers": ("gcc", SANITIZED, X86, [], {"rows"}),
-    "aarch64": ("aarch64-linux-gnu-gcc", ["-O3", "-static"], {}, ["qemu-aarch64"], {"neon"}),
+    "A53": ("aarch64-linux-gnu-gcc", ["-O3", "-static"], AARCH64, ["qemu-aarch64", "-cpu", "cortex-a53"], {"neon"}),
+    "A76": ("aarch64-linux-gnu-gcc", ["-O3", "-static"], AARCH64, ["qemu-aarch64", "-cpu", "max"], {"neon", "dot"}),
     "Arm with DSP": ("arm-linux-gnueabihf-gcc", ARM32, {}, ["qemu-arm"], {"dsp"}),
     "Arm without DSP": ("arm-linux-gnueabihf-gcc", [*ARM32, "-U__ARM_FEATURE_DSP"], {}, ["qemu-arm"], {"thumb"}),
     "riscv64": ("riscv64-linux-gnu-gcc", ["-O2", "-static"], {}, ["qemu-riscv64"], {"rows"}),
@@ -281,7 +283,7 @@ MACHINES = {  # compiler, its flags, flags of single files, what runs the progra
 @pytest.mark.parametrize("machine", MACHINES)
 def test_tables_of_other_machines(machine: str, tmp_path: Path) -> None:
     compiler, flags, of_file, emulator, expected = MACHINES[machine]
-    absent = [tool for tool in (compiler, *emulator) if which(tool) is None]
+    absent = [tool for tool in (compiler, *emulator[:1]) if which(tool) is None]
     if absent or (not emulator and platform.machine() != "x86_64"):
         pytest.skip(f"not run here: {', '.join(absent) or 'another processor'}")
     sources = [*sorted((NATIVE / "src").glob("kernels*.c")), *(NATIVE / "src" / f"{n}.c" for n in ("fixed", "tables"))]
@@ -295,7 +297,8 @@ def test_tables_of_other_machines(machine: str, tmp_path: Path) -> None:
     subprocess.run([compiler, *flags, *objects, "-o", str(program)], check=True)
     done = subprocess.run([*emulator, str(program)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert expected <= set(done.stdout.split())
+    tables = set(done.stdout.split())
+    assert tables >= expected if machine.startswith("x86") else tables == expected
 
 
 def test_the_best_table_is_the_last() -> None:

@@ -4,7 +4,8 @@
 
 #include "kernels.h"
 
-/* EHMN_ASK_X86: the build compiles the x86 files with the flags of their instruction sets (CMakeLists.txt). */
+/* EHMN_ASK_X86, EHMN_ASK_AARCH64: the build compiles the files of some tables with the flags of their instruction sets,
+ * and the processor is asked (CMakeLists.txt). */
 #if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 #define EHMN_ARM_DSP
 #elif defined(__thumb2__)
@@ -14,9 +15,13 @@
 #define EHMN_NEON
 #endif
 
+/* Each row keeps a pointer of its own, which loads move along: compilers would rather add an index to each of them. */
+#define EHMN_KEEP_POINTER(p) __asm__("" : "+r"(p))
+
 extern const ehmn_kernels ehmn_kernels_avx2;
 extern const ehmn_kernels ehmn_kernels_vnni; /* AVX-512 with VNNI */
 extern const ehmn_kernels ehmn_kernels_neon;
+extern const ehmn_kernels ehmn_kernels_dot; /* aarch64 with dot products of bytes */
 extern const ehmn_kernels ehmn_kernels_dsp; /* Armv7E-M, and Armv8-M with the DSP extension */
 extern const ehmn_kernels ehmn_kernels_thumb; /* Armv7-M without it */
 
@@ -49,6 +54,11 @@ void ehmn_kernels_avx2_matmat_s16(const void *w, uint32_t rows, uint32_t cols, u
                                   uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 void ehmn_kernels_avx2_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_neon_weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride,
+                                    const int32_t *weight, int32_t *acc);
+void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
+void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
+                               uint32_t rate, uint32_t at);
 void ehmn_kernels_neon_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                   uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 void ehmn_kernels_neon_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
