@@ -52,7 +52,7 @@ def host(image: bytes) -> CoreModel:
 
 
 def test_the_boards_have_names_and_machines() -> None:
-    assert {"mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", NETDUINO} <= set(BOARDS)
+    assert {"mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547", NETDUINO} <= set(BOARDS)
     assert [*BOARDS] == sorted(BOARDS) and machines() == [name for name, board in BOARDS.items() if board.machine]
     for name, board in BOARDS.items():
         assert find_board(name) == find_board(board.folder) == board

@@ -3,10 +3,12 @@
 #define EHMN_KERNELS_TABLES_H
 
 #include "kernels.h"
+#include "kernels_mve_vectors.h"
 
 /* EHMN_ASK_X86, EHMN_ASK_AARCH64: the build compiles the files of some tables with the flags of their instruction sets,
  * and the processor is asked (CMakeLists.txt). */
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+#if defined(EHMN_MVE)
+#elif defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 #define EHMN_ARM_DSP
 #elif defined(__thumb2__)
 #define EHMN_THUMB
@@ -22,6 +24,7 @@ extern const ehmn_kernels ehmn_kernels_avx2;
 extern const ehmn_kernels ehmn_kernels_vnni; /* AVX-512 with VNNI */
 extern const ehmn_kernels ehmn_kernels_neon;
 extern const ehmn_kernels ehmn_kernels_dot; /* aarch64 with dot products of bytes */
+extern const ehmn_kernels ehmn_kernels_mve; /* Armv8.1-M with vectors */
 extern const ehmn_kernels ehmn_kernels_dsp; /* Armv7E-M, and Armv8-M with the DSP extension */
 extern const ehmn_kernels ehmn_kernels_thumb; /* Armv7-M without it */
 
