@@ -66,7 +66,8 @@ def test_the_boards_have_names_and_machines() -> None:
 def test_the_memory_of_a_board_is_in_order(board: Board) -> None:
     number = board.numbers
     regions = [(number[f"BOARD_{name}_ADDRESS"], number[f"BOARD_{name}_BYTES"]) for name in
-               ("FLASH", "IMAGE", "STACK", "RAM", "ARENA", "STAGING")]  # fmt: skip
+               ("FLASH", "IMAGE", "STACK", "RAM", "ARENA", "STAGING", "STATE_COPY")
+               if f"BOARD_{name}_ADDRESS" in number]  # fmt: skip
     slot = number["BOARD_STATE_SECTOR_BYTES"] * number["BOARD_STATE_SLOT_SECTORS"]
     regions.append((number["BOARD_STATE_ADDRESS"], 2 * slot))
     used = sorted((start, start + size) for start, size in regions if size)
@@ -99,7 +100,7 @@ def call_graph(board: Board, folder: Path) -> tuple[dict[str, int], dict[str, se
     own = re.search(r"BOARD_SOURCES ([^)]+)\)", (port / board.folder / "board.cmake").read_text("utf-8"))
     assert own is not None
     files = [*native.glob("src/*.c"), *port.glob("cortex-m/*.c"), *(port / name for name in own[1].split())]
-    include = [f"-I{p}" for p in (native / "include", native / "src", port / "cortex-m", port / board.folder)]
+    include = [f"-I{p}" for p in (native / "include", native / "src", port, port / "cortex-m", port / board.folder)]
     flags = [*board.cpu.split(), "-mthumb", "-std=c11", "-O3", "-DNDEBUG", "-ffreestanding", "-fcallgraph-info=su"]
     subprocess.run(["arm-none-eabi-gcc", *flags, *include, "-c", *map(str, files)], cwd=folder, check=True)
     frames: dict[str, int] = {}
