@@ -17,7 +17,7 @@ from edgehmn.device.flash.parts import contents, parts_of
 from edgehmn.device.wire import encode
 from edgehmn.errors import FlashError, LinkLostError
 from edgehmn.runtime.device import DeviceRuntime
-from tests.models import repetitive_tokens, tiny_image
+from tests.models import LEAST, LITTLE, repetitive_tokens, tiny_image
 
 chip = pytest.importorskip("tests.chips.chip", reason="not run here: unicorn is missing")
 from tests.chips.nrf52840 import Nrf52840  # noqa: E402
@@ -44,7 +44,7 @@ def connect(url):
 
 
 def learned(model, seed):
-    model.process(repetitive_tokens(30, seed=seed), learn=True)
+    model.process(repetitive_tokens(30, vocab_size=LEAST.vocab_size, seed=seed), learn=True)
     return model.save()
 
 
@@ -91,7 +91,7 @@ def test_a_real_board_learns_the_bits_that_the_host_learns_and_keeps_them(name: 
 @needs_tools
 @every_port
 def test_a_cut_of_the_power_leaves_a_real_board_the_old_state_or_the_new_one(name: str) -> None:
-    image = tiny_image()
+    image = tiny_image(LEAST, LITTLE)
     model = CoreModel(Image(image))
     old, new = (learned(model, seed) for seed in (1, 2))
     board = new_chip(name, image)
@@ -136,7 +136,7 @@ def test_a_cut_of_the_power_leaves_a_real_board_the_old_state_or_the_new_one(nam
 @needs_tools
 @every_port
 def test_a_cut_while_a_real_board_erases_leaves_a_flash_that_works(name: str) -> None:
-    image, ids = tiny_image(), repetitive_tokens(30)
+    image, ids = tiny_image(LEAST, LITTLE), repetitive_tokens(30, vocab_size=LEAST.vocab_size)
     board = new_chip(name, image)
     with chip.serving(board) as url:
         runtime = connect(url)
@@ -163,10 +163,10 @@ def test_a_cut_while_a_real_board_erases_leaves_a_flash_that_works(name: str) ->
 @needs_tools
 @every_port
 def test_a_flash_that_refuses_is_reported(name: str) -> None:
-    board = new_chip(name, tiny_image())
+    board = new_chip(name, tiny_image(LEAST, LITTLE))
     with chip.serving(board) as url:
         runtime = connect(url)
-        runtime.process(repetitive_tokens(10), learn=True)
+        runtime.process(repetitive_tokens(10, vocab_size=LEAST.vocab_size), learn=True)
         board.protected = True
         with pytest.raises(FlashError):
             runtime.store()

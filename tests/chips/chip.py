@@ -111,7 +111,7 @@ class Chip:
             self.registers |= {0xE000E100 + 4 * n: 0, 0xE000E280 + 4 * n: 0}
         self._time, self._pending = 0, []
         self.failure: str | None = None
-        self.reset_asked = False
+        self.reset_asked = self.line_checked = False
         self.start_peripherals()
         stack, entry = struct.unpack("<II", self.uc.mem_read(self["FLASH_ADDRESS"], 8))
         for register in (arm.UC_ARM_REG_PRIMASK, arm.UC_ARM_REG_FAULTMASK):
@@ -162,6 +162,17 @@ class Chip:
     def line_interrupt(self) -> bool:
         """Whether a byte that came raises the interrupt of the line."""
         raise NotImplementedError
+
+    def check_line(self) -> None:
+        """That pins and line are as the board has them."""
+        raise NotImplementedError
+
+    def send(self, value: int) -> None:
+        """A byte of the board for the host."""
+        if not self.line_checked:
+            self.check_line()
+            self.line_checked = True
+        self.sent.append(value & 0xFF)
 
     # ---- Registers
 

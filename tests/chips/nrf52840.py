@@ -44,7 +44,7 @@ class Nrf52840(Chip):
     def line_interrupt(self) -> bool:
         return bool(self.registers[self["UART_ADDRESS"] + 0x304] & 4 and self.receiving)
 
-    def _line(self) -> None:
+    def check_line(self) -> None:
         uart, port = self["UART_ADDRESS"], self["UART_PORT_ADDRESS"]
         send, receive = self["UART_SEND_PIN"], self["UART_RECEIVE_PIN"]
         pins = [self.registers[uart + at] for at in (0x508, 0x50C, 0x510, 0x514)]
@@ -57,7 +57,6 @@ class Nrf52840(Chip):
     def _event(self) -> int:
         """A byte raises the event as it comes, and the next one when the last has been taken."""
         if self.received and self.receiving and not self.taken:
-            self._line()
             self.ready, self.taken = True, 1
         return int(self.ready)
 
@@ -67,9 +66,8 @@ class Nrf52840(Chip):
         return self.received.popleft()
 
     def _send(self, value: int) -> None:
-        self._line()
         self.require(self.sending and not self.gone, "a byte is sent before the last has gone, or its event cleared")
-        self.sent.append(value & 0xFF)
+        self.send(value)
         self.gone = True
 
     # ---- Flash

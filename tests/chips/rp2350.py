@@ -55,7 +55,7 @@ class Rp2350(Chip):
             uart + 0x18: lambda: 0x80 | 0x10 * (not self.received),
         }
         self.writers |= {
-            uart: self._send,
+            uart: self.send,
             0x40010030: self._reference,
             0x4001003C: self._system,
             0x40020000: self._reset_parts,
@@ -111,12 +111,11 @@ class Rp2350(Chip):
         self.require(abs(error) < 0.001, f"the line's rate is wrong by {error:.2%}")
         self.registers[uart + 0x2C] = value
 
-    def _send(self, value: int) -> None:
+    def check_line(self) -> None:
         for pin in (self["UART_SEND_PIN"], self["UART_RECEIVE_PIN"]):
             pad, function = self.registers[0x40038004 + 4 * pin], self.registers[0x40028004 + 8 * pin]
             self.require(function == 2 and pad & 0x1C8 == 0x048, f"GPIO{pin} is not the UART's, or isolated")
         self.require(self.registers[self["UART_ADDRESS"] + 0x30] & 0x101 == 0x101, "the transmitter is off")
-        self.sent.append(value & 0xFF)
 
     # ---- The boot ROM
 

@@ -92,7 +92,7 @@ class Stm32F405(Stm32):
             0x40023808: self._select,
             0x40023C00: self._access_control,
             0x40023C0C: lambda value: setattr(self, "errors", self.errors & ~value),
-            uart + 4: self._send,
+            uart + 4: self.send,
             uart + 8: lambda value: self.check_baud(self.clock_hz["apb1"], value),
         }
 
@@ -106,10 +106,9 @@ class Stm32F405(Stm32):
     def line_interrupt(self) -> bool:
         return self.registers[self["UART_ADDRESS"] + 0xC] & 0x2024 == 0x2024
 
-    def _send(self, value: int) -> None:
+    def check_line(self) -> None:
         self.check_pins()
         self.require(self.registers[self["UART_ADDRESS"] + 0xC] & 0x2008 == 0x2008, "the transmitter is off")
-        self.sent.append(value & 0xFF)
 
     def _rcc_control(self) -> int:
         on = self.registers[0x40023800]
@@ -206,7 +205,7 @@ class Stm32H743(Stm32):
             0x58024410: self._select,
             0x52002114: lambda value: setattr(self, "errors", self.errors & ~value),
             uart + 0xC: lambda value: self.check_baud(self.apb1_hz, value),
-            uart + 0x28: self._send,
+            uart + 0x28: self.send,
             0xE000EF50: lambda value: None,
             0xE000EF60: self.invalidated.add,
             0xE000ED14: self._core_control,
@@ -229,10 +228,9 @@ class Stm32H743(Stm32):
     def line_interrupt(self) -> bool:
         return self.registers[self["UART_ADDRESS"]] & 0x25 == 0x25
 
-    def _send(self, value: int) -> None:
+    def check_line(self) -> None:
         self.check_pins()
         self.require(self.registers[self["UART_ADDRESS"]] & 9 == 9, "the transmitter is off")
-        self.sent.append(value & 0xFF)
 
     def _supply(self, value: int) -> None:
         self.require(value == 2, f"supply {value:#x}: the board has only the chip's regulator")
