@@ -18,6 +18,7 @@ WRITERS = ("html", "csv", "markdown")
 def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
     from dataclasses import asdict
 
+    from edgehmn.device.boards import boards
     from edgehmn.targets.schema import load_target, target_names
 
     loaded = [load_target(name) for name in (names or target_names())]
@@ -34,7 +35,12 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
         text = "\n\n".join(t.path.read_text("utf-8").rstrip() for t in loaded)
     else:
         text = table([(f["name"], f["kind"], f["known_from"]) for f in facts], ("target", "kind", "known from"))
-    return Outcome({"targets": facts}, text)
+    firmware = [{"name": b.name, "status": b.status} for b in ([] if names else boards().values())]
+    if firmware:
+        text += "\n\n" + table(
+            [(f["name"], f["status"]) for f in firmware], ("board with firmware", "how it was tried")
+        )
+    return Outcome({"targets": facts, "boards": firmware}, text)
 
 
 @command(
