@@ -168,7 +168,7 @@ def test_personalise_lowers_perplexity(reference_export: Path, tmp_path: Path) -
     text.write_text("On Monday I saw Ada at the old mill. She gave me the red book, and I read it.\n" * 25)
     result = edgehmn("personalise", reference_export, text, "--save-state", "diary", "--json").result
     keys = {"tokens", "before", "after", "online", "writes_per_learned_token", "delta_sha256", "gate"}
-    assert result.keys() >= keys and result["gate"].keys() == {"state", "rollbacks"}
+    assert result.keys() >= keys and result["gate"].keys() >= {"state", "rollbacks"}
     assert result["after"]["perplexity"] < 0.9 * result["before"]["perplexity"]
     assert result["writes_per_learned_token"] > 0
     [state] = edgehmn("state", "list", "--json").result["states"]
