@@ -117,6 +117,11 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
+def fitted() -> dict[str, Any]:
+    """targets/fitted.json."""
+    return _read(FITTED)
+
+
 def runtimes(target: Target) -> list[str]:
     """What --runtime-profile may name for this target."""
     names = [n["runtime"] for n in _read(FITTED)["networks"] if n["target"] == target.name and n["runtime"]]
@@ -131,9 +136,15 @@ def published(workload: Workload, target: Target) -> list[dict[str, Any]]:
 
 def estimate(workload: Workload, target: Target, runtime: str | None = None) -> Estimate:
     """Raises UsageError for a runtime that is not known there, UnsupportedError for an export on a GPU."""
+    if workload.generated:
+        from edgehmn.generation import estimate_generation
+
+        return estimate_generation(workload, target, runtime)
     if workload.own:
         if runtime is not None:
-            raise UsageError("--runtime-profile is about .tflite and .onnx files; an export runs in edgehmn's own core")
+            raise UsageError(
+                "--runtime-profile is about .tflite, .onnx and .gguf files; an export runs in our own core"
+            )
         return _own(workload, target)
     return _network(workload, target, runtime)
 
@@ -333,7 +344,7 @@ def _network_layer(o: Operation, costs: list[float], target: Target, bandwidth: 
 
 
 def _sources(target: Target, what: str) -> tuple[str, ...]:
-    out = [f"clock: {target.core.source}"]
+    out = []
     if target.measured is not None and what == "own":
         out.append(f"speed: {target.measured.source}, {target.measured.date}")
     elif what == "own":
@@ -342,8 +353,14 @@ def _sources(target: Target, what: str) -> tuple[str, ...]:
         out.append(f"cycles: fitted to {_read(FITTED)['rows']} published measurements, targets/fitted.json")
     else:
         out.append(f"cycles: {target.network.source}")
+    return profile_sources(target, out)
+
+
+def profile_sources(target: Target, speed: list[str]) -> tuple[str, ...]:
+    """What every figure rests on; speed: what its time does."""
     return (
-        *out,
+        f"clock: {target.core.source}",
+        *speed,
         *(f"{m.level}: {m.source}" for m in target.memory),
         f"power of {target.power.of}: {target.power.source}",
     )

@@ -98,7 +98,7 @@ def test_onnx_classes(tmp_path: Path) -> None:
 def test_neither_kind(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_text("no model, but long enough to look at")
-    with pytest.raises(UsageError, match=r"\.tflite or \.onnx"):
+    with pytest.raises(UsageError, match=r"\.tflite, \.onnx or \.gguf"):
         workload_of(path)
 
 

@@ -216,7 +216,7 @@ def as_toml(target: Target) -> str:
     for key, table in values.items():
         for one in table if key == "memory" else [table] if isinstance(table, dict) else []:
             lines += ["", f"[[{key}]]" if key == "memory" else f"[{key}]"]
-            lines += [f"{k} = {_literal(v)}" for k, v in one.items()]
+            lines += [f"{k} = {_literal(v)}" for k, v in one.items() if v is not None]
     return "\n".join(lines) + "\n"
 
 
