@@ -56,6 +56,7 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
 )
 @click.option("--battery-wh", type=click.FloatRange(min=1e-6), default=10.8, show_default=True, help="Of the cell.")
 @click.option("--measured", is_flag=True, help="Time X here, and read the energy meters of this machine.")
+@click.option("--meter", help="What --measured reads energy from: ppk2:PORT@VOLTS, joulescope, tegrastats, ...")
 @click.option(
     "--anchor", is_flag=True, help="Measure this machine for ten seconds, and write its profile to X, a .toml file."
 )
@@ -70,6 +71,8 @@ def profile_command(session: Session, subject: Path, names: tuple[str, ...], **o
 
     if options["anchor"]:
         return _anchor(session, subject, names, options["host"])
+    if options["meter"] is not None and not options["measured"]:
+        raise UsageError("--meter is what --measured reads; give --measured too")
     if options["host"] is not None:
         raise UsageError("--host is where --anchor measures; give --anchor too")
     wanted = [name for given in names for name in given.split(",") if name]
@@ -86,7 +89,7 @@ def profile_command(session: Session, subject: Path, names: tuple[str, ...], **o
         from edgehmn.measure.host import measure, measured_text
 
         session.note("measuring")
-        result["measured"] = measure(subject)
+        result["measured"] = measure(subject, options["meter"])
         text += "\n\n" + measured_text(result["measured"])
     forms = {"html": as_html, "csv": as_csv, "markdown": as_markdown}
     for form in WRITERS:
