@@ -60,7 +60,9 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
 @click.option(
     "--anchor", is_flag=True, help="Measure this machine for ten seconds, and write its profile to X, a .toml file."
 )
-@click.option("--host", help="USER@NAME: --anchor measures there, by ssh; edgehmn must be installed there.")
+@click.option("--host", help="USER@NAME: --anchor measures there, by ssh.")
+@click.option("--port", help="Board, as a pyserial URL: --anchor measures there the model that it was flashed with.")
+@click.option("--export", type=click.Path(path_type=Path), help="OUT, that model.")
 def profile_command(session: Session, subject: Path, names: tuple[str, ...], **options: Any) -> Outcome:
     from edgehmn.estimate import estimate
     from edgehmn.report import Use, profile_result
@@ -70,11 +72,11 @@ def profile_command(session: Session, subject: Path, names: tuple[str, ...], **o
     from edgehmn.workload import workload_of
 
     if options["anchor"]:
-        return _anchor(session, subject, names, options["host"])
+        return _anchor(session, subject, names, options)
     if options["meter"] is not None and not options["measured"]:
         raise UsageError("--meter is what --measured reads; give --measured too")
-    if options["host"] is not None:
-        raise UsageError("--host is where --anchor measures; give --anchor too")
+    if any(options[key] is not None for key in ("host", "port", "export")):
+        raise UsageError("--host, --port and --export are for --anchor; give it too")
     wanted = [name for given in names for name in given.split(",") if name]
     if not wanted and not options["measured"]:
         raise UsageError("give --target NAME, one or several, or --measured; 'edgehmn targets' lists them")
@@ -105,17 +107,27 @@ def _write(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def _anchor(session: Session, profile: Path, names: tuple[str, ...], host: str | None) -> Outcome:
+def _anchor(session: Session, profile: Path, names: tuple[str, ...], options: dict[str, Any]) -> Outcome:
     """--target, if given, is the board whose memory and power the profile takes over."""
     from edgehmn.measure.anchor import anchor_host, anchor_remote
+
+    host, port, export = (options[key] for key in ("host", "port", "export"))
+    if (port is None) != (export is None) or (port and (host or not names)):
+        raise UsageError("a board on a line is measured with --port, --export and --target, and without --host")
 
     if profile.suffix != ".toml":
         raise UsageError(f"{profile}: --anchor writes a profile; name it NAME.toml")
     if len(names) > 1:
         raise UsageError("--anchor takes one --target: the board that is measured")
     base = names[0] if names else "host"
-    session.note(f"measuring {host or 'this machine'}, some ten seconds")
-    facts = anchor_remote(host, profile, base) if host else anchor_host(profile, session.note, base)
-    text = f"{profile}: {1e-6 / facts['seconds_per_mac']:,.0f} million multiply-accumulates a second; "
-    text += f"use it: edgehmn profile OUT --target {profile}"
+    session.note(f"measuring {port or host or 'this machine'}, some ten seconds")
+    if port:
+        from edgehmn.measure.anchor_device import anchor_board
+
+        facts = anchor_board(port, export, profile, base)
+    else:
+        facts = anchor_remote(host, profile, base, session.note) if host else anchor_host(profile, session.note, base)
+    per_mac = facts["seconds_per_mac"]
+    speed = f"{1e-6 / per_mac:,.0f} million multiply-accumulates a second; " if per_mac else ""
+    text = f"{profile}: {speed}use it: edgehmn profile OUT --target {profile}"
     return Outcome({"profile": str(profile), "measured": facts}, text)

@@ -47,6 +47,7 @@ LARGE = replace(FIRST, n_layers=2, d_model=640, d_hidden=1280, n_heads=10, n_kv_
 SECONDS = 0.6  # of each timing
 LEAST_FACTOR = 1.15
 REMOTE_S = 900.0
+NOT_FOUND = 127  # what a shell ends with where there is no such program
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,15 @@ def random_image(config: Config, seed: int = 0) -> Image:
 
 def time_image(image: Image, ids: npt.NDArray[np.int32]) -> Timing:
     """ids: tokens of the vocabulary; the first half fills window and memories."""
+    frozen = _seconds_per_token(CoreModel(image, plastic=False), ids, learn=False)
+    return model_timing(image, ids, frozen, _seconds_per_token(CoreModel(image), ids, learn=True))
+
+
+def model_timing(image: Image, ids: npt.NDArray[np.int32], frozen: float, learned: float) -> Timing:
+    """Of a model that took so many seconds per token somewhere: what it did, counted here."""
     operations = image_operations(image)
     products, attention = ([o for o in operations if o.kind == kind] for kind in ("fc", "attention"))
     _, learning = count_learning(image, ids)
-    frozen = _seconds_per_token(CoreModel(image, plastic=False), ids, learn=False)
-    learned = _seconds_per_token(CoreModel(image), ids, learn=True)
     return Timing(
         len(image.bytes), sum(o.weight_bytes for o in products),
         sum(o.macs for o in products), sum(o.rows for o in products), sum(o.macs for o in attention),
@@ -185,8 +190,11 @@ def anchor_host(profile: Path, note: Callable[[str], None] = lambda _: None, bas
     return speeds | {"timings": [asdict(t) for t in timings]}
 
 
-def anchor_remote(host: str, profile: Path, base: str = "host") -> dict[str, Any]:
-    """The same on another machine, which has edgehmn and is reached by ssh. Raises DeviceError."""
+def anchor_remote(
+    host: str, profile: Path, base: str = "host", note: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """The same on another machine that is reached by ssh: by edgehmn there, or, where that is not installed, by
+    edgehmn-device. Raises DeviceError."""
     if host.startswith("-") or not re.fullmatch(r"[A-Za-z0-9_][\w-]*", profile.stem):
         raise UsageError(f"'{host}', {profile}: give USER@NAME, and a profile named of letters, digits, _ and -")
     there = f"$d/{profile.stem}.toml"
@@ -196,9 +204,14 @@ def anchor_remote(host: str, profile: Path, base: str = "host") -> dict[str, Any
         done = subprocess.run(["ssh", "--", host, script], capture_output=True, timeout=REMOTE_S)
     except (OSError, subprocess.TimeoutExpired) as e:
         raise DeviceError(f"{host}: ssh failed ({e})") from e
+    if done.returncode == NOT_FOUND:
+        from edgehmn.measure.anchor_device import anchor_server
+
+        note(f"edgehmn is not installed at {host}; edgehmn-device is sent there")
+        return anchor_server(host, profile, base, note)
     if done.returncode:
         why = done.stderr.decode("utf-8", "replace").strip()[-200:]
-        raise DeviceError(f"{host}: could not be measured ({why}); edgehmn must be installed there")
+        raise DeviceError(f"{host}: could not be measured ({why})")
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / profile.name
         copy.write_bytes(done.stdout)
