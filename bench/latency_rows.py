@@ -96,10 +96,11 @@ def _row(line: dict[str, str]) -> Row | None:
     official = re.search(r"(v\d\.\d):(?:closed|open)/([^/]+)/", line["source"])
     family, version = _runtime(line["runtime"])
     by = official[2].lower() if official else submitter(line["source"])
+    version = " ".join(f"{family} {version} {official[1] if official else ''}".split())
     supply = re.search(r"supply ([\d.]+) V", line["note"])
     clock = float(line["clock_MHz"]) * 1e6
     return Row(
-        line["board"], core, family, f"{family} {version} {official[1] if official else ''}".strip(), by,
+        line["board"], core, family, version, by,
         line["workload"], clock, mix[0], mix[1], float(line["latency_ms"]) * 1e-3 * clock, official is not None,
         float(line["power_W"]) if line["power_W"] else None, supply[1] if supply else "", line["runtime"],
         float(line["energy_mJ"]) if line["energy_mJ"] else None, float(line["latency_ms"]) * 1e-3,

@@ -1,12 +1,15 @@
 """targets and profile: which boards are known, and what a token costs there."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
 from edgehmn.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgehmn.targets.schema import Target
 
 WRITERS = ("html", "csv", "markdown")
 
@@ -38,9 +41,10 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
 
 
 @command(
-    "profile", "Estimate time, energy and memory of X, an export, a .tflite or a .onnx, on --target, layer by layer."
+    "profile",
+    "Estimate time, energy and memory of X, an export, a .tflite, .onnx or .gguf, on --target, layer by layer.",
 )
-@click.argument("subject", metavar="X", type=click.Path(path_type=Path))
+@click.argument("subjects", metavar="X...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--target", "names", multiple=True, help="A board, or a profile of your own (FILE.toml); several times, or a,b."
 )
@@ -63,16 +67,15 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
 @click.option("--host", help="USER@NAME: --anchor measures there, by ssh.")
 @click.option("--port", help="Board, as a pyserial URL: --anchor measures there the model that it was flashed with.")
 @click.option("--export", type=click.Path(path_type=Path), help="OUT, that model.")
-def profile_command(session: Session, subject: Path, names: tuple[str, ...], **options: Any) -> Outcome:
-    from edgehmn.estimate import estimate
-    from edgehmn.report import Use, profile_result
-    from edgehmn.report.html import as_html
-    from edgehmn.report.text import as_csv, as_markdown, as_text
+def profile_command(session: Session, subjects: tuple[Path, ...], names: tuple[str, ...], **options: Any) -> Outcome:
+    from edgehmn.report.text import overview
     from edgehmn.targets.schema import load_target
-    from edgehmn.workload import workload_of
 
+    alone = [key for key in ("anchor", "measured", *WRITERS) if options[key]]
+    if len(subjects) > 1 and alone:
+        raise UsageError(f"--{alone[0]} takes one X; run it for each")
     if options["anchor"]:
-        return _anchor(session, subject, names, options)
+        return _anchor(session, subjects[0], names, options)
     if options["meter"] is not None and not options["measured"]:
         raise UsageError("--meter is what --measured reads; give --measured too")
     if any(options[key] is not None for key in ("host", "port", "export")):
@@ -81,6 +84,23 @@ def profile_command(session: Session, subject: Path, names: tuple[str, ...], **o
     if not wanted and not options["measured"]:
         raise UsageError("give --target NAME, one or several, or --measured; 'edgehmn targets' lists them")
     targets = [load_target(name) for name in dict.fromkeys(wanted)]
+    done = [_profile(session, subject, targets, options) for subject in subjects]
+    if len(done) == 1:
+        return Outcome(*done[0])
+    results = [result for result, _ in done]
+    return Outcome({"profiles": results}, "\n\n".join([*(text for _, text in done), overview(results)]))
+
+
+def _profile(
+    session: Session, subject: Path, targets: list["Target"], options: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """Result and text of one X."""
+    from edgehmn.estimate import estimate
+    from edgehmn.report import Use, profile_result
+    from edgehmn.report.html import as_html
+    from edgehmn.report.text import as_csv, as_markdown, as_text
+    from edgehmn.workload import workload_of
+
     session.note(f"counting what {subject} does")
     workload = workload_of(subject)
     estimates = [estimate(workload, t, options["runtime_profile"]) for t in targets]
@@ -98,7 +118,7 @@ def profile_command(session: Session, subject: Path, names: tuple[str, ...], **o
         if options[form] is not None:
             _write(options[form], forms[form](result))
             session.note(f"wrote {options[form]}")
-    return Outcome(result, text)
+    return result, text
 
 
 def _write(path: Path, text: str) -> None:

@@ -109,7 +109,7 @@ def fit_boards(timings: list[Timing], target: Target) -> dict[str, Any]:
     ratio = known.per_plastic_mac / known.per_mac
     whole = [replace(t, macs=round(t.macs + ratio * t.plastic_macs)) for t in timings]
     speeds: dict[str, Any] = fit_speeds(whole[:-1])
-    memory = fit_memory(whole[-1], whole[:-1], speeds)
+    memory = fit_memory(whole[-1:], whole[:-1], speeds)
     speeds["seconds_per_plastic_mac"] += ratio * speeds["seconds_per_mac"]
     return speeds | memory
 
