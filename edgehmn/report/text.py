@@ -164,6 +164,19 @@ def _comparison(result: Result) -> str:
     return "\n".join(lines)
 
 
+def overview(results: list[Result]) -> str:
+    """One line for each model on each target, the published figures beside."""
+    lines = [["model", "target", "MAC", "weights", "ms", "published ms"]]
+    for r in results:
+        for t in r["targets"]:
+            known = [p["latency_ms"] for p in t["published"]]
+            beside = f"{figure(min(known))} to {figure(max(known))}, {len(known)} rows" if known else ""
+            ms = with_interval(t, f"latency_ms_per_{r['per']}")
+            lines.append([r["name"], t["name"], f"{r['macs']:,}", f"{r['weight_bytes']:,}", ms, beside])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
 def as_csv(result: Result) -> str:
     """A line for each target in total, then one for each layer on each target; units in the header."""
     per = result["per"]
