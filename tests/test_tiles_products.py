@@ -122,6 +122,23 @@ def test_single_weights_are_written_and_read() -> None:
     assert np.allclose(sliced.weights()[o, i], [7, -90, 33])
 
 
+def test_copies_fill_a_tile_and_their_errors_average() -> None:
+    w, x = integers((100, 120), 127), integers((300, 120), 127, 1)
+    assert np.array_equal(np.rint(TiledMatrix(w, IDEAL, rng(), fill=True).product(x)), x @ w.T)
+    quiet = replace(HERMES, converters=Converters(), wire_ohm=0.0)
+    errors = []
+    for fill in (False, True):
+        tiles = TiledMatrix(w, quiet, rng(3), fill=fill)
+        errors.append((tiles.product(x) - x @ w.T).std())
+        assert tiles.tiles == 1 and tiles.reads.passes == 300, "a tile costs what it costs"
+    assert errors[1] == pytest.approx(errors[0] / 2, rel=0.15), "four copies"
+    tiles.program(np.array([7]), np.array([119]), np.array([80]))
+    tiles.product(x)
+    tiles.pulse(np.array([99]), np.array([3]), np.array([2]))
+    assert tiles.write_counts().programmed == 4 and np.count_nonzero(tiles.wear()) >= 8
+    assert np.allclose(tiles.weights_at(np.array([7]), np.array([119])), tiles.weights()[7, 119])
+
+
 # ---- Schemes of writing
 
 
@@ -144,6 +161,17 @@ def test_a_coarse_device_rounds_without_bias() -> None:
     scheme("pulse", tiles, rng()).write(np.full((300, 300), 3))
     assert set(np.unique(np.rint(tiles.weights()))) == {0, 10}
     assert tiles.weights().mean() == pytest.approx(3, rel=0.03)
+
+
+def test_the_noise_of_a_device_rounds_without_bias() -> None:
+    """One pulse for a small step, of its width; its noise is what cycles of whole pulses have, in proportion."""
+    update = replace(IDEAL.cell.update, step=10 / 127, cycle=0.5)
+    tiles = matrix(np.zeros((200, 200), np.int64), replace(IDEAL, cell=replace(IDEAL.cell, update=update)))
+    scheme("noise", tiles, rng()).write(np.full((200, 200), 3))
+    assert tiles.wear().max() == 1 and tiles.weights().mean() == pytest.approx(3, rel=0.02)
+    assert tiles.weights().std() == pytest.approx(10 * 0.5 * np.sqrt(0.3), rel=0.02)
+    scheme("noise", tiles, rng()).write(np.full((200, 200), 24))
+    assert tiles.write_counts().pulses == 4 * 200 * 200 and tiles.weights().mean() == pytest.approx(27, rel=0.02)
 
 
 def test_thresholds_drop_and_accumulators_wait() -> None:

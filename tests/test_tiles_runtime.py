@@ -10,8 +10,10 @@ from edgehmn.core import CoreModel, Image
 from edgehmn.errors import UsageError
 from edgehmn.plasticity import Rule
 from edgehmn.quantize import Precision
-from edgehmn.runtime.tile import MAPPINGS, TileRuntime, context_hash
+from edgehmn.runtime.tile import TileRuntime
+from edgehmn.runtime.tile_plastic import context_hash
 from edgehmn.targets.memristive.presets import HERMES, IDEAL, Converters
+from edgehmn.targets.memristive.setup import MAPPINGS
 from edgehmn.targets.memristive.writes import SCHEMES
 from tests import exact
 from tests.models import BUSY, GPT2, SIX, TINY, opened, random_tokens, repetitive_tokens, tiny_image
