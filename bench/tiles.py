@@ -33,6 +33,7 @@ from edgehmn.runtime.protocol import nats
 from edgehmn.runtime.tile import EncoderUse, TileRuntime
 from edgehmn.streams import FEED, LEARN, HiddenStream, open_head, play
 from edgehmn.targets.memristive.presets import Preset, preset
+from edgehmn.targets.memristive.setup import TileSetup
 from edgehmn.texts import PERSONAL, shipped
 
 RESULTS = Path(__file__).resolve().parent / "results" / "tiles.json"
@@ -86,7 +87,7 @@ class Encoded:
         return stream, EncoderUse(0.0, model.counts().macs / len(stream))
 
     def _tile(self, text: str, target: str, seed: int) -> tuple[HiddenStream, EncoderUse]:
-        runtime = TileRuntime(self.image, tile_of(target), mapping="encoder", seed=seed)
+        runtime = TileRuntime(self.image, tile_of(target), TileSetup("encoder"), seed=seed)
         return runtime.encode_stream(self.ids[text]), runtime.encoder_use()
 
 
@@ -106,10 +107,12 @@ def run(encoded: Encoded, job: Job) -> dict[str, Any]:
     runtime = TileRuntime(
         image,
         tile_of(job.target),
-        mapping=job.mapping,
-        writes=BEST if job.mode == STATIC else name,
-        threshold=float(threshold) if threshold else None,
-        fill=bool(copies),
+        TileSetup(
+            job.mapping,
+            writes=BEST if job.mode == STATIC else name,
+            threshold=float(threshold) if threshold else None,
+            fill=bool(copies),
+        ),
         seed=job.seed,
     )
     runtime.encoded_by(use)

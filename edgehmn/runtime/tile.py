@@ -27,7 +27,7 @@ from edgehmn.targets.memristive.tiles import TiledMatrix
 LARGEST = 127
 LARGEST_OF_4_BITS = 7
 MATRICES_PER_LAYER = 7
-SHARE_AN_INPUT = ((0, 1, 2), (3,), (4, 5), (6,))  # q, k, v; o; gate and up; down: passes that wait for one another
+SHARE_AN_INPUT = ((0, 1, 2), (3,), (5, 4), (6,))  # q, k, v; o; up and gate; down: in the order of the core
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,16 @@ class TileRuntime:
         self,
         image: Image,
         target: str | Preset = "hermes",
+        setup: TileSetup | None = None,
         *,
-        mapping: str = "all",
-        cell_bits: int | None = None,
-        writes: str = "verify",
-        threshold: float | None = None,
-        fill: bool = False,
         seed: int = 0,
         seconds_per_token: float = 0.1,
         age_s: float = 3600.0,
     ) -> None:
-        """target: a preset or its name. mapping to fill: see TileSetup. seed: of draws and of devices. age_s:
-        since the frozen matrices were programmed. Raises UsageError as TileSetup.of, and for adapters on tiles of an
-        image that has none."""
-        setup = TileSetup(mapping, cell_bits, writes, threshold, fill)
+        """target: a preset or its name. seed: of draws and of devices. age_s: since the frozen matrices were
+        programmed. Raises UsageError as TileSetup.of, and for adapters on tiles of an image that has none."""
+        setup = setup or TileSetup()
+        mapping = setup.mapping
         self.image, self.image_id = image, image.id
         self.preset = setup.of(target)
         h = image.header
@@ -243,7 +239,7 @@ class TileRuntime:
             learned=learned,
             passes=sum(m.reads.passes for m in self.matrices) + round(self._given * self._encoder.passes),
             serial_passes=serial * tokens,
-            digital_macs=max(0, counts.macs - on_tiles - learning) + round(self._given * self._encoder.digital_macs),
+            digital_macs=max(0, counts.macs - on_tiles - learning + round(self._given * self._encoder.digital_macs)),
             digital_learning_macs=learning,
             writes=writes,
             wear=wear,
