@@ -233,3 +233,7 @@ def test_writes_are_priced_and_wear_gives_years() -> None:
     assert cost.years_to_first_worn_cell == pytest.approx(1e8 / 100 * 10 / 1000 / 365.25)
     assert cost.calibrated_to.startswith("simulated, calibrated to HERMES") and 0.8 < cost.adc_share_of_energy < 0.95
     assert price(use(1), HERMES).years_to_first_worn_cell == float("inf")
+    passes = one_pass(HERMES.parts, 256, 256).latency_ns / 10 / 1e3
+    assert price(use(1), HERMES).latency_us_per_token == pytest.approx(passes)
+    beside = price(replace(use(1), digital_macs=64_000), HERMES)
+    assert beside.latency_us_per_token == pytest.approx(passes + 0.1), "tiles and the digital unit take turns"
