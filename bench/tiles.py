@@ -40,7 +40,7 @@ RESULTS = Path(__file__).resolve().parent / "results" / "tiles.json"
 DIGITAL = "digital"
 BARE = "digital without cells"  # dense adapter and rows learn nothing: what no tile holds learns on
 STATIC, LEARNING = "static", "learning"
-PRESETS = ("ideal", "hermes", "neurram", "reram-hfo2", "reram-om")
+PRESETS = ("ideal", "hermes", "neurram", "reram-hfo2", "reram-es")
 BROKEN = tuple(f"hermes, {share} % stuck" for share in (0.5, 2, 10))
 BEST = "verify"
 # SCHEME or SCHEME:THRESHOLD, with ", copies" where plastic weights fill their tiles.

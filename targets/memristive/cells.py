@@ -1,6 +1,6 @@
 """One array of cells in differential pairs: what was programmed, what it has become, what pulses do to it."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,11 @@ class WriteCounts:
     verify_reads: int = 0  # of single cells
     programmed: int = 0  # pairs that write-verify set
     refreshed: int = 0  # pairs of one-sided devices taken back
+
+    def since(self, start: "WriteCounts") -> "WriteCounts":
+        """What was done after `start`."""
+        pairs = zip(astuple(self), astuple(start), strict=True)
+        return WriteCounts(*(now - before for now, before in pairs))
 
     def add(self, other: "WriteCounts") -> None:
         self.pulses += other.pulses

@@ -46,6 +46,15 @@ class TileUse:
     writes: WriteCounts
     wear: npt.NDArray[np.uint32]  # pulses of every plastic cell
 
+    def since(self, start: "TileUse") -> "TileUse":
+        """What was done after `start`."""
+        return TileUse(
+            self.tokens - start.tokens, self.learned - start.learned, self.passes - start.passes,
+            self.serial_passes - start.serial_passes, self.digital_macs - start.digital_macs,
+            self.digital_learning_macs - start.digital_learning_macs, self.writes.since(start.writes),
+            self.wear - start.wear,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class TileCost:
