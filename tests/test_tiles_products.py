@@ -1,6 +1,8 @@
 """Products on memristive tiles: exact where they should be, off by no more than is stated elsewhere; energy."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ from edgehmn.targets.memristive.presets import HERMES, HERMES_PARTS, IDEAL, ISAA
 from edgehmn.targets.memristive.tiles import TiledMatrix
 from edgehmn.targets.memristive.writes import scheme
 
+ROOT = Path(__file__).resolve().parent.parent
 OPERATIONS = 2 * 256 * 256
 Integers = npt.NDArray[np.int64]
 
@@ -137,6 +140,15 @@ def test_copies_fill_a_tile_and_their_errors_average() -> None:
     tiles.pulse(np.array([99]), np.array([3]), np.array([2]))
     assert tiles.write_counts().programmed == 4 and np.count_nonzero(tiles.wear()) >= 8
     assert np.allclose(tiles.weights_at(np.array([7]), np.array([119])), tiles.weights()[7, 119])
+
+
+def test_the_committed_comparison_with_crosssim_meets_its_limits() -> None:
+    results = json.loads((ROOT / "bench" / "results" / "crosssim.json").read_text("utf-8"))
+    assert {r["draws"] for r in results["errors"]} <= {1, 1000} and len(results["errors"]) == 8
+    assert all(abs(r["spread_ratio"] - 1) <= 0.03 and r["means_apart"] <= 0.03 for r in results["errors"])
+    ratios = {(r["peer"], r["products"]): r["ratio"] for r in results["speed"]}
+    assert ratios.keys() == {(peer, n) for peer in ("CrossSim", "NumPy") for n in (1, 64)}
+    assert all(v >= 5 if peer == "CrossSim" else v <= 2 for (peer, _), v in ratios.items())
 
 
 # ---- Schemes of writing
