@@ -131,6 +131,33 @@ def test_a_pause_changes_scores() -> None:
     assert errors[1] > 1.2 * errors[0]
 
 
+def test_what_was_learned_drifts_over_a_pause_and_a_refresh_mends_it() -> None:
+    """A year: conductances fall by their power law, predictions with them; writing the cells anew from the integers
+    that stay in digital memory brings both back."""
+    which, ids = image(), repetitive_tokens(60)
+    quiet = replace(HERMES, converters=Converters(), wire_ohm=0.0, cell=replace(HERMES.cell, compensated=False))
+    tiles = TileRuntime(which, quiet, TileSetup("adapters", threshold=1))
+    learned(tiles, 400)
+    core = CoreModel(which)
+    core.load(tiles.save())
+
+    def now() -> tuple[float, float]:
+        """Size of what lies on cells, and how far scores are from those of the integers."""
+        tiles.reset()
+        core.reset()
+        size = float(np.sqrt(sum((m.weights() ** 2).sum() for m in tiles.matrices)))
+        apart = tiles.process(ids, learn=False).astype(np.int64) - core.process(ids, learn=False)
+        return size, float(np.abs(apart).mean())
+
+    size, apart = now()
+    tiles.advance(365 * 86400.0)
+    faded, further = now()
+    assert 0.4 * size < faded < 0.8 * size and further > 2 * apart, "(1 + a year / 300 s) ** -0.05 is 0.56"
+    tiles.load(tiles.save())
+    mended, near = now()
+    assert mended == pytest.approx(size, rel=0.1) and near < further / 2
+
+
 def test_what_does_not_go_together_is_refused() -> None:
     plain = image(rule=replace(LEARNING, eta_local=0.0, row_slots=(0, 0)))
     for target, setup, said in (
