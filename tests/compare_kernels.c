@@ -75,6 +75,41 @@ static void products(const ehmn_kernels *t, shape s)
     free(b);
 }
 
+/* Several vectors at once, where a table has a function for it, against one after the other. */
+static void many(const ehmn_kernels *t, shape s, uint32_t n)
+{
+    uint32_t last = (s.rows - 1u) * s.stride, x_stride = s.cols + n % 3u, acc_stride = s.rows + n % 2u;
+    int8_t *w = bytes_of(last + s.cols, s.extreme);
+    uint8_t *w4 = room(last + (s.cols + 1u) / 2u);
+    int16_t *x = room(2u * ((n - 1u) * x_stride + s.cols));
+    int32_t *a = room(4u * n * acc_stride), *b = room(4u * n * acc_stride);
+    for (uint32_t i = 0; i < (n - 1u) * x_stride + s.cols; i++) {
+        x[i] = (int16_t)(s.extreme ? 32767 : between(-32767, 32767));
+    }
+    for (uint32_t i = 0; i < last + (s.cols + 1u) / 2u; i++) {
+        w4[i] = (uint8_t)((between(-7, 7) & 15) | (between(-7, 7) & 15) << 4);
+    }
+    for (uint32_t four = 0; four < 2u && t->matmat_s16 != NULL; four++) {
+        memset(a, 77, 4u * n * acc_stride);
+        memset(b, 77, 4u * n * acc_stride);
+        for (uint32_t k = 0; k < n; k++) {
+            if (four) {
+                ehmn_kernels_ref.matvec_s4(w4, s.rows, s.cols, s.stride, x + k * x_stride, a + k * acc_stride);
+            } else {
+                ehmn_kernels_ref.matvec_s16(w, s.rows, s.cols, s.stride, x + k * x_stride, a + k * acc_stride);
+            }
+        }
+        (four ? t->matmat_s4 : t->matmat_s16)(four ? (void *)w4 : (void *)w, s.rows, s.cols, s.stride, x, n, x_stride, b,
+                                              acc_stride);
+        compare(t->name, four ? "matmat_s4" : "matmat_s16", s.cols, a, b, 4u * n * acc_stride);
+    }
+    free(w);
+    free(w4);
+    free(x);
+    free(a);
+    free(b);
+}
+
 static void sums(const ehmn_kernels *t, shape s)
 {
     int8_t *w = bytes_of((s.rows - 1u) * s.stride + s.cols, s.extreme);
@@ -211,6 +246,7 @@ int main(void)
             for (int extreme = -1; extreme <= 1; extreme++) {
                 shape s = {1u + n % 9u, n, n + n * 7u % 5u, extreme};
                 products(t, s);
+                many(t, s, 1u + n % 11u);
                 sums(t, s);
                 steps(t, n, extreme);
             }
@@ -223,6 +259,7 @@ int main(void)
                               {128, 32, 128, 0}, {512, 33, 34, 1}};
         for (uint32_t i = 0; i < sizeof more / sizeof more[0]; i++) {
             products(t, more[i]);
+            many(t, more[i], 17u);
             sums(t, more[i]);
         }
         printf("%s\n", t->name);

@@ -341,6 +341,8 @@ const ehmn_kernels ehmn_kernels_avx2 = {
     ehmn_kernels_avx2_soften,
     ehmn_kernels_avx2_gate,
     ehmn_kernels_avx2_fit,
+    ehmn_kernels_avx2_matmat_s16,
+    ehmn_kernels_avx2_matmat_s4,
 };
 
 #endif

@@ -376,6 +376,8 @@ const ehmn_kernels ehmn_kernels_dsp = {
     ehmn_kernels_cortex_m_soften,
     ehmn_kernels_cortex_m_gate,
     fit,
+    NULL,
+    NULL,
 };
 
 #endif

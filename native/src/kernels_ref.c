@@ -127,4 +127,6 @@ const ehmn_kernels ehmn_kernels_ref = {
     soften,
     gate,
     fit,
+    NULL,
+    NULL,
 };

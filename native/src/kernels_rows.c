@@ -210,4 +210,6 @@ const ehmn_kernels ehmn_kernels_rows = {
     ehmn_kernels_rows_soften,
     ehmn_kernels_rows_gate,
     ehmn_kernels_rows_fit,
+    NULL,
+    NULL,
 };

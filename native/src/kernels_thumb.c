@@ -3,6 +3,8 @@
 #include "fixed.h"
 #include "kernels_tables.h"
 
+#include <stddef.h>
+
 #if defined(EHMN_THUMB)
 
 #define MOST_COLS 384u /* inputs of 8 bits that are made longer on the stack */
@@ -198,6 +200,8 @@ const ehmn_kernels ehmn_kernels_thumb = {
     ehmn_kernels_cortex_m_soften,
     ehmn_kernels_cortex_m_gate,
     ehmn_kernels_cortex_m_fit,
+    NULL,
+    NULL,
 };
 
 #endif
