@@ -253,6 +253,26 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
     return n % 8u ? ehmn_kernels_rows_fit(v, bias, gain, n % 8u, max, out) : max;
 }
 
+/* The counts of sixteen bytes are taken from a table at once. */
+static void differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *bits)
+{
+    if (words % 4u != 0) {
+        ehmn_kernels_rows_differences(keys, n, key, words, bits);
+        return;
+    }
+    uint32x4_t first = vld1q_u32(key);
+    for (; n > 0; n--, keys += 4) {
+        uint8x16_t differ = vreinterpretq_u8_u32(veorq_u32(vld1q_u32(keys), first));
+        uint32_t sum = vaddvq_u8(vldrbq_gather_offset_u8(ehmn_mve_bit_counts, differ));
+        for (uint32_t w = 4; w < words; w += 4u) {
+            keys += 4;
+            differ = vreinterpretq_u8_u32(veorq_u32(vld1q_u32(keys), vld1q_u32(key + w)));
+            sum = vaddvaq_u8(sum, vldrbq_gather_offset_u8(ehmn_mve_bit_counts, differ));
+        }
+        *bits++ = sum;
+    }
+}
+
 const ehmn_kernels ehmn_kernels_mve = {
     .name = "mve",
     .matvec_s8 = ehmn_kernels_mve_matvec_s8,
@@ -265,6 +285,7 @@ const ehmn_kernels ehmn_kernels_mve = {
     .soften = soften,
     .gate = gate,
     .fit = fit,
+    .differences = differences,
 };
 
 #endif

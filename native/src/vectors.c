@@ -3,12 +3,19 @@
 #include "fixed.h"
 #include "vectors_mve.h"
 
-#define RARE __attribute__((noinline, cold)) static
+#define RARE static __attribute__((noinline, cold))
+
+/* Bits of v, which has at most 32. */
+static inline int32_t bits_of(uint32_t v)
+{
+    return v != 0 ? 32 - __builtin_clz(v) : 0;
+}
 
 #if !defined(EHMN_MVE)
 
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], more[i]);
     }
@@ -17,13 +24,13 @@ void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 RARE void scale_slowly(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
     for (uint32_t i = 0; i < n; i++) {
-        out[i] = ehmn_mul(v[i], factor, shift);
+        out[i] = ehmn_round_rarely((int64_t)v[i] * factor, shift);
     }
 }
 
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
-    int32_t spare = 31 - ehmn_bit_length(ehmn_abs(factor)); /* bits: the larger the factor, the less of a product counts */
+    int32_t spare = 31 - bits_of(ehmn_abs(factor)); /* bits: the larger the factor, the less of a product counts */
     if (shift + spare < 33 || shift + spare > 62) {
         scale_slowly(v, n, factor, shift, out);
         return;
@@ -31,6 +38,7 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
     factor = (int32_t)((uint32_t)factor << spare);
     shift += spare;
     int32_t half = (int32_t)(1u << (shift - 33)); /* the upper halves of the products are enough */
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         out[i] = ((int32_t)(((int64_t)v[i] * factor) >> 32) + half) >> (shift - 32);
     }
@@ -38,11 +46,11 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
 
 void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    int32_t spare = 31 - ehmn_bit_length((uint32_t)scale);
+    int32_t spare = 31 - bits_of((uint32_t)scale);
     int32_t beyond = shift + spare + 17 - 32; /* bits of the upper half of a product that are rounded away */
     if (beyond < 1 || beyond > 30) {
         for (uint32_t i = 0; i < n; i++) {
-            v[i] = ehmn_add(v[i], ehmn_mul(w[i] * factor, scale, shift));
+            v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)(w[i] * factor) * scale, shift));
         }
         return;
     }
@@ -57,11 +65,11 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
 
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
 {
-    int32_t spare = 31 - ehmn_bit_length((uint32_t)gain);
+    int32_t spare = 31 - bits_of((uint32_t)gain);
     int32_t beyond = 15 + 15 + spare - 32;
     if (beyond < 1 || beyond > 30) {
         for (uint32_t i = 0; i < n; i++) {
-            v[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15));
+            v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)z[i] * gain, 15));
         }
         return;
     }
@@ -106,12 +114,11 @@ void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign
 
 #endif
 
-/* The smallest shift by which a magnitude of at most `max` rounds into `limit` = 2^k - 1. */
-static int32_t fitting_shift(uint32_t max, int32_t bits)
+/* The smallest shift by which a magnitude of at most `max` rounds into `bits` bits with a sign. */
+static inline int32_t fitting_shift(uint32_t max, int32_t bits)
 {
-    int32_t limit = (1 << (bits - 1)) - 1;
-    int32_t shift = ehmn_bit_length(max) - (bits - 1);
-    return shift + (ehmn_round_shift(max, shift) > limit);
+    int32_t shift = bits_of(max) - (bits - 1);
+    return shift + (shift > 0 && ((max >> (shift - 1)) + 1u) >> 1 >> (bits - 1) != 0);
 }
 
 #if defined(EHMN_MVE)
@@ -142,6 +149,7 @@ RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
 static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
 {
     uint32_t max = 0;
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         uint32_t a = (uint32_t)(v[i] ^ v[i] >> 31);
         max = a > max ? a : max;
@@ -158,21 +166,28 @@ static inline int32_t widen(int32_t v, int32_t shift)
 
 static inline void shift_into8(const int32_t *v, uint32_t n, int32_t shift, int8_t *out)
 {
-    for (uint32_t i = 0; i < n && shift > 0; i++) {
-        out[i] = (int8_t)(((v[i] >> (shift - 1)) + 1) >> 1);
+    if (shift <= 0) {
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = (int8_t)widen(v[i], shift);
+        }
+        return;
     }
-    for (uint32_t i = 0; i < n && shift <= 0; i++) {
-        out[i] = (int8_t)widen(v[i], shift);
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = (int8_t)(((v[i] >> (shift - 1)) + 1) >> 1);
     }
 }
 
 static inline void shift_into16(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
 {
-    for (uint32_t i = 0; i < n && shift > 0; i++) {
-        out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
+    if (shift <= 0) {
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = (int16_t)widen(v[i], shift);
+        }
+        return;
     }
-    for (uint32_t i = 0; i < n && shift <= 0; i++) {
-        out[i] = (int16_t)widen(v[i], shift);
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
     }
 }
 
@@ -213,7 +228,7 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
 static uint64_t scaled_eps(int32_t eps_mantissa, int32_t shift)
 {
     if (shift >= 0 || eps_mantissa == 0) {
-        return (uint32_t)ehmn_round_shift(eps_mantissa, shift);
+        return (uint32_t)ehmn_round_rarely(eps_mantissa, shift);
     }
     return ehmn_bit_length((uint32_t)eps_mantissa) - shift > 61 ? (uint64_t)1 << 61
                                                                : (uint64_t)(uint32_t)eps_mantissa << -shift;
@@ -241,7 +256,7 @@ int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int
     int32_t max = INT32_MIN;
     for (int32_t *at = scores, *end = scores + n; at < end; at++, key_frac += stride) {
         int32_t but_one = frac + *key_frac - to - 1; /* of the bits that are rounded away */
-        int32_t score = (uint32_t)but_one < 31u ? ((*at >> but_one) + 1) >> 1 : ehmn_round_shift(*at, but_one + 1);
+        int32_t score = (uint32_t)but_one < 31u ? ((*at >> but_one) + 1) >> 1 : ehmn_round_rarely(*at, but_one + 1);
         max = score > max ? score : max;
         *at = score;
     }
@@ -252,10 +267,12 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
 {
     const int8_t *frac = value_frac;
     int32_t least = *value_frac;
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++, frac += stride) {
         least = *frac < least ? *frac : least;
     }
     frac = value_frac;
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++, frac += stride) {
         uint32_t shift = (uint32_t)(*frac - least);
         shift = shift < 31u ? shift : 31u; /* which leaves nothing */
