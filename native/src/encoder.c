@@ -31,9 +31,7 @@ void ehmn_add_bias(const ehmn_model *m, const ehmn_matrix *matrix, int32_t *out)
 {
     if (matrix->bias_offset != 0) {
         const int32_t *bias = (const int32_t *)(const void *)((const uint8_t *)m->image + matrix->bias_offset);
-        for (uint32_t r = 0; r < matrix->rows; r++) {
-            out[r] = ehmn_add(out[r], bias[r]);
-        }
+        ehmn_add_all(out, bias, matrix->rows);
     }
 }
 
@@ -53,17 +51,7 @@ void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int
 void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v)
 {
     const int8_t *w = ehmn_weights(m, matrix) + (size_t)row * matrix->cols;
-    int32_t scale = ehmn_scales(m, matrix)[row];
-    int32_t shift = matrix->shift - frac;
-    if (shift >= 14 && shift < 32) { /* the usual case; |factor w| < 2^13 */
-        for (uint32_t c = 0; c < matrix->cols; c++) {
-            v[c] = ehmn_add(v[c], ehmn_round_fit((int64_t)(factor * w[c]) * scale, shift));
-        }
-    } else {
-        for (uint32_t c = 0; c < matrix->cols; c++) {
-            v[c] = ehmn_add(v[c], ehmn_mul(factor * w[c], scale, shift));
-        }
-    }
+    ehmn_add_weights(v, w, matrix->cols, factor, ehmn_scales(m, matrix)[row], matrix->shift - frac);
     m->counts.macs += matrix->cols;
 }
 
@@ -102,10 +90,15 @@ static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
     for (uint32_t i = 0; i < half; i++) {
         int64_t c = turn[2u * i];
         int64_t s = turn[2u * i + 1u];
-        int64_t a = v[i];
-        int64_t b = v[i + half];
-        v[i] = ehmn_round_shift(a * c - b * s, 15);
-        v[i + half] = ehmn_round_shift(b * c + a * s, 15);
+        int32_t a = v[i];
+        int32_t b = v[i + half];
+        if (((a ^ a >> 31) | (b ^ b >> 31)) < 1 << 30) { /* the usual case: no result leaves 32 bits */
+            v[i] = ehmn_round_fit(a * c - b * s, 15);
+            v[i + half] = ehmn_round_fit(b * c + a * s, 15);
+        } else {
+            v[i] = ehmn_round_shift(a * c - b * s, 15);
+            v[i + half] = ehmn_round_shift(b * c + a * s, 15);
+        }
     }
 }
 
@@ -130,26 +123,6 @@ static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, 
     }
 }
 
-/* Scores of one head in Q8 base-2 logarithms -> weights at most 2^15 at one exponent; returns that exponent
- * as fractional bits, and the sum of the unscaled weights in *total. */
-static int32_t soften(const ehmn_kernels *kernels, const int8_t *value_frac, uint32_t stride, uint32_t n,
-                      int32_t *scores, uint32_t *total)
-{
-    int32_t max = scores[0];
-    int32_t least = value_frac[0];
-    const int8_t *frac = value_frac;
-    for (uint32_t t = 0; t < n; t++, frac += stride) {
-        max = scores[t] > max ? scores[t] : max;
-        least = *frac < least ? *frac : least;
-    }
-    *total = kernels->soften(scores, n, max);
-    frac = value_frac;
-    for (uint32_t t = 0; t < n; t++, frac += stride) {
-        scores[t] = *frac == least ? scores[t] : ehmn_round_shift32(scores[t], *frac - least);
-    }
-    return least;
-}
-
 /* out[d_head] = attention of one head; q: rotated query, int32[d_head] at value_frac. */
 static void attend_head(ehmn_model *m, uint32_t layer, uint32_t head, const int32_t *q, int32_t *out)
 {
@@ -166,17 +139,12 @@ static void attend_head(ehmn_model *m, uint32_t layer, uint32_t head, const int3
 
     int32_t q_frac = ehmn_reduce(m, q, d_head, im->value_frac, 16u);
     m->kernels->matvec_s16(keys, m->filled, d_head, d_kv, ehmn_at(m, m->at.mantissas), scores);
-    q_frac -= EHMN_LOGIT_FRAC;
-    for (uint32_t t = 0, n = m->filled; t < n; t++, key_frac += im->n_kv_heads) {
-        scores[t] = ehmn_round_shift32(scores[t], q_frac + *key_frac);
-    }
-    uint32_t total;
-    int32_t frac = soften(m->kernels, value_frac, im->n_kv_heads, m->filled, scores, &total);
+    int32_t max = ehmn_fit_scores(key_frac, im->n_kv_heads, m->filled, q_frac, EHMN_LOGIT_FRAC, scores);
+    uint32_t total = m->kernels->soften(scores, m->filled, max);
+    int32_t frac = ehmn_align_weights(value_frac, im->n_kv_heads, m->filled, scores);
     m->kernels->weighted_sum(values, m->filled, d_head, d_kv, scores, out);
     int32_t reciprocal = (int32_t)(((uint64_t)1 << 45) / total); /* total >= 2^15 */
-    for (uint32_t i = 0; i < d_head; i++) {
-        out[i] = ehmn_mul(out[i], reciprocal, 45 + frac - im->value_frac);
-    }
+    ehmn_scale_all(out, d_head, reciprocal, 45 + frac - im->value_frac, out);
     m->counts.macs += 2u * (uint64_t)m->filled * d_head;
 }
 
@@ -210,9 +178,7 @@ static void attention_block(ehmn_model *m, uint32_t layer, const int16_t *turn)
     multiply_each(m, of, 3u, mixed, to);
     ehmn_attend(m, layer, turn, q, mixed);
     ehmn_matvec(m, matrix + EHMN_MATRIX_O, mixed, im->value_frac, im->value_frac, q);
-    for (uint32_t i = 0; i < d; i++) {
-        residual[i] = ehmn_add(residual[i], q[i]);
-    }
+    ehmn_add_all(residual, q, d);
 }
 
 void ehmn_activate(const ehmn_model *m, int32_t *up)
@@ -242,9 +208,7 @@ static void mlp_block(ehmn_model *m, uint32_t layer)
     multiply_each(m, of, im->mlp == EHMN_MLP_GELU ? 1u : 2u, mixed, to);
     ehmn_activate(m, up);
     ehmn_matvec(m, matrix + EHMN_MATRIX_DOWN, up, im->value_frac, im->value_frac, mixed);
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        residual[i] = ehmn_add(residual[i], mixed[i]);
-    }
+    ehmn_add_all(residual, mixed, im->d_model);
 }
 
 void ehmn_clear_window(ehmn_model *m)

@@ -27,10 +27,8 @@ void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed)
         normed[i] = hidden[i] * 256 - mean;
     }
     ehmn_rms_normalise(normed, d, im->hidden_frac + 8, im->norm_eps_mantissa, im->norm_eps_shift, normed);
-    for (uint32_t i = 0; i < d; i++) {
-        int32_t scaled = ehmn_mul(normed[i], gain[i], EHMN_NORM_FRAC + gain_shift - im->value_frac);
-        normed[i] = ehmn_add(scaled, bias[i]);
-    }
+    m->kernels->scale(normed, gain, d, EHMN_NORM_FRAC + gain_shift - im->value_frac, normed);
+    ehmn_add_all(normed, bias, d);
 }
 
 /* Tokens in a block whose probabilities have a sum of their own, as a power of two; 0: there is no room for the
@@ -116,9 +114,7 @@ void ehmn_change_recalled(ehmn_model *m, const int32_t *changed)
 
 void ehmn_to_bits(const ehmn_model *m, int32_t *v)
 {
-    for (uint32_t i = 0; i < m->image->d_model; i++) {
-        v[i] = ehmn_mul(v[i], LOG2_E_Q16, 16);
-    }
+    ehmn_scale_all(v, m->image->d_model, LOG2_E_Q16, 16, v);
 }
 
 int32_t ehmn_reduce_head(ehmn_model *m, int32_t *v)

@@ -107,7 +107,14 @@ void ehmn_kernels_rows_weighted_sum(const int8_t *w, uint32_t rows, uint32_t col
  * is at most 2^62. */
 void ehmn_kernels_rows_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
-    if (shift < 33 || shift > 62) {
+    if (shift > 0 && shift < 33) {
+        int64_t half = (int64_t)1 << (shift - 1);
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = ehmn_sat32(((int64_t)v[i] * factor[i] + half) >> shift);
+        }
+        return;
+    }
+    if (shift < 1 || shift > 62) {
         for (uint32_t i = 0; i < n; i++) {
             out[i] = ehmn_mul(v[i], factor[i], shift);
         }

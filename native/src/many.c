@@ -115,11 +115,7 @@ static void normalise(const batch *b)
 static void add(const batch *b, uint32_t vector)
 {
     for (uint32_t t = 0; t < b->n; t++) {
-        int32_t *residual = of(b, t, b->at.residual);
-        const int32_t *v = of(b, t, vector);
-        for (uint32_t i = 0; i < b->m->image->d_model; i++) {
-            residual[i] = ehmn_add(residual[i], v[i]);
-        }
+        ehmn_add_all(of(b, t, b->at.residual), of(b, t, vector), b->m->image->d_model);
     }
 }
 

@@ -277,13 +277,6 @@ static inline void *ehmn_in_delta(const ehmn_model *m, uint32_t offset)
     return ehmn_at(m, m->at.delta + offset);
 }
 
-/* mean += (value - mean) * rate, rate in Q16. */
-static inline int32_t ehmn_follow_value(int32_t mean, int32_t value, int32_t rate)
-{
-    int64_t difference = ehmn_sat32((int64_t)value - mean);
-    return ehmn_add(mean, ehmn_round_shift(difference * rate, 16));
-}
-
 /* head.c: the final norm of hidden at value_frac; and the head's input out of v[d_model] at value_frac. */
 void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed);
 int32_t ehmn_reduce_head(ehmn_model *m, int32_t *v);
