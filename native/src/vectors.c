@@ -13,9 +13,6 @@
 #define ehmn_rms_normalise ehmn_plain_rms_normalise
 #define ehmn_fit_scores ehmn_plain_fit_scores
 #define ehmn_align_weights ehmn_plain_align_weights
-#define SHARED
-#else
-#define SHARED static
 #endif
 
 #include "fixed.h"
@@ -106,7 +103,7 @@ void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign
 }
 
 /* The smallest shift by which a magnitude of at most `max` rounds into `limit` = 2^k - 1. */
-SHARED int32_t ehmn_fitting_shift(uint32_t max, int32_t bits)
+int32_t ehmn_fitting_shift(uint32_t max, int32_t bits)
 {
     int32_t limit = (1 << (bits - 1)) - 1;
     int32_t shift = ehmn_bit_length(max) - (bits - 1);
@@ -166,7 +163,7 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
 }
 
 /* eps_mantissa * 2^-shift, at most 2^61. */
-SHARED uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift)
+uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift)
 {
     if (shift >= 0 || eps_mantissa == 0) {
         return (uint32_t)ehmn_round_shift(eps_mantissa, shift);
@@ -176,7 +173,7 @@ SHARED uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift)
 }
 
 /* What the values, times 2^16, are scaled by, of whose squares and n eps this is the sum. */
-SHARED int32_t ehmn_rms_factor(uint64_t sum, uint32_t n, int32_t *shift)
+int32_t ehmn_rms_factor(uint64_t sum, uint32_t n, int32_t *shift)
 {
     if (sum == 0) {
         sum = 1;
