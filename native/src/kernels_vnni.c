@@ -79,25 +79,54 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     }
 }
 
-/* Two rows at a time: each lane multiplies a pair of values by a pair of weights. A weight of 2^15 has no place in
- * 16 bits, so weights enter negated. */
+/* Weights of two rows, for lanes that hold a pair of values. A weight of 2^15 has no place in 16 bits, so weights enter
+ * negated. */
+static inline __m512i pair_of(const int32_t *weight, uint32_t rows)
+{
+    uint32_t first = (uint32_t)-weight[0] & 0xFFFFu, second = rows > 1u ? (uint32_t)-weight[1] : 0u;
+    return _mm512_set1_epi32((int32_t)(first | second << 16));
+}
+
+/* Pairs of the values of two rows: columns 0 to 7 and 16 to 23 in *even, the others in *odd. */
+static inline void pairs_of(const int8_t *a, const int8_t *b, __mmask32 some, __m512i *even, __m512i *odd)
+{
+    __m256i p = _mm256_maskz_loadu_epi8(some, a), q = _mm256_maskz_loadu_epi8(some, b);
+    *even = _mm512_cvtepi8_epi16(_mm256_unpacklo_epi8(p, q));
+    *odd = _mm512_cvtepi8_epi16(_mm256_unpackhi_epi8(p, q));
+}
+
+/* Thirty-two columns, two rows at a time, in two pairs of sums that do not wait for each other. */
 static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
                          int32_t *acc)
 {
-    for (uint32_t c = 0; c < cols; c += 16u) {
-        uint32_t n = cols - c < 16u ? cols - c : 16u;
-        __mmask16 some = (__mmask16)((1u << n) - 1u);
-        __m512i s = _mm512_setzero_si512();
+    for (uint32_t c = 0; c < cols; c += 32u) {
+        __mmask32 some = first_of(cols - c);
+        __m512i s0 = _mm512_setzero_si512(), s1 = s0, t0 = s0, t1 = s0, even, odd;
         const int8_t *at = w + c;
-        for (uint32_t r = 0; r < rows; r += 2u, at += (size_t)2u * stride) {
-            int32_t second = r + 1u < rows ? weight[r + 1u] : 0;
-            const int8_t *next = r + 1u < rows ? at + stride : at;
-            uint32_t pair = ((uint32_t)-weight[r] & 0xFFFFu) | (uint32_t)-second << 16;
-            __m128i a = _mm_maskz_loadu_epi8(some, at), b = _mm_maskz_loadu_epi8(some, next);
-            __m256i pairs = _mm256_set_m128i(_mm_unpackhi_epi8(a, b), _mm_unpacklo_epi8(a, b));
-            s = _mm512_dpwssd_epi32(s, _mm512_cvtepi8_epi16(pairs), _mm512_set1_epi32((int32_t)pair));
+        uint32_t r = 0;
+        for (; r + 4u <= rows; r += 4u, at += (size_t)4u * stride) {
+            __m512i f = pair_of(weight + r, 2u), g = pair_of(weight + r + 2u, 2u);
+            pairs_of(at, at + stride, some, &even, &odd);
+            s0 = _mm512_dpwssd_epi32(s0, even, f);
+            s1 = _mm512_dpwssd_epi32(s1, odd, f);
+            pairs_of(at + (size_t)2u * stride, at + (size_t)3u * stride, some, &even, &odd);
+            t0 = _mm512_dpwssd_epi32(t0, even, g);
+            t1 = _mm512_dpwssd_epi32(t1, odd, g);
         }
-        _mm512_mask_storeu_epi32(acc + c, some, _mm512_sub_epi32(_mm512_setzero_si512(), s));
+        for (; r < rows; r += 2u, at += (size_t)2u * stride) {
+            __m512i f = pair_of(weight + r, rows - r);
+            pairs_of(at, rows - r > 1u ? at + stride : at, some, &even, &odd);
+            s0 = _mm512_dpwssd_epi32(s0, even, f);
+            s1 = _mm512_dpwssd_epi32(s1, odd, f);
+        }
+        s0 = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_add_epi32(s0, t0));
+        s1 = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_add_epi32(s1, t1));
+        __m512i first = _mm512_inserti64x4(s0, _mm512_castsi512_si256(s1), 1);
+        __m512i second = _mm512_inserti64x4(s1, _mm512_extracti64x4_epi64(s0, 1), 0);
+        _mm512_mask_storeu_epi32(acc + c, (__mmask16)some, first);
+        if (cols - c > 16u) {
+            _mm512_mask_storeu_epi32(acc + c + 16u, (__mmask16)(some >> 16), second);
+        }
     }
 }
 

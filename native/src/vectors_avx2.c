@@ -52,15 +52,13 @@ static inline int32_t largest(__m256i v)
 static int32_t fitting(const int32_t *v, uint32_t n, int32_t bits)
 {
     __m256i most = _mm256_setzero_si256();
-    uint32_t max = 0, i = 0;
+    uint32_t i = 0;
     for (; i + 8u <= n; i += 8u) {
         most = _mm256_max_epu32(most, _mm256_abs_epi32(load(v + i)));
     }
-    uint32_t lane[8];
-    memcpy(lane, &most, sizeof lane);
-    for (uint32_t k = 0; k < 8u; k++) {
-        max = lane[k] > max ? lane[k] : max;
-    }
+    __m128i m = _mm_max_epu32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+    m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4E));
+    uint32_t max = (uint32_t)_mm_cvtsi128_si32(_mm_max_epu32(m, _mm_shuffle_epi32(m, 0xB1)));
     for (; i < n; i++) {
         max = ehmn_abs(v[i]) > max ? ehmn_abs(v[i]) : max;
     }
