@@ -130,6 +130,15 @@ class CoreModel:
         check(lib.ehmn_banks_attach(self._model, pointer, len(memory), n), f"{n} banks")
         return memory
 
+    def use_threads(self, threads: int) -> None:
+        """Let products of large matrices use so many threads, 1..EHMN_MAX_THREADS; the results are the same."""
+        pool = lib.ehmn_pool_start(threads) if 1 <= threads <= lib.EHMN_MAX_THREADS else ffi.NULL
+        if pool == ffi.NULL:
+            raise UsageError(f"{threads} threads cannot be started: give 1 to {lib.EHMN_MAX_THREADS}")
+        pool = ffi.gc(pool, lib.ehmn_pool_stop)
+        check(lib.ehmn_use_threads(self._model, lib.ehmn_pool_parallel(pool)), "threads")
+        self._pool = pool  # the former one, if any, ends here
+
     def process(self, ids: npt.NDArray[np.integer], *, learn: bool, follow: bool = False) -> npt.NDArray[np.uint32]:
         scores = np.empty(len(ids), np.uint32)
         tokens = self._tokens(ids)
