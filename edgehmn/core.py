@@ -141,20 +141,19 @@ class CoreModel:
 
     def process(self, ids: npt.NDArray[np.integer], *, learn: bool, follow: bool = False) -> npt.NDArray[np.uint32]:
         scores = np.empty(len(ids), np.uint32)
-        tokens = self._tokens(ids)
         how = lib.EHMN_LEARN if learn else lib.EHMN_FOLLOW if follow and self.plastic else lib.EHMN_FEED
-        work = self._work_for(min(len(ids), TOGETHER))
-        status = lib.ehmn_process(
-            self._model,
-            ffi.from_buffer("uint32_t[]", tokens),
-            len(ids),
-            how,
-            ffi.from_buffer("uint32_t[]", scores),
-            ffi.from_buffer("uint8_t[]", work),
-            len(work),
-        )
-        check(status, "process")
+        self._process(ids, how, ffi.from_buffer("uint32_t[]", scores))
         return scores
+
+    def feed(self, ids: npt.NDArray[np.integer]) -> None:
+        """Feed tokens, of which nobody wants the scores and nothing is learned: a prompt. Raises UsageError."""
+        self._process(ids, lib.EHMN_FEED, ffi.NULL)
+
+    def _process(self, ids: npt.NDArray[np.integer], how: int, scores: Any) -> None:
+        tokens = ffi.from_buffer("uint32_t[]", self._tokens(ids))
+        work = self._work_for(min(len(ids), TOGETHER))
+        where = ffi.from_buffer("uint8_t[]", work)
+        check(lib.ehmn_process(self._model, tokens, len(ids), how, scores, where, len(work)), "process")
 
     def _tokens(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.uint32]:
         """Tokens as the core takes them. Raises UsageError for one outside the vocabulary."""
