@@ -211,6 +211,24 @@ static void fits(const ehmn_kernels *t, uint32_t n, int32_t limit)
     free(b);
 }
 
+static void keys(const ehmn_kernels *t, uint32_t n, uint32_t words)
+{
+    uint32_t *all = room(4u * n * words), *key = room(4u * words), *a = room(4u * n), *b = room(4u * n);
+    for (uint32_t i = 0; i < n * words; i++) {
+        all[i] = i % 7u == 0 ? 0u - (i & 1u) : ((uint32_t)between(0, 65535) << 16 | (uint32_t)between(0, 65535));
+    }
+    for (uint32_t w = 0; w < words; w++) {
+        key[w] = w % 3u == 0 ? UINT32_MAX : ((uint32_t)between(0, 65535) << 16 | (uint32_t)between(0, 65535));
+    }
+    ehmn_kernels_ref.differences(all, n, key, words, a);
+    t->differences(all, n, key, words, b);
+    compare(t->name, "differences", words, a, b, 4u * n);
+    free(all);
+    free(key);
+    free(a);
+    free(b);
+}
+
 int main(void)
 {
     const ehmn_kernels *t;
@@ -225,6 +243,7 @@ int main(void)
             }
             vectors(t, n, n % 2u ? INT32_MAX : 1 << 18);
             exponentials(t, 1u + n % 128u);
+            keys(t, 1u + n % 9u, 1u + n % 40u);
             fits(t, n, n % 3u ? 60000 : INT32_MAX);
         }
         const shape more[] = {{300, 3, 3, 0}, {131, 128, 128, 0}, {64, 344, 344, 0},

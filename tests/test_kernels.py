@@ -245,6 +245,21 @@ def test_logits_are_fitted_with_their_biases(table: Any) -> None:
 
 
 @others
+def test_numbers_of_bits_in_which_keys_differ(table: Any) -> None:
+    rng = np.random.default_rng(12)
+    for words in range(1, 40):
+        for n in (1, 2, 5, 32):
+            keys = Guarded(rng.integers(0, 2**32, n * words, dtype=np.uint32))
+            for values in (rng.integers(0, 2**32, words, dtype=np.uint32), ~keys.values[:words]):
+                key = Guarded(values)
+
+                def call(t: Any, out: Any, s: tuple[Any, ...] = (keys.pointer, n, key.pointer, words)) -> None:
+                    t.differences(*s, out)
+
+                same(call, table, np.full(n, 77, np.uint32), [keys, key])
+
+
+@others
 @pytest.mark.parametrize(
     "bits", [Precision(), Precision(inputs=8), Precision(weights=4)], ids=["16", "8", "weights of 4"]
 )
@@ -263,7 +278,7 @@ SANITIZED = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"]
 X86 = {  # the flags of CMakeLists.txt
     "kernels": ["-DEHMN_ASK_X86"],
-    "kernels_avx2": ["-mavx2"],
+    "kernels_avx2": ["-mavx2", "-mpopcnt"],
     "kernels_avx2_many": ["-mavx2"],
     "kernels_vnni": AVX512,
     "kernels_vnni_many": AVX512,

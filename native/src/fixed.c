@@ -1,5 +1,10 @@
 #include "fixed.h"
 
+int32_t ehmn_round_rarely(int64_t v, int32_t shift)
+{
+    return ehmn_round_shift(v, shift);
+}
+
 int32_t ehmn_bit_length(uint64_t v)
 {
     return v != 0 ? 64 - __builtin_clzll(v) : 0;

@@ -41,10 +41,13 @@ static inline int32_t ehmn_round_shift(int64_t v, int32_t shift)
     return ehmn_sat32(v * ((int64_t)1 << -shift));
 }
 
+/* The same as a call: where it is rare, and speed is worth less than size. */
+int32_t ehmn_round_rarely(int64_t v, int32_t shift);
+
 /* The same of 32 bits. */
 static inline int32_t ehmn_round_shift32(int32_t v, int32_t shift)
 {
-    return shift > 0 && shift < 32 ? (v >> shift) + (v >> (shift - 1) & 1) : ehmn_round_shift(v, shift);
+    return shift > 0 && shift < 32 ? (v >> shift) + (v >> (shift - 1) & 1) : ehmn_round_rarely(v, shift);
 }
 
 /* The same for a shift of 1..31 and a result that is known to fit 32 bits. */
@@ -72,8 +75,11 @@ static inline int32_t ehmn_mul(int32_t a, int32_t b, int32_t shift)
 /* mean += (value - mean) * rate, rate 0..1 in Q16. */
 static inline int32_t ehmn_follow_value(int32_t mean, int32_t value, int32_t rate)
 {
-    int64_t difference = ehmn_sat32((int64_t)value - mean);
-    return ehmn_add(mean, ehmn_round_fit(difference * rate, 16));
+    int32_t difference;
+    if (__builtin_sub_overflow(value, mean, &difference) || difference == INT32_MIN) {
+        difference = value < 0 ? -INT32_MAX : INT32_MAX;
+    }
+    return ehmn_add(mean, ehmn_round_fit((int64_t)difference * rate, 16));
 }
 
 /* floor((a + floor(b / 2)) / b) for b > 0. */

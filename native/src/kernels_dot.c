@@ -379,6 +379,7 @@ const ehmn_kernels ehmn_kernels_dot = {
     ehmn_kernels_rows_soften,
     ehmn_kernels_rows_gate,
     ehmn_kernels_rows_fit,
+    ehmn_kernels_rows_differences,
     matmat_s16,
     matmat_s4,
 };

@@ -211,6 +211,7 @@ const ehmn_kernels ehmn_kernels_neon = {
     ehmn_kernels_rows_soften,
     ehmn_kernels_rows_gate,
     ehmn_kernels_rows_fit,
+    ehmn_kernels_rows_differences,
     ehmn_kernels_neon_matmat_s16,
     ehmn_kernels_neon_matmat_s4,
 };

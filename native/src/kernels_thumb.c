@@ -200,6 +200,7 @@ const ehmn_kernels ehmn_kernels_thumb = {
     ehmn_kernels_cortex_m_soften,
     ehmn_kernels_cortex_m_gate,
     ehmn_kernels_cortex_m_fit,
+    ehmn_kernels_cortex_m_differences,
     NULL,
     NULL,
 };

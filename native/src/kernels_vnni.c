@@ -243,6 +243,7 @@ const ehmn_kernels ehmn_kernels_vnni = {
     soften,
     ehmn_kernels_avx2_gate,
     ehmn_kernels_avx2_fit,
+    ehmn_kernels_avx2_differences,
     ehmn_kernels_vnni_matmat_s16,
     ehmn_kernels_vnni_matmat_s4,
 };

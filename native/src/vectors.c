@@ -17,10 +17,17 @@
 
 #include "fixed.h"
 
-#define RARE __attribute__((noinline, cold)) static
+#define RARE static __attribute__((noinline, cold))
+
+/* Bits of v, which has at most 32. */
+static inline int32_t bits_of(uint32_t v)
+{
+    return v != 0 ? 32 - __builtin_clz(v) : 0;
+}
 
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], more[i]);
     }
@@ -29,13 +36,13 @@ void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 RARE void scale_slowly(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
     for (uint32_t i = 0; i < n; i++) {
-        out[i] = ehmn_mul(v[i], factor, shift);
+        out[i] = ehmn_round_rarely((int64_t)v[i] * factor, shift);
     }
 }
 
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
-    int32_t spare = 31 - ehmn_bit_length(ehmn_abs(factor)); /* bits: the larger the factor, the less of a product counts */
+    int32_t spare = 31 - bits_of(ehmn_abs(factor)); /* bits: the larger the factor, the less of a product counts */
     if (shift + spare < 33 || shift + spare > 62) {
         scale_slowly(v, n, factor, shift, out);
         return;
@@ -43,6 +50,7 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
     factor = (int32_t)((uint32_t)factor << spare);
     shift += spare;
     int32_t half = (int32_t)(1u << (shift - 33)); /* the upper halves of the products are enough */
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         out[i] = ((int32_t)(((int64_t)v[i] * factor) >> 32) + half) >> (shift - 32);
     }
@@ -50,11 +58,11 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
 
 void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    int32_t spare = 31 - ehmn_bit_length((uint32_t)scale);
+    int32_t spare = 31 - bits_of((uint32_t)scale);
     int32_t beyond = shift + spare + 17 - 32; /* bits of the upper half of a product that are rounded away */
     if (beyond < 1 || beyond > 30) {
         for (uint32_t i = 0; i < n; i++) {
-            v[i] = ehmn_add(v[i], ehmn_mul(w[i] * factor, scale, shift));
+            v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)(w[i] * factor) * scale, shift));
         }
         return;
     }
@@ -69,11 +77,11 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
 
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
 {
-    int32_t spare = 31 - ehmn_bit_length((uint32_t)gain);
+    int32_t spare = 31 - bits_of((uint32_t)gain);
     int32_t beyond = 15 + 15 + spare - 32;
     if (beyond < 1 || beyond > 30) {
         for (uint32_t i = 0; i < n; i++) {
-            v[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15));
+            v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)z[i] * gain, 15));
         }
         return;
     }
@@ -102,13 +110,19 @@ void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign
     }
 }
 
-/* The smallest shift by which a magnitude of at most `max` rounds into `limit` = 2^k - 1. */
+/* The smallest shift by which a magnitude of at most `max` rounds into `bits` bits with a sign. */
+static inline int32_t fitting_shift(uint32_t max, int32_t bits)
+{
+    int32_t shift = bits_of(max) - (bits - 1);
+    return shift + (shift > 0 && ((max >> (shift - 1)) + 1u) >> 1 >> (bits - 1) != 0);
+}
+
+#if defined(EHMN_ASK_X86)
 int32_t ehmn_fitting_shift(uint32_t max, int32_t bits)
 {
-    int32_t limit = (1 << (bits - 1)) - 1;
-    int32_t shift = ehmn_bit_length(max) - (bits - 1);
-    return shift + (ehmn_round_shift(max, shift) > limit);
+    return fitting_shift(max, bits);
 }
+#endif
 
 RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
 {
@@ -116,7 +130,7 @@ RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
     for (uint32_t i = 0; i < n; i++) {
         max = ehmn_abs(v[i]) > max ? ehmn_abs(v[i]) : max;
     }
-    return max != 0 ? ehmn_fitting_shift(max, bits) : 0;
+    return max != 0 ? fitting_shift(max, bits) : 0;
 }
 
 /* The smallest shift by which all of v round into `bits` bits; 0 for a zero vector. First with -x taken as x - 1 where x
@@ -124,12 +138,13 @@ RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
 static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
 {
     uint32_t max = 0;
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         uint32_t a = (uint32_t)(v[i] ^ v[i] >> 31);
         max = a > max ? a : max;
     }
-    int32_t shift = ehmn_fitting_shift(max, bits);
-    return max != 0 && shift == ehmn_fitting_shift(max + 1u, bits) ? shift : fitting_exactly(v, n, bits);
+    int32_t shift = fitting_shift(max, bits);
+    return max != 0 && shift == fitting_shift(max + 1u, bits) ? shift : fitting_exactly(v, n, bits);
 }
 
 /* By a shift that is not positive: to the left, into 16 bits. */
@@ -141,11 +156,14 @@ static inline int32_t widen(int32_t v, int32_t shift)
 int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
 {
     int32_t shift = fitting_all(v, n, 8);
-    for (uint32_t i = 0; i < n && shift > 0; i++) {
-        out[i] = (int8_t)(((v[i] >> (shift - 1)) + 1) >> 1);
+    if (shift <= 0) {
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = (int8_t)widen(v[i], shift);
+        }
+        return frac - shift;
     }
-    for (uint32_t i = 0; i < n && shift <= 0; i++) {
-        out[i] = (int8_t)widen(v[i], shift);
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = (int8_t)(((v[i] >> (shift - 1)) + 1) >> 1);
     }
     return frac - shift;
 }
@@ -153,11 +171,15 @@ int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
 int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out)
 {
     int32_t shift = fitting_all(v, n, (int32_t)bits);
-    for (uint32_t i = 0; i < n && shift > 0; i++) {
-        out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
+    if (shift <= 0) {
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = (int16_t)widen(v[i], shift);
+        }
+        return frac - shift;
     }
-    for (uint32_t i = 0; i < n && shift <= 0; i++) {
-        out[i] = (int16_t)widen(v[i], shift);
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
     }
     return frac - shift;
 }
@@ -166,7 +188,7 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
 uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift)
 {
     if (shift >= 0 || eps_mantissa == 0) {
-        return (uint32_t)ehmn_round_shift(eps_mantissa, shift);
+        return (uint32_t)ehmn_round_rarely(eps_mantissa, shift);
     }
     return ehmn_bit_length((uint32_t)eps_mantissa) - shift > 61 ? (uint64_t)1 << 61
                                                                : (uint64_t)(uint32_t)eps_mantissa << -shift;
@@ -209,7 +231,7 @@ int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int
     int32_t max = INT32_MIN;
     for (int32_t *at = scores, *end = scores + n; at < end; at++, key_frac += stride) {
         int32_t but_one = frac + *key_frac - to - 1; /* of the bits that are rounded away */
-        int32_t score = (uint32_t)but_one < 31u ? ((*at >> but_one) + 1) >> 1 : ehmn_round_shift(*at, but_one + 1);
+        int32_t score = (uint32_t)but_one < 31u ? ((*at >> but_one) + 1) >> 1 : ehmn_round_rarely(*at, but_one + 1);
         max = score > max ? score : max;
         *at = score;
     }
@@ -220,10 +242,12 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
 {
     const int8_t *frac = value_frac;
     int32_t least = *value_frac;
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++, frac += stride) {
         least = *frac < least ? *frac : least;
     }
     frac = value_frac;
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++, frac += stride) {
         uint32_t shift = (uint32_t)(*frac - least);
         shift = shift < 31u ? shift : 31u; /* which leaves nothing */
