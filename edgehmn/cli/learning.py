@@ -13,6 +13,7 @@ from edgehmn.cli.tiles import tile_options
 from edgehmn.errors import UsageError
 
 MAX_BANKS = 16  # checked against EHMN_MAX_BANKS by a test: the core is not loaded to print help
+MAX_THREADS = 64  # the same of EHMN_MAX_THREADS
 PROVIDERS = ("cpu", "cuda", "tensorrt")
 RUNTIMES = ("host", "onnx", "tflite", "tile", "emulator", "device")
 
@@ -31,6 +32,9 @@ def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Start of every draw."),
             click.option(
                 "--banks", type=click.IntRange(1, MAX_BANKS), default=1, help="Deltas, chosen by topic (host)."
+            ),
+            click.option(
+                "--threads", type=click.IntRange(1, MAX_THREADS), default=1, help="For large matrices (host)."
             ),
             click.option("--load-state", help="Learned state to start from: a name or a .ehmd file."),
         ]

@@ -28,8 +28,10 @@ def open_runtime(
     banks: int = 1,
     provider: str = "cpu",
     tiles: "TileSetup | None" = None,
+    threads: int = 1,
 ) -> Iterator[Runtime]:
     """The runtime of that name with the export's model and nothing learned, in 1..MAX_BANKS banks. Closed at the end.
+    threads: for large matrices, on the host.
     Raises DependencyError if it cannot have so many."""
     if target is not None and runtime not in ("emulator", "tile"):
         raise UsageError(
@@ -39,6 +41,8 @@ def open_runtime(
         raise UsageError("--mapping, --cell-bits, --writes and --write-threshold go with --runtime tile")
     if provider != "cpu" and runtime != "onnx":
         raise UsageError("--provider is what onnxruntime computes with: it goes with --runtime onnx")
+    if threads > 1 and runtime != "host":
+        raise UsageError("--threads is for the core on this machine: it goes with --runtime host")
     if (port is not None) != (runtime == "device"):
         raise UsageError("--port and --runtime device go together: name the device's port")
     if banks > 1 and runtime in ("emulator", "device"):
@@ -62,7 +66,9 @@ def open_runtime(
             raise DependencyError(f"--runtime tile has one bank, not {banks}: leave --banks out, or use --runtime host")
         yield open_tiles(export.image, target or DEFAULT_TILE, seed, tiles)
     elif runtime == "host":
-        yield open_core(export.image, seed, banks)
+        core = open_core(export.image, seed, banks)
+        core.use_threads(threads)
+        yield core
     else:
         yield encoder_runtime(runtime, export.folder, export.image, seed, provider, banks)
 
