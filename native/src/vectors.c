@@ -72,6 +72,7 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
     int32_t half = 1 << (beyond - 1);
     factor *= 1 << 17;
     scale = (int32_t)((uint32_t)scale << spare);
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         int32_t high = (int32_t)(((int64_t)(w[i] * factor) * scale) >> 32);
         v[i] = ehmn_add(v[i], (high + half) >> beyond);
@@ -120,6 +121,7 @@ void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign)
 {
     uint32_t sum = 0;
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         sum += ehmn_abs(v[i]);
         edge[i] = sum;
