@@ -93,7 +93,7 @@ class Stm32F405(Stm32):
             0x40023C00: self._access_control,
             0x40023C0C: lambda value: setattr(self, "errors", self.errors & ~value),
             uart + 4: self.send,
-            uart + 8: lambda value: self.check_baud(self.clock_hz["apb1"], value),
+            uart + 8: lambda value: self.check_baud(self.clock_hz["apb1" if uart < 0x40010000 else "apb2"], value),
         }
 
     def clocked(self, address: int) -> bool:
@@ -105,6 +105,10 @@ class Stm32F405(Stm32):
 
     def line_interrupt(self) -> bool:
         return self.registers[self["UART_ADDRESS"] + 0xC] & 0x2024 == 0x2024
+
+    def send(self, value: int) -> None:
+        self.require(not self.stale, "the data cache may hold what the flash held before")
+        super().send(value)
 
     def check_line(self) -> None:
         self.check_pins()
