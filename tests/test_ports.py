@@ -189,6 +189,17 @@ def test_without_its_crystal_a_board_runs_as_fast_from_the_oscillator_within(nam
         runtime.close()
 
 
+@needs_tools
+@pytest.mark.parametrize("name", ["feather-stm32f405", "nucleo-h743zi2"])
+def test_a_board_starts_as_well_from_the_boot_loader_in_its_rom(name: str) -> None:
+    board = new_chip(name, tiny_image())
+    board.from_loader = True
+    with chip.serving(board) as url:
+        runtime = connect(url)
+        assert runtime.identity.board == name
+        runtime.close()
+
+
 # ---- What the models catch
 
 
