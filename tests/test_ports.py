@@ -12,12 +12,14 @@ import pytest
 from edgehmn.core import CoreModel, Image, lib
 from edgehmn.device.boards import boards
 from edgehmn.device.firmware import TOOLS, build_firmware, room_of
-from edgehmn.device.flash.flashing import programmer_for
-from edgehmn.device.flash.parts import contents, parts_of
+from edgehmn.device.flash.flashing import flash, programmer_for
+from edgehmn.device.flash.parts import contents
 from edgehmn.device.wire import encode
 from edgehmn.errors import FlashError, LinkLostError
+from edgehmn.exported import Export
 from edgehmn.runtime.device import DeviceRuntime
 from tests.models import LEAST, LITTLE, repetitive_tokens, tiny_image
+from tests.test_boards import SMALL_LLAMA, small_image
 
 chip = pytest.importorskip("tests.chips.chip", reason="not run here: unicorn is missing")
 from tests.chips.nrf52840 import Nrf52840  # noqa: E402
@@ -86,6 +88,34 @@ def test_a_real_board_learns_the_bits_that_the_host_learns_and_keeps_them(name: 
     board.keep_flash()
     at, room = board.state
     assert set(board.flash[at - board.FLASH[0] : at - board.FLASH[0] + room]) == {0xFF}
+
+
+def learns_and_keeps(name: str, image: bytes, ids: np.ndarray) -> None:
+    """The first half of the tokens, a restart, the second half."""
+    fit = boards()[name].fit(Image(image))
+    assert fit["learns"] and fit["saves"]
+    first, second = np.array_split(ids, 2)
+    expected, started_anew = CoreModel(Image(image)), CoreModel(Image(image))
+    with chip.serving(new_chip(name, image)) as url:
+        runtime = connect(url)
+        assert np.array_equal(runtime.process(first, learn=True), expected.process(first, learn=True))
+        assert runtime.store().sequence == 1
+        runtime._link.restart()
+        started_anew.load(expected.save())
+        assert np.array_equal(runtime.process(second, learn=True), started_anew.process(second, learn=True))
+        runtime.close()
+
+
+@needs_tools
+@pytest.mark.parametrize("name", ["nucleo-h743zi2", "raspberry-pi-pico-2"])
+def test_the_model_that_ships_learns_in_the_real_memory_of_a_board(name: str, reference_image: bytes) -> None:
+    learns_and_keeps(name, reference_image, np.arange(100, 112, dtype=np.int32))
+
+
+@needs_tools
+@pytest.mark.parametrize("name", ["feather-stm32f405", "nrf52840-dk"])
+def test_a_small_trained_shape_learns_in_the_real_memory_of_a_board(name: str) -> None:
+    learns_and_keeps(name, small_image(), repetitive_tokens(60, period=20, vocab_size=SMALL_LLAMA.vocab_size))
 
 
 @needs_tools
@@ -280,20 +310,30 @@ def test_the_boot_rom_of_the_rp2350_finds_what_it_looks_for() -> None:
     assert all(found[symbol] in ram for symbol in ("operate", "page", "setup"))
 
 
+class FromDrive(Rp2350):
+    """Its boot ROM has written the file that was put on its drive: each block by itself."""
+
+    drive: Path
+
+    def power_on(self) -> None:
+        data = (self.drive / "edgehmn.uf2").read_bytes()
+        self.flash = bytearray(b"\xff" * self.FLASH[1])
+        for i in range(0, len(data), 512):
+            one, two, flags, address, size, number, count, family = struct.unpack_from("<8I", data, i)
+            assert (one, two, flags & 0x2000, family) == (0x0A324655, 0x9E5D5157, 0x2000, 0xE48BFF59)
+            assert (number, count, size, address % 256) == (i // 512, len(data) // 512, 256, 0)
+            assert self["FLASH_ADDRESS"] <= address < self["STATE_ADDRESS"], "what was learned stays"
+            at = address - self.FLASH[0]
+            self.flash[at : at + size] = data[i + 32 : i + 32 + size]
+        super().power_on()
+
+
 @needs_tools
-def test_the_uf2_file_of_the_pico_2_writes_firmware_and_model_for_its_family(tmp_path: Path) -> None:
-    board, image = boards()["raspberry-pi-pico-2"], tiny_image()
-    drive = programmer_for(board.name)
+def test_a_pico_2_is_flashed_by_its_drive_and_proves_that_it_runs(tiny_export: Path, tmp_path: Path) -> None:
+    name = "raspberry-pi-pico-2"
     (tmp_path / "INFO_UF2.TXT").write_text("UF2 Bootloader v1.0\nModel: Raspberry Pi RP2350\nBoard-ID: RP2350\n")
-    parts = parts_of(board, build_firmware(board.name).read_bytes(), image)
-    (place,) = drive.places(str(tmp_path))
-    drive.write(place, parts)
-    data, memory = (tmp_path / "edgehmn.uf2").read_bytes(), {}
-    for i in range(0, len(data), 512):
-        one, two, flags, address, size, number, count, family = struct.unpack_from("<8I", data, i)
-        assert (one, two, flags & 0x2000, family) == (0x0A324655, 0x9E5D5157, 0x2000, 0xE48BFF59)
-        assert (number, count, size, address % 256) == (i // 512, len(data) // 512, 256, 0)
-        memory[address] = data[i + 32 : i + 32 + size]
-    written = b"".join(memory[address] for address in sorted(memory) if address >= board.numbers["BOARD_IMAGE_ADDRESS"])
-    assert written.startswith(image) and memory[0x10000000].startswith(parts[0].data[:256])
-    assert max(memory) < board.numbers["BOARD_STATE_ADDRESS"], "what was learned stays"
+    board = FromDrive(boards()[name], build_firmware(name).read_bytes(), b"")
+    board.drive = tmp_path
+    with chip.serving(board) as url:
+        done = flash(Export.open(tiny_export), name, programmer_for(name), port=str(tmp_path), line=url)
+    assert (done.board, done.verified, done.self_test) == (name, "self-test", "ok")

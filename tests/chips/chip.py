@@ -275,7 +275,7 @@ def serving(chip: Chip) -> Iterator[str]:
             yield f"socket://127.0.0.1:{server.getsockname()[1]}"
         finally:
             server.shutdown(socket.SHUT_RDWR)
-            thread.join(30)
+            thread.join(5)  # not for ever, if a test ends in a session
             if violations:
                 raise violations[0]
 
