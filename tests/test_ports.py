@@ -32,6 +32,7 @@ CHIPS = {
     "nucleo-h743zi2": Stm32H743,
     "raspberry-pi-pico-2": Rp2350,
 }
+IN_RAM = ("STACK", "RAM", "ARENA", "STAGING", "STATE_COPY")
 absent = [tool for tool in TOOLS if shutil.which(tool) is None]
 needs_tools = pytest.mark.skipif(bool(absent), reason=f"not run here: {', '.join(absent)} missing")
 every_port = pytest.mark.parametrize("name", CHIPS)
@@ -58,6 +59,22 @@ def pull_the_plug(board):
 
 def test_every_real_board_has_a_model_here() -> None:
     assert set(CHIPS) == {name for name, board in boards().items() if board.machine is None}
+
+
+@every_port
+def test_every_region_of_a_board_lies_in_the_memory_of_its_chip(name: str) -> None:
+    board, model = boards()[name], CHIPS[name]
+    number = board.numbers
+    sizes = {region: number.get(f"BOARD_{region}_BYTES", 0) for region in ("FLASH", "IMAGE", *IN_RAM)}
+    sizes["STATE"] = 2 * number["BOARD_STATE_SLOT_SECTORS"] * number["BOARD_STATE_SECTOR_BYTES"]
+    for region, size in sizes.items():
+        at = number.get(f"BOARD_{region}_ADDRESS", 0)
+        memories = model.RAM if region in IN_RAM else (model.FLASH,)
+        assert not size or any(start <= at and at + size <= start + room for start, room in memories), region
+    flash, sector = model.FLASH[0], number["BOARD_STATE_SECTOR_BYTES"]
+    assert (number["BOARD_IMAGE_ADDRESS"] - flash) % sector == 0, "writing an image erases whole sectors"
+    assert number["BOARD_IMAGE_ADDRESS"] + number["BOARD_IMAGE_BYTES"] <= number["BOARD_STATE_ADDRESS"]
+    assert (number["BOARD_STATE_ADDRESS"] - flash) % sector == 0
 
 
 # ---- The whole firmware on its chip
