@@ -1,8 +1,10 @@
 """The firmware of real boards, run whole on models of their chips: clock, line, flash driver, and what they keep."""
 
+import re
 import shutil
 import struct
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgehmn.core import CoreModel, Image, lib
-from edgehmn.device.boards import boards
+from edgehmn.device.boards import NOT_RUN, boards, sources
 from edgehmn.device.firmware import TOOLS, build_firmware, room_of
 from edgehmn.device.flash.flashing import flash, programmer_for
 from edgehmn.device.flash.parts import contents
@@ -18,6 +20,7 @@ from edgehmn.device.wire import encode
 from edgehmn.errors import FlashError, LinkLostError
 from edgehmn.exported import Export
 from edgehmn.runtime.device import DeviceRuntime
+from tests.command_line import Result
 from tests.models import LEAST, LITTLE, repetitive_tokens, tiny_image
 from tests.test_boards import SMALL_LLAMA, small_image
 
@@ -59,6 +62,13 @@ def pull_the_plug(board):
 
 def test_every_real_board_has_a_model_here() -> None:
     assert set(CHIPS) == {name for name, board in boards().items() if board.machine is None}
+
+
+def test_make_builds_the_firmware_of_every_board() -> None:
+    makefile = (sources().parent / "Makefile").read_text("utf-8")
+    pattern = re.search(r"for header in native/(ports/\S+/board\.h); do", makefile)
+    assert pattern is not None
+    assert {header.parent.name for header in sources().glob(pattern[1])} == set(boards())
 
 
 @every_port
@@ -281,6 +291,16 @@ def test_the_models_catch_firmware_that_is_for_another_board(name: str, number: 
 
 
 # ---- The files that are flashed
+
+
+@needs_tools
+def test_the_commands_say_what_is_left_and_what_has_not_been_tried(run_cli: Callable[..., Result]) -> None:
+    done = run_cli("build", "--target", "nucleo-h743zi2", "--json").result
+    assert done["status"] == NOT_RUN and done["flash_room"] == 128 << 10 and 50_000 < done["flash_bytes"] < 100_000
+    assert "nucleo-h743zi2 (builds, not yet run on hardware): flash " in run_cli("build", "--target", done["board"]).out
+    listed = {board["name"]: board["status"] for board in run_cli("targets", "--json").result["boards"]}
+    assert {name for name, status in listed.items() if status == NOT_RUN} == set(CHIPS) and set(listed) == set(boards())
+    assert "raspberry-pi-pico-2" in run_cli("targets").out
 
 
 def symbols(elf: Path) -> dict[str, int]:
