@@ -102,7 +102,7 @@ def test_the_real_esptool_and_another_chip_or_none() -> None:
 @pytest.mark.parametrize(("conduct", "said"), [("refuses", "flash download mode"), ("hangs", "was stopped")])
 def test_the_real_esptool_that_fails(conduct: str, said: str) -> None:
     with esp(conduct=conduct) as peer:
-        tool = EspTool("ESP32-S3", timeout_s=0.75 if conduct == "hangs" else 60.0)
+        tool = EspTool("ESP32-S3", limit_s=0.75 if conduct == "hangs" else 60.0)
         [place] = tool.places(peer.port)
         with pytest.raises(FlashError, match=said):
             tool.write(place, [PART])

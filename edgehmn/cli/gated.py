@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehmn.banks import split
+from edgehmn.cli.output import Outcome
 from edgehmn.errors import LearningDivergedError, LinkLostError
 from edgehmn.files import sha256
 from edgehmn.gate import KNOWN_TOKENS, Verdict
-from edgehmn.learn import CONTEXT, SECTION, Personalisation
+from edgehmn.learn import CONTEXT, SECTION, Personalisation, learned_part
 from edgehmn.resume import Keeper
 
 REASONS = {
@@ -59,6 +60,18 @@ def personalisation_result(outcome: Personalisation, banks: int) -> dict[str, An
         "banks": {"asked": banks, "used": len(split(outcome.delta))},
         "gate": gate_result(outcome.learning.rollbacks, outcome.verdict),
     }
+
+
+def dry_personalisation(ids: npt.NDArray[np.int32], runtime: str, keeper: Keeper | None) -> Outcome:
+    """What a personalisation would do with these tokens."""
+    half = learned_part(ids)
+    reached = None if keeper is None else keeper.read()
+    done = 0 if reached is None else len(reached.online)
+    result = {"tokens": len(ids), "would_learn": half - done, "would_score": 2 * (len(ids) - half), "learned": done}
+    where = f"; the state would go to {keeper.output}" if keeper else "; nothing would be kept"
+    before = f", {done:,} were learned before it was interrupted" if done else ""
+    text = f"{len(ids):,} tokens: {half - done:,} would be learned on {runtime}{before}, the other half scored{where}"
+    return Outcome(result, text)
 
 
 def keeper_of(

@@ -30,6 +30,13 @@ def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--banks", type=click.IntRange(1, MAX_BANKS), default=1, help="Deltas, chosen by topic (host)."
             ),
+            click.option(
+                "--timeout",
+                type=click.FloatRange(0.1),
+                default=60.0,
+                show_default=True,
+                help="Seconds that a board has for an answer.",
+            ),
             click.option("--load-state", help="Learned state to start from: a name or a .ehmd file."),
         ]
     ):
@@ -99,17 +106,26 @@ def run_command(
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--save-state", help="Keep what was learned: a name or a .ehmd file.")
 @click.option("--gate/--no-gate", default=True, help="Keep it only if ordinary text stays as it was (the default).")
+@click.option("--dry-run", is_flag=True, help="Open all that is needed and say what would be done; learn nothing.")
 @runtime_options
 def personalise_command(
-    session: Session, export: Path, texts: tuple[Path, ...], save_state: str | None, gate: bool,
+    session: Session, export: Path, texts: tuple[Path, ...], save_state: str | None, gate: bool, dry_run: bool,
     load_state: str | None, **where: Any,
 ) -> Outcome:  # fmt: skip
     if [str(path) for path in texts] == ["-"]:
+        if dry_run:
+            raise UsageError("--dry-run goes with files: what will be typed is not known before")
         from edgehmn.cli.live import personalise_live
 
         return personalise_live(session, export, save_state, load_state, gate, where)
     from edgehmn import states
-    from edgehmn.cli.gated import keeper_of, personalisation_result, raise_if_refused, telling_how_to_go_on
+    from edgehmn.cli.gated import (
+        dry_personalisation,
+        keeper_of,
+        personalisation_result,
+        raise_if_refused,
+        telling_how_to_go_on,
+    )
     from edgehmn.exported import Export
     from edgehmn.files import read_text
     from edgehmn.learn import personalise
@@ -127,6 +143,8 @@ def personalise_command(
             session.note(f"going on with what {keeper.path} holds of an interrupted run")
         elif load_state:
             states.load_into(runtime, load_state, where["banks"])
+        if dry_run:
+            return dry_personalisation(ids, where["runtime"], keeper)
         outcome = personalise(
             runtime,
             ids,

@@ -11,6 +11,7 @@ from edgehmn.runtime.protocol import Runtime
 
 DEFAULT_BOARD = "mps2-an386"
 DEFAULT_TILE = "hermes"
+ANSWER_S = 60.0
 
 
 @contextlib.contextmanager
@@ -23,8 +24,10 @@ def open_runtime(
     seed: int = 0,
     banks: int = 1,
     provider: str = "cpu",
+    timeout: float = ANSWER_S,
 ) -> Iterator[Runtime]:
     """The runtime of that name with the export's model and nothing learned, in 1..MAX_BANKS banks. Closed at the end.
+    timeout: seconds that a board has for an answer, beside its work.
     Raises DependencyError if it cannot have so many."""
     if target is not None and runtime not in ("emulator", "tile"):
         raise UsageError(
@@ -39,12 +42,12 @@ def open_runtime(
             f"the firmware has one bank, not {banks}: leave --banks out, or use --runtime host, onnx or tflite"
         )
     if runtime == "emulator":
-        with open_emulator(export.image, target or DEFAULT_BOARD) as device:
+        with open_emulator(export.image, target or DEFAULT_BOARD, timeout) as device:
             device.forget(seed)
             yield device
     elif runtime == "device":
         assert port is not None
-        with open_device(port) as device:
+        with open_device(port, timeout) as device:
             if device.image_id != export.image.id:
                 raise UsageError(
                     f"the device at {port} runs image {device.image_id[:16]}, the export is {export.image.id[:16]}"
@@ -68,18 +71,18 @@ def open_tiles(image: Image, target: str, seed: int) -> Runtime:
 
 
 @contextlib.contextmanager
-def open_device(port: str) -> Iterator[Runtime]:
+def open_device(port: str, timeout: float = ANSWER_S) -> Iterator[Runtime]:
     """The device at a pyserial URL. What it has learned stays."""
     from edgehmn.runtime.device import DeviceRuntime
 
-    with contextlib.closing(DeviceRuntime(port)) as device:
+    with contextlib.closing(DeviceRuntime(port, timeout_s=timeout)) as device:
         yield device
 
 
 @contextlib.contextmanager
-def open_emulator(image: Image, board: str = DEFAULT_BOARD) -> Iterator[Runtime]:
+def open_emulator(image: Image, board: str = DEFAULT_BOARD, timeout: float = ANSWER_S) -> Iterator[Runtime]:
     """A fresh emulated board with this image."""
     from edgehmn.runtime.device import DeviceRuntime
 
-    with contextlib.closing(DeviceRuntime.emulated(image.bytes.tobytes(), board)) as device:
+    with contextlib.closing(DeviceRuntime.emulated(image.bytes.tobytes(), board, timeout_s=timeout)) as device:
         yield device

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 
 from edgehmn.device.flash.parts import Part
-from edgehmn.device.flash.programmer import Place, last_lines, program, run
+from edgehmn.device.flash.programmer import Place, last_lines, program, run, time_for
 from edgehmn.device.server import COMPILERS, build_server
 from edgehmn.errors import DeviceError, FlashError
 
@@ -23,9 +23,9 @@ PORTS = range(20000, 60000)
 class LinuxBoard:
     """Places are what ssh takes: user@host, or a name of its configuration. It must let us in without a question."""
 
-    def __init__(self, timeout_s: float = 300.0) -> None:
+    def __init__(self, limit_s: float | None = None) -> None:
         self._program = program("ssh", INSTALL_LINE)
-        self._timeout_s = timeout_s
+        self._limit_s = limit_s
 
     def places(self, port: str | None) -> list[Place]:
         if port is None:
@@ -53,11 +53,13 @@ class LinuxBoard:
             new, name = shlex.quote(f"{FOLDER}/{part.name}.new"), shlex.quote(f"{FOLDER}/{part.name}")
             mode = "755" if part.name == SERVER else "644"
             there = f"mkdir -p {FOLDER} && cat > {new} && chmod {mode} {new} && sync && mv {new} {name}"
-            self._there(place.name, there, self._timeout_s, part.data)
+            self._there(place.name, there, time_for(len(part.data), self._limit_s), part.data)
 
     def read(self, place: Place, part: Part) -> bytes | None:
         """The part itself if the machine gives its hash: so little has to come back."""
-        said = self._there(place.name, f"sha256sum {shlex.quote(f'{FOLDER}/{part.name}')}", self._timeout_s)
+        said = self._there(
+            place.name, f"sha256sum {shlex.quote(f'{FOLDER}/{part.name}')}", time_for(len(part.data), self._limit_s)
+        )
         return part.data if said.split()[:1] == [hashlib.sha256(part.data).hexdigest().encode()] else b""
 
     @contextlib.contextmanager
