@@ -7,12 +7,13 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.gate import attack, destructive
+from bench.gate import Ids, attack, destructive
 from edgehmn.banks import BankedModel, join, split
 from edgehmn.checkpoint import Checkpoint
 from edgehmn.core import CoreModel, Image, ffi
@@ -21,6 +22,8 @@ from edgehmn.device.server import Server
 from edgehmn.errors import InvalidFileError
 from edgehmn.gate import KNOWN_TOKENS, LIMIT_PERCENT, STEPS, guard_rise, judge, one_class, saturated, settle, with_gains
 from edgehmn.learn import personalise
+from edgehmn.runtime.device import DeviceRuntime
+from edgehmn.states import save
 from edgehmn.texts import PERSONAL, shipped
 from tests.command_line import Result
 from tests.models import TINY, opened, random_tokens, tiny_image, with_settings
@@ -70,9 +73,9 @@ def test_an_honest_text_keeps_its_gain(image: Image, reference: Checkpoint) -> N
     assert not np.array_equal(a.gains, b.gains)
 
 
-def learned_badly(image: Image, n: int = 400) -> bytes:
+def learned_badly(image: Image, ids: Ids | None = None) -> bytes:
     model = CoreModel(image)
-    model.process(random_tokens(n, image.vocab_size), learn=True)
+    model.process(random_tokens(400, image.vocab_size) if ids is None else ids, learn=True)
     return model.save()
 
 
@@ -148,6 +151,34 @@ def test_one_line_over_and_over_is_refused(run_cli: Cli, reference_export: Path,
     assert (tmp_path / "live.ehmd").read_bytes() == CoreModel(
         opened((reference_export / "model.ehmn").read_bytes())
     ).save()
+
+
+def test_a_state_and_a_device_can_be_settled_later(run_cli: Cli, tiny_export: Path, tmp_path: Path) -> None:
+    image = opened((tiny_export / "model.ehmn").read_bytes())
+    bad, state = learned_badly(image, np.full(400, 7, np.int32)), tmp_path / "bad.ehmd"
+    settled, share = settle(image, bad)
+    assert share < 1
+    state.write_bytes(bad)
+    result = run_cli("state", "settle", tiny_export, "--name", state, "--json").result
+    assert (result["state"], result["gains_kept"], state.read_bytes()) == ("settled", share, settled)
+    assert run_cli("state", "settle", tiny_export, "--name", state, "--json").result["state"] == "ok"
+    with Server(tiny_export / "model.ehmn") as server:
+        with closing(DeviceRuntime(server.url)) as board:
+            board.load(bad)
+        said = run_cli("state", "settle", tiny_export, "--port", server.url).out
+        assert "of its gains at rest" in said
+        with closing(DeviceRuntime(server.url)) as board:
+            assert board.save() == settled
+    full = bytearray(bad)
+    start = ffi.sizeof("ehmn_delta")
+    full[start : start + 100] = b"\x7f" * 100
+    state.write_bytes(sealed(full))
+    done = run_cli("state", "settle", tiny_export, "--name", state)
+    assert (done.code, "limit" in done.err, state.read_bytes()) == (11, True, bytes(full))
+    assert run_cli("state", "settle", tiny_export).code == 2
+    save("other", CoreModel(opened(tiny_image(TINY))).save())
+    done = run_cli("state", "settle", tiny_export, "--name", "other")
+    assert (done.code, "was learned with image" in done.err) == (2, True)
 
 
 # ---- A device that says that it rolled back

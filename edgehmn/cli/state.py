@@ -6,6 +6,7 @@ import click
 
 from edgehmn.cli.compared import diff_command
 from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.cli.settled import settle_command
 from edgehmn.cli.stored import stored_commands
 
 
@@ -90,5 +91,5 @@ def list_command(session: Session) -> Outcome:
     return Outcome({"states": [_row(s) for s in known]}, text)
 
 
-for _command in (save_command, load_command, list_command, diff_command, *stored_commands()):
+for _command in (save_command, load_command, list_command, diff_command, settle_command, *stored_commands()):
     state_command.add_command(_command)
