@@ -202,14 +202,15 @@ def test_a_uf2_drive(export: Export, line: str, tmp_path: Path) -> None:
 
 
 @needs_tools
+@pytest.mark.parametrize("name", ["mps2-an386", "mps3-an547"])
 def test_an_emulated_board_gets_a_new_model_and_keeps_what_it_learned(
-    run_cli: Cli, export: Export, tmp_path: Path
+    run_cli: Cli, export: Export, tmp_path: Path, name: str
 ) -> None:
     file = tmp_path / "flash of a board"
-    arguments = ("flash", export.folder, "--target", "mps2-an386", "--port", file, "--json")
+    arguments = ("flash", export.folder, "--target", name, "--port", file, "--json")
     result = run_cli(*arguments).result
     assert (result["verified"], result["self_test"]) == ("read back", "ok")
-    with Emulator(None, flash=file) as emulator:
+    with Emulator(None, name, flash=file) as emulator:
         board = DeviceRuntime(emulator.url)
         board.process(random_tokens(20), learn=True)
         learned = board.save()
@@ -217,7 +218,7 @@ def test_an_emulated_board_gets_a_new_model_and_keeps_what_it_learned(
         board.confirm()
         board.close()
     assert run_cli(*arguments).result["self_test"] == "ok"
-    with Emulator(None, flash=file) as emulator:
+    with Emulator(None, name, flash=file) as emulator:
         board = DeviceRuntime(emulator.url)
         assert board.save() == learned
         board.close()

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.cli.tiles import tile_options
 from edgehmn.errors import UsageError
 
 MAX_BANKS = 16  # checked against EHMN_MAX_BANKS by a test: the core is not loaded to print help
@@ -18,6 +19,7 @@ RUNTIMES = ("host", "onnx", "tflite", "tile", "emulator", "device")
 
 def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Where the model runs, shared by all commands that run one."""
+    function = tile_options()(function)
     for option in reversed(
         [
             click.option("--runtime", type=click.Choice(RUNTIMES), default="host", show_default=True),
