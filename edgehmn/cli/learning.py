@@ -101,8 +101,8 @@ def run_command(
 @command(
     "personalise",
     "Learn the first half of TEXT with the model of OUT, and score the second half before and after. Several "
-    "files are one text, in the order given. '-' is standard input, learned line by line as it is typed. With "
-    "--save-state, one that was interrupted goes on when it is started again.",
+    "files are one text, in the order given, as are the .txt and .md files of a folder. '-' is standard input, learned "
+    "line by line as it is typed. With --save-state, one that was interrupted goes on when it is started again.",
 )
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -129,12 +129,12 @@ def personalise_command(
         telling_how_to_go_on,
     )
     from edgehmn.exported import Export
-    from edgehmn.files import read_text
+    from edgehmn.files import read_texts
     from edgehmn.learn import personalise
     from edgehmn.runtime.select import open_runtime
 
     opened = Export.open(export)
-    ids = opened.encode("".join(read_text(p) for p in texts))
+    ids = opened.encode(read_texts(texts))
     keeper = keeper_of(save_state, opened.image.id, ids, load_state, where)
     with (
         open_runtime(opened, **where) as runtime,
