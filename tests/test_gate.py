@@ -143,6 +143,7 @@ def test_one_line_over_and_over_is_refused(run_cli: Cli, reference_export: Path,
     assert "before is there again" in error["message"] and error["detail"]["saved"] is None
     assert error["detail"]["after"] == error["detail"]["before"], "nothing of it is left"
     assert not list(tmp_path.glob("*.part"))
+    assert "not judged by the gate" in run_cli(*command[:-1], "--no-gate").out
     assert run_cli(*command, "--no-gate").result["gate"] == {"state": "off", "rollbacks": 0}
     assert state.is_file()
     monkeypatch.setattr(sys, "stdin", io.StringIO("over-and-over-and-over-and-over-and-over-again\n" * 50))
@@ -166,7 +167,7 @@ def test_a_state_and_a_device_can_be_settled_later(run_cli: Cli, tiny_export: Pa
         with closing(DeviceRuntime(server.url)) as board:
             board.load(bad)
         said = run_cli("state", "settle", tiny_export, "--port", server.url).out
-        assert "of its gains at rest" in said
+        assert "was settled" in said and "of the gains at rest that are kept" in said
         with closing(DeviceRuntime(server.url)) as board:
             assert board.save() == settled
     full = bytearray(bad)

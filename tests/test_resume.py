@@ -192,6 +192,10 @@ def test_ctrl_c_keeps_what_was_reached(tiny_export: Path, tmp_path: Path) -> Non
     os.kill(running.pid, signal.SIGINT)
     stopped = finish(running)
     assert (stopped.code, part.is_file(), state.exists()) == (130, True, False), stopped
+    other = tmp_path / "other.txt"
+    other.write_text("another text, " * 20, "utf-8")
+    said = finish(process("personalise", tiny_export, other, "--save-state", state, "--dry-run", cwd=tmp_path)).err
+    assert "progress of another text" in said
     result = finish(process(*command, cwd=tmp_path)).result
     assert result == finish(process("personalise", tiny_export, text, "--save-state", tmp_path / "b.ehmd", "--json",
                                     cwd=tmp_path)).result | {"saved": str(state)}  # fmt: skip

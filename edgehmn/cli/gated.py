@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehmn.banks import split
-from edgehmn.cli.output import Outcome
+from edgehmn.cli.output import Outcome, Session
 from edgehmn.errors import LearningDivergedError, LinkLostError
 from edgehmn.files import sha256
 from edgehmn.gate import KNOWN_TOKENS, Verdict
@@ -46,6 +46,17 @@ def gate_result(rollbacks: int, verdict: Verdict | None) -> dict[str, Any]:
         "gains_kept": verdict.gains,
         "saturated": verdict.saturated,
     }
+
+
+def gate_sentence(verdict: Verdict | None) -> str:
+    """What a state that stays does to ordinary text."""
+    if verdict is None:
+        return "not judged by the gate"
+    rise = f"ordinary text (the guard): {verdict.rise_percent:+.2f} % perplexity"
+    if verdict.gains == 1:
+        return rise
+    kept = f"{verdict.kept_rise_percent:+.2f} % with the {100 * verdict.gains:.0f} % of the gains at rest that are kept"
+    return f"{rise}, {kept}"
 
 
 def personalisation_result(outcome: Personalisation, banks: int) -> dict[str, Any]:
@@ -88,12 +99,20 @@ def keeper_of(
 
 
 @contextlib.contextmanager
-def telling_how_to_go_on(keeper: Keeper | None) -> Iterator[None]:
-    """A lost link says what is kept, and how to go on or that it cannot."""
+def telling_how_to_go_on(session: Session, keeper: Keeper | None) -> Iterator[None]:
+    """Who is interrupted, or loses the link, is told what is kept and how to go on, or how it could be."""
+    how = "with --save-state the next one can go on where it was lost"
+    if keeper is not None:
+        how = f"what was learned is kept in {keeper.path}; give the same command again to go on"
+        if keeper.read() is not None:
+            session.note(f"going on with what {keeper.path} holds of an interrupted run")
+        elif keeper.path.exists():
+            session.note(f"{keeper.path} holds progress of another text or model, and is replaced")
     try:
         yield
+    except KeyboardInterrupt:
+        if keeper is not None and keeper.path.exists():
+            session.note(how)
+        raise
     except LinkLostError as e:
-        how = "with --save-state the next one can go on where it was lost"
-        if keeper is not None:
-            how = f"what was learned is kept in {keeper.path}; give the same command again to go on"
         raise LinkLostError(f"{e}. {how}", **e.detail) from e

@@ -123,6 +123,7 @@ def personalise_command(
     from edgehmn import states
     from edgehmn.cli.gated import (
         dry_personalisation,
+        gate_sentence,
         keeper_of,
         personalisation_result,
         raise_if_refused,
@@ -139,11 +140,9 @@ def personalise_command(
     with (
         open_runtime(opened, **where) as runtime,
         session.progress("personalising", len(ids) * 3 // 2) as progress,
-        telling_how_to_go_on(keeper),
+        telling_how_to_go_on(session, keeper),
     ):
-        if keeper is not None and keeper.read() is not None:
-            session.note(f"going on with what {keeper.path} holds of an interrupted run")
-        elif load_state:
+        if load_state and (keeper is None or keeper.read() is None):
             states.load_into(runtime, load_state, where["banks"])
         if dry_run:
             return dry_personalisation(ids, where["runtime"], keeper)
@@ -160,7 +159,9 @@ def personalise_command(
     refused = outcome.verdict is not None and outcome.verdict.refused
     saved = str(states.save(save_state, outcome.delta)) if save_state and not refused else None
     raise_if_refused(outcome.learning.rollbacks, outcome.verdict, saved, **result)
-    text = personalisation_text(outcome) + (f"\nlearned state: {saved}" if saved else "")
+    text = f"{personalisation_text(outcome)}\n{gate_sentence(outcome.verdict)}" + (
+        f"\nlearned state: {saved}" if saved else ""
+    )
     return Outcome(result | {"saved": saved}, text)
 
 

@@ -21,7 +21,7 @@ def settle_command(session: Session, export: Path, port: str | None, name: str |
     import numpy as np
 
     from edgehmn import states
-    from edgehmn.cli.gated import gate_result
+    from edgehmn.cli.gated import gate_result, gate_sentence
     from edgehmn.errors import LearningDivergedError, UsageError
     from edgehmn.exported import Export
     from edgehmn.gate import judge
@@ -49,6 +49,5 @@ def settle_command(session: Session, export: Path, port: str | None, name: str |
             device.load(kept)
         elif kept != state:
             states.save(str(name), kept)
-    how = "stays as it is" if verdict.gains == 1 else f"keeps {100 * verdict.gains:.0f} % of its gains at rest"
-    rise = f"{verdict.rise_percent:+.2f} % perplexity of the guard, now {verdict.kept_rise_percent:+.2f} %"
-    return Outcome(result, f"{name or port} {how}: {rise}")
+    how = "stays as it is" if kept == state else "was settled"
+    return Outcome(result, f"{name or port} {how}; {gate_sentence(verdict)}")
