@@ -25,6 +25,7 @@ def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--runtime", type=click.Choice(RUNTIMES), default="host", show_default=True),
             click.option("--target", help="Emulated board, by QEMU's name, or tile: hermes, neurram, ..."),
             click.option("--port", help="Device, as a pyserial URL: /dev/ttyACM0, socket://127.0.0.1:3333."),
+            click.option("--host", help="Linux board, as USER@NAME for ssh, in the place of --port."),
             click.option(
                 "--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True, help="Of onnxruntime."
             ),

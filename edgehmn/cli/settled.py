@@ -13,7 +13,7 @@ from edgehmn.cli.output import Outcome, Session, command
     "suffer, its gains at rest are turned down until it does not. OUT is the export that it was learned with.",
 )
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--port", help="Device, as a pyserial URL or unix://PATH.")
+@click.option("--port", help="Device, as a pyserial URL, unix://PATH or ssh://USER@NAME.")
 @click.option("--name", help="A state, by name or .ehmd file; it is replaced.")
 def settle_command(session: Session, export: Path, port: str | None, name: str | None) -> Outcome:
     from contextlib import ExitStack

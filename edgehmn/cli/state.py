@@ -35,7 +35,7 @@ def _amount(state: object) -> str:
 
 @command("save", "Fetch what the device at --port has learned, or take the file --from, and keep it as NAME.")
 @click.argument("name")
-@click.option("--port", help="Device, as a pyserial URL.")
+@click.option("--port", help="Device, as a pyserial URL, unix://PATH or ssh://USER@NAME.")
 @click.option("--from", "source", type=click.Path(path_type=Path), help="A .ehmd file.")
 def save_command(session: Session, name: str, port: str | None, source: Path | None) -> Outcome:
     from edgehmn import states
@@ -59,7 +59,7 @@ def save_command(session: Session, name: str, port: str | None, source: Path | N
 
 @command("load", "Give the state NAME to the device at --port, or write it to the file --to.")
 @click.argument("name")
-@click.option("--port", help="Device, as a pyserial URL.")
+@click.option("--port", help="Device, as a pyserial URL, unix://PATH or ssh://USER@NAME.")
 @click.option("--to", "target", type=click.Path(path_type=Path), help="A .ehmd file.")
 def load_command(session: Session, name: str, port: str | None, target: Path | None) -> Outcome:
     from edgehmn import states

@@ -29,10 +29,12 @@ def open_runtime(
     banks: int = 1,
     provider: str = "cpu",
     timeout: float = ANSWER_S,
+    host: str | None = None,
     tiles: "TileSetup | None" = None,
 ) -> Iterator[Runtime]:
     """The runtime of that name with the export's model and nothing learned, in 1..MAX_BANKS banks. Closed at the end.
-    timeout: seconds that a board has for an answer, beside its work.
+    timeout: seconds that a board has for an answer, beside its work. host: USER@NAME of a Linux board, for ssh, instead
+    of a port.
     Raises DependencyError if it cannot have so many."""
     if target is not None and runtime not in ("emulator", "tile"):
         raise UsageError(
@@ -42,8 +44,11 @@ def open_runtime(
         raise UsageError("--mapping, --cell-bits, --writes and --write-threshold go with --runtime tile")
     if provider != "cpu" and runtime != "onnx":
         raise UsageError("--provider is what onnxruntime computes with: it goes with --runtime onnx")
+    if host is not None and port is not None:
+        raise UsageError("--host reaches a Linux board by ssh, --port any other device: give one of them")
+    port = port if host is None else f"ssh://{host}"
     if (port is not None) != (runtime == "device"):
-        raise UsageError("--port and --runtime device go together: name the device's port")
+        raise UsageError("--port, or --host, and --runtime device go together: name the device's port")
     if banks > 1 and runtime in ("emulator", "device"):
         raise DependencyError(
             f"the firmware has one bank, not {banks}: leave --banks out, or use --runtime host, onnx or tflite"
@@ -80,10 +85,10 @@ def open_tiles(image: Image, target: str, seed: int, setup: "TileSetup | None" =
 
 @contextlib.contextmanager
 def open_device(port: str, timeout: float = ANSWER_S) -> Iterator[Runtime]:
-    """The device at a pyserial URL. What it has learned stays."""
-    from edgehmn.runtime.device import DeviceRuntime
+    """The device at a pyserial URL, unix://PATH or ssh://USER@NAME. What it has learned stays."""
+    from edgehmn.runtime.over_ssh import open_kept
 
-    with contextlib.closing(DeviceRuntime(port, timeout_s=timeout)) as device:
+    with open_kept(port, timeout) as device:
         yield device
 
 

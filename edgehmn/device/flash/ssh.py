@@ -28,13 +28,15 @@ class LinuxBoard:
         self._folder = folder
         self._program = program("ssh", INSTALL_LINE)
         self._limit_s = limit_s
+        self._machine = ""  # of the place that was asked last
 
     def places(self, port: str | None) -> list[Place]:
         if port is None:
             raise DeviceError("a Linux board is reached through ssh: name it with --port USER@HOST")
         if port.startswith("-"):
             raise DeviceError(f"{port}: no name of a machine")
-        return [Place(port, f"Linux, {self.machine(port)}")]
+        self._machine = self.machine(port)
+        return [Place(port, f"Linux, {self._machine}")]
 
     def machine(self, port: str) -> str:
         """What the machine calls its processor. Raises DeviceError if there is no server for it."""
@@ -47,7 +49,9 @@ class LinuxBoard:
         return said[1]
 
     def parts(self, place: Place, image: bytes) -> tuple[Part, ...]:
-        return Part(SERVER, 0, build_server(self.machine(place.name)).read_bytes()), Part(IMAGE, 0, image)
+        return Part(SERVER, 0, build_server(self._machine or self.machine(place.name)).read_bytes()), Part(
+            IMAGE, 0, image
+        )
 
     def write(self, place: Place, parts: Sequence[Part]) -> None:
         """Each file under another name first, so that there is never half of one."""
