@@ -19,8 +19,8 @@ from edgehmn.checkpoint import Checkpoint
 from edgehmn.core import CoreModel, Image, ffi
 from edgehmn.delta import Delta, sealed
 from edgehmn.device.server import Server
-from edgehmn.errors import InvalidFileError
-from edgehmn.gate import KNOWN_TOKENS, LIMIT_PERCENT, STEPS, guard_rise, judge, one_class, saturated, settle, with_gains
+from edgehmn.errors import EdgeHMNError, InvalidFileError
+from edgehmn.gate import KNOWN_TOKENS, LIMIT_PERCENT, STEPS, guard_rise, judge, one_class, saturated, settle
 from edgehmn.learn import personalise
 from edgehmn.runtime.device import DeviceRuntime
 from edgehmn.states import save
@@ -30,7 +30,7 @@ from tests.models import TINY, opened, random_tokens, tiny_image, with_settings
 from tests.test_flash import needs_tools
 
 Cli = Callable[..., Result]
-TOKENS = 1200
+TOKENS, ONE = 1200, 65536
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,18 @@ def learned_badly(image: Image, ids: Ids | None = None) -> bytes:
     return model.save()
 
 
+def with_gains(delta: bytes, kept: int) -> bytes:
+    """SPEC.md, "Settling": the delta with `kept` of STEPS parts of its gains."""
+    out = bytearray(delta)
+    gains = ffi.from_buffer("ehmn_delta *", out).gains
+    gains.scale = ONE + (gains.scale - ONE) * kept // STEPS
+    gains.bias = gains.bias * kept // STEPS
+    for values in (gains.row, gains.dense, *gains.ngram, gains.share):
+        for i, value in enumerate(list(values)):
+            values[i] = max(value * kept // STEPS, 66 if values == gains.share else -(2**31))
+    return sealed(out)
+
+
 def test_settling_keeps_as_much_as_the_limit_allows(image: Image) -> None:
     learned = learned_badly(image)
     settled, kept = settle(image, learned)
@@ -90,6 +102,16 @@ def test_settling_keeps_as_much_as_the_limit_allows(image: Image) -> None:
     assert guard_rise(image, with_gains(learned, 0)) == 0, "without gains it is the frozen model"
     fresh = CoreModel(image).save()
     assert settle(image, fresh) == (fresh, 1.0)
+    model = CoreModel(image)
+    model.load(learned)
+    model.process(random_tokens(30, image.vocab_size), learn=False, follow=True)
+    assert model.settle() == n
+    model.reset()
+    assert Delta.read(image, model.save()).gains.tolist() == Delta.read(image, settled).gains.tolist(), (
+        "not of following"
+    )
+    with pytest.raises(EdgeHMNError, match="E_STATE"):
+        CoreModel(image, plastic=False).settle()
 
 
 def test_each_bank_is_settled(image: Image) -> None:
