@@ -343,6 +343,7 @@ const ehmn_kernels ehmn_kernels_avx2 = {
     ehmn_kernels_avx2_fit,
     ehmn_kernels_avx2_matmat_s16,
     ehmn_kernels_avx2_matmat_s4,
+    ehmn_kernels_rows_differences,
 };
 
 #endif

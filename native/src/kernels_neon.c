@@ -213,6 +213,7 @@ const ehmn_kernels ehmn_kernels_neon = {
     ehmn_kernels_rows_fit,
     ehmn_kernels_neon_matmat_s16,
     ehmn_kernels_neon_matmat_s4,
+    ehmn_kernels_rows_differences,
 };
 
 #endif

@@ -202,6 +202,7 @@ const ehmn_kernels ehmn_kernels_thumb = {
     ehmn_kernels_cortex_m_fit,
     NULL,
     NULL,
+    ehmn_kernels_cortex_m_differences,
 };
 
 #endif

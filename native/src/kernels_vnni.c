@@ -115,6 +115,7 @@ const ehmn_kernels ehmn_kernels_vnni = {
     ehmn_kernels_avx2_fit,
     ehmn_kernels_vnni_matmat_s16,
     ehmn_kernels_vnni_matmat_s4,
+    ehmn_kernels_rows_differences,
 };
 
 #endif
