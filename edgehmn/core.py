@@ -208,6 +208,12 @@ class CoreModel:
         check(lib.ehmn_guard_score(self._model, _unsigned(index), self._bits), f"guard vector {index}")
         return int(self._bits[0])
 
+    def settle(self) -> int:
+        """Turn the gains at rest down until the guard is within its limit; of 256 parts, those that are left. See
+        ehmn_settle."""
+        check(lib.ehmn_settle(self._model, self._bits), "settle")
+        return int(self._bits[0])
+
     def topic(self) -> Topic:
         t: Any = ffi.new("ehmn_topic *")
         check(lib.ehmn_get_topic(self._model, t), "topic")

@@ -30,7 +30,8 @@ if [ "$purpose" = test ]; then
     need stm32flash stm32flash
     need xtensa-lx106-elf-gcc gcc-xtensa-lx106
     need gdb-multiarch gdb-multiarch
-    [ -x /usr/sbin/sshd ] || missing="$missing openssh-server openssh-client"
+    need ssh openssh-client
+    [ -x /usr/sbin/sshd ] || missing="$missing openssh-server"
     ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a >/dev/null 2>&1 || missing="$missing libclang-rt-14-dev"
 fi
 if [ -n "$missing" ]; then
