@@ -26,6 +26,7 @@ if [ "$purpose" = test ]; then
     need qemu-aarch64 qemu-user
     need arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
     need stm32flash stm32flash
+    ! grep -qs '^ID=debian' /etc/os-release || need chromium chromium # elsewhere it is no package of apt
     ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a >/dev/null 2>&1 || missing="$missing libclang-rt-14-dev"
 fi
 if [ -n "$missing" ]; then
