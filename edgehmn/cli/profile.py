@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.cli.tiles import tile_options
 from edgehmn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,16 +15,21 @@ if TYPE_CHECKING:
 WRITERS = ("html", "csv", "markdown")
 
 
-@command("targets", "List the boards for which costs can be estimated, and what each profile is known from.")
+@command("targets", "List the boards and tiles whose costs can be estimated, and what each is known from.")
 @click.option(
     "--target", "names", multiple=True, help="Only this one, with all that is known; or a profile of your own."
 )
 def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
     from dataclasses import asdict
 
+    from edgehmn.device.boards import boards
+    from edgehmn.estimate_tiles import facts as tile_facts
+    from edgehmn.estimate_tiles import is_tile, parameters
+    from edgehmn.targets.memristive.presets import PRESETS
     from edgehmn.targets.schema import load_target, target_names
 
-    loaded = [load_target(name) for name in (names or target_names())]
+    tiles = [name for name in names if is_tile(name)] if names else list(PRESETS)
+    loaded = [load_target(name) for name in (names or target_names()) if name not in tiles]
     facts: list[dict[str, Any]] = []
     for t in loaded:
         fact: dict[str, Any] = {
@@ -33,11 +39,20 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
         if names:
             fact["profile"] = {k: v for k, v in asdict(t).items() if k not in ("path", "name", "title", "kind")}
         facts.append(fact)
+    facts += [tile_facts(name) | ({"profile": parameters(name)} if names else {}) for name in tiles]
     if names:
-        text = "\n\n".join(t.path.read_text("utf-8").rstrip() for t in loaded)
+        from edgehmn.cli.checking import facts_text
+
+        shown = [t.path.read_text("utf-8").rstrip() for t in loaded]
+        text = "\n\n".join([*shown, *(facts_text(parameters(name)) for name in tiles)])
     else:
         text = table([(f["name"], f["kind"], f["known_from"]) for f in facts], ("target", "kind", "known from"))
-    return Outcome({"targets": facts}, text)
+    firmware = [{"name": b.name, "status": b.status} for b in ([] if names else boards().values())]
+    if firmware:
+        text += "\n\n" + table(
+            [(f["name"], f["status"]) for f in firmware], ("board with firmware", "how it was tried")
+        )
+    return Outcome({"targets": facts, "boards": firmware}, text)
 
 
 @command(
@@ -46,7 +61,10 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
 )
 @click.argument("subjects", metavar="X...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--target", "names", multiple=True, help="A board, or a profile of your own (FILE.toml); several times, or a,b."
+    "--target",
+    "names",
+    multiple=True,
+    help="A board, a memristive tile (hermes, ...), or a profile of your own (FILE.toml); several times, or a,b.",
 )
 @click.option("--runtime-profile", help="Runtime of a .tflite or .onnx that the estimate is for.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write one self-contained page.")
@@ -58,6 +76,7 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
 @click.option(
     "--learned-per-day", type=click.FloatRange(min=0), default=1_000, show_default=True, help="Of those, learned."
 )
+@tile_options()
 @click.option("--battery-wh", type=click.FloatRange(min=1e-6), default=10.8, show_default=True, help="Of the cell.")
 @click.option("--measured", is_flag=True, help="Time X here, and read the energy meters of this machine.")
 @click.option("--meter", help="What --measured reads energy from: ppk2:PORT@VOLTS, joulescope, tegrastats, ...")
@@ -68,6 +87,7 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
 @click.option("--port", help="Board, as a pyserial URL: --anchor measures there the model that it was flashed with.")
 @click.option("--export", type=click.Path(path_type=Path), help="OUT, that model.")
 def profile_command(session: Session, subjects: tuple[Path, ...], names: tuple[str, ...], **options: Any) -> Outcome:
+    from edgehmn.estimate_tiles import is_tile
     from edgehmn.report.text import overview
     from edgehmn.targets.schema import load_target
 
@@ -83,8 +103,11 @@ def profile_command(session: Session, subjects: tuple[Path, ...], names: tuple[s
     wanted = [name for given in names for name in given.split(",") if name]
     if not wanted and not options["measured"]:
         raise UsageError("give --target NAME, one or several, or --measured; 'edgehmn targets' lists them")
-    targets = [load_target(name) for name in dict.fromkeys(wanted)]
-    done = [_profile(session, subject, targets, options) for subject in subjects]
+    tiles = [name for name in dict.fromkeys(wanted) if is_tile(name)]
+    if options["tiles"] is not None and not tiles:
+        raise UsageError("--mapping, --cell-bits, --writes and --write-threshold are about tiles; give one as --target")
+    targets = [load_target(name) for name in dict.fromkeys(wanted) if name not in tiles]
+    done = [_profile(session, subject, targets, tiles, options) for subject in subjects]
     if len(done) == 1:
         return Outcome(*done[0])
     results = [result for result, _ in done]
@@ -92,13 +115,15 @@ def profile_command(session: Session, subjects: tuple[Path, ...], names: tuple[s
 
 
 def _profile(
-    session: Session, subject: Path, targets: list["Target"], options: dict[str, Any]
+    session: Session, subject: Path, targets: list["Target"], tiles: list[str], options: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
     """Result and text of one X."""
     from edgehmn.estimate import estimate
+    from edgehmn.estimate_tiles import tile_profile
     from edgehmn.report import Use, profile_result
     from edgehmn.report.html import as_html
     from edgehmn.report.text import as_csv, as_markdown, as_text
+    from edgehmn.report.tiles import add_tiles
     from edgehmn.workload import workload_of
 
     session.note(f"counting what {subject} does")
@@ -106,6 +131,14 @@ def _profile(
     estimates = [estimate(workload, t, options["runtime_profile"]) for t in targets]
     use = Use(options["per_day"], options["learned_per_day"], options["battery_wh"])
     result = profile_result(workload, estimates, use)
+    if tiles:
+        session.note("simulating tiles")
+        add_tiles(
+            result,
+            workload,
+            [tile_profile(subject, workload, name, options["tiles"], use.learned_per_day) for name in tiles],
+            use,
+        )
     text = as_text(result)
     if options["measured"]:
         from edgehmn.measure.host import measure, measured_text

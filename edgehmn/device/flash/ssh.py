@@ -72,11 +72,14 @@ class LinuxBoard:
         far, near = random.choice(PORTS), random.choice(PORTS)
         there = f"cd {self._folder} && exec ./{SERVER} {IMAGE} --listen {far} --state {STATE}"
         words = [*self._words(), "-L", f"127.0.0.1:{near}:127.0.0.1:{far}", "-tt", place.name, there]
-        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe)
         try:
-            assert process.stdout is not None
+            assert process.stdout is not None and process.stderr is not None
             said = process.stdout.readline()
             if not said.startswith(b"socket://"):
+                process.kill()  # what it says besides ends then
+                said += process.stdout.read() + b"\n" + process.stderr.read()
                 raise FlashError(f"{place.name}: the server does not start: {last_lines(said)}")
             yield f"socket://127.0.0.1:{near}"
         finally:
