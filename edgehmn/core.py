@@ -26,6 +26,7 @@ _MEANING = {
     "E_IMAGE_ID": "it was learned with another image",
     "E_STATE": "the call needs another one before it",
 }
+TOGETHER = 32  # tokens that the encoder takes at once
 _FILE_STATUS = ("E_MAGIC", "E_VERSION", "E_SIZE", "E_CRC", "E_CONFIG", "E_LAYOUT", "E_VALUE", "E_IMAGE_ID")
 
 
@@ -52,7 +53,7 @@ def aligned(size: int) -> npt.NDArray[np.uint8]:
 class Image:
     """A validated image in memory, and what its header says."""
 
-    def __init__(self, data: bytes, name: str = "image") -> None:
+    def __init__(self, data: bytes | bytearray, name: str = "image") -> None:
         """Validate `data`. Raises InvalidFileError for anything that is not a whole, sound image."""
         self.bytes = aligned(len(data))
         self.bytes[:] = np.frombuffer(data, np.uint8)
@@ -119,6 +120,7 @@ class CoreModel:
         self._bits = ffi.new("uint32_t *")
         self._banks = self._attach_banks(banks) if banks != 1 else None
         self._hidden = ffi.new("int16_t[]", int(image.header.d_model))
+        self._work = aligned(0)  # grows when many tokens come
 
     def _attach_banks(self, n: int) -> npt.NDArray[np.uint8]:
         size = ffi.new("uint32_t *")
@@ -130,11 +132,35 @@ class CoreModel:
 
     def process(self, ids: npt.NDArray[np.integer], *, learn: bool, follow: bool = False) -> npt.NDArray[np.uint32]:
         scores = np.empty(len(ids), np.uint32)
-        for i, token in enumerate(ids.tolist()):
-            scores[i] = self.score(token)
-            self.attend(token, learn=learn, follow=follow)
-            self.step(token)
+        tokens = self._tokens(ids)
+        how = lib.EHMN_LEARN if learn else lib.EHMN_FOLLOW if follow and self.plastic else lib.EHMN_FEED
+        work = self._work_for(min(len(ids), TOGETHER))
+        status = lib.ehmn_process(
+            self._model,
+            ffi.from_buffer("uint32_t[]", tokens),
+            len(ids),
+            how,
+            ffi.from_buffer("uint32_t[]", scores),
+            ffi.from_buffer("uint8_t[]", work),
+            len(work),
+        )
+        check(status, "process")
         return scores
+
+    def _tokens(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.uint32]:
+        """Tokens as the core takes them. Raises UsageError for one outside the vocabulary."""
+        outside = ids[(ids < 0) | (ids >= self.image.vocab_size)]
+        if len(outside):
+            check(lib.EHMN_E_ARGUMENT, f"token {int(outside[0])}")
+        return np.ascontiguousarray(ids, np.uint32)
+
+    def _work_for(self, tokens: int) -> npt.NDArray[np.uint8]:
+        """Room in which so many tokens are encoded at once."""
+        size: Any = ffi.new("uint32_t *")
+        check(lib.ehmn_work_bytes(self.image.pointer, tokens, size), "work memory")
+        if len(self._work) < int(size[0]):
+            self._work = aligned(int(size[0]))
+        return self._work
 
     def attend(self, token: int, *, learn: bool, follow: bool) -> None:
         """Let the prediction meet the token that came: see Runtime.process. A static model has nothing that follows."""

@@ -117,6 +117,11 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
+def fitted() -> dict[str, Any]:
+    """targets/fitted.json."""
+    return _read(FITTED)
+
+
 def runtimes(target: Target) -> list[str]:
     """What --runtime-profile may name for this target."""
     names = [n["runtime"] for n in _read(FITTED)["networks"] if n["target"] == target.name and n["runtime"]]
@@ -131,9 +136,15 @@ def published(workload: Workload, target: Target) -> list[dict[str, Any]]:
 
 def estimate(workload: Workload, target: Target, runtime: str | None = None) -> Estimate:
     """Raises UsageError for a runtime that is not known there, UnsupportedError for an export on a GPU."""
+    if workload.generated:
+        from edgehmn.generation import estimate_generation
+
+        return estimate_generation(workload, target, runtime)
     if workload.own:
         if runtime is not None:
-            raise UsageError("--runtime-profile is about .tflite and .onnx files; an export runs in edgehmn's own core")
+            raise UsageError(
+                "--runtime-profile is about .tflite, .onnx and .gguf files; an export runs in our own core"
+            )
         return _own(workload, target)
     return _network(workload, target, runtime)
 
@@ -175,7 +186,7 @@ def _bandwidth(workload: Workload, target: Target, plan: MemoryPlan) -> float:
 
 
 @dataclass(frozen=True)
-class _Speeds:
+class Speeds:
     """Seconds of the parts of our own core."""
 
     per_mac: float
@@ -186,14 +197,15 @@ class _Speeds:
     per_plastic_mac: float
     per_write: float
 
-    def times(self, factor: float) -> "_Speeds":
-        return _Speeds(*(factor * getattr(self, f) for f in self.__dataclass_fields__))
+    def times(self, factor: float) -> "Speeds":
+        return Speeds(*(factor * getattr(self, f) for f in self.__dataclass_fields__))
 
 
-def _speeds(target: Target) -> _Speeds:
+def own_speeds(target: Target) -> Speeds:
+    """As measured on the board, or from the instructions that were counted for its kind."""
     if target.measured is not None:
         m = target.measured
-        return _Speeds(
+        return Speeds(
             m.seconds_per_mac, m.seconds_per_row, m.seconds_per_attention_mac, m.seconds_per_score,
             m.seconds_per_token, m.seconds_per_plastic_mac, m.seconds_per_write,
         )  # fmt: skip
@@ -202,7 +214,7 @@ def _speeds(target: Target) -> _Speeds:
     per, macs = c["instructions_per_token"], c["macs_per_token"]
     frozen = per["static"] / macs["static"] * cycle
     predicted = (per["predicted"] - per["static"]) / (macs["predicted"] - macs["static"]) * cycle
-    return _Speeds(
+    return Speeds(
         frozen, 0, frozen, 0, 0, predicted, (per["learned"] - per["predicted"]) / c["writes_per_learned_token"] * cycle
     )
 
@@ -218,7 +230,7 @@ def _own(workload: Workload, target: Target) -> Estimate:
             f"{target.name}: edgehmn's own core does not run on a GPU; profile the CPU of that board"
         )
     plan = plan_memory(workload, target)
-    speeds, bandwidth = _speeds(target), _bandwidth(workload, target, plan)
+    speeds, bandwidth = own_speeds(target), _bandwidth(workload, target, plan)
     factor = target.measured.interval_factor if target.measured else target.own_core.interval_factor
     corners = [(1.0, 1.0), (1 / factor, 1 / MEMORY_FACTOR), (factor, MEMORY_FACTOR)]
     frozen = [_own_seconds(workload, speeds, bandwidth, *c, target) for c in corners]
@@ -239,7 +251,7 @@ def _own(workload: Workload, target: Target) -> Estimate:
     return replace(out, seconds_learned=learned, joules_learned=_joules(learned, target), share=share)
 
 
-def _own_layer(o: Operation, speeds: _Speeds, bandwidth: float, target: Target) -> LayerCost:
+def _own_layer(o: Operation, speeds: Speeds, bandwidth: float, target: Target) -> LayerCost:
     if o.kind == "attention":
         compute = o.macs * speeds.per_attention_mac + o.rows * speeds.per_score
     else:
@@ -249,12 +261,12 @@ def _own_layer(o: Operation, speeds: _Speeds, bandwidth: float, target: Target) 
     return LayerCost(o.name, o.kind, o.macs, o.weight_bytes, max(compute, memory), bound)
 
 
-def _own_seconds(w: Workload, s: _Speeds, bandwidth: float, compute: float, memory: float, target: Target) -> float:
+def _own_seconds(w: Workload, s: Speeds, bandwidth: float, compute: float, memory: float, target: Target) -> float:
     scaled = s.times(compute)
     return scaled.per_token + sum(_own_layer(o, scaled, bandwidth / memory, target).seconds for o in w.operations)
 
 
-def _plastic_seconds(w: Workload, target: Target, s: _Speeds, compute: float, memory: float) -> float:
+def _plastic_seconds(w: Workload, target: Target, s: Speeds, compute: float, memory: float) -> float:
     """Seconds that adapters, memories and learning add to a token that is learned."""
     if w.learning is None:
         return 0.0
@@ -333,7 +345,7 @@ def _network_layer(o: Operation, costs: list[float], target: Target, bandwidth: 
 
 
 def _sources(target: Target, what: str) -> tuple[str, ...]:
-    out = [f"clock: {target.core.source}"]
+    out = []
     if target.measured is not None and what == "own":
         out.append(f"speed: {target.measured.source}, {target.measured.date}")
     elif what == "own":
@@ -342,8 +354,14 @@ def _sources(target: Target, what: str) -> tuple[str, ...]:
         out.append(f"cycles: fitted to {_read(FITTED)['rows']} published measurements, targets/fitted.json")
     else:
         out.append(f"cycles: {target.network.source}")
+    return profile_sources(target, out)
+
+
+def profile_sources(target: Target, speed: list[str]) -> tuple[str, ...]:
+    """What every figure rests on; speed: what its time does."""
     return (
-        *out,
+        f"clock: {target.core.source}",
+        *speed,
         *(f"{m.level}: {m.source}" for m in target.memory),
         f"power of {target.power.of}: {target.power.source}",
     )

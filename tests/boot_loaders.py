@@ -110,6 +110,9 @@ def get(at, n, path):
     open(path, "wb").write(data)
 
 name = os.path.basename(sys.argv[0])
+if conduct == "by hand" and ("-g" in words or words[0] == "reset" or words[-1] == "run"):
+    print("please press the reset button", file=sys.stderr)
+    sys.exit(1)
 if name == "stm32flash":
     area = after("-S")
     if area:
@@ -174,19 +177,25 @@ if host != "pi@board":
 if "uname -sm" == command and {machine!r}:
     print({machine!r})
     sys.exit(0)
-if "cat >" in command and {lies!r}:
+if "cat >" in command and {conduct!r} == "garbage":
     command = command.replace("cat >", "head -c 100 >")
+if "cat >" in command and {conduct!r} == "hangs":
+    command = "sleep 600"
+if "cat >" in command and {conduct!r} == "code":
+    command += "; exit 3"
+if "exec ./edgehmn-device" in command and {conduct!r} == "no start":
+    command = "echo cannot execute; exit 126"
 os.chdir({home!r})
 os.execvp("sh", ["sh", "-c", command])
 """
 
 
-def fake_ssh(folder: Path, *, machine: str = "", lies: bool = False) -> Path:
-    """Returns the home that it runs in."""
+def fake_ssh(folder: Path, *, machine: str = "", conduct: str = "honest") -> Path:
+    """Returns the home that it runs in. conduct: what it does when it is told to write, or to start."""
     folder.mkdir(exist_ok=True)
     home = folder / "home"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     path = folder / "ssh"
-    path.write_text(SSH.format(python=sys.executable, home=str(home), machine=machine, lies=lies))
+    path.write_text(SSH.format(python=sys.executable, home=str(home), machine=machine, conduct=conduct))
     path.chmod(0o755)
     return home

@@ -75,6 +75,41 @@ static void products(const ehmn_kernels *t, shape s)
     free(b);
 }
 
+/* Several vectors at once, where a table has a function for it, against one after the other. */
+static void many(const ehmn_kernels *t, shape s, uint32_t n)
+{
+    uint32_t last = (s.rows - 1u) * s.stride, x_stride = s.cols + n % 3u, acc_stride = s.rows + n % 2u;
+    int8_t *w = bytes_of(last + s.cols, s.extreme);
+    uint8_t *w4 = room(last + (s.cols + 1u) / 2u);
+    int16_t *x = room(2u * ((n - 1u) * x_stride + s.cols));
+    int32_t *a = room(4u * n * acc_stride), *b = room(4u * n * acc_stride);
+    for (uint32_t i = 0; i < (n - 1u) * x_stride + s.cols; i++) {
+        x[i] = (int16_t)(s.extreme ? 32767 : between(-32767, 32767));
+    }
+    for (uint32_t i = 0; i < last + (s.cols + 1u) / 2u; i++) {
+        w4[i] = (uint8_t)((between(-7, 7) & 15) | (between(-7, 7) & 15) << 4);
+    }
+    for (uint32_t four = 0; four < 2u && t->matmat_s16 != NULL; four++) {
+        memset(a, 77, 4u * n * acc_stride);
+        memset(b, 77, 4u * n * acc_stride);
+        for (uint32_t k = 0; k < n; k++) {
+            if (four) {
+                ehmn_kernels_ref.matvec_s4(w4, s.rows, s.cols, s.stride, x + k * x_stride, a + k * acc_stride);
+            } else {
+                ehmn_kernels_ref.matvec_s16(w, s.rows, s.cols, s.stride, x + k * x_stride, a + k * acc_stride);
+            }
+        }
+        (four ? t->matmat_s4 : t->matmat_s16)(four ? (void *)w4 : (void *)w, s.rows, s.cols, s.stride, x, n, x_stride, b,
+                                              acc_stride);
+        compare(t->name, four ? "matmat_s4" : "matmat_s16", s.cols, a, b, 4u * n * acc_stride);
+    }
+    free(w);
+    free(w4);
+    free(x);
+    free(a);
+    free(b);
+}
+
 static void sums(const ehmn_kernels *t, shape s)
 {
     int8_t *w = bytes_of((s.rows - 1u) * s.stride + s.cols, s.extreme);
@@ -155,6 +190,51 @@ static void exponentials(const ehmn_kernels *t, uint32_t n)
     free(logits);
 }
 
+static void fits(const ehmn_kernels *t, uint32_t n, int32_t limit)
+{
+    int32_t *v = room(4u * n), gain = between(0, 1) ? 1 << 20 : between(0, 1 << 20);
+    int16_t *bias = room(2u * n), *a = room(2u * n), *b = room(2u * n);
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = between(-127, 127) * (limit / 127);
+        bias[i] = (int16_t)between(-32767, 32767);
+    }
+    for (int with = 0; with < 2; with++) {
+        int32_t max[2];
+        max[0] = ehmn_kernels_ref.fit(v, with ? bias : NULL, gain, n, -200, a);
+        max[1] = t->fit(v, with ? bias : NULL, gain, n, -200, b);
+        compare(t->name, "fit", n, a, b, 2u * n);
+        compare(t->name, "fit's maximum", n, max, max + 1, 4);
+    }
+    free(v);
+    free(bias);
+    free(a);
+    free(b);
+}
+
+#if defined(__ARM_FEATURE_MVE)
+/* Without an operating system: from reset, with vectors allowed, to the C library, which speaks to the emulator. */
+#define CPACR (*(volatile uint32_t *)0xE000ED88u)
+
+void _start(void);
+
+static void reset(void)
+{
+    CPACR |= 0x00F00000u;
+    __asm__ volatile("dsb\n\tisb" ::: "memory");
+    _start();
+}
+
+static void stop(void)
+{
+    for (;;) {
+        __asm__ volatile("bkpt 0"); /* the emulator ends */
+    }
+}
+
+__attribute__((section(".vectors"), used)) static void (*const vector_table[16])(void) = {
+    (void (*)(void))0x31100000u, reset, stop, stop, stop, stop, stop};
+#endif
+
 int main(void)
 {
     const ehmn_kernels *t;
@@ -163,16 +243,20 @@ int main(void)
             for (int extreme = -1; extreme <= 1; extreme++) {
                 shape s = {1u + n % 9u, n, n + n * 7u % 5u, extreme};
                 products(t, s);
+                many(t, s, 1u + n % 11u);
                 sums(t, s);
                 steps(t, n, extreme);
             }
             vectors(t, n, n % 2u ? INT32_MAX : 1 << 18);
             exponentials(t, 1u + n % 128u);
+            fits(t, n, n % 3u ? 60000 : INT32_MAX);
         }
-        const shape more[] = {{300, 3, 3, 0}, {131, 128, 128, 0}, {64, 344, 344, 0},
-                              {7, 1032, 1032, 0}, {128, 32, 128, 0}, {512, 33, 34, 1}};
+        const shape more[] = {{300, 3, 3, 0}, {131, 128, 128, 0}, {48, 128, 128, 0}, {4, 128, 128, 0},
+                              {64, 344, 344, 0}, {7, 1032, 1032, 0},
+                              {128, 32, 128, 0}, {512, 33, 34, 1}};
         for (uint32_t i = 0; i < sizeof more / sizeof more[0]; i++) {
             products(t, more[i]);
+            many(t, more[i], 17u);
             sums(t, more[i]);
         }
         printf("%s\n", t->name);

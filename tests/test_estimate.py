@@ -98,7 +98,7 @@ def test_onnx_classes(tmp_path: Path) -> None:
 def test_neither_kind(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_text("no model, but long enough to look at")
-    with pytest.raises(UsageError, match=r"\.tflite or \.onnx"):
+    with pytest.raises(UsageError, match=r"\.tflite, \.onnx or \.gguf"):
         workload_of(path)
 
 
@@ -213,8 +213,14 @@ def test_a_random_model_is_timed() -> None:
     speeds = fit_speeds([timing])
     assert speeds["interval_factor"] >= 1.15
     slow = replace(timing, weight_bytes=10**6, image_bytes=10**6, frozen_s=1.0)
-    assert fit_memory(slow, [timing], speeds)["seconds_per_byte"] == pytest.approx(1e-6, rel=0.1)
-    assert fit_memory(timing, [timing], speeds)["seconds_per_byte"] == 0
+    found = fit_memory([slow], [timing], speeds)
+    assert found["seconds_per_byte"] == pytest.approx(1e-6, rel=0.1) and found["cached_bytes"] < 10**6
+    assert fit_memory([timing], [timing], speeds) == {"seconds_per_byte": 0, "cached_bytes": timing.image_bytes}
+    fast = replace(timing, image_bytes=10**6)
+    slower = replace(slow, image_bytes=4 * 10**6, frozen_s=2.0)
+    between = fit_memory([fast, replace(slow, image_bytes=2 * 10**6), slower], [timing], speeds)
+    assert between["seconds_per_byte"] == pytest.approx(2e-6, rel=0.1), "the largest says how slow"
+    assert 10**6 < between["cached_bytes"] < 2 * 10**6, "caches end between the last fast and the first slow"
 
 
 def test_anchor_of_another_machine(

@@ -476,6 +476,27 @@ def test_the_component_runs_on_a_stand_in_for_esp_idf(
     assert run(built(example, tmp_path / "build", IDF_PATH=str(tmp_path / "idf")) / "program") == printed
 
 
+STRING_H = """\
+#include <stddef.h>
+void *memcpy(void *restrict, const void *restrict, size_t);
+void *memmove(void *, const void *, size_t);
+void *memset(void *, int, size_t);
+int memcmp(const void *, const void *, size_t);
+size_t strlen(const char *);
+"""
+
+
+def test_the_component_compiles_for_xtensa(project: Callable[[str], Path], tmp_path: Path) -> None:
+    """Not for the LX7 of an ESP32-S3, whose compiler comes with ESP-IDF, but for its older relative."""
+    compiler, folder = tool("xtensa-lx106-elf-gcc"), project("esp-idf")
+    (tmp_path / "string.h").write_text(STRING_H)  # that compiler comes without a C library
+    example = folder / EXAMPLE["esp-idf"]
+    sources = [*folder.glob("src/*.c"), *folder.glob("src/core/*.c"), example / "example.c"]
+    include = [f"-I{path}" for path in (tmp_path, folder / "src", example)]
+    strict = [*STRICT, "-Wconversion", "-Wshadow", "-Wpedantic"]
+    run(compiler, "-std=gnu11", "-O2", "-ffreestanding", *strict, *include, "-fsyntax-only", *sources)
+
+
 ZEPHYR = """\
 project(Zephyr-Kernel LANGUAGES C)
 file(STRINGS ${CMAKE_SOURCE_DIR}/prj.conf settings)

@@ -26,7 +26,11 @@ if [ "$purpose" = test ]; then
     need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     need qemu-aarch64 qemu-user
     need arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
+    need riscv64-linux-gnu-gcc gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
     need stm32flash stm32flash
+    need xtensa-lx106-elf-gcc gcc-xtensa-lx106
+    need gdb-multiarch gdb-multiarch
+    [ -x /usr/sbin/sshd ] || missing="$missing openssh-server openssh-client"
     ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a >/dev/null 2>&1 || missing="$missing libclang-rt-14-dev"
 fi
 if [ -n "$missing" ]; then

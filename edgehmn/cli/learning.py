@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
-from edgehmn.errors import LearningDivergedError, UsageError
+from edgehmn.cli.tiles import tile_options
+from edgehmn.errors import UsageError
 
 MAX_BANKS = 16  # checked against EHMN_MAX_BANKS by a test: the core is not loaded to print help
 PROVIDERS = ("cpu", "cuda", "tensorrt")
@@ -18,6 +19,7 @@ RUNTIMES = ("host", "onnx", "tflite", "tile", "emulator", "device")
 
 def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Where the model runs, shared by all commands that run one."""
+    function = tile_options()(function)
     for option in reversed(
         [
             click.option("--runtime", type=click.Choice(RUNTIMES), default="host", show_default=True),
@@ -65,6 +67,10 @@ def run_command(
         out = runtime.generate(tokens, temperature=temperature)
         seconds = time.perf_counter() - began
         counts = runtime.counts()
+    if counts.rollbacks:
+        from edgehmn.cli.gated import raise_if_refused
+
+        raise_if_refused(counts.rollbacks, None, None, text=opened.decode(out))
     text = opened.decode(out)
     result: dict[str, Any] = {"text": text, "tokens": len(out)}
     cost = tile_cost(runtime)
@@ -88,58 +94,56 @@ def run_command(
 @command(
     "personalise",
     "Learn the first half of TEXT with the model of OUT, and score the second half before and after. Several "
-    "files are one text, in the order given. '-' is standard input, learned line by line as it is typed.",
+    "files are one text, in the order given. '-' is standard input, learned line by line as it is typed. With "
+    "--save-state, one that was interrupted goes on when it is started again.",
 )
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--save-state", help="Keep what was learned: a name or a .ehmd file.")
+@click.option("--gate/--no-gate", default=True, help="Keep it only if ordinary text stays as it was (the default).")
 @runtime_options
 def personalise_command(
-    session: Session, export: Path, texts: tuple[Path, ...], save_state: str | None, load_state: str | None,
-    **where: Any,
+    session: Session, export: Path, texts: tuple[Path, ...], save_state: str | None, gate: bool,
+    load_state: str | None, **where: Any,
 ) -> Outcome:  # fmt: skip
     if [str(path) for path in texts] == ["-"]:
         from edgehmn.cli.live import personalise_live
 
-        return personalise_live(session, export, save_state, load_state, where)
+        return personalise_live(session, export, save_state, load_state, gate, where)
     from edgehmn import states
-    from edgehmn.banks import split
+    from edgehmn.cli.gated import keeper_of, personalisation_result, raise_if_refused, telling_how_to_go_on
     from edgehmn.exported import Export
-    from edgehmn.files import read_text, sha256
+    from edgehmn.files import read_text
     from edgehmn.learn import personalise
     from edgehmn.runtime.select import open_runtime
 
     opened = Export.open(export)
     ids = opened.encode("".join(read_text(p) for p in texts))
+    keeper = keeper_of(save_state, opened.image.id, ids, load_state, where)
     with (
         open_runtime(opened, **where) as runtime,
         session.progress("personalising", len(ids) * 3 // 2) as progress,
+        telling_how_to_go_on(keeper),
     ):
-        if load_state:
+        if keeper is not None and keeper.read() is not None:
+            session.note(f"going on with what {keeper.path} holds of an interrupted run")
+        elif load_state:
             states.load_into(runtime, load_state, where["banks"])
-        outcome = personalise(runtime, ids, progress=progress)
-        cost = tile_cost(runtime)
-    saved = str(states.save(save_state, outcome.delta)) if save_state else None
-    rollbacks = outcome.learning.rollbacks
-    result = {
-        "tokens": outcome.tokens,
-        "before": {"perplexity": outcome.before},
-        "after": {"perplexity": outcome.after},
-        "online": {"perplexity": outcome.online},
-        "unigram_cache": {"perplexity": outcome.unigram_cache},
-        "writes_per_learned_token": outcome.learning.writes_per_learned_token,
-        "delta_sha256": sha256(outcome.delta),
-        "banks": {"asked": where["banks"], "used": len(split(outcome.delta))},
-        "gate": {"state": "rolled back" if rollbacks else "ok", "rollbacks": rollbacks},
-        "saved": saved,
-    } | ({} if cost is None else {"tile": cost})
-    if rollbacks:
-        raise LearningDivergedError(
-            f"learning made the model worse on ordinary text and was undone {rollbacks} times; what was learned since "
-            "the last time is kept" + (f" in {saved}" if saved else " nowhere: use --save-state"),
-            **result,
+        outcome = personalise(
+            runtime,
+            ids,
+            progress=progress,
+            gate=opened.image if gate and where["runtime"] != "tile" else None,
+            keeper=keeper,
+            banks=where["banks"],
         )
-    return Outcome(result, personalisation_text(outcome) + (f"\nlearned state: {saved}" if saved else ""))
+        cost = tile_cost(runtime)
+    result = personalisation_result(outcome, where["banks"]) | ({} if cost is None else {"tile": cost})
+    refused = outcome.verdict is not None and outcome.verdict.refused
+    saved = str(states.save(save_state, outcome.delta)) if save_state and not refused else None
+    raise_if_refused(outcome.learning.rollbacks, outcome.verdict, saved, **result)
+    text = personalisation_text(outcome) + (f"\nlearned state: {saved}" if saved else "")
+    return Outcome(result | {"saved": saved}, text)
 
 
 def tile_cost(runtime: Any) -> dict[str, Any] | None:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from edgehmn.cli.compared import diff_command
 from edgehmn.cli.output import Outcome, Session, command, table
 from edgehmn.cli.stored import stored_commands
 
 
-@click.group("state", help="Save, load and list what was learned.")
+@click.group("state", help="Save, load, list and compare what was learned.")
 def state_command() -> None:
     pass
 
@@ -89,5 +90,5 @@ def list_command(session: Session) -> Outcome:
     return Outcome({"states": [_row(s) for s in known]}, text)
 
 
-for _command in (save_command, load_command, list_command, *stored_commands()):
+for _command in (save_command, load_command, list_command, diff_command, *stored_commands()):
     state_command.add_command(_command)

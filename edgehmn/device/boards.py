@@ -9,6 +9,7 @@ from typing import Any
 from edgehmn.core import Image
 from edgehmn.errors import DependencyError, DoesNotFitError, UsageError
 
+NOT_RUN = "builds, not yet run on hardware"
 EMULATED = "qemu/"  # the folder of the boards that QEMU emulates, each named after its machine
 
 TOOLS = ("STM32FLASH", "PYOCD", "UF2", "ESPTOOL")  # board.cmake may name what each calls the board's chip
@@ -28,6 +29,11 @@ class Board:
     def machine(self) -> str | None:
         """QEMU's name for it; None if it is not emulated."""
         return self.name if self.folder.startswith(EMULATED) else None
+
+    @property
+    def status(self) -> str:
+        """What is known of its firmware."""
+        return "emulated by QEMU" if self.machine else NOT_RUN
 
     @property
     def image_room(self) -> int:
@@ -97,7 +103,7 @@ def machines() -> list[str]:
 def find_board(name: str) -> Board:
     """The board of that name, or in that folder below native/ports. Raises UsageError if there is none."""
     known = boards()
-    board = known.get(name.removeprefix(EMULATED))
+    board = known.get(name.rpartition("/")[2])
     if board is None or name not in (board.name, board.folder):
         raise UsageError(f"no firmware for board '{name}'; there is one for {', '.join(known)}")
     return board

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import tempfile
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,9 +15,10 @@ from edgehmn.errors import CannotWriteError, DependencyError, UsageError
 
 QEMU = "qemu-system-arm"
 INSTALL_LINE = "sudo apt-get install qemu-system-arm"
-GRACE_S = 1.0  # for QEMU to end after its line was lost
-WITH_PSRAM = "mps2-"  # machines whose external memory, where image and state lie, can be a file of this host
-PSRAM_BYTES = 1 << 24
+GRACE_S = 1.0  # for QEMU to end after its line was lost, or when it is told to
+# Machines (by how their names begin) whose external memory, where image and state lie, can be a file of this host: its
+# bytes, and at which of them the image's region begins. Of a large one only what is written takes room on the disk.
+EXTERNAL_MEMORY = {"mps2-": (1 << 24, 0), "mps3-an547": (1 << 31, 1 << 28)}
 INSTRUCTIONS_PER_SECOND = 10**9  # of virtual time, by `-icount shift=0`: one instruction takes 2**0 ns
 
 
@@ -27,10 +29,17 @@ class Emulator:
     emulator that is not closed ends with the Python process.
     """
 
-    def __init__(self, image: bytes | None, board: str = "mps2-an386", *, flash: Path | None = None) -> None:
+    def __init__(
+        self,
+        image: bytes | None,
+        board: str = "mps2-an386",
+        *,
+        flash: Path | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
         """Build the firmware if needed, and start it. Without an image the board says that it has none. flash: a file
         that keeps the board's external memory, image and learned state included, from one start to the next; without it
-        what the board stores lives as long as the emulator.
+        what the board stores lives as long as the emulator. options: further ones of QEMU, such as a plugin.
 
         Raises DependencyError where QEMU or a build tool is missing, UsageError for an unknown board,
         DoesNotFitError for an image too large for it, and CannotWriteError where there is no room for files.
@@ -47,7 +56,7 @@ class Emulator:
         self._folder = _folder_with(image)
         self._log = Path(self._folder.name) / "qemu.log"
         arguments = [*_machine(target, flash), "-kernel", str(firmware), "-icount", "shift=0"]
-        arguments += ["-nodefaults", "-display", "none", "-serial", "chardev:host"]
+        arguments += ["-nodefaults", "-display", "none", "-serial", "chardev:host", *options]
         if image is not None:
             address = target.numbers["BOARD_IMAGE_ADDRESS"]
             arguments += ["-device", f"loader,file=image,addr={address:#x},force-raw=on"]
@@ -87,17 +96,25 @@ class Emulator:
         self.close()
 
 
+def external_memory(board: Board) -> tuple[int, int] | None:
+    """Bytes of the board's external memory that a file can be, and where in it the image's region begins; None if it is
+    not emulated with such a memory."""
+    machine = board.machine or ""
+    return next((memory for name, memory in EXTERNAL_MEMORY.items() if machine.startswith(name)), None)
+
+
 def _machine(board: Board, flash: Path | None) -> list[str]:
     """QEMU's options for the machine. Raises UsageError where `flash` cannot be had."""
     assert board.machine is not None
     if flash is None:
         return ["-M", board.machine]
-    if not board.machine.startswith(WITH_PSRAM):
+    memory = external_memory(board)
+    if memory is None:
         raise UsageError(f"{board.name}: this emulation cannot write its flash; save what was learned on this host")
     if "," in str(flash):
         raise UsageError(f"{flash}: QEMU takes no file name with a comma; choose another")
-    backend = f"memory-backend-file,id=psram,size={PSRAM_BYTES},mem-path={flash.absolute()},share=on"
-    return ["-M", f"{board.machine},memory-backend=psram", "-object", backend]
+    backend = f"memory-backend-file,id=external,size={memory[0]},mem-path={flash.absolute()},share=on"
+    return ["-M", f"{board.machine},memory-backend=external", "-object", backend]
 
 
 def _folder_with(image: bytes | None) -> "tempfile.TemporaryDirectory[str]":
@@ -111,6 +128,10 @@ def _folder_with(image: bytes | None) -> "tempfile.TemporaryDirectory[str]":
 
 
 def _stop(process: "subprocess.Popen[bytes]", folder: "tempfile.TemporaryDirectory[str]") -> None:
-    process.kill()
-    process.wait()
+    process.terminate()  # not killed at once: plugins write what they counted when QEMU ends
+    try:
+        process.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
     folder.cleanup()

@@ -2,12 +2,16 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from edgehmn.banks import open_core
 from edgehmn.core import Image
 from edgehmn.errors import DependencyError, UsageError
 from edgehmn.exported import Export, encoder_runtime
 from edgehmn.runtime.protocol import Runtime
+
+if TYPE_CHECKING:
+    from edgehmn.targets.memristive.setup import TileSetup
 
 DEFAULT_BOARD = "mps2-an386"
 DEFAULT_TILE = "hermes"
@@ -23,6 +27,7 @@ def open_runtime(
     seed: int = 0,
     banks: int = 1,
     provider: str = "cpu",
+    tiles: "TileSetup | None" = None,
 ) -> Iterator[Runtime]:
     """The runtime of that name with the export's model and nothing learned, in 1..MAX_BANKS banks. Closed at the end.
     Raises DependencyError if it cannot have so many."""
@@ -30,6 +35,8 @@ def open_runtime(
         raise UsageError(
             "--target names an emulated board or a memristive tile: it goes with --runtime emulator or tile"
         )
+    if tiles is not None and runtime != "tile":
+        raise UsageError("--mapping, --cell-bits, --writes and --write-threshold go with --runtime tile")
     if provider != "cpu" and runtime != "onnx":
         raise UsageError("--provider is what onnxruntime computes with: it goes with --runtime onnx")
     if (port is not None) != (runtime == "device"):
@@ -53,18 +60,19 @@ def open_runtime(
     elif runtime == "tile":
         if banks > 1:
             raise DependencyError(f"--runtime tile has one bank, not {banks}: leave --banks out, or use --runtime host")
-        yield open_tiles(export.image, target or DEFAULT_TILE, seed)
+        yield open_tiles(export.image, target or DEFAULT_TILE, seed, tiles)
     elif runtime == "host":
         yield open_core(export.image, seed, banks)
     else:
         yield encoder_runtime(runtime, export.folder, export.image, seed, provider, banks)
 
 
-def open_tiles(image: Image, target: str, seed: int) -> Runtime:
-    """The model on simulated memristive tiles, encoder and adapters, written by write-verify."""
+def open_tiles(image: Image, target: str, seed: int, setup: "TileSetup | None" = None) -> Runtime:
+    """The model on simulated memristive tiles: encoder and adapters, written by write-verify, unless `setup` says
+    otherwise."""
     from edgehmn.runtime.tile import TileRuntime
 
-    return TileRuntime(image, target, seed=seed)
+    return TileRuntime(image, target, setup, seed=seed)
 
 
 @contextlib.contextmanager

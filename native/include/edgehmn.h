@@ -94,6 +94,19 @@ int32_t ehmn_head(ehmn_model *model, uint32_t token, const int16_t *hidden);
 /* ehmn_encode, then ehmn_head: feed a token, predict the next. EHMN_E_ARGUMENT. */
 int32_t ehmn_step(ehmn_model *model, uint32_t token);
 
+#define EHMN_FEED 0u   /* ehmn_process: nothing is learned */
+#define EHMN_LEARN 1u  /* ehmn_learn each token before it is fed */
+#define EHMN_FOLLOW 2u /* ehmn_follow it */
+
+/* Many tokens: for each of tokens[n] ehmn_score into bits[n] (NULL: nobody wants them), learning as `how` says, and
+ * ehmn_step, with the same results to the bit. `work`, EHMN_ALIGN-aligned and lent for the call alone, lets the encoder,
+ * and where nothing is learned the head, take so many tokens at once as ehmn_work_bytes says for its size: 16 to 64 make
+ * prompts and texts several times faster. With NULL and 0 it is one token after the other; firmware that does not call
+ * this has no code of it. EHMN_E_ARGUMENT, _ALIGNMENT, _STATE (learning or following, but opened as static). */
+int32_t ehmn_work_bytes(const void *image, uint32_t tokens, uint32_t *bytes);
+int32_t ehmn_process(ehmn_model *model, const uint32_t *tokens, uint32_t n, uint32_t how, uint32_t *bits, void *work,
+                     uint32_t work_bytes);
+
 /* The prediction: base-2 logits, int16[vocab_size] with EHMN_LOGIT_FRAC fractional bits; NULL before the first
  * step. Valid until the next step or reset. */
 const int16_t *ehmn_logits(const ehmn_model *model);

@@ -10,8 +10,9 @@ static void standardise(ehmn_model *m, const int32_t *v, int32_t *x)
     const int32_t *inverse = ehmn_vector_data(m, EHMN_VECTOR_INVERSE_DEVIATION);
     int32_t shift = m->vectors[EHMN_VECTOR_INVERSE_DEVIATION].shift;
     for (uint32_t i = 0; i < im->d_model; i++) {
-        x[i] = ehmn_mul(ehmn_sat32((int64_t)v[i] - mean[i]), inverse[i], shift);
+        x[i] = ehmn_sat32((int64_t)v[i] - mean[i]);
     }
+    m->kernels->scale(x, inverse, im->d_model, shift, x);
     ehmn_rms_normalise(x, im->d_model, im->value_frac, 0, 0, x);
 }
 
@@ -23,15 +24,7 @@ static void dense_forward(ehmn_model *m, uint32_t layer, const int8_t *input, in
     m->kernels->matvec_s8(w, d, d, d, input, pre);
     m->counts.macs += (uint64_t)d * d;
     for (uint32_t i = 0; i < d; i++) {
-        z[i] = (int16_t)ehmn_tanh(ehmn_round_shift(pre[i], m->image->rule.weight_frac + frac - 16));
-    }
-}
-
-/* sum += gain z */
-static void add_output(const int16_t *z, uint32_t d, int32_t gain, int32_t *sum)
-{
-    for (uint32_t i = 0; i < d; i++) {
-        sum[i] = ehmn_add(sum[i], ehmn_mul(z[i], gain, 15));
+        z[i] = (int16_t)ehmn_tanh(ehmn_round_shift32(pre[i], m->image->rule.weight_frac + frac - 16));
     }
 }
 
@@ -39,11 +32,9 @@ static void add_output(const int16_t *z, uint32_t d, int32_t gain, int32_t *sum)
 static void combine(ehmn_model *m, const int32_t *sum, int32_t *v, int32_t *scratch)
 {
     const ehmn_image *im = m->image;
-    int32_t scale = ehmn_model_gains(m)->scale;
     ehmn_matvec(m, m->matrices + ehmn_preconditioner_index(im), sum, 16, im->value_frac, scratch);
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        v[i] = ehmn_add(ehmn_mul(v[i], scale, 16), scratch[i]);
-    }
+    ehmn_scale_all(v, im->d_model, ehmn_model_gains(m)->scale, 16, v);
+    ehmn_add_all(v, scratch, im->d_model);
 }
 
 /* Add the row of adapter `k` (by k + 1 previous tokens) to sum[d_model] at Q16, and keep which it was. */
@@ -58,10 +49,7 @@ static void read_row(ehmn_model *m, uint32_t k, int32_t *sum)
     }
     uint32_t row = ehmn_slot(hash, rule->row_slots[k]) + (k == 0 ? 0u : rule->row_slots[0]);
     const int8_t *r = (const int8_t *)ehmn_in_delta(m, m->in.rows) + (size_t)row * d;
-    int32_t gain = ehmn_model_gains(m)->row[k];
-    for (uint32_t i = 0; i < d; i++) {
-        sum[i] = ehmn_add(sum[i], ehmn_mul(r[i], gain, rule->row_frac));
-    }
+    ehmn_add_weights(sum, r, d, 1, ehmn_model_gains(m)->row[k], rule->row_frac);
     m->row[k] = row + 1u;
     m->counts.macs += d;
 }
@@ -84,12 +72,10 @@ void ehmn_adapt(ehmn_model *m, int32_t *v)
         int32_t *trace = (int32_t *)ehmn_in_delta(m, m->in.trace) + layer * d;
         int8_t *input = (int8_t *)ehmn_at(m, m->at.inputs) + layer * d;
         int16_t *z = (int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
-        for (uint32_t i = 0; i < d; i++) {
-            trace[i] = ehmn_follow_value(trace[i], x[i], 65536 - im->rule.rho_trace[layer]);
-        }
+        ehmn_follow_all(trace, x, d, 65536 - im->rule.rho_trace[layer]);
         m->input_fracs[layer] = ehmn_quantise8(trace, d, EHMN_NORM_FRAC, input);
         dense_forward(m, layer, input, m->input_fracs[layer], scratch, z);
-        add_output(z, d, ehmn_model_gains(m)->dense[layer], sum);
+        ehmn_add_outputs(sum, z, d, ehmn_model_gains(m)->dense[layer]);
     }
     for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
         read_row(m, k, sum);
@@ -114,7 +100,7 @@ void ehmn_adapt_guard(ehmn_model *m, int32_t *v)
     int32_t frac = ehmn_quantise8(x, d, EHMN_NORM_FRAC, input);
     for (uint32_t layer = 0; layer < im->n_dense; layer++) {
         dense_forward(m, layer, input, frac, scratch, z);
-        add_output(z, d, ehmn_model_gains(m)->dense[layer], sum);
+        ehmn_add_outputs(sum, z, d, ehmn_model_gains(m)->dense[layer]);
     }
     combine(m, sum, v, scratch);
 }

@@ -27,15 +27,18 @@ void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uin
     m->counts.macs += (uint64_t)rows * matrix->cols;
 }
 
+void ehmn_add_bias(const ehmn_model *m, const ehmn_matrix *matrix, int32_t *out)
+{
+    if (matrix->bias_offset != 0) {
+        const int32_t *bias = (const int32_t *)(const void *)((const uint8_t *)m->image + matrix->bias_offset);
+        ehmn_add_all(out, bias, matrix->rows);
+    }
+}
+
 static void multiply_all(ehmn_model *m, const ehmn_matrix *matrix, int32_t frac, int32_t out_frac, int32_t *out)
 {
     ehmn_multiply(m, matrix, 0, matrix->rows, frac, out_frac, out);
-    if (matrix->bias_offset != 0) {
-        const int32_t *bias = (const int32_t *)(const void *)((const uint8_t *)m->image + matrix->bias_offset);
-        for (uint32_t r = 0; r < matrix->rows; r++) {
-            out[r] = ehmn_add(out[r], bias[r]);
-        }
-    }
+    ehmn_add_bias(m, matrix, out);
 }
 
 void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int32_t frac, int32_t out_frac,
@@ -48,17 +51,7 @@ void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int
 void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v)
 {
     const int8_t *w = ehmn_weights(m, matrix) + (size_t)row * matrix->cols;
-    int32_t scale = ehmn_scales(m, matrix)[row];
-    int32_t shift = matrix->shift - frac;
-    if (shift >= 14 && shift < 32) { /* the usual case; |factor w| < 2^13 */
-        for (uint32_t c = 0; c < matrix->cols; c++) {
-            v[c] = ehmn_add(v[c], ehmn_round_fit((int64_t)(factor * w[c]) * scale, shift));
-        }
-    } else {
-        for (uint32_t c = 0; c < matrix->cols; c++) {
-            v[c] = ehmn_add(v[c], ehmn_mul(factor * w[c], scale, shift));
-        }
-    }
+    ehmn_add_weights(v, w, matrix->cols, factor, ehmn_scales(m, matrix)[row], matrix->shift - frac);
     m->counts.macs += matrix->cols;
 }
 
@@ -75,8 +68,7 @@ static void multiply_each(ehmn_model *m, const ehmn_matrix *const *matrix, uint3
     }
 }
 
-/* The norm of a layer, without the gain and bias that the next matrix holds: Q20. */
-static void normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
+void ehmn_normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
 {
     if (im->norm == EHMN_NORM_LAYERNORM) {
         int64_t sum = 0;
@@ -98,10 +90,15 @@ static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
     for (uint32_t i = 0; i < half; i++) {
         int64_t c = turn[2u * i];
         int64_t s = turn[2u * i + 1u];
-        int64_t a = v[i];
-        int64_t b = v[i + half];
-        v[i] = ehmn_round_shift(a * c - b * s, 15);
-        v[i + half] = ehmn_round_shift(b * c + a * s, 15);
+        int32_t a = v[i];
+        int32_t b = v[i + half];
+        if (((a ^ a >> 31) | (b ^ b >> 31)) < 1 << 30) { /* the usual case: no result leaves 32 bits */
+            v[i] = ehmn_round_fit(a * c - b * s, 15);
+            v[i + half] = ehmn_round_fit(b * c + a * s, 15);
+        } else {
+            v[i] = ehmn_round_shift(a * c - b * s, 15);
+            v[i + half] = ehmn_round_shift(b * c + a * s, 15);
+        }
     }
 }
 
@@ -126,28 +123,8 @@ static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, 
     }
 }
 
-/* Scores of one head in Q8 base-2 logarithms -> weights at most 2^15 at one exponent; returns that exponent
- * as fractional bits, and the sum of the unscaled weights in *total. */
-static int32_t soften(const ehmn_kernels *kernels, const int8_t *value_frac, uint32_t stride, uint32_t n,
-                      int32_t *scores, uint32_t *total)
-{
-    int32_t max = scores[0];
-    int32_t least = value_frac[0];
-    const int8_t *frac = value_frac;
-    for (uint32_t t = 0; t < n; t++, frac += stride) {
-        max = scores[t] > max ? scores[t] : max;
-        least = *frac < least ? *frac : least;
-    }
-    *total = kernels->soften(scores, n, max);
-    frac = value_frac;
-    for (uint32_t t = 0; t < n; t++, frac += stride) {
-        scores[t] = *frac == least ? scores[t] : ehmn_round_shift32(scores[t], *frac - least);
-    }
-    return least;
-}
-
 /* out[d_head] = attention of one head; q: rotated query, int32[d_head] at value_frac. */
-static void attend(ehmn_model *m, uint32_t layer, uint32_t head, const int32_t *q, int32_t *out)
+static void attend_head(ehmn_model *m, uint32_t layer, uint32_t head, const int32_t *q, int32_t *out)
 {
     const ehmn_image *im = m->image;
     uint32_t d_head = ehmn_d_head(im);
@@ -162,18 +139,26 @@ static void attend(ehmn_model *m, uint32_t layer, uint32_t head, const int32_t *
 
     int32_t q_frac = ehmn_reduce(m, q, d_head, im->value_frac, 16u);
     m->kernels->matvec_s16(keys, m->filled, d_head, d_kv, ehmn_at(m, m->at.mantissas), scores);
-    q_frac -= EHMN_LOGIT_FRAC;
-    for (uint32_t t = 0, n = m->filled; t < n; t++, key_frac += im->n_kv_heads) {
-        scores[t] = ehmn_round_shift32(scores[t], q_frac + *key_frac);
-    }
-    uint32_t total;
-    int32_t frac = soften(m->kernels, value_frac, im->n_kv_heads, m->filled, scores, &total);
+    int32_t max = ehmn_fit_scores(key_frac, im->n_kv_heads, m->filled, q_frac, EHMN_LOGIT_FRAC, scores);
+    uint32_t total = m->kernels->soften(scores, m->filled, max);
+    int32_t frac = ehmn_align_weights(value_frac, im->n_kv_heads, m->filled, scores);
     m->kernels->weighted_sum(values, m->filled, d_head, d_kv, scores, out);
     int32_t reciprocal = (int32_t)(((uint64_t)1 << 45) / total); /* total >= 2^15 */
-    for (uint32_t i = 0; i < d_head; i++) {
-        out[i] = ehmn_mul(out[i], reciprocal, 45 + frac - im->value_frac);
-    }
+    ehmn_scale_all(out, d_head, reciprocal, 45 + frac - im->value_frac, out);
     m->counts.macs += 2u * (uint64_t)m->filled * d_head;
+}
+
+void ehmn_attend(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *qkv, int32_t *out)
+{
+    const ehmn_image *im = m->image;
+    uint32_t d_head = ehmn_d_head(im);
+    store_key_value(m, layer, turn, qkv + im->d_model);
+    for (uint32_t h = 0; h < im->n_heads; h++) {
+        if (im->positions == EHMN_POSITIONS_ROPE) {
+            rotate(turn, d_head / 2u, qkv + h * d_head);
+        }
+        attend_head(m, layer, h, qkv + h * d_head, out + h * d_head);
+    }
 }
 
 /* residual += O attention(norm(residual)) */
@@ -182,26 +167,29 @@ static void attention_block(ehmn_model *m, uint32_t layer, const int16_t *turn)
     const ehmn_image *im = m->image;
     const ehmn_matrix *matrix = m->matrices + layer * EHMN_MATRICES_PER_LAYER;
     uint32_t d = im->d_model;
-    uint32_t d_head = ehmn_d_head(im);
     int32_t *residual = ehmn_at(m, m->at.residual);
     int32_t *q = ehmn_at(m, m->at.wide);
     int32_t *kv = q + d;
     int32_t *mixed = ehmn_at(m, m->at.mixed);
 
-    normalise(im, residual, mixed);
+    ehmn_normalise(im, residual, mixed);
     const ehmn_matrix *of[] = {matrix + EHMN_MATRIX_Q, matrix + EHMN_MATRIX_K, matrix + EHMN_MATRIX_V};
     int32_t *to[] = {q, kv, kv + ehmn_d_kv(im)};
     multiply_each(m, of, 3u, mixed, to);
-    store_key_value(m, layer, turn, kv);
-    for (uint32_t h = 0; h < im->n_heads; h++) {
-        if (im->positions == EHMN_POSITIONS_ROPE) {
-            rotate(turn, d_head / 2u, q + h * d_head);
-        }
-        attend(m, layer, h, q + h * d_head, mixed + h * d_head);
-    }
+    ehmn_attend(m, layer, turn, q, mixed);
     ehmn_matvec(m, matrix + EHMN_MATRIX_O, mixed, im->value_frac, im->value_frac, q);
-    for (uint32_t i = 0; i < d; i++) {
-        residual[i] = ehmn_add(residual[i], q[i]);
+    ehmn_add_all(residual, q, d);
+}
+
+void ehmn_activate(const ehmn_model *m, int32_t *up)
+{
+    const ehmn_image *im = m->image;
+    if (im->mlp == EHMN_MLP_SWIGLU) {
+        m->kernels->gate(up + im->d_hidden, up, im->d_hidden, im->value_frac);
+        return;
+    }
+    for (uint32_t i = 0; i < im->d_hidden; i++) {
+        up[i] = ehmn_gelu(up[i], im->value_frac);
     }
 }
 
@@ -212,24 +200,15 @@ static void mlp_block(ehmn_model *m, uint32_t layer)
     const ehmn_matrix *matrix = m->matrices + layer * EHMN_MATRICES_PER_LAYER;
     int32_t *residual = ehmn_at(m, m->at.residual);
     int32_t *up = ehmn_at(m, m->at.wide);
-    int32_t *gate = up + im->d_hidden;
     int32_t *mixed = ehmn_at(m, m->at.mixed);
 
-    normalise(im, residual, mixed);
+    ehmn_normalise(im, residual, mixed);
     const ehmn_matrix *of[] = {matrix + EHMN_MATRIX_UP, matrix + EHMN_MATRIX_GATE};
-    int32_t *to[] = {up, gate};
+    int32_t *to[] = {up, up + im->d_hidden};
     multiply_each(m, of, im->mlp == EHMN_MLP_GELU ? 1u : 2u, mixed, to);
-    if (im->mlp == EHMN_MLP_GELU) {
-        for (uint32_t i = 0; i < im->d_hidden; i++) {
-            up[i] = ehmn_gelu(up[i], im->value_frac);
-        }
-    } else {
-        m->kernels->gate(gate, up, im->d_hidden, im->value_frac);
-    }
+    ehmn_activate(m, up);
     ehmn_matvec(m, matrix + EHMN_MATRIX_DOWN, up, im->value_frac, im->value_frac, mixed);
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        residual[i] = ehmn_add(residual[i], mixed[i]);
-    }
+    ehmn_add_all(residual, mixed, im->d_model);
 }
 
 void ehmn_clear_window(ehmn_model *m)
@@ -239,29 +218,25 @@ void ehmn_clear_window(ehmn_model *m)
     memset(ehmn_at(m, m->at.phases), 0, 2u * ehmn_d_head(m->image));
 }
 
-/* Put a token at the next position of the window; the residual holds what comes of it. */
-static void encode_position(ehmn_model *m, uint32_t token)
+void ehmn_begin_position(ehmn_model *m, uint32_t token, int32_t *residual, int16_t *turn)
 {
     const ehmn_image *im = m->image;
-    int32_t *residual = ehmn_at(m, m->at.residual);
-    m->summed = 0; /* attention takes the room of the sums */
-
     memset(residual, 0, 4u * (size_t)im->d_model);
     ehmn_add_row(m, m->matrices + ehmn_embedding_index(im), token, 1, im->value_frac, residual);
     if (im->positions == EHMN_POSITIONS_LEARNED) {
         ehmn_add_row(m, m->matrices + ehmn_positions_index(im), m->position, 1, im->value_frac, residual);
     }
-    m->filled += m->filled < im->n_ctx;
-    int16_t turn[EHMN_MAX_D_HEAD]; /* the same in every layer and head */
     const uint32_t *phase = ehmn_at(m, m->at.phases);
     for (uint32_t i = 0; im->positions == EHMN_POSITIONS_ROPE && i < ehmn_d_head(im) / 2u; i++) {
         turn[2u * i] = (int16_t)ehmn_cos(phase[i]);
         turn[2u * i + 1u] = (int16_t)ehmn_sin(phase[i]);
     }
-    for (uint32_t layer = 0; layer < im->n_layers; layer++) {
-        attention_block(m, layer, turn);
-        mlp_block(m, layer);
-    }
+    m->filled += m->filled < im->n_ctx;
+}
+
+void ehmn_end_position(ehmn_model *m)
+{
+    const ehmn_image *im = m->image;
     m->position = m->position + 1u == im->n_ctx ? 0u : m->position + 1u;
     if (im->positions == EHMN_POSITIONS_ROPE) {
         uint32_t *phases = ehmn_at(m, m->at.phases);
@@ -270,6 +245,19 @@ static void encode_position(ehmn_model *m, uint32_t token)
             phases[i] += step[i];
         }
     }
+}
+
+/* Put a token at the next position of the window; the residual holds what comes of it. */
+static void encode_position(ehmn_model *m, uint32_t token)
+{
+    int16_t turn[EHMN_MAX_D_HEAD]; /* the same in every layer and head */
+    m->summed = 0;                 /* attention takes the room of the sums */
+    ehmn_begin_position(m, token, ehmn_at(m, m->at.residual), turn);
+    for (uint32_t layer = 0; layer < m->image->n_layers; layer++) {
+        attention_block(m, layer, turn);
+        mlp_block(m, layer);
+    }
+    ehmn_end_position(m);
 }
 
 /* Make room for a token: a full window that does not slide begins anew with the last half of its tokens. */
@@ -290,16 +278,9 @@ static void open_window(ehmn_model *m)
     }
 }
 
-int32_t ehmn_encode(ehmn_model *m, uint32_t token, int16_t *hidden)
+void ehmn_end_token(ehmn_model *m, uint32_t token, const int32_t *residual, int16_t *hidden)
 {
-    if (m == NULL || hidden == NULL || token >= m->image->vocab_size) {
-        return EHMN_E_ARGUMENT;
-    }
     const ehmn_image *im = m->image;
-    const int32_t *residual = ehmn_at(m, m->at.residual);
-
-    open_window(m);
-    encode_position(m, token);
     if (im->window == EHMN_WINDOW_RESTART) {
         uint32_t *recent = ehmn_at(m, m->at.recent);
         recent[m->newest] = token;
@@ -309,5 +290,17 @@ int32_t ehmn_encode(ehmn_model *m, uint32_t token, int16_t *hidden)
         hidden[i] = ehmn_sat16(ehmn_round_shift(residual[i], im->value_frac - im->hidden_frac));
     }
     m->counts.steps++;
+}
+
+int32_t ehmn_encode(ehmn_model *m, uint32_t token, int16_t *hidden)
+{
+    if (m == NULL || hidden == NULL || token >= m->image->vocab_size) {
+        return EHMN_E_ARGUMENT;
+    }
+    const int32_t *residual = ehmn_at(m, m->at.residual);
+
+    open_window(m);
+    encode_position(m, token);
+    ehmn_end_token(m, token, residual, hidden);
     return EHMN_OK;
 }

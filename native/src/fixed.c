@@ -2,14 +2,7 @@
 
 int32_t ehmn_bit_length(uint64_t v)
 {
-    int32_t n = 0;
-    for (int32_t step = 32; step > 0; step >>= 1) {
-        if (v >> step) {
-            v >>= step;
-            n += step;
-        }
-    }
-    return n + (v != 0);
+    return v != 0 ? 64 - __builtin_clzll(v) : 0;
 }
 
 uint32_t ehmn_isqrt(uint64_t v)
@@ -81,94 +74,4 @@ int32_t ehmn_sin(uint32_t phase)
     uint32_t step = i < 256u ? ehmn_sine_table[i + 1] - low : 0u;
     int32_t y = (int32_t)(low + ((step * rest + 32768u) >> 16));
     return quarter & 2u ? -y : y;
-}
-
-/* The smallest shift by which a magnitude of at most `max` rounds into `limit` = 2^k - 1. */
-static int32_t fitting_shift(uint32_t max, int32_t bits)
-{
-    int32_t limit = (1 << (bits - 1)) - 1;
-    int32_t shift = ehmn_bit_length(max) - (bits - 1);
-    return shift + (ehmn_round_shift(max, shift) > limit);
-}
-
-static uint32_t max_abs(const int32_t *v, uint32_t n)
-{
-    uint32_t max = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t a = ehmn_abs(v[i]);
-        max = a > max ? a : max;
-    }
-    return max;
-}
-
-int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
-{
-    uint32_t max = max_abs(v, n);
-    int32_t shift = max ? fitting_shift(max, 8) : 0;
-    if (shift > 0) { /* the usual case, and the shorter */
-        for (uint32_t i = 0; i < n; i++) {
-            out[i] = (int8_t)(((v[i] >> (shift - 1)) + 1) >> 1);
-        }
-        return frac - shift;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        out[i] = (int8_t)ehmn_round_shift(v[i], shift);
-    }
-    return frac - shift;
-}
-
-int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out)
-{
-    uint32_t max = max_abs(v, n);
-    int32_t shift = max ? fitting_shift(max, (int32_t)bits) : 0;
-    if (shift > 0) {
-        for (uint32_t i = 0; i < n; i++) {
-            out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
-        }
-        return frac - shift;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        out[i] = (int16_t)ehmn_round_shift(v[i], shift);
-    }
-    return frac - shift;
-}
-
-/* eps_mantissa * 2^-shift, at most 2^61. */
-static uint64_t scaled_eps(int32_t eps_mantissa, int32_t shift)
-{
-    if (shift >= 0 || eps_mantissa == 0) {
-        return (uint32_t)ehmn_round_shift(eps_mantissa, shift);
-    }
-    return ehmn_bit_length((uint32_t)eps_mantissa) - shift > 61 ? (uint64_t)1 << 61
-                                                               : (uint64_t)(uint32_t)eps_mantissa << -shift;
-}
-
-void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
-                        int32_t *out)
-{
-    uint32_t max = max_abs(v, n);
-    int32_t shift = max ? fitting_shift(max, 16) : 0;
-    int32_t mantissa_frac = frac - shift;
-    uint64_t sum = scaled_eps(eps_mantissa, eps_shift - 2 * mantissa_frac);
-    for (uint32_t i = 0; i < n; i++) {
-        int32_t q = shift > 0 ? ((v[i] >> (shift - 1)) + 1) >> 1 : ehmn_round_shift(v[i], shift);
-        sum += (uint32_t)(q * q);
-    }
-    if (sum == 0) {
-        sum = 1;
-    }
-    int32_t k = (62 - ehmn_bit_length(sum)) / 2;             /* sum * 4^k lies in [2^60, 2^62) */
-    uint64_t root = ehmn_isqrt(sum << (2 * k));              /* sqrt(sum) * 2^k, 31 bits */
-    uint64_t sqrt_n = ehmn_isqrt((uint64_t)n << 32);         /* Q16 */
-    int32_t factor = ehmn_sat32((int64_t)((sqrt_n << 30) / root)); /* sqrt(n / sum), Q(46 - k) */
-    int32_t last = 46 - k - EHMN_NORM_FRAC;
-    if (shift > 0 && last > 0 && last < 32) { /* the usual case; no result is above sqrt(n) */
-        for (uint32_t i = 0; i < n; i++) {
-            out[i] = ehmn_round_fit((int64_t)(((v[i] >> (shift - 1)) + 1) >> 1) * factor, last);
-        }
-        return;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        out[i] = ehmn_mul(ehmn_round_shift(v[i], shift), factor, last);
-    }
 }

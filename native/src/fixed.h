@@ -69,6 +69,13 @@ static inline int32_t ehmn_mul(int32_t a, int32_t b, int32_t shift)
     return ehmn_round_shift((int64_t)a * b, shift);
 }
 
+/* mean += (value - mean) * rate, rate 0..1 in Q16. */
+static inline int32_t ehmn_follow_value(int32_t mean, int32_t value, int32_t rate)
+{
+    int64_t difference = ehmn_sat32((int64_t)value - mean);
+    return ehmn_add(mean, ehmn_round_fit(difference * rate, 16));
+}
+
 /* floor((a + floor(b / 2)) / b) for b > 0. */
 static inline int64_t ehmn_div_round(int64_t a, int64_t b)
 {
@@ -128,14 +135,41 @@ static inline int32_t ehmn_cos(uint32_t phase)
     return ehmn_sin(phase + 0x40000000u);
 }
 
-/* Divide an int32 vector by a power of two so that it fits 8, or `bits` (9..16), bits, symmetric, as tightly as it
+/* vectors.c, from here on. Divide an int32 vector by a power of two so that it fits 8, or `bits` (9..16), bits, symmetric, as tightly as it
  * can. v[n] has frac fractional bits; the return value is the number of fractional bits of the result. */
 int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
 int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);
+
+/* v[i] = ehmn_add(v[i], more[i]). */
+void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n);
+
+/* v[i] = ehmn_add(v[i], ehmn_mul(w[i] * factor, scale, shift)), for factors within +-64 and a scale
+ * that is not negative. */
+void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift);
+
+/* v[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15)), gain not negative. */
+void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain);
+
+/* mean[i] = ehmn_follow_value(mean[i], v[i], rate). */
+void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate);
+
+/* edge[i] = sum of |v[0]| to |v[i]|; sign[i] = 0 where v[i] is positive and -1 elsewhere. */
+void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign);
+
+/* out[i] = ehmn_mul(v[i], factor, shift); out may be v. */
+void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out);
 
 /* out = v / sqrt(mean(v^2) + eps) in Q20, where n * eps = eps_mantissa * 2^-eps_shift; zero for a zero vector.
  * v[n] has frac fractional bits. out may be v. */
 void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
                         int32_t *out);
+
+/* Scores of one head with frac fractional bits and those of each key, which stand `stride` apart -> `to` of them.
+ * Returns the largest. */
+int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores);
+
+/* Weights, at most 2^15, of values with as many fractional bits as value_frac says -> at one exponent. Returns the
+ * fractional bits that it stands for. */
+int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights);
 
 #endif

@@ -24,10 +24,11 @@ int32_t ehmn_guard_score(ehmn_model *m, uint32_t index, uint32_t *bits)
     const int8_t *mantissa = (const int8_t *)(guard(m) + im->n_guard) + (size_t)index * im->d_model;
     int16_t *hidden = ehmn_at(m, m->at.mixed);
     int32_t *v = ehmn_at(m, m->at.normed);
-    int32_t block[EHMN_HEAD_BLOCK];
+    int32_t *block = ehmn_at(m, m->at.wide);
+    int16_t *logits = (int16_t *)(void *)(block + ehmn_block_rows(m, 0));
     int32_t max = -INT16_MAX;
     int32_t target = 0;
-    uint64_t mass = 0;
+    uint64_t mass = 0, spread = 0;
 
     for (uint32_t i = 0; i < im->d_model; i++) {
         hidden[i] = ehmn_sat16(ehmn_round_shift(mantissa[i], g->frac - im->hidden_frac));
@@ -36,15 +37,16 @@ int32_t ehmn_guard_score(ehmn_model *m, uint32_t index, uint32_t *bits)
     ehmn_adapt_guard(m, v);
     int32_t frac = ehmn_reduce_head(m, v);
     for (int pass = 0; pass < 2; pass++) { /* the maximum, then the mass: the logits have no room of their own */
-        for (uint32_t first = 0; first < im->vocab_size; first += EHMN_HEAD_BLOCK) {
-            uint32_t left = im->vocab_size - first;
-            uint32_t rows = left < EHMN_HEAD_BLOCK ? left : EHMN_HEAD_BLOCK;
-            ehmn_block_logits(m, first, rows, frac, block);
-            for (uint32_t r = 0; r < rows; r++) {
-                int32_t logit = ehmn_sat16(block[r]);
-                max = pass == 0 && logit > max ? logit : max;
-                target = first + r == g->token ? logit : target;
-                mass += pass == 1 ? ehmn_exp2_neg((uint32_t)(max - logit)) : 0u;
+        for (uint32_t first = 0, rows; first < im->vocab_size; first += rows) {
+            rows = ehmn_block_rows(m, first);
+            ehmn_multiply(m, m->matrices + ehmn_head_index(im), first, rows, frac, EHMN_LOGIT_FRAC, block);
+            max = ehmn_fit_logits(m, first, rows, max, block, logits);
+            if (g->token >= first && g->token - first < rows) {
+                target = logits[g->token - first];
+            }
+            for (uint32_t at = 0, n; pass == 1 && at < rows; at += n) {
+                n = rows - at < 128u ? rows - at : 128u;
+                mass += m->kernels->exp_sum(logits + at, n, max, &spread);
             }
         }
     }

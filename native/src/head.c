@@ -3,7 +3,8 @@
 #include "model.h"
 #include "random.h"
 
-#define BIAS_SHIFT (EHMN_BIAS_FRAC + 16 - EHMN_LOGIT_FRAC)
+_Static_assert(EHMN_BIAS_FRAC + 16 - EHMN_LOGIT_FRAC == 20, "kernels count on it");
+
 #define LOG2_E_Q16 94548 /* round(2^16 log2(e)) */
 
 void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed)
@@ -26,10 +27,8 @@ void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed)
         normed[i] = hidden[i] * 256 - mean;
     }
     ehmn_rms_normalise(normed, d, im->hidden_frac + 8, im->norm_eps_mantissa, im->norm_eps_shift, normed);
-    for (uint32_t i = 0; i < d; i++) {
-        int32_t scaled = ehmn_mul(normed[i], gain[i], EHMN_NORM_FRAC + gain_shift - im->value_frac);
-        normed[i] = ehmn_add(scaled, bias[i]);
-    }
+    m->kernels->scale(normed, gain, d, EHMN_NORM_FRAC + gain_shift - im->value_frac, normed);
+    ehmn_add_all(normed, bias, d);
 }
 
 /* Tokens in a block whose probabilities have a sum of their own, as a power of two; 0: there is no room for the
@@ -57,16 +56,11 @@ void ehmn_summarise(ehmn_model *m)
     uint32_t vocab = m->image->vocab_size;
     uint32_t shift = block_shift(m->image);
     uint32_t block = shift ? 1u << shift : 128u;
-    int32_t max = logits[0];
     m->mass = 0;
     m->spread = 0;
-    for (uint32_t k = 1; k < vocab; k++) {
-        max = logits[k] > max ? logits[k] : max;
-    }
-    m->max_logit = max;
     for (uint32_t first = 0; first < vocab; first += block) {
         uint32_t n = vocab - first < block ? vocab - first : block;
-        uint32_t sum = m->kernels->exp_sum(logits + first, n, max, &m->spread);
+        uint32_t sum = m->kernels->exp_sum(logits + first, n, m->max_logit, &m->spread);
         m->mass += sum;
         if (shift) {
             sums[first >> shift] = sum;
@@ -76,15 +70,29 @@ void ehmn_summarise(ehmn_model *m)
     finish_summary(m);
 }
 
-void ehmn_change_recalled(ehmn_model *m, const int32_t *changed)
+void ehmn_change_logit(ehmn_model *m, uint32_t token, int32_t logit)
 {
     int16_t *logits = ehmn_at(m, m->at.logits);
+    int32_t before = logits[token];
+    logits[token] = (int16_t)logit;
+    if (logit >= m->max_logit) {
+        m->max_logit = logit;
+    } else if (before == m->max_logit) { /* it may have been the only one */
+        m->max_logit = logits[0];
+        for (uint32_t k = 1; k < m->image->vocab_size; k++) {
+            m->max_logit = logits[k] > m->max_logit ? logits[k] : m->max_logit;
+        }
+    }
+}
+
+void ehmn_change_recalled(ehmn_model *m, const int32_t *changed)
+{
+    const int16_t *logits = ehmn_at(m, m->at.logits);
     uint32_t *sums = ehmn_at(m, m->at.scores);
     int same_max = 1;
     for (uint32_t i = 0; i < m->n_recalled; i++) {
         uint32_t token = m->recalled[i].token;
         int32_t before = logits[token];
-        logits[token] = (int16_t)changed[i];
         same_max = same_max && before < m->max_logit && changed[i] <= m->max_logit;
         if (same_max) {
             uint32_t below = (uint32_t)(m->max_logit - changed[i]), was_below = (uint32_t)(m->max_logit - before);
@@ -95,6 +103,7 @@ void ehmn_change_recalled(ehmn_model *m, const int32_t *changed)
                 sums[token >> m->summed] += p - was;
             }
         }
+        ehmn_change_logit(m, token, changed[i]);
     }
     if (same_max) {
         finish_summary(m);
@@ -103,30 +112,36 @@ void ehmn_change_recalled(ehmn_model *m, const int32_t *changed)
     }
 }
 
+void ehmn_to_bits(const ehmn_model *m, int32_t *v)
+{
+    ehmn_scale_all(v, m->image->d_model, LOG2_E_Q16, 16, v);
+}
+
 int32_t ehmn_reduce_head(ehmn_model *m, int32_t *v)
 {
     const ehmn_image *im = m->image;
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        v[i] = ehmn_mul(v[i], LOG2_E_Q16, 16);
-    }
+    ehmn_to_bits(m, v);
     return ehmn_reduce(m, v, im->d_model, im->value_frac, m->matrices[ehmn_head_index(im)].input_bits);
 }
 
-void ehmn_block_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t frac, int32_t *out)
+int32_t ehmn_fit_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t max, const int32_t *v, int16_t *out)
 {
-    const ehmn_image *im = m->image;
-    ehmn_multiply(m, m->matrices + ehmn_head_index(im), first, rows, frac, EHMN_LOGIT_FRAC, out);
-    if (m->mode == EHMN_PLASTIC && im->rule.bias_step != 0) {
-        const int16_t *bias = (const int16_t *)ehmn_in_delta(m, m->in.bias) + first;
-        int32_t gain = ehmn_model_gains(m)->bias; /* 0..2^20: the product needs no saturation */
-        for (uint32_t r = 0; r < rows; r++) {
-            out[r] = ehmn_add(out[r], ehmn_round_fit((int64_t)bias[r] * gain, BIAS_SHIFT));
-        }
+    const int16_t *bias = NULL;
+    int32_t gain = 0;
+    if (m->mode == EHMN_PLASTIC && m->image->rule.bias_step != 0) {
+        bias = (const int16_t *)ehmn_in_delta(m, m->in.bias) + first;
+        gain = ehmn_model_gains(m)->bias;
     }
+    return m->kernels->fit(v, bias, gain, rows, max, out);
 }
 
-/* The newest token of the context that rows and n-grams look at. */
-static void push_token(ehmn_model *m, uint32_t token)
+uint32_t ehmn_block_rows(const ehmn_model *m, uint32_t first)
+{
+    uint32_t rows = ehmn_wide(m->image) / 3u * 2u, left = m->image->vocab_size - first;
+    return rows < left ? rows : left;
+}
+
+void ehmn_push_token(ehmn_model *m, uint32_t token)
 {
     for (uint32_t i = EHMN_MAX_ORDER - 1u; i > 0; i--) {
         m->history[i] = m->history[i - 1u];
@@ -135,35 +150,38 @@ static void push_token(ehmn_model *m, uint32_t token)
     m->n_history += m->n_history < EHMN_MAX_ORDER;
 }
 
-int32_t ehmn_head(ehmn_model *m, uint32_t token, const int16_t *hidden)
+void ehmn_end_prediction(ehmn_model *m)
 {
-    if (m == NULL || hidden == NULL || token >= m->image->vocab_size) {
-        return EHMN_E_ARGUMENT;
-    }
-    uint32_t vocab = m->image->vocab_size;
-    int32_t *v = ehmn_at(m, m->at.normed);
-    int16_t *logits = ehmn_at(m, m->at.logits);
-    int32_t block[EHMN_HEAD_BLOCK];
-
-    push_token(m, token);
-    ehmn_final_norm(m, hidden, v);
-    if (m->mode == EHMN_PLASTIC) {
-        ehmn_adapt(m, v);
-    }
-    int32_t frac = ehmn_reduce_head(m, v);
-    for (uint32_t first = 0; first < vocab; first += EHMN_HEAD_BLOCK) {
-        uint32_t rows = vocab - first < EHMN_HEAD_BLOCK ? vocab - first : EHMN_HEAD_BLOCK;
-        ehmn_block_logits(m, first, rows, frac, block);
-        for (uint32_t r = 0; r < rows; r++) {
-            logits[first + r] = ehmn_sat16(block[r]);
-        }
-    }
     if (m->mode == EHMN_PLASTIC) {
         ehmn_remember(m);
     } else {
         ehmn_summarise(m);
     }
     m->predicted = 1;
+}
+
+int32_t ehmn_head(ehmn_model *m, uint32_t token, const int16_t *hidden)
+{
+    if (m == NULL || hidden == NULL || token >= m->image->vocab_size) {
+        return EHMN_E_ARGUMENT;
+    }
+    int32_t *v = ehmn_at(m, m->at.normed);
+    int32_t *block = ehmn_at(m, m->at.wide);
+    int16_t *logits = ehmn_at(m, m->at.logits);
+
+    ehmn_push_token(m, token);
+    ehmn_final_norm(m, hidden, v);
+    if (m->mode == EHMN_PLASTIC) {
+        ehmn_adapt(m, v);
+    }
+    int32_t frac = ehmn_reduce_head(m, v);
+    m->max_logit = -INT16_MAX;
+    for (uint32_t first = 0, rows; first < m->image->vocab_size; first += rows) {
+        rows = ehmn_block_rows(m, first);
+        ehmn_multiply(m, m->matrices + ehmn_head_index(m->image), first, rows, frac, EHMN_LOGIT_FRAC, block);
+        m->max_logit = ehmn_fit_logits(m, first, rows, m->max_logit, block, logits + first);
+    }
+    ehmn_end_prediction(m);
     return EHMN_OK;
 }
 

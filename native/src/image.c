@@ -317,8 +317,6 @@ ehmn_layout ehmn_layout_arena(const ehmn_image *im, uint32_t mode)
     uint64_t d = im->d_model;
     uint64_t cells = (uint64_t)im->n_layers * im->n_ctx;
     uint64_t d_kv = ehmn_d_kv(im);
-    uint64_t attention = d + 2u * d_kv;
-    uint64_t mlp = 2u * (uint64_t)im->d_hidden;
     uint64_t longest = d > im->d_hidden ? d : im->d_hidden;
     uint64_t at = EHMN_MODEL_BYTES;
     ehmn_layout l;
@@ -329,7 +327,7 @@ ehmn_layout ehmn_layout_arena(const ehmn_image *im, uint32_t mode)
     l.value_fracs = ehmn_take(&at, EHMN_ALIGN, cells * im->n_kv_heads);
     l.phases = ehmn_take(&at, EHMN_ALIGN, 2u * (uint64_t)ehmn_d_head(im));
     l.residual = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-    l.wide = ehmn_take(&at, EHMN_ALIGN, 4u * (attention > mlp ? attention : mlp));
+    l.wide = ehmn_take(&at, EHMN_ALIGN, 4u * (uint64_t)ehmn_wide(im));
     l.mixed = ehmn_take(&at, EHMN_ALIGN, 4u * d);
     l.scores = ehmn_take(&at, EHMN_ALIGN, 4u * (uint64_t)im->n_ctx);
     l.mantissas = ehmn_take(&at, EHMN_ALIGN, 2u * longest);

@@ -293,6 +293,42 @@ void ehmn_kernels_avx2_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_
     ehmn_kernels_rows_gate(gate + i, up + i, n - i, frac);
 }
 
+/* Eight values as 16 bits, symmetric. */
+static inline __m128i fit_eight(__m256i v)
+{
+    __m128i packed = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    return _mm_max_epi16(packed, _mm_set1_epi16(-INT16_MAX));
+}
+
+/* The product of a bias and the gain, of at most 35 bits, is taken in two parts: gain = high 2^10 + low. */
+int32_t ehmn_kernels_avx2_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
+                              int16_t *out)
+{
+    const __m256i most = _mm256_set1_epi32(1 << 25), least = _mm256_set1_epi32(-(1 << 25));
+    const __m256i high = _mm256_set1_epi32(gain >> 10), low = _mm256_set1_epi32(gain & 1023);
+    __m128i largest = _mm_set1_epi16(-INT16_MAX);
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        __m256i logit = _mm256_loadu_si256((const __m256i *)(const void *)(v + i));
+        if (bias != NULL) {
+            __m256i b = _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(bias + i)));
+            __m256i rest = _mm256_add_epi32(_mm256_mullo_epi32(b, low), _mm256_set1_epi32(1 << 19));
+            __m256i added = _mm256_add_epi32(_mm256_mullo_epi32(b, high), _mm256_srai_epi32(rest, 10));
+            logit = _mm256_min_epi32(_mm256_max_epi32(logit, least), most);
+            logit = _mm256_add_epi32(logit, _mm256_srai_epi32(added, 10));
+        }
+        __m128i fitted = fit_eight(logit);
+        largest = _mm_max_epi16(largest, fitted);
+        _mm_storeu_si128((__m128i *)(void *)(out + i), fitted);
+    }
+    int16_t lane[8];
+    _mm_storeu_si128((__m128i *)(void *)lane, largest);
+    for (uint32_t k = 0; k < 8u && i > 0; k++) {
+        max = lane[k] > max ? lane[k] : max;
+    }
+    return ehmn_kernels_rows_fit(v + i, bias != NULL ? bias + i : NULL, gain, n - i, max, out + i);
+}
+
 const ehmn_kernels ehmn_kernels_avx2 = {
     "avx2",
     matvec_s8,
@@ -304,6 +340,9 @@ const ehmn_kernels ehmn_kernels_avx2 = {
     ehmn_kernels_avx2_exp_sum,
     ehmn_kernels_avx2_soften,
     ehmn_kernels_avx2_gate,
+    ehmn_kernels_avx2_fit,
+    ehmn_kernels_avx2_matmat_s16,
+    ehmn_kernels_avx2_matmat_s4,
 };
 
 #endif

@@ -4,6 +4,8 @@
 #include "fixed.h"
 #include "kernels_tables.h"
 
+#include <stddef.h>
+
 #if defined(EHMN_ARM_DSP)
 
 #define MOST_COLS 384u /* inputs that are laid out on the stack */
@@ -53,17 +55,6 @@ static inline int32_t multiply_add(uint32_t a, uint32_t b, int32_t sum)
     return out;
 }
 
-/* What dot_rows works on. The order of the fields is known to its code. */
-typedef struct {
-    const int8_t *w;   /* word-aligned, as is the stride */
-    uint32_t stride;
-    const uint32_t *x; /* for each four columns, columns 0 and 2, then 1 and 3 */
-    const uint32_t *x_fours; /* x after as many times 32 columns as there are */
-    const uint32_t *x_end;   /* x after all columns, a multiple of eight */
-    int32_t *acc;
-    uint32_t triples;
-} dot_job;
-
 /* clang-format off */
 #define ONE_ROW(row, sum) \
     "ldrd r8, r9, [" row "], #8\n"       \
@@ -80,50 +71,49 @@ typedef struct {
     "ldmia r3!, {r4, r5, r6, r7}\n" \
     ONE_ROW("r0", "r11") ONE_ROW("r1", "r12") ONE_ROW("r2", "lr")
 
-/* acc[0..2] of three rows at a time: r0, r1, r2 are the rows, r3 the inputs; r11, r12, lr the sums. */
-__attribute__((naked, noinline)) static void dot_rows(dot_job *job __attribute__((unused)))
+/* acc[0..2] of three rows at a time, up to acc_end: r0, r1, r2 are the rows, r3 the inputs; r11, r12, lr the sums. Eight
+ * columns at a time, eight times between two looks at x_end; `first`, 1..8, is how many of the eight the first round has.
+ * w and stride are word-aligned; x has for each four columns columns 0 and 2, then 1 and 3. */
+__attribute__((naked, noinline)) static void
+dot_rows(const int8_t *w __attribute__((unused)), uint32_t stride __attribute__((unused)),
+         const uint32_t *x __attribute__((unused)), const uint32_t *x_end __attribute__((unused)),
+         int32_t *acc __attribute__((unused)), int32_t *acc_end __attribute__((unused)),
+         uint32_t first __attribute__((unused)))
 {
     __asm__ volatile(
-        "push {r0, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n"
+        "push {r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n"
+        "adr r4, 2f\n" /* where the first round begins takes the place of `first` */
+        "adr r5, 3f\n"
+        "sub r4, r5, r4\n"
+        "lsr r4, r4, #3\n"
+        "ldr r6, [sp, #60]\n"
+        "mls r4, r4, r6, r5\n"
+        "orr r4, r4, #1\n"
+        "str r4, [sp, #60]\n"
         "1:\n"
-        "ldr r10, [sp]\n"
-        "ldr r0, [r10]\n"
-        "ldr r1, [r10, #4]\n"
-        "ldr r3, [r10, #8]\n"
-        "add r2, r0, r1, lsl #1\n"
-        "add r1, r0, r1\n"
+        "ldr r0, [sp]\n"
+        "ldrd r4, r3, [sp, #4]\n"
+        "add r1, r0, r4\n"
+        "add r2, r1, r4\n"
+        "add r5, r2, r4\n"
+        "str r5, [sp]\n"
         "mov r11, #0\n"
         "mov r12, #0\n"
         "mov lr, #0\n"
-        "ldr r4, [r10, #12]\n"
-        "cmp r3, r4\n"
-        "beq 3f\n"
+        "ldr pc, [sp, #60]\n"
         "2:\n"
-        EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS
-        "ldr r10, [sp]\n"
-        "ldr r4, [r10, #12]\n"
+        EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS
+        "3:\n"
+        "ldr r4, [sp, #12]\n"
         "cmp r3, r4\n"
         "bne 2b\n"
-        "3:\n"
-        "ldr r10, [sp]\n"
-        "ldr r4, [r10, #16]\n"
-        "cmp r3, r4\n"
-        "beq 4f\n"
-        EIGHT_COLUMNS
-        "b 3b\n"
-        "4:\n"
-        "ldr r4, [r10, #20]\n"
+        "ldrd r4, r5, [sp, #52]\n"
         "stmia r4!, {r11, r12, lr}\n"
-        "str r4, [r10, #20]\n"
-        "ldrd r4, r5, [r10]\n"
-        "add r5, r5, r5, lsl #1\n"
-        "add r4, r4, r5\n"
-        "str r4, [r10]\n"
-        "ldr r4, [r10, #24]\n"
-        "subs r4, r4, #1\n"
-        "str r4, [r10, #24]\n"
+        "str r4, [sp, #52]\n"
+        "cmp r4, r5\n"
         "bne 1b\n"
-        "pop {r0, r4, r5, r6, r7, r8, r9, r10, r11, pc}\n");
+        "add sp, sp, #16\n"
+        "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n");
 }
 /* clang-format on */
 
@@ -147,11 +137,10 @@ static int32_t dot(const int8_t *w, const int16_t *x, uint32_t cols)
 static void multiply_rows(const int8_t *w, uint32_t rows, uint32_t stride, const uint32_t *x, uint32_t cols,
                           int32_t *acc)
 {
-    dot_job job = {w, stride, x, x + (cols & ~31u) / 2u, x + cols / 2u, acc, rows / 3u};
-    dot_rows(&job);
-    if (rows % 3u != 0) {
-        dot_job rest = {w + (rows - 3u) * stride, stride, x, job.x_fours, job.x_end, acc + rows - 3u, 1u};
-        dot_rows(&rest);
+    uint32_t whole = rows / 3u * 3u, first = (cols / 8u - 1u) % 8u + 1u;
+    dot_rows(w, stride, x, x + cols / 2u, acc, acc + whole, first);
+    if (whole < rows) {
+        dot_rows(w + (rows - 3u) * stride, stride, x, x + cols / 2u, acc + rows - 3u, acc + rows, first);
     }
 }
 
@@ -202,38 +191,45 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
 }
 
 /* clang-format off */
-#define TWO_ROWS \
-    "ldr %[a], [%[w]]\n"                         \
-    "ldr %[b], [%[w], %[stride]]\n"              \
-    "add %[w], %[w], %[stride], lsl #1\n"        \
-    "ldr %[f], [%[pair]], #4\n"                  \
-    "pkhbt %[t], %[a], %[b], lsl #16\n"          \
-    "pkhtb %[b], %[b], %[a], asr #16\n"          \
-    "sxtb16 %[a], %[t]\n"                        \
-    "smlad %[s0], %[a], %[f], %[s0]\n"           \
-    "sxtb16 %[t], %[t], ror #8\n"                \
-    "smlad %[s1], %[t], %[f], %[s1]\n"           \
-    "sxtb16 %[a], %[b]\n"                        \
-    "smlad %[s2], %[a], %[f], %[s2]\n"           \
-    "sxtb16 %[b], %[b], ror #8\n"                \
-    "smlad %[s3], %[b], %[f], %[s3]\n"
+/* Rows whose words are in a and b, by a pair of weights. */
+#define TWO_ROWS(pair) \
+    "pkhbt %[t], %[a], %[b], lsl #16\n"         \
+    "pkhtb %[b], %[b], %[a], asr #16\n"         \
+    "sxtb16 %[a], %[t]\n"                       \
+    "smlad %[s0], %[a], " pair ", %[s0]\n"      \
+    "sxtb16 %[t], %[t], ror #8\n"               \
+    "smlad %[s1], %[t], " pair ", %[s1]\n"      \
+    "sxtb16 %[a], %[b]\n"                       \
+    "smlad %[s2], %[a], " pair ", %[s2]\n"      \
+    "sxtb16 %[b], %[b], ror #8\n"               \
+    "smlad %[s3], %[b], " pair ", %[s3]\n"
+
+#define FOUR_ROWS \
+    "ldrd %[f], %[g], [%[pair]], #8\n"          \
+    "ldr %[a], [%[w]]\n"                        \
+    "ldr %[b], [%[w], %[stride]]\n"             \
+    TWO_ROWS("%[f]")                            \
+    "add %[w], %[w], %[stride], lsl #1\n"       \
+    "ldr %[a], [%[w]]\n"                        \
+    "ldr %[b], [%[w], %[stride]]\n"             \
+    TWO_ROWS("%[g]")                            \
+    "add %[w], %[w], %[stride], lsl #1\n"
 /* clang-format on */
 
-/* Four columns of rows at w and w + stride and so on, by pairs of weights, at least one. */
+/* Four columns of rows at w and w + stride and so on, by pairs of weights, an even number of them, at least two. */
 static void sum_four(const int8_t *w, const uint32_t *pair, uint32_t pairs, uint32_t stride, int32_t *acc)
 {
     int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    uint32_t a, b, t, f;
+    uint32_t a, b, t, f, g;
     const uint32_t *end = pair + pairs;
-    __asm__ volatile("sub %[t], %[end], %[pair]\n" /* an odd number begins in the middle */
-                     "tst %[t], #4\n"
+    __asm__ volatile("tst %[pairs], #2\n" /* an odd number of fours begins in the middle */
                      "bne 3f\n"
-                     "2:\n" TWO_ROWS "3:\n" TWO_ROWS
+                     "2:\n" FOUR_ROWS "3:\n" FOUR_ROWS
                      "cmp %[pair], %[end]\n"
                      "bne 2b\n"
                      : [w] "+&r"(w), [pair] "+&r"(pair), [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2),
-                       [s3] "+&r"(s3), [a] "=&r"(a), [b] "=&r"(b), [t] "=&r"(t), [f] "=&r"(f)
-                     : [stride] "r"(stride), [end] "r"(end)
+                       [s3] "+&r"(s3), [a] "=&r"(a), [b] "=&r"(b), [t] "=&r"(t), [f] "=&r"(f), [g] "=&r"(g)
+                     : [stride] "r"(stride), [end] "r"(end), [pairs] "r"(pairs)
                      : "cc", "memory");
     acc[0] -= s0;
     acc[1] -= s1;
@@ -250,8 +246,8 @@ static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t
         acc[c] = 0;
     }
     uint32_t done = 0;
-    while (rows - done >= 2u) {
-        uint32_t n = rows - done < MOST_ROWS ? (rows - done) / 2u : MOST_ROWS / 2u;
+    while (rows - done >= 4u) {
+        uint32_t n = rows - done < MOST_ROWS ? (rows - done) / 4u * 2u : MOST_ROWS / 2u;
         for (uint32_t i = 0; i < n; i++) {
             pair[i] = lower((uint32_t)-weight[done + 2u * i], (uint32_t)-weight[done + 2u * i + 1u]);
         }
@@ -260,11 +256,71 @@ static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t
         }
         done += 2u * n;
     }
-    for (uint32_t c = 0; c < cols; c++) { /* what no four columns and no two rows cover */
+    for (uint32_t c = 0; c < cols; c++) { /* what no four columns and no four rows cover */
         for (uint32_t r = c < (cols & ~3u) ? done : 0u; r < rows; r++) {
             acc[c] += weight[r] * w[r * stride + c];
         }
     }
+}
+
+/* Two values as 16 bits, symmetric: -32768 becomes -32767. */
+static inline uint32_t fit_two(int32_t a, int32_t b)
+{
+    uint32_t out, t;
+    __asm__("ssat %0, #16, %2\n\tssat %1, #16, %3\n\tpkhbt %0, %0, %1, lsl #16\n\t"
+            "qsub16 %0, %0, %4\n\tqadd16 %0, %0, %4"
+            : "=&r"(out), "=&r"(t)
+            : "r"(a), "r"(b), "r"(0x00010001u));
+    return out;
+}
+
+/* The larger of the lower, and of the upper halves. */
+static inline uint32_t larger(uint32_t a, uint32_t b)
+{
+    uint32_t out;
+    __asm__("ssub16 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(out) : "r"(a), "r"(b) : "cc");
+    return out;
+}
+
+/* v within 2^24 and round(bias gain / 2^20), of the lower, or of the upper half of `biases`. */
+static inline int32_t add_lower(int32_t v, int32_t gain, uint32_t biases)
+{
+    int32_t t;
+    __asm__("ssat %0, #25, %0\n\tsmlawb %1, %2, %3, %4\n\tadd %0, %0, %1, asr #4"
+            : "+&r"(v), "=&r"(t)
+            : "r"(gain), "r"(biases), "r"(8));
+    return v;
+}
+
+static inline int32_t add_upper(int32_t v, int32_t gain, uint32_t biases)
+{
+    int32_t t;
+    __asm__("ssat %0, #25, %0\n\tsmlawt %1, %2, %3, %4\n\tadd %0, %0, %1, asr #4"
+            : "+&r"(v), "=&r"(t)
+            : "r"(gain), "r"(biases), "r"(8));
+    return v;
+}
+
+static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
+{
+    uint32_t largest = 0x80008000u;
+    uint32_t i = 0;
+    for (; bias == NULL && i + 4u <= n; i += 4u) {
+        uint32_t a = fit_two(v[i], v[i + 1u]), b = fit_two(v[i + 2u], v[i + 3u]);
+        largest = larger(larger(largest, a), b);
+        __builtin_memcpy(out + i, &a, 4);
+        __builtin_memcpy(out + i + 2u, &b, 4);
+    }
+    for (; bias != NULL && i + 2u <= n; i += 2u) {
+        uint32_t biases = load(bias + i);
+        uint32_t a = fit_two(add_lower(v[i], gain, biases), add_upper(v[i + 1u], gain, biases));
+        largest = larger(largest, a);
+        __builtin_memcpy(out + i, &a, 4);
+    }
+    int32_t low = (int16_t)largest, high = (int32_t)largest >> 16;
+    max = low > max ? low : max;
+    max = high > max ? high : max;
+    return ehmn_kernels_cortex_m_fit(v + i, bias != NULL ? bias + i : NULL, gain, n - i, max, out + i);
 }
 
 /* Bytewise a - b modulo 256, and a + b saturated to +-127. */
@@ -314,11 +370,14 @@ const ehmn_kernels ehmn_kernels_dsp = {
     matvec_s16,
     ehmn_kernels_rows_matvec_s4,
     weighted_sum,
-    ehmn_kernels_rows_scale,
+    ehmn_kernels_cortex_m_scale,
     step_row,
-    ehmn_kernels_rows_exp_sum,
-    ehmn_kernels_rows_soften,
-    ehmn_kernels_rows_gate,
+    ehmn_kernels_cortex_m_exp_sum,
+    ehmn_kernels_cortex_m_soften,
+    ehmn_kernels_cortex_m_gate,
+    fit,
+    NULL,
+    NULL,
 };
 
 #endif

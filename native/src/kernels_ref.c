@@ -2,6 +2,8 @@
 #include "fixed.h"
 #include "kernels.h"
 
+#include <stddef.h>
+
 static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                       int32_t *acc)
 {
@@ -104,6 +106,15 @@ static void gate(const int32_t *v, int32_t *up, uint32_t n, int32_t frac)
     }
 }
 
+static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_sat16(bias != NULL ? ehmn_add(v[i], ehmn_mul(bias[i], gain, 20)) : v[i]);
+        max = out[i] > max ? out[i] : max;
+    }
+    return max;
+}
+
 const ehmn_kernels ehmn_kernels_ref = {
     "ref",
     matvec_s8,
@@ -115,4 +126,7 @@ const ehmn_kernels ehmn_kernels_ref = {
     exp_sum,
     soften,
     gate,
+    fit,
+    NULL,
+    NULL,
 };

@@ -3,6 +3,8 @@
 #include "fixed.h"
 #include "kernels_tables.h"
 
+#include <stddef.h>
+
 void ehmn_kernels_rows_matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                       int32_t *acc)
 {
@@ -105,7 +107,14 @@ void ehmn_kernels_rows_weighted_sum(const int8_t *w, uint32_t rows, uint32_t col
  * is at most 2^62. */
 void ehmn_kernels_rows_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
-    if (shift < 33 || shift > 62) {
+    if (shift > 0 && shift < 33) {
+        int64_t half = (int64_t)1 << (shift - 1);
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = ehmn_sat32(((int64_t)v[i] * factor[i] + half) >> shift);
+        }
+        return;
+    }
+    if (shift < 1 || shift > 62) {
         for (uint32_t i = 0; i < n; i++) {
             out[i] = ehmn_mul(v[i], factor[i], shift);
         }
@@ -167,6 +176,28 @@ void ehmn_kernels_rows_gate(const int32_t *v, int32_t *up, uint32_t n, int32_t f
     }
 }
 
+/* v[i] comes first within 2^25, which is beyond all that can matter, so that no sum overflows. */
+int32_t ehmn_kernels_rows_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
+                              int16_t *out)
+{
+    if (bias == NULL) {
+        for (uint32_t i = 0; i < n; i++) {
+            int32_t logit = ehmn_clamp(v[i], -INT16_MAX, INT16_MAX);
+            max = logit > max ? logit : max;
+            out[i] = (int16_t)logit;
+        }
+        return max;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t added = (int32_t)(((int64_t)(bias[i] * 8192) * gain) >> 32); /* with one bit more */
+        int32_t logit = ehmn_clamp(v[i], -(1 << 25), 1 << 25) + ((added + 1) >> 1);
+        logit = ehmn_clamp(logit, -INT16_MAX, INT16_MAX);
+        max = logit > max ? logit : max;
+        out[i] = (int16_t)logit;
+    }
+    return max;
+}
+
 const ehmn_kernels ehmn_kernels_rows = {
     "rows",
     ehmn_kernels_rows_matvec_s8,
@@ -178,4 +209,7 @@ const ehmn_kernels ehmn_kernels_rows = {
     ehmn_kernels_rows_exp_sum,
     ehmn_kernels_rows_soften,
     ehmn_kernels_rows_gate,
+    ehmn_kernels_rows_fit,
+    NULL,
+    NULL,
 };

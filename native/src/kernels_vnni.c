@@ -112,6 +112,9 @@ const ehmn_kernels ehmn_kernels_vnni = {
     ehmn_kernels_avx2_exp_sum,
     ehmn_kernels_avx2_soften,
     ehmn_kernels_avx2_gate,
+    ehmn_kernels_avx2_fit,
+    ehmn_kernels_vnni_matmat_s16,
+    ehmn_kernels_vnni_matmat_s4,
 };
 
 #endif

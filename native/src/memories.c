@@ -50,7 +50,7 @@ static uint32_t *ngram_slot(const ehmn_model *m, uint32_t o, uint32_t *tag)
 
 static void recall_ngrams(ehmn_model *m)
 {
-    int16_t *logits = ehmn_at(m, m->at.logits);
+    const int16_t *logits = ehmn_at(m, m->at.logits);
     for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
         uint32_t tag;
         const uint32_t *slot = ngram_slot(m, o, &tag);
@@ -60,7 +60,7 @@ static void recall_ngrams(ehmn_model *m)
         }
         uint32_t token = ehmn_ngram_token(*slot);
         int32_t gain = ehmn_model_gains(m)->ngram[o][ehmn_ngram_count(*slot)];
-        logits[token] = ehmn_sat16(logits[token] + ehmn_round_shift(gain, 16 - EHMN_LOGIT_FRAC));
+        ehmn_change_logit(m, token, ehmn_sat16(logits[token] + ehmn_round_shift(gain, 16 - EHMN_LOGIT_FRAC)));
         m->ngram_hit[o] = *slot;
     }
 }
@@ -144,12 +144,20 @@ void ehmn_decay_bias(ehmn_model *m, int32_t factor)
     }
 }
 
-static uint32_t count_bits(uint32_t v)
+/* Number of bits in which two keys differ. Two words at a time: counts of pairs of bits, then of fours, of both words,
+ * then of eights. */
+static uint32_t distance_of(const uint32_t *a, const uint32_t *b, uint32_t words)
 {
-    v -= v >> 1 & 0x55555555u;
-    v = (v & 0x33333333u) + (v >> 2 & 0x33333333u);
-    v = (v + (v >> 4)) & 0x0F0F0F0Fu;
-    return v * 0x01010101u >> 24;
+    const uint32_t pairs = 0x55555555u, fours = 0x33333333u, eights = 0x0F0F0F0Fu;
+    uint32_t distance = 0;
+    for (uint32_t w = 0; w < words; w += 2u) {
+        uint32_t u = a[w] ^ b[w], v = w + 1u < words ? a[w + 1u] ^ b[w + 1u] : 0u;
+        u -= u >> 1 & pairs;
+        v -= v >> 1 & pairs;
+        u = (u & fours) + (u >> 2 & fours) + (v & fours) + (v >> 2 & fours);
+        distance += ((u & eights) + (u >> 4 & eights)) * 0x01010101u >> 24;
+    }
+    return distance;
 }
 
 static void make_key(ehmn_model *m)
@@ -176,10 +184,7 @@ static uint32_t nearest_episodes(ehmn_model *m, uint32_t *found, uint32_t *far)
     uint32_t kept = 0;
     m->counts.macs += (uint64_t)n * words;
     for (uint32_t i = 0; i < n; i++, keys += words) {
-        uint32_t distance = 0;
-        for (uint32_t w = 0; w < words; w++) {
-            distance += count_bits(keys[w] ^ key[w]);
-        }
+        uint32_t distance = distance_of(keys, key, words);
         if (kept == EHMN_RECALLED && distance >= far[kept - 1u]) {
             continue;
         }

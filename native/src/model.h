@@ -6,7 +6,6 @@
 #include "fixed.h"
 #include "kernels.h"
 
-#define EHMN_HEAD_BLOCK 48u   /* rows of the head whose results wait on the stack at one time */
 #define EHMN_MODEL_BYTES 768u /* room for struct ehmn_model in the arena, the same on every machine */
 
 /* Arena offsets of everything that a model needs besides the struct itself; `total` is the arena's size. */
@@ -134,6 +133,13 @@ static inline uint32_t ehmn_d_kv(const ehmn_image *image)
     return ehmn_d_head(image) * image->n_kv_heads;
 }
 
+/* Values in the room of the outputs of matrices. */
+static inline uint32_t ehmn_wide(const ehmn_image *image)
+{
+    uint32_t attention = image->d_model + 2u * ehmn_d_kv(image);
+    return attention > 2u * image->d_hidden ? attention : 2u * image->d_hidden;
+}
+
 /* Index of the matrices that follow those of the layers. */
 static inline uint32_t ehmn_embedding_index(const ehmn_image *image)
 {
@@ -210,6 +216,21 @@ void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uin
 /* encoder.c: empty the window. */
 void ehmn_clear_window(ehmn_model *m);
 
+/* encoder.c: the steps of a token, which many.c does for several of them at once. The residual of a token at the next
+ * position of the window, and by which its heads are rotated, int16[d_head]; ... */
+void ehmn_begin_position(ehmn_model *m, uint32_t token, int32_t *residual, int16_t *turn);
+/* ... the norm of a layer, without the gain and bias that the next matrix holds: Q20; ... */
+void ehmn_normalise(const ehmn_image *im, const int32_t *v, int32_t *out);
+/* ... what a matrix of a layer adds to its product; ... */
+void ehmn_add_bias(const ehmn_model *m, const ehmn_matrix *matrix, int32_t *out);
+/* ... put the key and the value into the window, and attend to it. qkv: int32[d_model + 2 d_kv], out: int32[d_model]; ... */
+void ehmn_attend(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *qkv, int32_t *out);
+/* ... up[d_hidden] = its activation, by the gate that follows it if there is one; ... */
+void ehmn_activate(const ehmn_model *m, int32_t *up);
+/* ... the next position; and, for a token that was fed and not merely encoded again, its hidden vector. */
+void ehmn_end_position(ehmn_model *m);
+void ehmn_end_token(ehmn_model *m, uint32_t token, const int32_t *residual, int16_t *hidden);
+
 /* Add round(factor * row `row` of `matrix`, of 8-bit weights) at `frac` fractional bits to v[cols]. */
 void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v);
 
@@ -256,21 +277,26 @@ static inline void *ehmn_in_delta(const ehmn_model *m, uint32_t offset)
     return ehmn_at(m, m->at.delta + offset);
 }
 
-/* mean += (value - mean) * rate, rate in Q16. */
-static inline int32_t ehmn_follow_value(int32_t mean, int32_t value, int32_t rate)
-{
-    int64_t difference = ehmn_sat32((int64_t)value - mean);
-    return ehmn_add(mean, ehmn_round_shift(difference * rate, 16));
-}
-
-/* head.c: the final norm of hidden at value_frac; and, of v[d_model] at value_frac, the logits of `rows` tokens from
- * `first` on, Q8, with their biases if the model is plastic. `frac`: as ehmn_reduce_head gave it. */
+/* head.c: the final norm of hidden at value_frac; and the head's input out of v[d_model] at value_frac. */
 void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed);
 int32_t ehmn_reduce_head(ehmn_model *m, int32_t *v);
-void ehmn_block_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t frac, int32_t *out);
 
-/* head.c: max_logit, mass and entropy of the logits as they are now; and when those of the recalled tokens change. */
+/* head.c: the same in steps, for several tokens at once: the newest token of the context that rows and n-grams look at;
+ * v[d_model] in bits, before it is reduced; what follows from the logits and max_logit. */
+void ehmn_push_token(ehmn_model *m, uint32_t token);
+void ehmn_to_bits(const ehmn_model *m, int32_t *v);
+void ehmn_end_prediction(ehmn_model *m);
+
+/* head.c: logits of the `rows` tokens from `first` on out of what the head's matrix gave for them: with their biases if
+ * the model is plastic, and saturated. Returns the largest of them and max. How many are taken at one time: the room of
+ * the outputs of matrices holds so many values of 32 bits, and as many of 16 behind them. */
+int32_t ehmn_fit_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t max, const int32_t *v, int16_t *out);
+uint32_t ehmn_block_rows(const ehmn_model *m, uint32_t first);
+
+/* head.c: mass and entropy of the logits as they are now, of which max_logit is known; change one of them, and
+ * max_logit with it; and all of the recalled tokens, and the mass with them. */
 void ehmn_summarise(ehmn_model *m);
+void ehmn_change_logit(ehmn_model *m, uint32_t token, int32_t logit);
 void ehmn_change_recalled(ehmn_model *m, const int32_t *logits);
 
 /* adapters.c: advance the traces and put what the adapters make of it into v[d_model] at value_frac; and the same of a

@@ -130,15 +130,11 @@ static int32_t presynaptic(ehmn_model *m, uint32_t layer, const int8_t **pre)
     return ehmn_quantise8(wide, d, EHMN_NORM_FRAC, ehmn_at(m, m->at.presynaptic));
 }
 
-/* pi max(0, cos(Phi - phi_i)) as Q15; 1 when the gate is off. phi is one of 16 phases, fixed for each unit. */
+/* pi max(0, cos(Phi - phi_i)) as Q15. phi is one of 16 phases, fixed for each unit. */
 static int32_t phase_gate(const ehmn_model *m, uint32_t layer, uint32_t unit)
 {
-    const ehmn_rule *rule = &m->image->rule;
     uint32_t random[4];
-    if (rule->phase_step == 0) {
-        return 32768;
-    }
-    ehmn_random(rule->phase_seed, EHMN_STREAM_PHASE + layer, unit, random);
+    ehmn_random(m->image->rule.phase_seed, EHMN_STREAM_PHASE + layer, unit, random);
     int32_t open = ehmn_cos(ehmn_model_delta(m)->phase - (random[0] & 0xF0000000u));
     return open > 0 ? ehmn_mul(open, PI_Q13, 13) : 0;
 }
@@ -176,12 +172,7 @@ typedef struct {
 static direction make_direction(ehmn_model *m, const int8_t *v)
 {
     direction along = {ehmn_at(m, m->at.cumulative), ehmn_at(m, m->at.wide), m->image->d_model};
-    uint32_t sum = 0;
-    for (uint32_t i = 0; i < along.n; i++) {
-        sum += ehmn_abs(v[i]);
-        along.edge[i] = sum;
-        along.sign[i] = (int8_t)-(v[i] <= 0);
-    }
+    ehmn_running_sums(v, along.n, along.edge, along.sign);
     return along;
 }
 
@@ -253,7 +244,10 @@ static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32
     direction along = make_direction(m, pre);
     for (uint32_t i = 0; i < d; i++) {
         int32_t slope = 32768 - (z[i] * z[i] >> 15); /* tanh', Q15 */
-        int32_t post = ehmn_mul(ehmn_mul(error[i], slope, 15), phase_gate(m, layer, i), 15);
+        int32_t post = ehmn_mul(error[i], slope, 15);
+        if (m->image->rule.phase_step != 0) {
+            post = ehmn_mul(post, phase_gate(m, layer, i), 15);
+        }
         int32_t row_rate = ehmn_clamp(ehmn_mul(post, rate, shift), -MAX_ROW_RATE, MAX_ROW_RATE);
         m->counts.writes += draw_row(m, w + i * d, &along, row_rate, &next);
     }

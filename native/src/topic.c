@@ -299,9 +299,7 @@ void ehmn_observe_topic(ehmn_model *m, int learning)
     }
     m->seen++;
     int32_t rate = (int32_t)(65536u / (m->seen < MEAN_LENGTH ? m->seen : MEAN_LENGTH));
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        fast[i] = ehmn_follow_value(fast[i], x[i], rate);
-    }
+    ehmn_follow_all(fast, x, im->d_model, rate);
     if (m->seen % CHECK_PERIOD == 0 && m->seen >= FIRST_CHECK) {
         ehmn_matvec(m, m->matrices + ehmn_topic_index(im), fast, EHMN_NORM_FRAC, CENTRE_FRAC, observed);
         check_topic(m, observed, learning);

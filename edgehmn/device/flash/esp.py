@@ -7,20 +7,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgehmn.device.flash.parts import Part
-from edgehmn.device.flash.programmer import Place, program, run
+from edgehmn.device.flash.programmer import Place, program, run, starting
 from edgehmn.errors import DeviceError, FlashError
 
 INSTALL_LINE = "pip install esptool"
 ASK_S = 60.0
+BY_ROM = 4  # times as long as with the stub, for the same bytes
 
 
 class EspTool:
-    """Places are serial ports."""
+    """Places are serial ports. A chip that does not take esptool's stub is written by the loader in its ROM."""
 
     def __init__(self, chip: str, timeout_s: float = 300.0) -> None:
         """chip: as esptool prints it, such as ESP32-S3."""
         self._program = program("esptool", INSTALL_LINE)
         self._chip, self._timeout_s = chip, timeout_s
+        self._stub = True
 
     def places(self, port: str | None) -> list[Place]:
         if port is not None:
@@ -35,13 +37,22 @@ class EspTool:
 
     def _asked(self, port: str) -> Place:
         try:
-            said = self._run(port, ["chip-id"], ASK_S).decode("utf-8", "replace")
+            said = self._chip_id(port).decode("utf-8", "replace")
         except FlashError as e:
             raise DeviceError(f"{port}: no ESP boot loader answers; hold BOOT, press reset, try again ({e})") from e
         chip = re.search(r"(?:Detecting chip type\.*|Chip type:|Chip is)\s*(ESP32[\w-]*|ESP8266\w*)", said)
         if chip is None or chip[1] != self._chip:
             raise DeviceError(f"{port}: is another board: {chip[1] if chip else 'no chip named'}, not {self._chip}")
         return Place(port, chip[1])
+
+    def _chip_id(self, port: str) -> bytes:
+        try:
+            return self._run(port, ["chip-id"], ASK_S)
+        except FlashError as e:
+            if not self._stub or "stub" not in str(e).lower():
+                raise
+            self._stub = False
+            return self._run(port, ["chip-id"], ASK_S)
 
     def write(self, place: Place, parts: Sequence[Part]) -> None:
         with tempfile.TemporaryDirectory(prefix="edgehmn-") as folder:
@@ -61,8 +72,11 @@ class EspTool:
 
     @contextlib.contextmanager
     def running(self, place: Place, line: str | None) -> Iterator[str | None]:
-        self._run(place.name, ["run"], ASK_S)
+        with starting(place):
+            self._run(place.name, ["run"], ASK_S)
         yield line or place.name
 
     def _run(self, port: str, words: list[str], timeout_s: float, after: str = "hard-reset") -> bytes:
-        return run([self._program, "--port", port, "--after", after, *words], timeout_s)
+        loader = [] if self._stub else ["--no-stub"]
+        limit_s = timeout_s if self._stub else BY_ROM * timeout_s
+        return run([self._program, "--port", port, *loader, "--after", after, *words], limit_s)

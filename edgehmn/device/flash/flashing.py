@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edgehmn.conformance import read_vectors
+from edgehmn.core import CoreModel, ffi
 from edgehmn.device.boards import Board, find_board
 from edgehmn.device.firmware import build_firmware
 from edgehmn.device.flash.emulated import Emulated
@@ -16,6 +18,9 @@ from edgehmn.device.flash.stm32 import Stm32Flash
 from edgehmn.device.flash.uf2 import Uf2Drive
 from edgehmn.errors import DeviceError, FlashError, LinkLostError, ManualStepError, UsageError
 from edgehmn.exported import Export
+
+if TYPE_CHECKING:
+    from edgehmn.runtime.device import DeviceRuntime
 
 LINUX = "linux"
 EMULATOR = "emulator"
@@ -142,11 +147,20 @@ def _self_test(export: Export, board: str, url: str | None, verified: str) -> No
         vectors = read_vectors(export.folder / "vectors.safetensors", export.image)
         kept = runtime.save()
         failed = [check.name for check in integer_checks("device", runtime, vectors) if not check.ok]
-        runtime.load(kept)
-        runtime.reset()
+        _give_back(export, runtime, kept)
     except LinkLostError as e:
         raise FlashError(f"{url}: the board was lost during its self-test ({e})") from e
     finally:
         runtime.close()
     if failed:
         raise FlashError(f"{url}: the board computes something else than was exported: {', '.join(failed)}")
+
+
+def _give_back(export: Export, runtime: "DeviceRuntime", kept: bytes) -> None:
+    """What the board had learned is there again. Nothing learned needs no transfer."""
+    seed = int(ffi.from_buffer("ehmn_delta *", kept).seed)
+    if kept == CoreModel(export.image, seed=seed).save():
+        runtime.forget(seed)
+    else:
+        runtime.load(kept)
+    runtime.reset()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgehmn.device.flash.parts import Part
-from edgehmn.device.flash.programmer import Place, program, run
+from edgehmn.device.flash.programmer import Place, program, run, starting
 from edgehmn.errors import DeviceError
 
 INSTALL_LINE = "pip install pyocd"
@@ -48,7 +48,8 @@ class PyOcd:
 
     @contextlib.contextmanager
     def running(self, place: Place, line: str | None) -> Iterator[str | None]:
-        self._run(place, "reset", [], ASK_S)
+        with starting(place):
+            self._run(place, "reset", [], ASK_S)
         yield line
 
     def _run(self, place: Place, command: str, options: list[str], timeout_s: float) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgehmn.device.flash.parts import Part
-from edgehmn.device.flash.programmer import Place, program, run
+from edgehmn.device.flash.programmer import Place, program, run, starting
 from edgehmn.errors import DeviceError, FlashError
 
 INSTALL_LINE = "sudo apt-get install stm32flash"
@@ -59,7 +59,8 @@ class Stm32Flash:
 
     @contextlib.contextmanager
     def running(self, place: Place, line: str | None) -> Iterator[str | None]:
-        self._run(place.name, ["-g", f"0x{self._start:08x}"], ASK_S)
+        with starting(place):
+            self._run(place.name, ["-g", f"0x{self._start:08x}"], ASK_S)
         yield line or place.name
 
     def _run(self, port: str, options: list[str], timeout_s: float) -> bytes:

@@ -12,6 +12,13 @@ extern uint8_t data_load[], data_start[], data_end[], bss_start[], bss_end[];
 #define AIRCR_KEY 0x05FA0000u
 #define AIRCR_SYSRESETREQ 0x00000004u
 
+/* Armv8-M Architecture Reference Manual, D1.2: access to the floating-point unit, which vectors of integers need, too;
+ * and loops whose end the core remembers. */
+#define CPACR (*(volatile uint32_t *)0xE000ED88u)
+#define CPACR_FPU 0x00F00000u
+#define CCR (*(volatile uint32_t *)0xE000ED14u)
+#define CCR_LOB 0x00080000u
+
 #define FIRST_HANDLERS 15u /* reset, NMI, faults and system handlers; interrupts are never unmasked */
 
 typedef struct {
@@ -33,6 +40,11 @@ void system_reset(void)
 void reset(void)
 {
     __asm__ volatile("cpsid i" ::: "memory");
+#if defined(__ARM_FEATURE_MVE)
+    CPACR |= CPACR_FPU;
+    CCR |= CCR_LOB;
+    __asm__ volatile("dsb\n\tisb" ::: "memory"); /* what follows may be compiled to vectors */
+#endif
     memcpy(data_start, data_load, (uint32_t)(data_end - data_start));
     memset(bss_start, 0, (uint32_t)(bss_end - bss_start));
     main();

@@ -1,0 +1,86 @@
+"""What a personalisation came to: kept, refused by the gate, or interrupted with a way to go on."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgehmn.banks import split
+from edgehmn.errors import LearningDivergedError, LinkLostError
+from edgehmn.files import sha256
+from edgehmn.gate import KNOWN_TOKENS, Verdict
+from edgehmn.learn import CONTEXT, SECTION, Personalisation
+from edgehmn.resume import Keeper
+
+REASONS = {
+    "rolled back": "learning made the model worse on ordinary text and was rolled back {rollbacks} times",
+    "saturated": "{saturated:.1%} of the weights of a kind stand at their limit",
+    "one class": f"the text has a stretch of {KNOWN_TOKENS} tokens that teaches nothing, one line over and over",
+}
+
+
+def raise_if_refused(rollbacks: int, verdict: Verdict | None, saved: str | None, **result: Any) -> None:
+    """Raises LearningDivergedError if the gate, or the guard of the device, refused what was learned."""
+    reason = verdict.state if verdict is not None and verdict.refused else "rolled back" if rollbacks else None
+    if reason is None:
+        return
+    said = REASONS[reason].format(rollbacks=rollbacks, saturated=verdict.saturated if verdict else 0)
+    kept = f"what was learned since is kept {f'in {saved}' if saved else 'nowhere but there'}"
+    if verdict is not None:
+        kept = "what had been learned before is there again: look at the text, or learn it with --no-gate"
+    raise LearningDivergedError(f"{said}; {kept}", **result, saved=saved)
+
+
+def gate_result(rollbacks: int, verdict: Verdict | None) -> dict[str, Any]:
+    """The JSON value `gate`."""
+    if verdict is None:
+        return {"state": "rolled back" if rollbacks else "off", "rollbacks": rollbacks}
+    return {
+        "state": verdict.state,
+        "rollbacks": rollbacks,
+        "guard_rise_percent": verdict.rise_percent,
+        "kept_guard_rise_percent": verdict.kept_rise_percent,
+        "gains_kept": verdict.gains,
+        "saturated": verdict.saturated,
+    }
+
+
+def personalisation_result(outcome: Personalisation, banks: int) -> dict[str, Any]:
+    return {
+        "tokens": outcome.tokens,
+        "before": {"perplexity": outcome.before},
+        "after": {"perplexity": outcome.after},
+        "online": {"perplexity": outcome.online},
+        "unigram_cache": {"perplexity": outcome.unigram_cache},
+        "writes_per_learned_token": outcome.learning.writes_per_learned_token,
+        "delta_sha256": sha256(outcome.delta),
+        "banks": {"asked": banks, "used": len(split(outcome.delta))},
+        "gate": gate_result(outcome.learning.rollbacks, outcome.verdict),
+    }
+
+
+def keeper_of(
+    save_state: str | None, image_id: str, ids: npt.NDArray[np.int32], load_state: str | None, where: dict[str, Any]
+) -> Keeper | None:
+    """Where the progress of this personalisation is kept: beside its output, if it has one."""
+    from edgehmn import states
+
+    if save_state is None:
+        return None
+    start = states.load(load_state) if load_state else b""
+    numbers = np.array([where["seed"], where["banks"], SECTION, CONTEXT], "<u8").tobytes()
+    return Keeper(states.path_of(save_state), bytes.fromhex(image_id), ids.astype("<i4").tobytes(), start, numbers)
+
+
+@contextlib.contextmanager
+def telling_how_to_go_on(keeper: Keeper | None) -> Iterator[None]:
+    """A lost link says what is kept, and how to go on or that it cannot."""
+    try:
+        yield
+    except LinkLostError as e:
+        how = "with --save-state the next one can go on where it was lost"
+        if keeper is not None:
+            how = f"what was learned is kept in {keeper.path}; give the same command again to go on"
+        raise LinkLostError(f"{e}. {how}", **e.detail) from e

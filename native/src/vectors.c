@@ -1,0 +1,211 @@
+/* Arithmetic on whole vectors. These loops are a good part of a small processor's work: each has a short body for the
+ * usual case, and the general one out of its way. */
+#include "fixed.h"
+
+#define RARE __attribute__((noinline, cold)) static
+
+void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = ehmn_add(v[i], more[i]);
+    }
+}
+
+RARE void scale_slowly(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_mul(v[i], factor, shift);
+    }
+}
+
+void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
+{
+    int32_t spare = 31 - ehmn_bit_length(ehmn_abs(factor)); /* bits: the larger the factor, the less of a product counts */
+    if (shift + spare < 33 || shift + spare > 62) {
+        scale_slowly(v, n, factor, shift, out);
+        return;
+    }
+    factor *= 1 << spare;
+    shift += spare;
+    int32_t half = (int32_t)(1u << (shift - 33)); /* the upper halves of the products are enough */
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ((int32_t)(((int64_t)v[i] * factor) >> 32) + half) >> (shift - 32);
+    }
+}
+
+void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+{
+    int32_t spare = 31 - ehmn_bit_length((uint32_t)scale);
+    int32_t beyond = shift + spare + 17 - 32; /* bits of the upper half of a product that are rounded away */
+    if (beyond < 1 || beyond > 30) {
+        for (uint32_t i = 0; i < n; i++) {
+            v[i] = ehmn_add(v[i], ehmn_mul(w[i] * factor, scale, shift));
+        }
+        return;
+    }
+    int32_t half = 1 << (beyond - 1);
+    factor *= 1 << 17;
+    scale *= 1 << spare;
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t high = (int32_t)(((int64_t)(w[i] * factor) * scale) >> 32);
+        v[i] = ehmn_add(v[i], (high + half) >> beyond);
+    }
+}
+
+void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
+{
+    int32_t spare = 31 - ehmn_bit_length((uint32_t)gain);
+    int32_t beyond = 15 + 15 + spare - 32;
+    if (beyond < 1 || beyond > 30) {
+        for (uint32_t i = 0; i < n; i++) {
+            v[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15));
+        }
+        return;
+    }
+    int32_t half = 1 << (beyond - 1);
+    gain *= 1 << spare;
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t high = (int32_t)(((int64_t)(z[i] * (1 << 15)) * gain) >> 32);
+        v[i] = ehmn_add(v[i], (high + half) >> beyond);
+    }
+}
+
+void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        mean[i] = ehmn_follow_value(mean[i], v[i], rate);
+    }
+}
+
+void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign)
+{
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        sum += ehmn_abs(v[i]);
+        edge[i] = sum;
+        sign[i] = (int8_t)((v[i] - 1) >> 8);
+    }
+}
+
+/* The smallest shift by which a magnitude of at most `max` rounds into `limit` = 2^k - 1. */
+static int32_t fitting_shift(uint32_t max, int32_t bits)
+{
+    int32_t limit = (1 << (bits - 1)) - 1;
+    int32_t shift = ehmn_bit_length(max) - (bits - 1);
+    return shift + (ehmn_round_shift(max, shift) > limit);
+}
+
+RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
+{
+    uint32_t max = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        max = ehmn_abs(v[i]) > max ? ehmn_abs(v[i]) : max;
+    }
+    return max != 0 ? fitting_shift(max, bits) : 0;
+}
+
+/* The smallest shift by which all of v round into `bits` bits; 0 for a zero vector. First with -x taken as x - 1 where x
+ * is positive, which is shorter, and almost always comes to the same. */
+static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
+{
+    uint32_t max = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t a = (uint32_t)(v[i] ^ v[i] >> 31);
+        max = a > max ? a : max;
+    }
+    int32_t shift = fitting_shift(max, bits);
+    return max != 0 && shift == fitting_shift(max + 1u, bits) ? shift : fitting_exactly(v, n, bits);
+}
+
+/* By a shift that is not positive: to the left, into 16 bits. */
+static inline int32_t widen(int32_t v, int32_t shift)
+{
+    return v * (1 << -shift);
+}
+
+int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
+{
+    int32_t shift = fitting_all(v, n, 8);
+    for (uint32_t i = 0; i < n && shift > 0; i++) {
+        out[i] = (int8_t)(((v[i] >> (shift - 1)) + 1) >> 1);
+    }
+    for (uint32_t i = 0; i < n && shift <= 0; i++) {
+        out[i] = (int8_t)widen(v[i], shift);
+    }
+    return frac - shift;
+}
+
+int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out)
+{
+    int32_t shift = fitting_all(v, n, (int32_t)bits);
+    for (uint32_t i = 0; i < n && shift > 0; i++) {
+        out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
+    }
+    for (uint32_t i = 0; i < n && shift <= 0; i++) {
+        out[i] = (int16_t)widen(v[i], shift);
+    }
+    return frac - shift;
+}
+
+/* eps_mantissa * 2^-shift, at most 2^61. */
+static uint64_t scaled_eps(int32_t eps_mantissa, int32_t shift)
+{
+    if (shift >= 0 || eps_mantissa == 0) {
+        return (uint32_t)ehmn_round_shift(eps_mantissa, shift);
+    }
+    return ehmn_bit_length((uint32_t)eps_mantissa) - shift > 61 ? (uint64_t)1 << 61
+                                                               : (uint64_t)(uint32_t)eps_mantissa << -shift;
+}
+
+void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
+                        int32_t *out)
+{
+    int32_t shift = fitting_all(v, n, 16);
+    uint64_t sum = scaled_eps(eps_mantissa, eps_shift - 2 * (frac - shift));
+    for (uint32_t i = 0; i < n && shift > 0; i++) {
+        int32_t q = ((v[i] >> (shift - 1)) + 1) >> 1;
+        sum += (uint64_t)((int64_t)q * q);
+        out[i] = q * 65536;
+    }
+    for (uint32_t i = 0; i < n && shift <= 0; i++) {
+        int32_t q = widen(v[i], shift);
+        sum += (uint64_t)((int64_t)q * q);
+        out[i] = q * 65536;
+    }
+    if (sum == 0) {
+        sum = 1;
+    }
+    int32_t k = (62 - ehmn_bit_length(sum)) / 2;             /* sum * 4^k lies in [2^60, 2^62) */
+    uint64_t root = ehmn_isqrt(sum << (2 * k));              /* sqrt(sum) * 2^k, 31 bits */
+    uint64_t sqrt_n = ehmn_isqrt((uint64_t)n << 32);         /* Q16 */
+    int32_t factor = ehmn_sat32((int64_t)((sqrt_n << 30) / root)); /* sqrt(n / sum), Q(46 - k) */
+    ehmn_scale_all(out, n, factor, 46 - k - EHMN_NORM_FRAC + 16, out);
+}
+
+int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
+{
+    int32_t max = INT32_MIN;
+    for (int32_t *at = scores, *end = scores + n; at < end; at++, key_frac += stride) {
+        int32_t but_one = frac + *key_frac - to - 1; /* of the bits that are rounded away */
+        int32_t score = (uint32_t)but_one < 31u ? ((*at >> but_one) + 1) >> 1 : ehmn_round_shift(*at, but_one + 1);
+        max = score > max ? score : max;
+        *at = score;
+    }
+    return max;
+}
+
+int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights)
+{
+    const int8_t *frac = value_frac;
+    int32_t least = *value_frac;
+    for (uint32_t i = 0; i < n; i++, frac += stride) {
+        least = *frac < least ? *frac : least;
+    }
+    frac = value_frac;
+    for (uint32_t i = 0; i < n; i++, frac += stride) {
+        uint32_t shift = (uint32_t)(*frac - least);
+        shift = shift < 31u ? shift : 31u; /* which leaves nothing */
+        weights[i] = (int32_t)((((uint32_t)weights[i] << 1 >> shift) + 1u) >> 1);
+    }
+    return least;
+}
