@@ -1,6 +1,7 @@
 """The programs of the targets: built with clang, run as libFuzzer runs them."""
 
 import os
+import platform
 import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,12 @@ FLAGS = ("-std=c11", "-O2", "-g1", "-D_GNU_SOURCE", f"-I{NATIVE / 'include'}", f
 EDGES = ("-fsanitize=fuzzer-no-link", "-fno-sanitize-coverage=trace-cmp")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 LINES = ("-fprofile-instr-generate", "-fcoverage-mapping")
+# As in native/CMakeLists.txt: the kernels of x86, of which the processor has its choice when a model is opened.
+OF_FILE = {
+    "kernels": ("-DEHMN_ASK_X86",),
+    **dict.fromkeys(("kernels_avx2", "kernels_avx2_many"), ("-mavx2",)),
+    **dict.fromkeys(("kernels_vnni", "kernels_vnni_many"), ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni")),
+}
 STRICT = ("-Wall", "-Wextra", "-Werror")
 ASAN = "detect_leaks=0:quarantine_size_mb=1:malloc_context_size=2:allocator_may_return_null=1"
 # Linear in the input by design: an execution of a second would be a finding.
@@ -27,8 +34,9 @@ def compile_all(sources: Iterable[Path], flags: Iterable[str], folder: Path) -> 
 
     def compile_one(path: Path) -> None:
         out = folder / f"{path.stem}.o"
+        own = OF_FILE.get(path.stem, ()) if platform.machine() == "x86_64" else ()
         if not out.exists() or out.stat().st_mtime <= max(changed, path.stat().st_mtime):
-            subprocess.run(["clang", *FLAGS, *flags, "-c", str(path), "-o", str(out)], check=True)
+            subprocess.run(["clang", *FLAGS, *flags, *own, "-c", str(path), "-o", str(out)], check=True)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(compile_one, sorted(sources)))
