@@ -22,6 +22,7 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-ven
     || missing="$missing python3-dev"
 if [ "$purpose" = test ]; then
     need clang clang
+    need llvm-cov llvm
     need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     need qemu-aarch64 qemu-user
     need riscv64-linux-gnu-gcc gcc-riscv64-linux-gnu libc6-dev-riscv64-cross

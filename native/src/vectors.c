@@ -28,6 +28,12 @@ static inline int32_t bits_of(uint32_t v)
 
 #if !defined(EHMN_MVE)
 
+/* Bits by which a number of this magnitude can be shifted to the left within 31; 30 for zero, which none changes. */
+static int32_t spare_bits(uint32_t magnitude)
+{
+    return 31 - bits_of(magnitude | 1u);
+}
+
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
 #pragma GCC unroll 4
@@ -45,7 +51,7 @@ RARE void scale_slowly(const int32_t *v, uint32_t n, int32_t factor, int32_t shi
 
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
-    int32_t spare = 31 - bits_of(ehmn_abs(factor)); /* bits: the larger the factor, the less of a product counts */
+    int32_t spare = spare_bits(ehmn_abs(factor)); /* bits: the larger the factor, the less of a product counts */
     if (shift + spare < 33 || shift + spare > 62) {
         scale_slowly(v, n, factor, shift, out);
         return;
@@ -61,7 +67,7 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
 
 void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    int32_t spare = 31 - bits_of((uint32_t)scale);
+    int32_t spare = spare_bits((uint32_t)scale);
     int32_t beyond = shift + spare + 17 - 32; /* bits of the upper half of a product that are rounded away */
     if (beyond < 1 || beyond > 30) {
         for (uint32_t i = 0; i < n; i++) {
@@ -81,7 +87,7 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
 
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
 {
-    int32_t spare = 31 - bits_of((uint32_t)gain);
+    int32_t spare = spare_bits((uint32_t)gain);
     int32_t beyond = 15 + 15 + spare - 32;
     if (beyond < 1 || beyond > 30) {
         for (uint32_t i = 0; i < n; i++) {
