@@ -21,13 +21,13 @@ eval: ## the figures of the README, on the files in DATA
 	@tools/setup.sh demo
 	@$(PY) bench/learning.py --data $(DATA)
 
-bench: ## speed beside onnxruntime and LiteRT, on this machine
+bench: ## speed beside other runtimes, on this machine; BENCH="--runq PATH --gguf FILE" for more of them
 	@tools/setup.sh demo
-	@$(PY) bench/speed.py
+	@$(PY) tools/run.py bench.speed $(BENCH)
 
 firmware: ## the firmware of every board
 	@tools/setup.sh demo
-	@for board in $$(ls native/ports/qemu); do \
+	@for header in native/ports/*/*/board.h; do board=$$(basename $$(dirname $$header)); \
 		.venv/bin/edgehmn build --target $$board -o build/firmware/$$board.elf || exit $$?; done
 
 format:

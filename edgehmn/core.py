@@ -26,6 +26,7 @@ _MEANING = {
     "E_IMAGE_ID": "it was learned with another image",
     "E_STATE": "the call needs another one before it",
 }
+TOGETHER = 32  # tokens that the encoder takes at once
 _FILE_STATUS = ("E_MAGIC", "E_VERSION", "E_SIZE", "E_CRC", "E_CONFIG", "E_LAYOUT", "E_VALUE", "E_IMAGE_ID")
 
 
@@ -52,7 +53,7 @@ def aligned(size: int) -> npt.NDArray[np.uint8]:
 class Image:
     """A validated image in memory, and what its header says."""
 
-    def __init__(self, data: bytes, name: str = "image") -> None:
+    def __init__(self, data: bytes | bytearray, name: str = "image") -> None:
         """Validate `data`. Raises InvalidFileError for anything that is not a whole, sound image."""
         self.bytes = aligned(len(data))
         self.bytes[:] = np.frombuffer(data, np.uint8)
@@ -119,6 +120,7 @@ class CoreModel:
         self._bits = ffi.new("uint32_t *")
         self._banks = self._attach_banks(banks) if banks != 1 else None
         self._hidden = ffi.new("int16_t[]", int(image.header.d_model))
+        self._work = aligned(0)  # grows when many tokens come
 
     def _attach_banks(self, n: int) -> npt.NDArray[np.uint8]:
         size = ffi.new("uint32_t *")
@@ -128,13 +130,45 @@ class CoreModel:
         check(lib.ehmn_banks_attach(self._model, pointer, len(memory), n), f"{n} banks")
         return memory
 
+    def use_threads(self, threads: int) -> None:
+        """Let products of large matrices use so many threads, 1..EHMN_MAX_THREADS; the results are the same."""
+        pool = lib.ehmn_pool_start(threads) if 1 <= threads <= lib.EHMN_MAX_THREADS else ffi.NULL
+        if pool == ffi.NULL:
+            raise UsageError(f"{threads} threads cannot be started: give 1 to {lib.EHMN_MAX_THREADS}")
+        pool = ffi.gc(pool, lib.ehmn_pool_stop)
+        check(lib.ehmn_use_threads(self._model, lib.ehmn_pool_parallel(pool)), "threads")
+        self._pool = pool  # the former one, if any, ends here
+
     def process(self, ids: npt.NDArray[np.integer], *, learn: bool, follow: bool = False) -> npt.NDArray[np.uint32]:
         scores = np.empty(len(ids), np.uint32)
-        for i, token in enumerate(ids.tolist()):
-            scores[i] = self.score(token)
-            self.attend(token, learn=learn, follow=follow)
-            self.step(token)
+        how = lib.EHMN_LEARN if learn else lib.EHMN_FOLLOW if follow and self.plastic else lib.EHMN_FEED
+        self._process(ids, how, ffi.from_buffer("uint32_t[]", scores))
         return scores
+
+    def feed(self, ids: npt.NDArray[np.integer]) -> None:
+        """Feed tokens, of which nobody wants the scores and nothing is learned: a prompt. Raises UsageError."""
+        self._process(ids, lib.EHMN_FEED, ffi.NULL)
+
+    def _process(self, ids: npt.NDArray[np.integer], how: int, scores: Any) -> None:
+        tokens = ffi.from_buffer("uint32_t[]", self._tokens(ids))
+        work = self._work_for(min(len(ids), TOGETHER))
+        where = ffi.from_buffer("uint8_t[]", work)
+        check(lib.ehmn_process(self._model, tokens, len(ids), how, scores, where, len(work)), "process")
+
+    def _tokens(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.uint32]:
+        """Tokens as the core takes them. Raises UsageError for one outside the vocabulary."""
+        outside = ids[(ids < 0) | (ids >= self.image.vocab_size)]
+        if len(outside):
+            check(lib.EHMN_E_ARGUMENT, f"token {int(outside[0])}")
+        return np.ascontiguousarray(ids, np.uint32)
+
+    def _work_for(self, tokens: int) -> npt.NDArray[np.uint8]:
+        """Room in which so many tokens are encoded at once."""
+        size: Any = ffi.new("uint32_t *")
+        check(lib.ehmn_work_bytes(self.image.pointer, tokens, size), "work memory")
+        if len(self._work) < int(size[0]):
+            self._work = aligned(int(size[0]))
+        return self._work
 
     def attend(self, token: int, *, learn: bool, follow: bool) -> None:
         """Let the prediction meet the token that came: see Runtime.process. A static model has nothing that follows."""
@@ -172,6 +206,12 @@ class CoreModel:
     def guard_score(self, index: int) -> int:
         """Score of a guard vector of the image by what has been learned so far."""
         check(lib.ehmn_guard_score(self._model, _unsigned(index), self._bits), f"guard vector {index}")
+        return int(self._bits[0])
+
+    def settle(self) -> int:
+        """Turn the gains at rest down until the guard is within its limit; of 256 parts, those that are left. See
+        ehmn_settle."""
+        check(lib.ehmn_settle(self._model, self._bits), "settle")
         return int(self._bits[0])
 
     def topic(self) -> Topic:

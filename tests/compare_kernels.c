@@ -1,6 +1,6 @@
 /* Every table of kernels of this build against the reference, on random and extreme inputs of all sizes. Each array
  * is a block of its own, so that a sanitizer sees a byte too far. For processors that only an emulator has; on the
- * machine that runs the tests, test_kernels.py asks more. Ends with 1 and a message at the first difference. */
+ * machine that runs the tests, test_kernels.py asks more. Before them, the vectors of compare_vectors.c. Ends with 1 and a message at the first difference. */
 #include "kernels.h"
 
 #include <stdio.h>
@@ -71,6 +71,41 @@ static void products(const ehmn_kernels *t, shape s)
     free(x8);
     free(w4);
     free(x16);
+    free(a);
+    free(b);
+}
+
+/* Several vectors at once, where a table has a function for it, against one after the other. */
+static void many(const ehmn_kernels *t, shape s, uint32_t n)
+{
+    uint32_t last = (s.rows - 1u) * s.stride, x_stride = s.cols + n % 3u, acc_stride = s.rows + n % 2u;
+    int8_t *w = bytes_of(last + s.cols, s.extreme);
+    uint8_t *w4 = room(last + (s.cols + 1u) / 2u);
+    int16_t *x = room(2u * ((n - 1u) * x_stride + s.cols));
+    int32_t *a = room(4u * n * acc_stride), *b = room(4u * n * acc_stride);
+    for (uint32_t i = 0; i < (n - 1u) * x_stride + s.cols; i++) {
+        x[i] = (int16_t)(s.extreme ? 32767 : between(-32767, 32767));
+    }
+    for (uint32_t i = 0; i < last + (s.cols + 1u) / 2u; i++) {
+        w4[i] = (uint8_t)((between(-7, 7) & 15) | (between(-7, 7) & 15) << 4);
+    }
+    for (uint32_t four = 0; four < 2u && t->matmat_s16 != NULL; four++) {
+        memset(a, 77, 4u * n * acc_stride);
+        memset(b, 77, 4u * n * acc_stride);
+        for (uint32_t k = 0; k < n; k++) {
+            if (four) {
+                ehmn_kernels_ref.matvec_s4(w4, s.rows, s.cols, s.stride, x + k * x_stride, a + k * acc_stride);
+            } else {
+                ehmn_kernels_ref.matvec_s16(w, s.rows, s.cols, s.stride, x + k * x_stride, a + k * acc_stride);
+            }
+        }
+        (four ? t->matmat_s4 : t->matmat_s16)(four ? (void *)w4 : (void *)w, s.rows, s.cols, s.stride, x, n, x_stride, b,
+                                              acc_stride);
+        compare(t->name, four ? "matmat_s4" : "matmat_s16", s.cols, a, b, 4u * n * acc_stride);
+    }
+    free(w);
+    free(w4);
+    free(x);
     free(a);
     free(b);
 }
@@ -176,6 +211,32 @@ static void fits(const ehmn_kernels *t, uint32_t n, int32_t limit)
     free(b);
 }
 
+#if defined(__ARM_FEATURE_MVE)
+/* Without an operating system: from reset, with vectors allowed, to the C library, which speaks to the emulator. */
+#define CPACR (*(volatile uint32_t *)0xE000ED88u)
+
+void _start(void);
+
+static void reset(void)
+{
+    CPACR |= 0x00F00000u;
+    __asm__ volatile("dsb\n\tisb" ::: "memory");
+    _start();
+}
+
+static void stop(void)
+{
+    for (;;) {
+        __asm__ volatile("bkpt 0"); /* the emulator ends */
+    }
+}
+
+__attribute__((section(".vectors"), used)) static void (*const vector_table[16])(void) = {
+    (void (*)(void))0x31100000u, reset, stop, stop, stop, stop, stop};
+#endif
+
+void compare_vectors(void);
+
 static void keys(const ehmn_kernels *t, uint32_t n, uint32_t words)
 {
     uint32_t *all = room(4u * n * words), *key = room(4u * words), *a = room(4u * n), *b = room(4u * n);
@@ -197,11 +258,13 @@ static void keys(const ehmn_kernels *t, uint32_t n, uint32_t words)
 int main(void)
 {
     const ehmn_kernels *t;
+    compare_vectors();
     for (uint32_t k = 1; (t = ehmn_kernel_table(k)) != NULL; k++) {
         for (uint32_t n = 1; n <= 300; n++) {
             for (int extreme = -1; extreme <= 1; extreme++) {
                 shape s = {1u + n % 9u, n, n + n * 7u % 5u, extreme};
                 products(t, s);
+                many(t, s, 1u + n % 11u);
                 sums(t, s);
                 steps(t, n, extreme);
             }
@@ -210,10 +273,12 @@ int main(void)
             keys(t, 1u + n % 9u, 1u + n % 40u);
             fits(t, n, n % 3u ? 60000 : INT32_MAX);
         }
-        const shape more[] = {{300, 3, 3, 0}, {131, 128, 128, 0}, {64, 344, 344, 0},
-                              {7, 1032, 1032, 0}, {128, 32, 128, 0}, {512, 33, 34, 1}};
+        const shape more[] = {{300, 3, 3, 0}, {131, 128, 128, 0}, {48, 128, 128, 0}, {4, 128, 128, 0},
+                              {64, 344, 344, 0}, {7, 1032, 1032, 0},
+                              {128, 32, 128, 0}, {512, 33, 34, 1}};
         for (uint32_t i = 0; i < sizeof more / sizeof more[0]; i++) {
             products(t, more[i]);
+            many(t, more[i], 17u);
             sums(t, more[i]);
         }
         printf("%s\n", t->name);

@@ -39,6 +39,10 @@ typedef struct {
     void (*gate)(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
     int32_t (*fit)(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out);
     void (*differences)(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *bits);
+    void (*matmat_s16)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, uint32_t n,
+                       uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+    void (*matmat_s4)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, uint32_t n,
+                      uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 } ehmn_kernels;
 extern const ehmn_kernels ehmn_kernels_ref;
 extern const ehmn_kernels ehmn_kernels_rows;
@@ -75,3 +79,19 @@ typedef struct {
     uint32_t total;
 } ehmn_layout;
 ehmn_layout ehmn_layout_arena(const ehmn_image *image, uint32_t mode);
+typedef struct {
+    uint32_t dense;
+    uint32_t rows;
+    uint32_t bias;
+    uint32_t ngrams;
+    uint32_t keys;
+    uint32_t tokens;
+    uint32_t trace;
+    uint32_t slow;
+    uint32_t context;
+    uint32_t topic;
+    uint32_t centre;
+    uint32_t wander;
+    uint32_t total;
+} ehmn_delta_layout;
+ehmn_delta_layout ehmn_layout_delta(const ehmn_image *image);

@@ -1,6 +1,7 @@
 /* The frozen encoder: embedding, then for each layer attention over the window and an MLP. */
 #include "fixed.h"
 #include "model.h"
+#include "vectors_mve.h"
 
 #include <string.h>
 
@@ -10,8 +11,8 @@ int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, u
                       : ehmn_quantise16(v, n, frac, bits, ehmn_at(m, m->at.mantissas));
 }
 
-void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
-                   int32_t out_frac, int32_t *out)
+void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
+                        int32_t out_frac, int32_t *out)
 {
     uint32_t stride = ehmn_row_bytes(matrix);
     const int8_t *w = ehmn_weights(m, matrix) + (size_t)first * stride;
@@ -24,16 +25,27 @@ void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uin
         m->kernels->matvec_s16(w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     }
     m->kernels->scale(out, scale, rows, matrix->shift + frac - out_frac, out);
+}
+
+void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
+                   int32_t out_frac, int32_t *out)
+{
+    m->multiply(m, matrix, first, rows, frac, out_frac, out);
     m->counts.macs += (uint64_t)rows * matrix->cols;
+}
+
+void ehmn_add_bias(const ehmn_model *m, const ehmn_matrix *matrix, int32_t *out)
+{
+    if (matrix->bias_offset != 0) {
+        const int32_t *bias = (const int32_t *)(const void *)((const uint8_t *)m->image + matrix->bias_offset);
+        ehmn_add_all(out, bias, matrix->rows);
+    }
 }
 
 static void multiply_all(ehmn_model *m, const ehmn_matrix *matrix, int32_t frac, int32_t out_frac, int32_t *out)
 {
     ehmn_multiply(m, matrix, 0, matrix->rows, frac, out_frac, out);
-    if (matrix->bias_offset != 0) {
-        const int32_t *bias = (const int32_t *)(const void *)((const uint8_t *)m->image + matrix->bias_offset);
-        ehmn_add_all(out, bias, matrix->rows);
-    }
+    ehmn_add_bias(m, matrix, out);
 }
 
 void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int32_t frac, int32_t out_frac,
@@ -63,8 +75,7 @@ static void multiply_each(ehmn_model *m, const ehmn_matrix *const *matrix, uint3
     }
 }
 
-/* The norm of a layer, without the gain and bias that the next matrix holds: Q20. */
-static void normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
+void ehmn_normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
 {
     if (im->norm == EHMN_NORM_LAYERNORM) {
         int64_t sum = 0;
@@ -83,7 +94,11 @@ static void normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
 /* Rotate the pairs (i, i + half) of one head by `turn`: for each pair the cosine and the sine of its phase. */
 static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
 {
-    for (uint32_t i = 0; i < half; i++) {
+    uint32_t i = 0;
+#if defined(EHMN_MVE)
+    i = ehmn_mve_rotate(turn, half, v);
+#endif
+    for (; i < half; i++) {
         int64_t c = turn[2u * i];
         int64_t s = turn[2u * i + 1u];
         int32_t a = v[i];
@@ -98,6 +113,16 @@ static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
     }
 }
 
+/* Where the values of the window from one column and position on lie: position by position as the keys; with Helium,
+ * which sums up rows, column by column. */
+#if defined(EHMN_MVE)
+#define VALUES_AT(im, layer, column, position) \
+    (((size_t)(layer) * ehmn_d_kv(im) + (column)) * (im)->n_ctx + (position))
+#else
+#define VALUES_AT(im, layer, column, position) \
+    (((size_t)(layer) * (im)->n_ctx + (position)) * ehmn_d_kv(im) + (column))
+#endif
+
 /* Put the key and value of the present position into the window. kv: keys, then values, int32[2][d_kv]. */
 static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *kv)
 {
@@ -106,7 +131,7 @@ static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, 
     uint32_t d_kv = ehmn_d_kv(im);
     size_t slot = (size_t)layer * im->n_ctx + m->position;
     int8_t *key = (int8_t *)ehmn_at(m, m->at.keys) + slot * d_kv;
-    int8_t *value = (int8_t *)ehmn_at(m, m->at.values) + slot * d_kv;
+    int8_t *value = (int8_t *)ehmn_at(m, m->at.values) + VALUES_AT(im, layer, 0u, m->position);
     int8_t *key_frac = (int8_t *)ehmn_at(m, m->at.key_fracs) + slot * im->n_kv_heads;
     int8_t *value_frac = (int8_t *)ehmn_at(m, m->at.value_fracs) + slot * im->n_kv_heads;
     for (uint32_t h = 0; h < im->n_kv_heads; h++) {
@@ -115,12 +140,18 @@ static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, 
             rotate(turn, d_head / 2u, k);
         }
         key_frac[h] = (int8_t)ehmn_quantise8(k, d_head, im->value_frac, key + h * d_head);
+#if defined(EHMN_MVE)
+        int8_t *row = ehmn_at(m, m->at.mantissas); /* of which a column of the window is made */
+        value_frac[h] = (int8_t)ehmn_quantise8(k + d_kv, d_head, im->value_frac, row);
+        ehmn_mve_spread(row, d_head, value + h * d_head * im->n_ctx, im->n_ctx);
+#else
         value_frac[h] = (int8_t)ehmn_quantise8(k + d_kv, d_head, im->value_frac, value + h * d_head);
+#endif
     }
 }
 
 /* out[d_head] = attention of one head; q: rotated query, int32[d_head] at value_frac. */
-static void attend(ehmn_model *m, uint32_t layer, uint32_t head, const int32_t *q, int32_t *out)
+static void attend_head(ehmn_model *m, uint32_t layer, uint32_t head, const int32_t *q, int32_t *out)
 {
     const ehmn_image *im = m->image;
     uint32_t d_head = ehmn_d_head(im);
@@ -128,7 +159,7 @@ static void attend(ehmn_model *m, uint32_t layer, uint32_t head, const int32_t *
     uint32_t kv_head = head / (im->n_heads / im->n_kv_heads);
     size_t window = (size_t)layer * im->n_ctx;
     const int8_t *keys = (const int8_t *)ehmn_at(m, m->at.keys) + window * d_kv + kv_head * d_head;
-    const int8_t *values = (const int8_t *)ehmn_at(m, m->at.values) + window * d_kv + kv_head * d_head;
+    const int8_t *values = (const int8_t *)ehmn_at(m, m->at.values) + VALUES_AT(im, layer, kv_head * d_head, 0u);
     const int8_t *key_frac = (const int8_t *)ehmn_at(m, m->at.key_fracs) + window * im->n_kv_heads + kv_head;
     const int8_t *value_frac = (const int8_t *)ehmn_at(m, m->at.value_fracs) + window * im->n_kv_heads + kv_head;
     int32_t *scores = ehmn_at(m, m->at.scores);
@@ -138,10 +169,28 @@ static void attend(ehmn_model *m, uint32_t layer, uint32_t head, const int32_t *
     int32_t max = ehmn_fit_scores(key_frac, im->n_kv_heads, m->filled, q_frac, EHMN_LOGIT_FRAC, scores);
     uint32_t total = m->kernels->soften(scores, m->filled, max);
     int32_t frac = ehmn_align_weights(value_frac, im->n_kv_heads, m->filled, scores);
-    m->kernels->weighted_sum(values, m->filled, d_head, d_kv, scores, out);
     int32_t reciprocal = (int32_t)(((uint64_t)1 << 45) / total); /* total >= 2^15 */
+#if defined(EHMN_MVE)
+    m->kernels->matvec_s16(values, d_head, m->filled, im->n_ctx, ehmn_mve_negate16(scores, m->filled), out);
+    reciprocal = -reciprocal;
+#else
+    m->kernels->weighted_sum(values, m->filled, d_head, d_kv, scores, out);
+#endif
     ehmn_scale_all(out, d_head, reciprocal, 45 + frac - im->value_frac, out);
     m->counts.macs += 2u * (uint64_t)m->filled * d_head;
+}
+
+void ehmn_attend(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *qkv, int32_t *out)
+{
+    const ehmn_image *im = m->image;
+    uint32_t d_head = ehmn_d_head(im);
+    store_key_value(m, layer, turn, qkv + im->d_model);
+    for (uint32_t h = 0; h < im->n_heads; h++) {
+        if (im->positions == EHMN_POSITIONS_ROPE) {
+            rotate(turn, d_head / 2u, qkv + h * d_head);
+        }
+        attend_head(m, layer, h, qkv + h * d_head, out + h * d_head);
+    }
 }
 
 /* residual += O attention(norm(residual)) */
@@ -150,25 +199,30 @@ static void attention_block(ehmn_model *m, uint32_t layer, const int16_t *turn)
     const ehmn_image *im = m->image;
     const ehmn_matrix *matrix = m->matrices + layer * EHMN_MATRICES_PER_LAYER;
     uint32_t d = im->d_model;
-    uint32_t d_head = ehmn_d_head(im);
     int32_t *residual = ehmn_at(m, m->at.residual);
     int32_t *q = ehmn_at(m, m->at.wide);
     int32_t *kv = q + d;
     int32_t *mixed = ehmn_at(m, m->at.mixed);
 
-    normalise(im, residual, mixed);
+    ehmn_normalise(im, residual, mixed);
     const ehmn_matrix *of[] = {matrix + EHMN_MATRIX_Q, matrix + EHMN_MATRIX_K, matrix + EHMN_MATRIX_V};
     int32_t *to[] = {q, kv, kv + ehmn_d_kv(im)};
     multiply_each(m, of, 3u, mixed, to);
-    store_key_value(m, layer, turn, kv);
-    for (uint32_t h = 0; h < im->n_heads; h++) {
-        if (im->positions == EHMN_POSITIONS_ROPE) {
-            rotate(turn, d_head / 2u, q + h * d_head);
-        }
-        attend(m, layer, h, q + h * d_head, mixed + h * d_head);
-    }
+    ehmn_attend(m, layer, turn, q, mixed);
     ehmn_matvec(m, matrix + EHMN_MATRIX_O, mixed, im->value_frac, im->value_frac, q);
     ehmn_add_all(residual, q, d);
+}
+
+void ehmn_activate(const ehmn_model *m, int32_t *up)
+{
+    const ehmn_image *im = m->image;
+    if (im->mlp == EHMN_MLP_SWIGLU) {
+        m->kernels->gate(up + im->d_hidden, up, im->d_hidden, im->value_frac);
+        return;
+    }
+    for (uint32_t i = 0; i < im->d_hidden; i++) {
+        up[i] = ehmn_gelu(up[i], im->value_frac);
+    }
 }
 
 /* residual += D (silu(G norm(residual)) * U norm(residual)), or without a gate D gelu(U norm(residual)) */
@@ -178,20 +232,13 @@ static void mlp_block(ehmn_model *m, uint32_t layer)
     const ehmn_matrix *matrix = m->matrices + layer * EHMN_MATRICES_PER_LAYER;
     int32_t *residual = ehmn_at(m, m->at.residual);
     int32_t *up = ehmn_at(m, m->at.wide);
-    int32_t *gate = up + im->d_hidden;
     int32_t *mixed = ehmn_at(m, m->at.mixed);
 
-    normalise(im, residual, mixed);
+    ehmn_normalise(im, residual, mixed);
     const ehmn_matrix *of[] = {matrix + EHMN_MATRIX_UP, matrix + EHMN_MATRIX_GATE};
-    int32_t *to[] = {up, gate};
+    int32_t *to[] = {up, up + im->d_hidden};
     multiply_each(m, of, im->mlp == EHMN_MLP_GELU ? 1u : 2u, mixed, to);
-    if (im->mlp == EHMN_MLP_GELU) {
-        for (uint32_t i = 0; i < im->d_hidden; i++) {
-            up[i] = ehmn_gelu(up[i], im->value_frac);
-        }
-    } else {
-        m->kernels->gate(gate, up, im->d_hidden, im->value_frac);
-    }
+    ehmn_activate(m, up);
     ehmn_matvec(m, matrix + EHMN_MATRIX_DOWN, up, im->value_frac, im->value_frac, mixed);
     ehmn_add_all(residual, mixed, im->d_model);
 }
@@ -203,29 +250,25 @@ void ehmn_clear_window(ehmn_model *m)
     memset(ehmn_at(m, m->at.phases), 0, 2u * ehmn_d_head(m->image));
 }
 
-/* Put a token at the next position of the window; the residual holds what comes of it. */
-static void encode_position(ehmn_model *m, uint32_t token)
+void ehmn_begin_position(ehmn_model *m, uint32_t token, int32_t *residual, int16_t *turn)
 {
     const ehmn_image *im = m->image;
-    int32_t *residual = ehmn_at(m, m->at.residual);
-    m->summed = 0; /* attention takes the room of the sums */
-
     memset(residual, 0, 4u * (size_t)im->d_model);
     ehmn_add_row(m, m->matrices + ehmn_embedding_index(im), token, 1, im->value_frac, residual);
     if (im->positions == EHMN_POSITIONS_LEARNED) {
         ehmn_add_row(m, m->matrices + ehmn_positions_index(im), m->position, 1, im->value_frac, residual);
     }
-    m->filled += m->filled < im->n_ctx;
-    int16_t turn[EHMN_MAX_D_HEAD]; /* the same in every layer and head */
     const uint32_t *phase = ehmn_at(m, m->at.phases);
     for (uint32_t i = 0; im->positions == EHMN_POSITIONS_ROPE && i < ehmn_d_head(im) / 2u; i++) {
         turn[2u * i] = (int16_t)ehmn_cos(phase[i]);
         turn[2u * i + 1u] = (int16_t)ehmn_sin(phase[i]);
     }
-    for (uint32_t layer = 0; layer < im->n_layers; layer++) {
-        attention_block(m, layer, turn);
-        mlp_block(m, layer);
-    }
+    m->filled += m->filled < im->n_ctx;
+}
+
+void ehmn_end_position(ehmn_model *m)
+{
+    const ehmn_image *im = m->image;
     m->position = m->position + 1u == im->n_ctx ? 0u : m->position + 1u;
     if (im->positions == EHMN_POSITIONS_ROPE) {
         uint32_t *phases = ehmn_at(m, m->at.phases);
@@ -234,6 +277,19 @@ static void encode_position(ehmn_model *m, uint32_t token)
             phases[i] += step[i];
         }
     }
+}
+
+/* Put a token at the next position of the window; the residual holds what comes of it. */
+static void encode_position(ehmn_model *m, uint32_t token)
+{
+    int16_t turn[EHMN_MAX_D_HEAD]; /* the same in every layer and head */
+    m->summed = 0;                 /* attention takes the room of the sums */
+    ehmn_begin_position(m, token, ehmn_at(m, m->at.residual), turn);
+    for (uint32_t layer = 0; layer < m->image->n_layers; layer++) {
+        attention_block(m, layer, turn);
+        mlp_block(m, layer);
+    }
+    ehmn_end_position(m);
 }
 
 /* Make room for a token: a full window that does not slide begins anew with the last half of its tokens. */
@@ -254,24 +310,27 @@ static void open_window(ehmn_model *m)
     }
 }
 
-int32_t ehmn_encode(ehmn_model *m, uint32_t token, int16_t *hidden)
+void ehmn_end_token(ehmn_model *m, uint32_t token, const int32_t *residual, int16_t *hidden)
 {
-    if (m == NULL || hidden == NULL || token >= m->image->vocab_size) {
-        return EHMN_E_ARGUMENT;
-    }
     const ehmn_image *im = m->image;
-    const int32_t *residual = ehmn_at(m, m->at.residual);
-
-    open_window(m);
-    encode_position(m, token);
     if (im->window == EHMN_WINDOW_RESTART) {
         uint32_t *recent = ehmn_at(m, m->at.recent);
         recent[m->newest] = token;
         m->newest = (m->newest + 1u) % (im->n_ctx / 2u);
     }
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        hidden[i] = ehmn_sat16(ehmn_round_shift32(residual[i], im->value_frac - im->hidden_frac));
-    }
+    ehmn_fit_all(residual, im->d_model, im->value_frac - im->hidden_frac, hidden);
     m->counts.steps++;
+}
+
+int32_t ehmn_encode(ehmn_model *m, uint32_t token, int16_t *hidden)
+{
+    if (m == NULL || hidden == NULL || token >= m->image->vocab_size) {
+        return EHMN_E_ARGUMENT;
+    }
+    const int32_t *residual = ehmn_at(m, m->at.residual);
+
+    open_window(m);
+    encode_position(m, token);
+    ehmn_end_token(m, token, residual, hidden);
     return EHMN_OK;
 }

@@ -112,10 +112,15 @@ void ehmn_change_recalled(ehmn_model *m, const int32_t *changed)
     }
 }
 
+void ehmn_to_bits(const ehmn_model *m, int32_t *v)
+{
+    ehmn_scale_all(v, m->image->d_model, LOG2_E_Q16, 16, v);
+}
+
 int32_t ehmn_reduce_head(ehmn_model *m, int32_t *v)
 {
     const ehmn_image *im = m->image;
-    ehmn_scale_all(v, im->d_model, LOG2_E_Q16, 16, v);
+    ehmn_to_bits(m, v);
     return ehmn_reduce(m, v, im->d_model, im->value_frac, m->matrices[ehmn_head_index(im)].input_bits);
 }
 
@@ -136,14 +141,23 @@ uint32_t ehmn_block_rows(const ehmn_model *m, uint32_t first)
     return rows < left ? rows : left;
 }
 
-/* The newest token of the context that rows and n-grams look at. */
-static void push_token(ehmn_model *m, uint32_t token)
+void ehmn_push_token(ehmn_model *m, uint32_t token)
 {
     for (uint32_t i = EHMN_MAX_ORDER - 1u; i > 0; i--) {
         m->history[i] = m->history[i - 1u];
     }
     m->history[0] = token;
     m->n_history += m->n_history < EHMN_MAX_ORDER;
+}
+
+void ehmn_end_prediction(ehmn_model *m)
+{
+    if (m->mode == EHMN_PLASTIC) {
+        ehmn_remember(m);
+    } else {
+        ehmn_summarise(m);
+    }
+    m->predicted = 1;
 }
 
 int32_t ehmn_head(ehmn_model *m, uint32_t token, const int16_t *hidden)
@@ -155,7 +169,7 @@ int32_t ehmn_head(ehmn_model *m, uint32_t token, const int16_t *hidden)
     int32_t *block = ehmn_at(m, m->at.wide);
     int16_t *logits = ehmn_at(m, m->at.logits);
 
-    push_token(m, token);
+    ehmn_push_token(m, token);
     ehmn_final_norm(m, hidden, v);
     if (m->mode == EHMN_PLASTIC) {
         ehmn_adapt(m, v);
@@ -167,12 +181,7 @@ int32_t ehmn_head(ehmn_model *m, uint32_t token, const int16_t *hidden)
         ehmn_multiply(m, m->matrices + ehmn_head_index(m->image), first, rows, frac, EHMN_LOGIT_FRAC, block);
         m->max_logit = ehmn_fit_logits(m, first, rows, m->max_logit, block, logits + first);
     }
-    if (m->mode == EHMN_PLASTIC) {
-        ehmn_remember(m);
-    } else {
-        ehmn_summarise(m);
-    }
-    m->predicted = 1;
+    ehmn_end_prediction(m);
     return EHMN_OK;
 }
 

@@ -1,5 +1,5 @@
-/* Which table: on an x86 processor the best that it has, asked whenever a model is opened; elsewhere what the build is
- * for. A table whose instructions the build does not know is not there. */
+/* Which table: on x86 and on aarch64 with Linux the best that the processor has, asked whenever a model is opened;
+ * elsewhere what the build is for. A table whose instructions the build does not know is not there. */
 #include "kernels_tables.h"
 
 #include <stddef.h>
@@ -30,12 +30,40 @@ const ehmn_kernels *ehmn_best_kernels(void)
     return tables[runnable() - 1u];
 }
 
+#elif defined(EHMN_ASK_AARCH64)
+
+#define AT_HWCAP 16ul
+#define HWCAP_ASIMDDP (1ul << 20)
+
+unsigned long getauxval(unsigned long type); /* of the C library of Linux */
+
+static const ehmn_kernels *const tables[] = {&ehmn_kernels_ref, &ehmn_kernels_neon, &ehmn_kernels_dot};
+
+static uint32_t runnable(void)
+{
+    return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0 ? 3u : 2u;
+}
+
+const ehmn_kernels *ehmn_kernel_table(uint32_t index)
+{
+    return index < runnable() ? tables[index] : NULL;
+}
+
+const ehmn_kernels *ehmn_best_kernels(void)
+{
+    return tables[runnable() - 1u];
+}
+
 #else
 
-#if defined(EHMN_ARM_DSP)
+#if defined(EHMN_MVE)
+#define BEST ehmn_kernels_mve
+#elif defined(EHMN_ARM_DSP)
 #define BEST ehmn_kernels_dsp
 #elif defined(EHMN_THUMB)
 #define BEST ehmn_kernels_thumb
+#elif defined(EHMN_NEON) && defined(__ARM_FEATURE_DOTPROD)
+#define BEST ehmn_kernels_dot
 #elif defined(EHMN_NEON)
 #define BEST ehmn_kernels_neon
 #else

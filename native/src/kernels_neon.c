@@ -1,4 +1,4 @@
-/* aarch64 with Advanced SIMD, which every such processor has: four rows at a time, sixteen columns in a register. */
+/* aarch64 with Advanced SIMD, which every such processor has: eight rows at a time, sixteen columns in a register. */
 #include "fixed.h"
 #include "kernels_tables.h"
 
@@ -23,38 +23,46 @@ static int32_t dot(const int8_t *w, const int16_t *x, uint32_t cols)
     return out;
 }
 
-/* sum += sixteen weights times v0, v1; in two sums, which wait for each other less. */
-static inline void multiply16(const int8_t *w, int16x8_t v0, int16x8_t v1, int32x4_t *sum)
+/* sum += sixteen weights times v0, v1. */
+static inline int32x4_t multiply16(const int8_t *w, int16x8_t v0, int16x8_t v1, int32x4_t sum)
 {
     int8x16_t a = vld1q_s8(w);
     int16x8_t low = vmovl_s8(vget_low_s8(a)), high = vmovl_high_s8(a);
-    *sum = vmlal_s16(*sum, vget_low_s16(low), vget_low_s16(v0));
-    *sum = vmlal_high_s16(*sum, low, v0);
-    *sum = vmlal_s16(*sum, vget_low_s16(high), vget_low_s16(v1));
-    *sum = vmlal_high_s16(*sum, high, v1);
+    sum = vmlal_s16(sum, vget_low_s16(low), vget_low_s16(v0));
+    sum = vmlal_high_s16(sum, low, v0);
+    sum = vmlal_s16(sum, vget_low_s16(high), vget_low_s16(v1));
+    return vmlal_high_s16(sum, high, v1);
+}
+
+static inline int32x4_t sum4(const int32x4_t *s)
+{
+    return vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3]));
 }
 
 static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                        int32_t *acc)
 {
-    uint32_t whole = cols & ~15u;
-    uint32_t r = 0;
-    for (; r + 4u <= rows; r += 4u, w += (size_t)4u * stride) {
-        const int8_t *b = w + stride, *c = b + stride, *d = c + stride;
-        int32x4_t s0 = vdupq_n_s32(0), s1 = s0, s2 = s0, s3 = s0;
-        for (uint32_t i = 0; i < whole; i += 16u) {
-            int16x8_t v0 = vld1q_s16(x + i), v1 = vld1q_s16(x + i + 8u);
-            multiply16(w + i, v0, v1, &s0);
-            multiply16(b + i, v0, v1, &s1);
-            multiply16(c + i, v0, v1, &s2);
-            multiply16(d + i, v0, v1, &s3);
+    const int16_t *end = x + (cols & ~15u);
+    uint32_t r = 0, rest = cols & 15u;
+    for (; r + 8u <= rows; r += 8u, w += (size_t)8u * stride) {
+        const int8_t *row[8];
+        int32x4_t s[8];
+        for (uint32_t k = 0; k < 8u; k++) {
+            row[k] = w + (size_t)k * stride;
+            s[k] = vdupq_n_s32(0);
         }
-        vst1q_s32(acc + r, vpaddq_s32(vpaddq_s32(s0, s1), vpaddq_s32(s2, s3)));
-        if (whole < cols) {
-            acc[r] += dot(w + whole, x + whole, cols - whole);
-            acc[r + 1u] += dot(b + whole, x + whole, cols - whole);
-            acc[r + 2u] += dot(c + whole, x + whole, cols - whole);
-            acc[r + 3u] += dot(d + whole, x + whole, cols - whole);
+        for (const int16_t *at = x; at < end; at += 16) {
+            int16x8_t v0 = vld1q_s16(at), v1 = vld1q_s16(at + 8);
+            for (uint32_t k = 0; k < 8u; k++) {
+                s[k] = multiply16(row[k], v0, v1, s[k]);
+                row[k] += 16;
+                EHMN_KEEP_POINTER(row[k]);
+            }
+        }
+        vst1q_s32(acc + r, sum4(s));
+        vst1q_s32(acc + r + 4u, sum4(s + 4));
+        for (uint32_t k = 0; rest > 0 && k < 8u; k++) {
+            acc[r + k] += dot(w + (size_t)k * stride + (cols - rest), end, rest);
         }
     }
     for (; r < rows; r++, w += stride) {
@@ -62,46 +70,59 @@ static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t s
     }
 }
 
-/* Products of bytes, at most 127^2, are summed in pairs. */
 static int32_t dot8(const int8_t *w, const int8_t *x, uint32_t cols)
 {
-    int32x4_t sum = vdupq_n_s32(0);
-    uint32_t c = 0;
-    for (; c + 16u <= cols; c += 16u) {
-        int8x16_t a = vld1q_s8(w + c), v = vld1q_s8(x + c);
-        int16x8_t products = vmull_s8(vget_low_s8(a), vget_low_s8(v));
-        sum = vpadalq_s16(sum, vmlal_high_s8(products, a, v)); /* 2 * 127^2 fits 16 bits */
+    int32_t sum = 0;
+    for (uint32_t c = 0; c < cols; c++) {
+        sum += w[c] * x[c];
     }
-    int32_t out = vaddvq_s32(sum);
-    for (; c < cols; c++) {
-        out += w[c] * x[c];
-    }
-    return out;
+    return sum;
+}
+
+/* Products of bytes, at most 127^2, are summed in pairs: 2 * 127^2 fits 16 bits. */
+static inline int32x4_t multiply8(const int8_t *w, int8x16_t v, int32x4_t sum)
+{
+    int8x16_t a = vld1q_s8(w);
+    return vpadalq_s16(sum, vmlal_high_s8(vmull_s8(vget_low_s8(a), vget_low_s8(v)), a, v));
 }
 
 static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                       int32_t *acc)
 {
-    uint32_t whole = cols & ~15u;
-    uint32_t r = 0;
-    for (; r + 2u <= rows; r += 2u, w += (size_t)2u * stride) {
-        const int8_t *b = w + stride;
-        int32x4_t s0 = vdupq_n_s32(0), s1 = s0;
-        for (uint32_t i = 0; i < whole; i += 16u) {
-            int8x16_t v = vld1q_s8(x + i), p = vld1q_s8(w + i), q = vld1q_s8(b + i);
-            s0 = vpadalq_s16(s0, vmlal_high_s8(vmull_s8(vget_low_s8(p), vget_low_s8(v)), p, v));
-            s1 = vpadalq_s16(s1, vmlal_high_s8(vmull_s8(vget_low_s8(q), vget_low_s8(v)), q, v));
+    const int8_t *end = x + (cols & ~15u);
+    uint32_t r = 0, rest = cols & 15u;
+    for (; r + 8u <= rows; r += 8u, w += (size_t)8u * stride) {
+        const int8_t *row[8];
+        int32x4_t s[8];
+        for (uint32_t k = 0; k < 8u; k++) {
+            row[k] = w + (size_t)k * stride;
+            s[k] = vdupq_n_s32(0);
         }
-        acc[r] = vaddvq_s32(s0) + dot8(w + whole, x + whole, cols - whole);
-        acc[r + 1u] = vaddvq_s32(s1) + dot8(b + whole, x + whole, cols - whole);
+        for (const int8_t *at = x; at < end; at += 16) {
+            int8x16_t v = vld1q_s8(at);
+            for (uint32_t k = 0; k < 8u; k++) {
+                s[k] = multiply8(row[k], v, s[k]);
+                row[k] += 16;
+                EHMN_KEEP_POINTER(row[k]);
+            }
+        }
+        vst1q_s32(acc + r, sum4(s));
+        vst1q_s32(acc + r + 4u, sum4(s + 4));
+        for (uint32_t k = 0; rest > 0 && k < 8u; k++) {
+            acc[r + k] += dot8(w + (size_t)k * stride + (cols - rest), end, rest);
+        }
     }
     for (; r < rows; r++, w += stride) {
-        acc[r] = dot8(w, x, cols);
+        int32x4_t sum = vdupq_n_s32(0);
+        for (uint32_t c = 0; c < (cols & ~15u); c += 16u) {
+            sum = multiply8(w + c, vld1q_s8(x + c), sum);
+        }
+        acc[r] = vaddvq_s32(sum) + dot8(w + (cols - rest), end, rest);
     }
 }
 
 /* Sixteen columns at a time; weights enter negated, since 2^15 has no place in 16 bits. */
-static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
+void ehmn_kernels_neon_weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
                          int32_t *acc)
 {
     uint32_t c = 0;
@@ -127,23 +148,29 @@ static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t
     }
 }
 
-static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
+/* Of four products. */
+static inline int32x4_t upper_halves(int32x4_t a, int32x4_t b)
+{
+    int64x2_t low = vmull_s32(vget_low_s32(a), vget_low_s32(b));
+    return vuzp2q_s32(vreinterpretq_s32_s64(low), vreinterpretq_s32_s64(vmull_high_s32(a, b)));
+}
+
+void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
     uint32_t i = 0;
     if (shift >= 33 && shift <= 62) { /* the upper halves of the products are enough */
-        int32x4_t half = vdupq_n_s32((int32_t)(1u << (shift - 33))), down = vdupq_n_s32(32 - shift);
-        for (; i + 4u <= n; i += 4u) {
-            int32x4_t a = vld1q_s32(v + i), b = vld1q_s32(factor + i);
-            int64x2_t low = vmull_s32(vget_low_s32(a), vget_low_s32(b));
-            int32x4_t high = vreinterpretq_s32_s64(vmull_high_s32(a, b));
-            int32x4_t upper = vuzp2q_s32(vreinterpretq_s32_s64(low), high);
-            vst1q_s32(out + i, vshlq_s32(vaddq_s32(upper, half), down));
+        int32x4_t down = vdupq_n_s32(32 - shift);
+        for (; i + 8u <= n; i += 8u) {
+            int32x4_t a = vld1q_s32(v + i), b = vld1q_s32(v + i + 4);
+            int32x4_t f = vld1q_s32(factor + i), g = vld1q_s32(factor + i + 4);
+            vst1q_s32(out + i, vrshlq_s32(upper_halves(a, f), down));
+            vst1q_s32(out + i + 4, vrshlq_s32(upper_halves(b, g), down));
         }
     }
     ehmn_kernels_rows_scale(v + i, factor + i, n - i, shift, out + i);
 }
 
-static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
+void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
                      uint32_t at)
 {
     const int8x16_t most = vdupq_n_s8(127), least = vdupq_n_s8(-127), turn = vdupq_n_s8((int8_t)flip);
@@ -173,18 +200,20 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
 }
 
 const ehmn_kernels ehmn_kernels_neon = {
-    "neon",
-    matvec_s8,
-    matvec_s16,
-    ehmn_kernels_rows_matvec_s4,
-    weighted_sum,
-    scale,
-    step_row,
-    ehmn_kernels_rows_exp_sum,
-    ehmn_kernels_rows_soften,
-    ehmn_kernels_rows_gate,
-    ehmn_kernels_rows_fit,
-    ehmn_kernels_rows_differences,
+    .name = "neon",
+    .matvec_s8 = matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = ehmn_kernels_rows_matvec_s4,
+    .weighted_sum = ehmn_kernels_neon_weighted_sum,
+    .scale = ehmn_kernels_neon_scale,
+    .step_row = ehmn_kernels_neon_step_row,
+    .exp_sum = ehmn_kernels_rows_exp_sum,
+    .soften = ehmn_kernels_rows_soften,
+    .gate = ehmn_kernels_rows_gate,
+    .fit = ehmn_kernels_rows_fit,
+    .differences = ehmn_kernels_rows_differences,
+    .matmat_s16 = ehmn_kernels_neon_matmat_s16,
+    .matmat_s4 = ehmn_kernels_neon_matmat_s4,
 };
 
 #endif

@@ -126,16 +126,16 @@ static void differences(const uint32_t *keys, uint32_t n, const uint32_t *key, u
 }
 
 const ehmn_kernels ehmn_kernels_ref = {
-    "ref",
-    matvec_s8,
-    matvec_s16,
-    matvec_s4,
-    weighted_sum,
-    scale,
-    step_row,
-    exp_sum,
-    soften,
-    gate,
-    fit,
-    differences,
+    .name = "ref",
+    .matvec_s8 = matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = matvec_s4,
+    .weighted_sum = weighted_sum,
+    .scale = scale,
+    .step_row = step_row,
+    .exp_sum = exp_sum,
+    .soften = soften,
+    .gate = gate,
+    .fit = fit,
+    .differences = differences,
 };

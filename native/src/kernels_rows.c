@@ -215,16 +215,16 @@ void ehmn_kernels_rows_differences(const uint32_t *keys, uint32_t n, const uint3
 }
 
 const ehmn_kernels ehmn_kernels_rows = {
-    "rows",
-    ehmn_kernels_rows_matvec_s8,
-    matvec_s16,
-    ehmn_kernels_rows_matvec_s4,
-    ehmn_kernels_rows_weighted_sum,
-    ehmn_kernels_rows_scale,
-    ehmn_kernels_rows_step_row,
-    ehmn_kernels_rows_exp_sum,
-    ehmn_kernels_rows_soften,
-    ehmn_kernels_rows_gate,
-    ehmn_kernels_rows_fit,
-    ehmn_kernels_rows_differences,
+    .name = "rows",
+    .matvec_s8 = ehmn_kernels_rows_matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = ehmn_kernels_rows_matvec_s4,
+    .weighted_sum = ehmn_kernels_rows_weighted_sum,
+    .scale = ehmn_kernels_rows_scale,
+    .step_row = ehmn_kernels_rows_step_row,
+    .exp_sum = ehmn_kernels_rows_exp_sum,
+    .soften = ehmn_kernels_rows_soften,
+    .gate = ehmn_kernels_rows_gate,
+    .fit = ehmn_kernels_rows_fit,
+    .differences = ehmn_kernels_rows_differences,
 };

@@ -3,9 +3,12 @@
 #define EHMN_KERNELS_TABLES_H
 
 #include "kernels.h"
+#include "vectors_mve.h"
 
-/* EHMN_ASK_X86: the build compiles the x86 files with the flags of their instruction sets (CMakeLists.txt). */
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+/* EHMN_ASK_X86, EHMN_ASK_AARCH64: the build compiles the files of some tables with the flags of their instruction sets,
+ * and the processor is asked (CMakeLists.txt). */
+#if defined(EHMN_MVE)
+#elif defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 #define EHMN_ARM_DSP
 #elif defined(__thumb2__)
 #define EHMN_THUMB
@@ -14,9 +17,14 @@
 #define EHMN_NEON
 #endif
 
+/* Each row keeps a pointer of its own, which loads move along: compilers would rather add an index to each of them. */
+#define EHMN_KEEP_POINTER(p) __asm__("" : "+r"(p))
+
 extern const ehmn_kernels ehmn_kernels_avx2;
 extern const ehmn_kernels ehmn_kernels_vnni; /* AVX-512 with VNNI */
 extern const ehmn_kernels ehmn_kernels_neon;
+extern const ehmn_kernels ehmn_kernels_dot; /* aarch64 with dot products of bytes */
+extern const ehmn_kernels ehmn_kernels_mve; /* Armv8.1-M with vectors */
 extern const ehmn_kernels ehmn_kernels_dsp; /* Armv7E-M, and Armv8-M with the DSP extension */
 extern const ehmn_kernels ehmn_kernels_thumb; /* Armv7-M without it */
 
@@ -35,6 +43,12 @@ uint32_t ehmn_kernels_rows_soften(int32_t *scores, uint32_t n, int32_t max);
 void ehmn_kernels_rows_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
 int32_t ehmn_kernels_rows_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
                               int16_t *out);
+void ehmn_kernels_mve_matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                                int32_t *acc);
+void ehmn_kernels_mve_matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                 int32_t *acc);
+void ehmn_kernels_mve_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                int32_t *acc);
 void ehmn_kernels_rows_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
                                    uint32_t *bits);
 uint32_t ehmn_kernels_cortex_m_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
@@ -45,6 +59,7 @@ int32_t ehmn_kernels_cortex_m_fit(const int32_t *v, const int16_t *bias, int32_t
                                   int16_t *out);
 void ehmn_kernels_cortex_m_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
                                        uint32_t *bits);
+void ehmn_kernels_avx2_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *bits);
 void ehmn_kernels_avx2_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                 int32_t *acc);
 void ehmn_kernels_avx2_scale(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
@@ -55,5 +70,37 @@ uint32_t ehmn_kernels_avx2_soften(int32_t *scores, uint32_t n, int32_t max);
 void ehmn_kernels_avx2_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
 int32_t ehmn_kernels_avx2_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
                               int16_t *out);
+void ehmn_kernels_avx2_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_avx2_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_neon_weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride,
+                                    const int32_t *weight, int32_t *acc);
+void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
+void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
+                               uint32_t rate, uint32_t at);
+void ehmn_kernels_neon_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_neon_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_vnni_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_vnni_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+
+/* Rows of weights of 4 bits as bytes. */
+static inline void ehmn_unpack_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, int8_t *out,
+                                  uint32_t out_stride)
+{
+    for (uint32_t r = 0; r < rows; r++, w += stride, out += out_stride) {
+        for (uint32_t i = 0; i < cols / 2u; i++) {
+            out[2u * i] = (int8_t)(((w[i] & 15u) ^ 8u) - 8u);
+            out[2u * i + 1u] = (int8_t)((w[i] >> 4 ^ 8u) - 8u);
+        }
+        if (cols % 2u) {
+            out[cols - 1u] = (int8_t)(((w[cols / 2u] & 15u) ^ 8u) - 8u);
+        }
+    }
+}
 
 #endif

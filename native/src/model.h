@@ -66,6 +66,9 @@ struct ehmn_model {
     const ehmn_matrix *matrices;
     const ehmn_vector *vectors;
     const ehmn_kernels *kernels;
+    void (*multiply)(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
+                     int32_t out_frac, int32_t *out); /* ehmn_multiply_rows, on several threads if there are any */
+    const ehmn_parallel *parallel;                    /* NULL: none */
     uint8_t *arena;
     ehmn_layout at;
     uint32_t mode;
@@ -213,8 +216,30 @@ int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, u
 void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
                    int32_t out_frac, int32_t *out);
 
+/* encoder.c: what is behind it: a part of the rows, on the thread that calls. */
+void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
+                        int32_t out_frac, int32_t *out);
+
+/* parallel.c: how many of `rows` rows, each of so many multiplications, one thread takes; all, if it is alone. */
+uint32_t ehmn_rows_of_part(const ehmn_model *m, uint32_t rows, uint64_t macs_of_row);
+
 /* encoder.c: empty the window. */
 void ehmn_clear_window(ehmn_model *m);
+
+/* encoder.c: the steps of a token, which many.c does for several of them at once. The residual of a token at the next
+ * position of the window, and by which its heads are rotated, int16[d_head]; ... */
+void ehmn_begin_position(ehmn_model *m, uint32_t token, int32_t *residual, int16_t *turn);
+/* ... the norm of a layer, without the gain and bias that the next matrix holds: Q20; ... */
+void ehmn_normalise(const ehmn_image *im, const int32_t *v, int32_t *out);
+/* ... what a matrix of a layer adds to its product; ... */
+void ehmn_add_bias(const ehmn_model *m, const ehmn_matrix *matrix, int32_t *out);
+/* ... put the key and the value into the window, and attend to it. qkv: int32[d_model + 2 d_kv], out: int32[d_model]; ... */
+void ehmn_attend(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *qkv, int32_t *out);
+/* ... up[d_hidden] = its activation, by the gate that follows it if there is one; ... */
+void ehmn_activate(const ehmn_model *m, int32_t *up);
+/* ... the next position; and, for a token that was fed and not merely encoded again, its hidden vector. */
+void ehmn_end_position(ehmn_model *m);
+void ehmn_end_token(ehmn_model *m, uint32_t token, const int32_t *residual, int16_t *hidden);
 
 /* Add round(factor * row `row` of `matrix`, of 8-bit weights) at `frac` fractional bits to v[cols]. */
 void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v);
@@ -265,6 +290,12 @@ static inline void *ehmn_in_delta(const ehmn_model *m, uint32_t offset)
 /* head.c: the final norm of hidden at value_frac; and the head's input out of v[d_model] at value_frac. */
 void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed);
 int32_t ehmn_reduce_head(ehmn_model *m, int32_t *v);
+
+/* head.c: the same in steps, for several tokens at once: the newest token of the context that rows and n-grams look at;
+ * v[d_model] in bits, before it is reduced; what follows from the logits and max_logit. */
+void ehmn_push_token(ehmn_model *m, uint32_t token);
+void ehmn_to_bits(const ehmn_model *m, int32_t *v);
+void ehmn_end_prediction(ehmn_model *m);
 
 /* head.c: logits of the `rows` tokens from `first` on out of what the head's matrix gave for them: with their biases if
  * the model is plastic, and saturated. Returns the largest of them and max. How many are taken at one time: the room of
