@@ -293,7 +293,7 @@ void ehmn_end_token(ehmn_model *m, uint32_t token, const int32_t *residual, int1
         m->newest = (m->newest + 1u) % (im->n_ctx / 2u);
     }
     for (uint32_t i = 0; i < im->d_model; i++) {
-        hidden[i] = ehmn_sat16(ehmn_round_shift(residual[i], im->value_frac - im->hidden_frac));
+        hidden[i] = ehmn_sat16(ehmn_round_shift32(residual[i], im->value_frac - im->hidden_frac));
     }
     m->counts.steps++;
 }

@@ -27,7 +27,6 @@ static inline int32_t bits_of(uint32_t v)
 
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
-#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], more[i]);
     }
@@ -104,9 +103,10 @@ void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign
 {
     uint32_t sum = 0;
     for (uint32_t i = 0; i < n; i++) {
-        sum += ehmn_abs(v[i]);
+        int32_t value = v[i]; /* read once: for all that the compiler knows, edge and sign may be the same memory */
+        sum += (uint32_t)((value ^ value >> 31) - (value >> 31));
         edge[i] = sum;
-        sign[i] = (int8_t)((v[i] - 1) >> 8);
+        sign[i] = (int8_t)((value - 1) >> 8);
     }
 }
 
@@ -254,4 +254,19 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
         weights[i] = (int32_t)((((uint32_t)weights[i] << 1 >> shift) + 1u) >> 1);
     }
     return least;
+}
+
+uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
+{
+    uint64_t left = *ahead;
+    uint32_t i = 0;
+    for (; i < n; i++) {
+        uint32_t p = ehmn_exp2_neg((uint32_t)(max - logits[i]));
+        if (left < p) {
+            break;
+        }
+        left -= p;
+    }
+    *ahead = left;
+    return i;
 }
