@@ -222,6 +222,62 @@ void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *s
     }
 }
 
+#define FAR (25u * 256u + 1u) /* from here on, 2^-(x / 256) counts as nothing */
+
+/* ehmn_exp2_neg of eight values, at most FAR: only the table is read one by one. */
+static inline void exp2_neg(uint16x8_t x, uint32x4_t *low, uint32x4_t *high)
+{
+    uint16x8_t whole = vshrq_n_u16(vaddq_u16(x, vdupq_n_u16(255)), 8);
+    uint16_t index[8], entry[8];
+    vst1q_u16(index, vsubq_u16(vshlq_n_u16(whole, 8), x));
+    for (uint32_t k = 0; k < 8u; k++) {
+        entry[k] = ehmn_exp2_table[index[k] & 255u];
+    }
+    uint16x8_t mantissa = vaddq_u16(vld1q_u16(entry), vdupq_n_u16(32768));
+    int16x8_t right = vnegq_s16(vreinterpretq_s16_u16(whole));
+    uint16x8_t near = vcltq_u16(x, vdupq_n_u16(FAR));
+    mantissa = vandq_u16(mantissa, near);
+    *low = vrshlq_u32(vshll_n_u16(vget_low_u16(mantissa), 9), vmovl_s16(vget_low_s16(right)));
+    *high = vrshlq_u32(vshll_high_n_u16(mantissa, 9), vmovl_high_s16(right));
+}
+
+uint32_t ehmn_kernels_neon_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread)
+{
+    const uint16x8_t most = vdupq_n_u16((uint16_t)max), far = vdupq_n_u16(FAR);
+    uint32x4_t sum = vdupq_n_u32(0), p, q;
+    uint64x2_t weighted = vdupq_n_u64(0);
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        uint16x8_t below = vminq_u16(vsubq_u16(most, vreinterpretq_u16_s16(vld1q_s16(logits + i))), far);
+        exp2_neg(below, &p, &q);
+        uint32x4_t a = vmovl_u16(vget_low_u16(below)), b = vmovl_high_u16(below);
+        sum = vaddq_u32(sum, vaddq_u32(p, q));
+        weighted = vmlal_high_u32(vmlal_u32(weighted, vget_low_u32(p), vget_low_u32(a)), p, a);
+        weighted = vmlal_high_u32(vmlal_u32(weighted, vget_low_u32(q), vget_low_u32(b)), q, b);
+    }
+    *spread += vaddvq_u64(weighted);
+    return vaddvq_u32(sum) + ehmn_kernels_rows_exp_sum(logits + i, n - i, max, spread);
+}
+
+uint32_t ehmn_kernels_neon_soften(int32_t *scores, uint32_t n, int32_t max)
+{
+    const int32x4_t most = vdupq_n_s32(max);
+    const uint32x4_t far = vdupq_n_u32(FAR);
+    uint32x4_t sum = vdupq_n_u32(0), p, q;
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        uint32x4_t a = vreinterpretq_u32_s32(vsubq_s32(most, vld1q_s32(scores + i)));
+        uint32x4_t b = vreinterpretq_u32_s32(vsubq_s32(most, vld1q_s32(scores + i + 4)));
+        exp2_neg(vmovn_high_u32(vmovn_u32(vminq_u32(a, far)), vminq_u32(b, far)), &p, &q);
+        p = vrshrq_n_u32(p, 9);
+        q = vrshrq_n_u32(q, 9);
+        sum = vaddq_u32(sum, vaddq_u32(p, q));
+        vst1q_s32(scores + i, vreinterpretq_s32_u32(p));
+        vst1q_s32(scores + i + 4, vreinterpretq_s32_u32(q));
+    }
+    return vaddvq_u32(sum) + ehmn_kernels_rows_soften(scores + i, n - i, max);
+}
+
 const ehmn_kernels ehmn_kernels_neon = {
     "neon",
     matvec_s8,
@@ -230,8 +286,8 @@ const ehmn_kernels ehmn_kernels_neon = {
     ehmn_kernels_neon_weighted_sum,
     ehmn_kernels_neon_scale,
     ehmn_kernels_neon_step_row,
-    ehmn_kernels_rows_exp_sum,
-    ehmn_kernels_rows_soften,
+    ehmn_kernels_neon_exp_sum,
+    ehmn_kernels_neon_soften,
     ehmn_kernels_rows_gate,
     ehmn_kernels_rows_fit,
     ehmn_kernels_rows_differences,
