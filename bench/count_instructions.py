@@ -1,6 +1,7 @@
 """Instructions per token of a model on Linux boards, counted under QEMU's user emulation.
 
     python tools/run.py bench.count_instructions OUT    writes the entries aarch64 and x86-64 of targets/counts.json
+    python tools/run.py bench.count_instructions OUT --tables    shows each table, and prompts; writes nothing
 
 OUT: an export of the reference model. Needs qemu-user and, for aarch64, its cross compiler. Per token of the second
 half of 2 x 130 tokens, the first of which fill the window; what runs before and between is subtracted.
@@ -28,7 +29,13 @@ HALF = 130  # tokens, more than the window
 MACHINES = {"aarch64": ("aarch64-linux-gnu-gcc", "qemu-aarch64"), "x86-64": ("gcc", "qemu-x86_64")}
 
 
-def count(machine: str, image: Path, ids: Path, work: Path) -> dict[str, float]:
+# Processors by the table that they choose: the machine, and what QEMU is told.
+TABLES = {"neon": ("aarch64", "cortex-a53"), "dot": ("aarch64", "max"), "avx2": ("x86-64", "max")}
+PROMPT = 64  # tokens at once
+
+
+def count(machine: str, image: Path, ids: Path, work: Path, cpu: str | None = None) -> dict[str, float]:
+    """Per token; with `cpu`, of prompts too."""
     compiler, emulator = MACHINES[machine]
     program, plugin, build = work / f"run-{machine}", work / "instructions.so", work / machine
     cmake = ["cmake", "-S", str(ROOT / "native"), "-B", str(build), f"-DCMAKE_C_COMPILER={compiler}"]
@@ -43,20 +50,44 @@ def count(machine: str, image: Path, ids: Path, work: Path) -> dict[str, float]:
 
     def run(n: int, mode: str) -> int:
         counts = work / "counts"
-        command = [emulator, "-plugin", f"{plugin},out={counts}", str(program), str(image), str(ids), str(n), mode]
+        command = [
+            emulator,
+            *(["-cpu", cpu] if cpu else []),
+            "-plugin",
+            f"{plugin},out={counts}",
+            str(program),
+            str(image),
+            str(ids),
+            str(n),
+            mode,
+        ]
         subprocess.run(command, capture_output=True, check=True, timeout=600)
         return sum(int(line.split()[0]) for line in counts.read_text("utf-8").splitlines())
 
     before = run(HALF, f"l{HALF}")
-    return {
+    prompt = {}
+    if cpu:
+        prompt = {"prompt": (run(4 * PROMPT, f"m{PROMPT}") - run(2 * PROMPT, f"m{PROMPT}")) / (2 * PROMPT)}
+    return prompt | {
         "static": (run(2 * HALF, f"s{HALF}") - run(HALF, f"s{HALF}")) / HALF,
         "predicted": (run(2 * HALF, f"p{HALF}") - before) / HALF,
         "learned": (run(2 * HALF, f"l{HALF}") - before) / HALF,
     }
 
 
+def show_tables(image: Path, ids: Path, work: Path) -> None:
+    for table, (machine, cpu) in TABLES.items():
+        if missing := [t for t in MACHINES[machine] if shutil.which(t) is None]:
+            print(f"{table}: not counted here: {', '.join(missing)} is missing")
+            continue
+        n = count(machine, image, ids, work, cpu)
+        more = f"learning adds {100 * (n['learned'] / n['static'] - 1):.0f} %"
+        more += f", a token of a prompt costs {n['static'] / n['prompt']:.2f} times less"
+        print(f"{table}: " + ", ".join(f"{k} {v:,.0f}" for k, v in n.items()) + f"; {more}")
+
+
 def main(arguments: list[str]) -> None:
-    if len(arguments) != 1:
+    if len(arguments) not in (1, 2) or arguments[1:] not in ([], ["--tables"]):
         sys.exit(__doc__)
     export = Export.open(arguments[0])
     tokens = export.encode(shipped(EVALUATION))[: 2 * HALF]
@@ -67,6 +98,9 @@ def main(arguments: list[str]) -> None:
         work = Path(folder)
         ids = work / "ids"
         ids.write_bytes(np.asarray(tokens, "<u4").tobytes())
+        if arguments[1:]:
+            show_tables(export.folder / "model.ehmn", ids, work)
+            return
         for machine, tools in MACHINES.items():
             if missing := [t for t in tools if shutil.which(t) is None]:
                 print(f"{machine}: not counted here: {', '.join(missing)} is missing")
