@@ -23,6 +23,7 @@ from edgehmn.estimate import (
     runtimes,
 )
 from edgehmn.exported import Export
+from edgehmn.files import sha256
 from edgehmn.measure.anchor import FIRST, as_toml, fit_memory, fit_speeds, nonnegative, random_image, time_image
 from edgehmn.targets.schema import Measured, load_target, target_names
 from edgehmn.workload import Learning, Operation, Workload, workload_of
@@ -189,6 +190,18 @@ def test_vector_code_is_measured_to_make_plastic_instructions_longer() -> None:
     centre, factor = plastic_cycles(load_target("host"))
     rows = {row["kernels"]: row["times"] for row in json.loads(path.read_text("utf-8"))["rows"]}
     assert centre / factor < rows["avx2"] < centre * factor
+
+
+def test_the_committed_shares_are_of_the_present_counts() -> None:
+    """Otherwise: python tools/run.py bench.p3_targets OUT, with an export of the reference model."""
+    path = Path(__file__).resolve().parents[1] / "bench" / "results" / "p3-targets.json"
+    results = json.loads(path.read_text("utf-8"))
+    assert results["counts_sha256"] == sha256(COUNTS.read_bytes())
+    for row in results["rows"]:
+        target = load_target(row["target"])
+        assert (row["plastic_times"], row["plastic_factor"]) == plastic_cycles(target)
+        assert row["counted_on"] == target.own_core.instructions
+        assert row["interval_90"][0] < row["share"] < row["interval_90"][1]
 
 
 def test_a_day() -> None:

@@ -103,3 +103,4 @@ def test_command(tmp_path: Path, run_cli: Callable[..., Result]) -> None:
     t = done.result["targets"][0]
     assert t["latency_ms_per_token"] > 0 and t["runtime"] == "Ollama" and "latency_ms_per_learned_token" not in t
     assert run_cli("profile", path, "--target", "stm32l4r5").code == UnsupportedError.exit_code
+    assert run_cli("profile", path, "--measured").code == UsageError.exit_code, "nothing here runs such a file"
