@@ -17,6 +17,7 @@ import numpy as np
 from edgehmn.core import CoreModel, lib
 from edgehmn.estimate import COUNTS, VECTOR
 from edgehmn.exported import Export
+from edgehmn.measure.token_by_token import feed
 from edgehmn.texts import EVALUATION, shipped
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -32,12 +33,12 @@ def seconds_per_token(export: Export, table: int) -> dict[str, float]:
     for mode, (plastic, learn) in MODES.items():
         models[mode] = CoreModel(export.image, plastic=plastic)
         lib.ehmn_use_kernels(models[mode]._model, lib.ehmn_kernel_table(table))
-        models[mode].process(ids[: n_ctx + 1], learn=learn)
+        feed(models[mode], ids[: n_ctx + 1], learn=learn)
     took: dict[str, list[float]] = {mode: [] for mode in MODES}
     for _ in range(ROUNDS):
         for mode, (_, learn) in MODES.items():
             start = time.process_time_ns()
-            models[mode].process(ids[n_ctx + 1 :], learn=learn)
+            feed(models[mode], ids[n_ctx + 1 :], learn=learn)
             took[mode].append((time.process_time_ns() - start) / 1e9 / (n_ctx + 1))
     return {mode: float(np.median(values)) for mode, values in took.items()}
 

@@ -25,6 +25,7 @@ from edgehmn.estimate import (
 from edgehmn.exported import Export
 from edgehmn.files import sha256
 from edgehmn.measure.anchor import FIRST, as_toml, fit_memory, fit_speeds, nonnegative, random_image, time_image
+from edgehmn.measure.token_by_token import feed
 from edgehmn.targets.schema import Measured, load_target, target_names
 from edgehmn.workload import Learning, Operation, Workload, workload_of
 from edgehmn.workload_export import count_learning, image_operations
@@ -311,3 +312,15 @@ def test_anchor_writes_a_profile_that_predicts(
     assert target.measured is not None and target.known_from == "measured on this board"
     e = estimate(workload_of(tiny_export), target)
     assert e.tier == "anchored" and e.seconds.low < e.seconds.value < e.seconds.high
+
+
+def test_tokens_are_timed_one_after_the_other(tiny_export: Path) -> None:
+    """As they are generated and learned; a prompt's, many at once, take less time each. The bits are the same."""
+    image = Export.open(tiny_export).image
+    ids = np.arange(40, dtype=np.int32) % image.vocab_size
+    one, many = CoreModel(image), CoreModel(image)
+    feed(one, ids, learn=True)
+    many.process(ids, learn=True)
+    assert one.save() == many.save() and one.counts().learned == many.counts().learned > 0
+    with pytest.raises(UsageError):
+        feed(one, np.array([image.vocab_size]), learn=False)
