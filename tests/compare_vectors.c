@@ -178,6 +178,25 @@ static void reductions(uint32_t n, int32_t limit)
 #endif
 }
 
+static void powers(uint32_t n, int32_t limit)
+{
+    int16_t v[MOST], max = -INT16_MAX;
+    uint32_t out[MOST];
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = (int16_t)between(-limit, limit);
+        max = v[i] > max ? v[i] : max;
+        out[i] = 0;
+    }
+    int16_t *own = copy(v, 2u * n);
+    uint32_t *a = copy(out, 4u * n);
+    ehmn_exp2_all(own, n, max, a);
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_exp2_neg((uint32_t)(max - v[i]));
+    }
+    same("ehmn_exp2_all", n, out, a, 4);
+    free(own);
+}
+
 static void attention(uint32_t n, int32_t limit)
 {
     uint32_t stride = (uint32_t)between(1, 4);
@@ -213,6 +232,7 @@ void compare_vectors(void)
         for (uint32_t k = 0; k < sizeof limits / sizeof limits[0]; k++) {
             sums(n, limits[k]);
             reductions(n, limits[k]);
+            powers(n, limits[k] < INT16_MAX ? limits[k] : INT16_MAX);
             attention(n, limits[k] < 1 << 30 ? limits[k] : 1 << 30); /* no score is larger */
         }
     }

@@ -5,6 +5,7 @@
 
 _Static_assert(EHMN_BIAS_FRAC + 16 - EHMN_LOGIT_FRAC == 20, "kernels count on it");
 
+#define BLOCK 128u /* most tokens whose probabilities have a sum of their own */
 #define LOG2_E_Q16 94548 /* round(2^16 log2(e)) */
 
 void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed)
@@ -221,15 +222,19 @@ void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint
     uint64_t quantile = (step * (offset & 0xFFFFu)) >> 16;
     const uint32_t *sums = ehmn_at(m, m->at.scores);
     uint64_t sum = 0;
-    uint32_t found = 0;
+    uint32_t found = 0, inside = m->summed ? (1u << m->summed) - 1u : 0u;
+    uint32_t power[BLOCK]; /* of the tokens of a block */
     for (uint32_t k = 0; k < m->image->vocab_size && found < n;) {
-        uint32_t inside = m->summed ? (1u << m->summed) - 1u : 0u;
-        if (inside && (k & inside) == 0 && quantile >= sum + sums[k >> m->summed]) {
-            sum += sums[k >> m->summed];
-            k += inside + 1u;
-            continue;
+        if ((k & inside) == 0) {
+            if (inside && quantile >= sum + sums[k >> m->summed]) {
+                sum += sums[k >> m->summed];
+                k += inside + 1u;
+                continue;
+            }
+            uint32_t left = m->image->vocab_size - k;
+            ehmn_exp2_all(logits + k, left < inside + 1u ? left : inside + 1u, m->max_logit, power);
         }
-        sum += ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]));
+        sum += power[k & inside];
         while (found < n && quantile < sum) {
             tokens[found++] = k;
             quantile += step;

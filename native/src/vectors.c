@@ -95,6 +95,13 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
     }
 }
 
+void ehmn_exp2_all(const int16_t *v, uint32_t n, int32_t max, uint32_t *out)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_exp2_neg((uint32_t)(max - v[i]));
+    }
+}
+
 void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 {
     for (uint32_t i = 0; i < n; i++) {
