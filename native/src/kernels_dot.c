@@ -381,6 +381,7 @@ const ehmn_kernels ehmn_kernels_dot = {
     ehmn_kernels_rows_fit,
     matmat_s16,
     matmat_s4,
+    ehmn_kernels_rows_differences,
 };
 
 #endif
