@@ -178,6 +178,7 @@ static void reductions(uint32_t n, int32_t limit)
 #endif
 }
 
+#if defined(EHMN_MVE)
 static void powers(uint32_t n, int32_t limit)
 {
     int16_t v[MOST], max = -INT16_MAX;
@@ -189,13 +190,14 @@ static void powers(uint32_t n, int32_t limit)
     }
     int16_t *own = copy(v, 2u * n);
     uint32_t *a = copy(out, 4u * n);
-    ehmn_exp2_all(own, n, max, a);
+    ehmn_mve_exp2_all(own, n, max, a);
     for (uint32_t i = 0; i < n; i++) {
         out[i] = ehmn_exp2_neg((uint32_t)(max - v[i]));
     }
-    same("ehmn_exp2_all", n, out, a, 4);
+    same("ehmn_mve_exp2_all", n, out, a, 4);
     free(own);
 }
+#endif
 
 static void attention(uint32_t n, int32_t limit)
 {
@@ -232,7 +234,9 @@ void compare_vectors(void)
         for (uint32_t k = 0; k < sizeof limits / sizeof limits[0]; k++) {
             sums(n, limits[k]);
             reductions(n, limits[k]);
+#if defined(EHMN_MVE)
             powers(n, limits[k] < INT16_MAX ? limits[k] : INT16_MAX);
+#endif
             attention(n, limits[k] < 1 << 30 ? limits[k] : 1 << 30); /* no score is larger */
         }
     }

@@ -12,7 +12,16 @@ import pytest
 
 from edgehmn.core import CoreModel, Image
 from edgehmn.errors import DeviceError, InvalidFileError, UnsupportedError, UsageError
-from edgehmn.estimate import COUNTS, Quantity, estimate, least_relative_error, plan_memory, published, runtimes
+from edgehmn.estimate import (
+    COUNTS,
+    Quantity,
+    estimate,
+    least_relative_error,
+    plan_memory,
+    plastic_cycles,
+    published,
+    runtimes,
+)
 from edgehmn.exported import Export
 from edgehmn.measure.anchor import FIRST, as_toml, fit_memory, fit_speeds, nonnegative, random_image, time_image
 from edgehmn.targets.schema import Measured, load_target, target_names
@@ -153,6 +162,33 @@ def test_share_follows_the_counts() -> None:
     e = estimate(token(), load_target("stm32l4r5"))
     assert e.share is not None
     assert e.share.value == pytest.approx(1 - per["static"] / per["learned"], rel=0.1)
+
+
+def test_what_slows_both_parts_leaves_the_share_as_it_is() -> None:
+    """Of a board that computes all the time, only how long plastic instructions take is uncertain."""
+    target = load_target("stm32l4r5")
+    slow = replace(target, own_core=replace(target.own_core, cycles_per_instruction=3.0, interval_factor=3.0))
+    shares = [estimate(token(), t).share for t in (target, slow)]
+    assert shares[0] is not None and shares[1] is not None
+    assert shares[0].interval == pytest.approx(shares[1].interval)
+    odds = [v / (1 - v) for v in (shares[0].low, shares[0].value, shares[0].high)]
+    assert odds[2] / odds[1] == pytest.approx(1.3, rel=0.01) and odds[1] / odds[0] == pytest.approx(1.3, rel=0.01)
+
+
+def test_the_share_of_a_board_that_waits_for_its_memory_is_less_certain() -> None:
+    """There, frozen parts wait for flash and plastic ones compute: each is off by itself."""
+    e = estimate(token(), load_target("rp2350"))
+    assert e.share is not None and any(layer.bound == "memory" for layer in e.layers)
+    odds = [v / (1 - v) for v in (e.share.low, e.share.value, e.share.high)]
+    assert odds[2] / odds[1] > 1.5
+
+
+def test_vector_code_is_measured_to_make_plastic_instructions_longer() -> None:
+    """The factor of the profiles holds what this kind of machine measured, whichever kernels it has."""
+    path = Path(__file__).resolve().parents[1] / "bench" / "results" / "plastic-cycles.json"
+    centre, factor = plastic_cycles(load_target("host"))
+    for row in json.loads(path.read_text("utf-8"))["rows"]:
+        assert centre / factor < row["times"] < centre * factor, row
 
 
 def test_a_day() -> None:

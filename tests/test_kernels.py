@@ -278,7 +278,7 @@ SANITIZED = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"]
 X86 = {  # the flags of CMakeLists.txt
     "kernels": ["-DEHMN_ASK_X86"],
-    "kernels_avx2": ["-mavx2"],
+    "kernels_avx2": ["-mavx2", "-mpopcnt"],
     "kernels_avx2_many": ["-mavx2"],
     "kernels_vnni": AVX512,
     "kernels_vnni_many": AVX512,

@@ -114,6 +114,8 @@ def test_process_uses_it_and_says_which_token_is_wrong() -> None:
     for how in (LEARN, FEED, FOLLOW):
         scores = many.process(ids, learn=how == LEARN, follow=how == FOLLOW)
         assert np.array_equal(scores, one_by_one(one, ids, how))
+    many.feed(ids)
+    assert np.array_equal(one_by_one(one, ids, FEED)[:0], []) and state(many)[0] == state(one)[0]
     before = many.save(), many.counts()
     for wrong in (-1, image.vocab_size, 2**31 - 1):
         with pytest.raises(UsageError, match=f"token {wrong}"):

@@ -46,7 +46,7 @@ SHAPES = (
 COPIES = (1, 2, 4)
 LARGE = replace(FIRST, n_layers=2, d_model=640, d_hidden=1280, n_heads=10, n_kv_heads=5, vocab_size=40_000)
 SECONDS = 0.6  # of each timing
-LEAST_FACTOR = 1.15
+LEAST_FACTOR, MOST_FACTOR = 1.15, 20.0  # the most that a profile may have: then hardly anything is known
 REMOTE_S = 900.0
 NOT_FOUND = 127  # what a shell ends with where there is no such program
 
@@ -133,7 +133,7 @@ def fit_speeds(timings: Iterable[Timing]) -> dict[str, float]:
     out = dict(zip(names, a.tolist(), strict=True))
     out |= dict(zip(("seconds_per_plastic_mac", "seconds_per_write"), b.tolist(), strict=True))
     residual = np.abs(np.log(frozen @ a / [t.frozen_s for t in known]))
-    return out | {"interval_factor": max(LEAST_FACTOR, float(np.exp(2 * residual.max())))}
+    return out | {"interval_factor": min(MOST_FACTOR, max(LEAST_FACTOR, float(np.exp(2 * residual.max()))))}
 
 
 def time_copies(image: Image, ids: npt.NDArray[np.int32], timing: Timing) -> list[Timing]:

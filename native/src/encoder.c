@@ -11,8 +11,8 @@ int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, u
                       : ehmn_quantise16(v, n, frac, bits, ehmn_at(m, m->at.mantissas));
 }
 
-void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
-                   int32_t out_frac, int32_t *out)
+void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
+                        int32_t out_frac, int32_t *out)
 {
     uint32_t stride = ehmn_row_bytes(matrix);
     const int8_t *w = ehmn_weights(m, matrix) + (size_t)first * stride;
@@ -25,6 +25,12 @@ void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uin
         m->kernels->matvec_s16(w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     }
     m->kernels->scale(out, scale, rows, matrix->shift + frac - out_frac, out);
+}
+
+void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
+                   int32_t out_frac, int32_t *out)
+{
+    m->multiply(m, matrix, first, rows, frac, out_frac, out);
     m->counts.macs += (uint64_t)rows * matrix->cols;
 }
 

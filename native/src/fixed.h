@@ -163,9 +163,6 @@ void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out);
 /* z[i] = ehmn_tanh(round(v[i] / 2^shift)); |shift| at most 62. */
 void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z);
 
-/* out[i] = ehmn_exp2_neg(max - v[i]); max is not less than any. */
-void ehmn_exp2_all(const int16_t *v, uint32_t n, int32_t max, uint32_t *out);
-
 /* mean[i] = ehmn_follow_value(mean[i], v[i], rate). */
 void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate);
 

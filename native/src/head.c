@@ -2,6 +2,7 @@
 #include "fixed.h"
 #include "model.h"
 #include "random.h"
+#include "vectors_mve.h"
 
 _Static_assert(EHMN_BIAS_FRAC + 16 - EHMN_LOGIT_FRAC == 20, "kernels count on it");
 
@@ -215,30 +216,36 @@ int32_t ehmn_score(const ehmn_model *m, uint32_t token, uint32_t *bits)
     return EHMN_OK;
 }
 
-void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint32_t *tokens)
+__attribute__((flatten)) void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint32_t *tokens)
 {
     const int16_t *logits = ehmn_at(m, m->at.logits);
-    uint64_t step = m->mass / n;
-    uint64_t quantile = (step * (offset & 0xFFFFu)) >> 16;
     const uint32_t *sums = ehmn_at(m, m->at.scores);
-    uint64_t sum = 0;
-    uint32_t found = 0, inside = m->summed ? (1u << m->summed) - 1u : 0u;
+    uint32_t vocab = m->image->vocab_size, inside = m->summed ? (1u << m->summed) - 1u : 0u;
+    uint64_t step = m->mass / n;
+    uint64_t ahead = (step * (offset & 0xFFFFu)) >> 16; /* of what has been passed: where the next quantile is */
+    uint32_t found = 0;
+#if defined(EHMN_MVE)
     uint32_t power[BLOCK]; /* of the tokens of a block */
-    for (uint32_t k = 0; k < m->image->vocab_size && found < n;) {
+#endif
+    for (uint32_t k = 0; k < vocab && found < n;) {
+        if (inside && (k & inside) == 0 && ahead >= sums[k >> m->summed]) {
+            ahead -= sums[k >> m->summed];
+            k += inside + 1u;
+            continue;
+        }
+#if defined(EHMN_MVE)
         if ((k & inside) == 0) {
-            if (inside && quantile >= sum + sums[k >> m->summed]) {
-                sum += sums[k >> m->summed];
-                k += inside + 1u;
-                continue;
-            }
-            uint32_t left = m->image->vocab_size - k;
-            ehmn_exp2_all(logits + k, left < inside + 1u ? left : inside + 1u, m->max_logit, power);
+            uint32_t left = vocab - k;
+            ehmn_mve_exp2_all(logits + k, left < inside + 1u ? left : inside + 1u, m->max_logit, power);
         }
-        sum += power[k & inside];
-        while (found < n && quantile < sum) {
+        uint32_t p = power[k & inside];
+#else
+        uint32_t p = ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]));
+#endif
+        for (; found < n && ahead < p; ahead += step) {
             tokens[found++] = k;
-            quantile += step;
         }
+        ahead -= p;
         k++;
     }
 }

@@ -5,8 +5,6 @@
 #if defined(EHMN_NEON)
 
 #include <arm_neon.h>
-#include <stddef.h>
-
 static int32_t dot(const int8_t *w, const int16_t *x, uint32_t cols)
 {
     int32x4_t sum = vdupq_n_s32(0);
@@ -200,20 +198,20 @@ void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *s
 }
 
 const ehmn_kernels ehmn_kernels_neon = {
-    "neon",
-    matvec_s8,
-    matvec_s16,
-    ehmn_kernels_rows_matvec_s4,
-    ehmn_kernels_neon_weighted_sum,
-    ehmn_kernels_neon_scale,
-    ehmn_kernels_neon_step_row,
-    ehmn_kernels_rows_exp_sum,
-    ehmn_kernels_rows_soften,
-    ehmn_kernels_rows_gate,
-    ehmn_kernels_rows_fit,
-    ehmn_kernels_neon_matmat_s16,
-    ehmn_kernels_neon_matmat_s4,
-    ehmn_kernels_rows_differences,
+    .name = "neon",
+    .matvec_s8 = matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = ehmn_kernels_rows_matvec_s4,
+    .weighted_sum = ehmn_kernels_neon_weighted_sum,
+    .scale = ehmn_kernels_neon_scale,
+    .step_row = ehmn_kernels_neon_step_row,
+    .exp_sum = ehmn_kernels_rows_exp_sum,
+    .soften = ehmn_kernels_rows_soften,
+    .gate = ehmn_kernels_rows_gate,
+    .fit = ehmn_kernels_rows_fit,
+    .differences = ehmn_kernels_rows_differences,
+    .matmat_s16 = ehmn_kernels_neon_matmat_s16,
+    .matmat_s4 = ehmn_kernels_neon_matmat_s4,
 };
 
 #endif

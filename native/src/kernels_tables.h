@@ -59,6 +59,7 @@ int32_t ehmn_kernels_cortex_m_fit(const int32_t *v, const int16_t *bias, int32_t
                                   int16_t *out);
 void ehmn_kernels_cortex_m_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
                                        uint32_t *bits);
+void ehmn_kernels_avx2_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *bits);
 void ehmn_kernels_avx2_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                 int32_t *acc);
 void ehmn_kernels_avx2_scale(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);

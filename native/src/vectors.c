@@ -1,5 +1,20 @@
 /* Arithmetic on whole vectors. These loops are a good part of a small processor's work: each has a short body for the
  * usual case, and the general one out of its way. */
+#if defined(EHMN_ASK_X86) /* vectors_x86.c has the names */
+#include "vectors_x86.h"
+#define ehmn_quantise8 ehmn_plain_quantise8
+#define ehmn_quantise16 ehmn_plain_quantise16
+#define ehmn_add_all ehmn_plain_add_all
+#define ehmn_add_weights ehmn_plain_add_weights
+#define ehmn_add_outputs ehmn_plain_add_outputs
+#define ehmn_follow_all ehmn_plain_follow_all
+#define ehmn_running_sums ehmn_plain_running_sums
+#define ehmn_scale_all ehmn_plain_scale_all
+#define ehmn_rms_normalise ehmn_plain_rms_normalise
+#define ehmn_fit_scores ehmn_plain_fit_scores
+#define ehmn_align_weights ehmn_plain_align_weights
+#endif
+
 #include "fixed.h"
 #include "vectors_mve.h"
 
@@ -12,6 +27,12 @@ static inline int32_t bits_of(uint32_t v)
 }
 
 #if !defined(EHMN_MVE)
+
+/* Bits by which a number of this magnitude can be shifted to the left within 31; 30 for zero, which none changes. */
+static int32_t spare_bits(uint32_t magnitude)
+{
+    return 31 - bits_of(magnitude | 1u);
+}
 
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
@@ -30,7 +51,7 @@ RARE void scale_slowly(const int32_t *v, uint32_t n, int32_t factor, int32_t shi
 
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
-    int32_t spare = 31 - bits_of(ehmn_abs(factor)); /* bits: the larger the factor, the less of a product counts */
+    int32_t spare = spare_bits(ehmn_abs(factor)); /* bits: the larger the factor, the less of a product counts */
     if (shift + spare < 33 || shift + spare > 62) {
         scale_slowly(v, n, factor, shift, out);
         return;
@@ -46,7 +67,7 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
 
 void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    int32_t spare = 31 - bits_of((uint32_t)scale);
+    int32_t spare = spare_bits((uint32_t)scale);
     int32_t beyond = shift + spare + 17 - 32; /* bits of the upper half of a product that are rounded away */
     if (beyond < 1 || beyond > 30) {
         for (uint32_t i = 0; i < n; i++) {
@@ -57,6 +78,7 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
     int32_t half = 1 << (beyond - 1);
     factor *= 1 << 17;
     scale = (int32_t)((uint32_t)scale << spare);
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         int32_t high = (int32_t)(((int64_t)(w[i] * factor) * scale) >> 32);
         v[i] = ehmn_add(v[i], (high + half) >> beyond);
@@ -65,7 +87,7 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
 
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
 {
-    int32_t spare = 31 - bits_of((uint32_t)gain);
+    int32_t spare = spare_bits((uint32_t)gain);
     int32_t beyond = 15 + 15 + spare - 32;
     if (beyond < 1 || beyond > 30) {
         for (uint32_t i = 0; i < n; i++) {
@@ -95,13 +117,6 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
     }
 }
 
-void ehmn_exp2_all(const int16_t *v, uint32_t n, int32_t max, uint32_t *out)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        out[i] = ehmn_exp2_neg((uint32_t)(max - v[i]));
-    }
-}
-
 void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -112,6 +127,7 @@ void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign)
 {
     uint32_t sum = 0;
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         sum += ehmn_abs(v[i]);
         edge[i] = sum;
@@ -127,6 +143,13 @@ static inline int32_t fitting_shift(uint32_t max, int32_t bits)
     int32_t shift = bits_of(max) - (bits - 1);
     return shift + (shift > 0 && ((max >> (shift - 1)) + 1u) >> 1 >> (bits - 1) != 0);
 }
+
+#if defined(EHMN_ASK_X86)
+int32_t ehmn_fitting_shift(uint32_t max, int32_t bits)
+{
+    return fitting_shift(max, bits);
+}
+#endif
 
 #if defined(EHMN_MVE)
 
@@ -232,7 +255,7 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
 }
 
 /* eps_mantissa * 2^-shift, at most 2^61. */
-static uint64_t scaled_eps(int32_t eps_mantissa, int32_t shift)
+uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift)
 {
     if (shift >= 0 || eps_mantissa == 0) {
         return (uint32_t)ehmn_round_rarely(eps_mantissa, shift);
@@ -241,19 +264,27 @@ static uint64_t scaled_eps(int32_t eps_mantissa, int32_t shift)
                                                                : (uint64_t)(uint32_t)eps_mantissa << -shift;
 }
 
-void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
-                        int32_t *out)
+/* What the values, times 2^16, are scaled by, of whose squares and n eps this is the sum. */
+int32_t ehmn_rms_factor(uint64_t sum, uint32_t n, int32_t *shift)
 {
-    int32_t shift = fitting_all(v, n, 16);
-    uint64_t sum = scaled_eps(eps_mantissa, eps_shift - 2 * (frac - shift)) + square(v, n, shift, out);
     if (sum == 0) {
         sum = 1;
     }
     int32_t k = (62 - ehmn_bit_length(sum)) / 2;             /* sum * 4^k lies in [2^60, 2^62) */
     uint64_t root = ehmn_isqrt(sum << (2 * k));              /* sqrt(sum) * 2^k, 31 bits */
     uint64_t sqrt_n = ehmn_isqrt((uint64_t)n << 32);         /* Q16 */
-    int32_t factor = ehmn_sat32((int64_t)((sqrt_n << 30) / root)); /* sqrt(n / sum), Q(46 - k) */
-    ehmn_scale_all(out, n, factor, 46 - k - EHMN_NORM_FRAC + 16, out);
+    *shift = 46 - k - EHMN_NORM_FRAC + 16;
+    return ehmn_sat32((int64_t)((sqrt_n << 30) / root)); /* sqrt(n / sum), Q(46 - k) */
+}
+
+void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
+                        int32_t *out)
+{
+    int32_t shift = fitting_all(v, n, 16);
+    int32_t down;
+    uint64_t sum = ehmn_scaled_eps(eps_mantissa, eps_shift - 2 * (frac - shift)) + square(v, n, shift, out);
+    int32_t factor = ehmn_rms_factor(sum, n, &down);
+    ehmn_scale_all(out, n, factor, down, out);
 }
 
 #if !defined(EHMN_MVE)

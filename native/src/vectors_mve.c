@@ -139,7 +139,7 @@ void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
     }
 }
 
-void ehmn_exp2_all(const int16_t *v, uint32_t n, int32_t max, uint32_t *out)
+void ehmn_mve_exp2_all(const int16_t *v, uint32_t n, int32_t max, uint32_t *out)
 {
     for (uint32_t left = n / 8u; left > 0; left--, v += 8, out += 8) {
         int16x8_t y = vqsubq_n_s16(vld1q_s16(v), (int16_t)max);
