@@ -5,6 +5,8 @@
 #if defined(EHMN_NEON)
 
 #include <arm_neon.h>
+#include <stddef.h>
+
 static int32_t dot(const int8_t *w, const int16_t *x, uint32_t cols)
 {
     int32x4_t sum = vdupq_n_s32(0);

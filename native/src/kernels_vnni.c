@@ -6,6 +6,7 @@
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
 
 #include <immintrin.h>
+#include <stddef.h>
 static inline __m512i load(const int8_t *w, __mmask32 some)
 {
     return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(some, w));
