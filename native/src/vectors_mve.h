@@ -49,9 +49,6 @@ void ehmn_mve_shift_into16(const int32_t *v, uint32_t n, int32_t shift, int16_t 
 /* The sum of the squares of q[i] = round(v[i] / 2^shift), of 16 bits; out[i] = 2^16 q[i]. */
 uint64_t ehmn_mve_square(const int32_t *v, uint32_t n, int32_t shift, int32_t *out);
 
-/* out[i] = ehmn_exp2_neg(max - v[i]); max is not less than any. */
-void ehmn_mve_exp2_all(const int16_t *v, uint32_t n, int32_t max, uint32_t *out);
-
 /* out[i * stride] = v[i]. */
 void ehmn_mve_spread(const int8_t *v, uint32_t n, int8_t *out, uint32_t stride);
 
