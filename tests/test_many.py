@@ -144,3 +144,21 @@ def test_process_refuses_what_it_cannot_do() -> None:
     assert lib.ehmn_work_bytes(image.pointer, 2**32 - 1, size) == lib.EHMN_E_ARGUMENT
     assert lib.ehmn_process(model._model, tokens, 2, FEED, none, none, 0) == lib.EHMN_OK  # one after the other
     assert model.counts().steps == 2
+
+
+def test_a_table_with_other_products_is_asked_for_each_of_them() -> None:
+    """As tiles do it: what several vectors at once would give is not what such a table means."""
+    image, ids = Image(tiny_image(*IMAGES["sliding"])), random_tokens(30)
+    table, calls = ffi.new("ehmn_kernels *", lib.ehmn_best_kernels()[0]), []
+    own = table.matvec_s16
+
+    @ffi.callback(ffi.typeof(own))
+    def matvec(w: Any, rows: int, cols: int, stride: int, x: Any, acc: Any) -> None:
+        calls.append(rows)
+        own(w, rows, cols, stride, x, acc)
+
+    table.matvec_s16 = matvec
+    one, many = CoreModel(image), CoreModel(image)
+    lib.ehmn_use_kernels(many._model, table)
+    assert np.array_equal(at_once(many, ids, FEED, 8), one_by_one(one, ids, FEED))
+    assert len(calls) >= len(ids) * TINY.n_layers * 7

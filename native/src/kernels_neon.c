@@ -121,27 +121,50 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     }
 }
 
-/* Sixteen columns at a time; weights enter negated, since 2^15 has no place in 16 bits. */
-void ehmn_kernels_neon_weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
-                         int32_t *acc)
+/* s[0..7] += a weight times 32 values of a row. */
+#define ADD_ROW(at, weights, lane)                                                  \
+    do {                                                                            \
+        int8x16_t a = vld1q_s8(at), b = vld1q_s8((at) + 16);                        \
+        int16x8_t p = vmovl_s8(vget_low_s8(a)), q = vmovl_high_s8(a);               \
+        int16x8_t u = vmovl_s8(vget_low_s8(b)), v = vmovl_high_s8(b);               \
+        s0 = vmlal_lane_s16(s0, vget_low_s16(p), weights, lane);                    \
+        s1 = vmlal_high_lane_s16(s1, p, weights, lane);                             \
+        s2 = vmlal_lane_s16(s2, vget_low_s16(q), weights, lane);                    \
+        s3 = vmlal_high_lane_s16(s3, q, weights, lane);                             \
+        s4 = vmlal_lane_s16(s4, vget_low_s16(u), weights, lane);                    \
+        s5 = vmlal_high_lane_s16(s5, u, weights, lane);                             \
+        s6 = vmlal_lane_s16(s6, vget_low_s16(v), weights, lane);                    \
+        s7 = vmlal_high_lane_s16(s7, v, weights, lane);                             \
+    } while (0)
+
+/* Thirty-two columns at a time; weights enter negated, since 2^15 has no place in 16 bits. */
+void ehmn_kernels_neon_weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride,
+                                    const int32_t *weight, int32_t *acc)
 {
     uint32_t c = 0;
-    for (; c + 16u <= cols; c += 16u) {
-        int32x4_t s0 = vdupq_n_s32(0), s1 = s0, s2 = s0, s3 = s0;
+    for (; c + 32u <= cols; c += 32u) {
+        int32x4_t s0 = vdupq_n_s32(0), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
         const int8_t *at = w + c;
-        for (uint32_t r = 0; r < rows; r++, at += stride) {
-            int8x16_t a = vld1q_s8(at);
-            int16x8_t low = vmovl_s8(vget_low_s8(a)), high = vmovl_high_s8(a);
-            int16_t f = (int16_t)-weight[r];
-            s0 = vmlal_n_s16(s0, vget_low_s16(low), f);
-            s1 = vmlal_high_n_s16(s1, low, f);
-            s2 = vmlal_n_s16(s2, vget_low_s16(high), f);
-            s3 = vmlal_high_n_s16(s3, high, f);
+        uint32_t r = 0;
+        for (; r + 4u <= rows; r += 4u, at += (size_t)4u * stride) {
+            int16x4_t f = vmovn_s32(vnegq_s32(vld1q_s32(weight + r)));
+            ADD_ROW(at, f, 0);
+            ADD_ROW(at + stride, f, 1);
+            ADD_ROW(at + (size_t)2u * stride, f, 2);
+            ADD_ROW(at + (size_t)3u * stride, f, 3);
+        }
+        for (; r < rows; r++, at += stride) {
+            int16x4_t f = vdup_n_s16((int16_t)-weight[r]);
+            ADD_ROW(at, f, 0);
         }
         vst1q_s32(acc + c, vnegq_s32(s0));
         vst1q_s32(acc + c + 4u, vnegq_s32(s1));
         vst1q_s32(acc + c + 8u, vnegq_s32(s2));
         vst1q_s32(acc + c + 12u, vnegq_s32(s3));
+        vst1q_s32(acc + c + 16u, vnegq_s32(s4));
+        vst1q_s32(acc + c + 20u, vnegq_s32(s5));
+        vst1q_s32(acc + c + 24u, vnegq_s32(s6));
+        vst1q_s32(acc + c + 28u, vnegq_s32(s7));
     }
     if (c < cols) {
         ehmn_kernels_rows_weighted_sum(w + c, rows, cols - c, stride, weight, acc + c);
