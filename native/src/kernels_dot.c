@@ -377,7 +377,7 @@ const ehmn_kernels ehmn_kernels_dot = {
     ehmn_kernels_neon_step_row,
     ehmn_kernels_neon_exp_sum,
     ehmn_kernels_neon_soften,
-    ehmn_kernels_rows_gate,
+    ehmn_kernels_neon_gate,
     ehmn_kernels_rows_fit,
     ehmn_kernels_rows_differences,
     matmat_s16,
