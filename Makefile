@@ -27,7 +27,7 @@ bench: ## speed beside other runtimes, on this machine; BENCH="--runq PATH --ggu
 
 firmware: ## the firmware of every board
 	@tools/setup.sh demo
-	@for board in $$(ls native/ports/qemu); do \
+	@for header in native/ports/*/*/board.h; do board=$$(basename $$(dirname $$header)); \
 		.venv/bin/edgehmn build --target $$board -o build/firmware/$$board.elf || exit $$?; done
 
 format:

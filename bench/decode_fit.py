@@ -1,109 +1,229 @@
-"""Text generation: seconds per token = bytes of the model / (efficiency x theoretical bandwidth) + a fixed time."""
+"""Text generation: the constants of edgehmn/generation.py, fitted to published rates, and how far off they are.
 
+log seconds = log(the parts of edgehmn.generation.token_seconds) + effect of the processor + effect of the submitter
+
+Effects are drawn from normal distributions around 0. Of the standard deviations, of effects and of noise, those are
+taken under which the rows are likeliest (Laplace's approximation), with a weak prior on each, as there are few levels.
+What is not in here: the power mode, which most rows do not state; length of the context; Maxwell and older GPUs.
+"""
+
+import csv
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from bench.latency_rows import Decode
-from edgehmn.estimate import SPREADS
+from bench.latency_rows import BYTES_OF_WEIGHT, EMBEDDINGS, Decode
+from edgehmn.generation import PARAMETERS, POWER_MODES_SD, Board, Prediction, board_of, predict, token_seconds
+from edgehmn.targets.schema import load_target, target_names
 
-# Theoretical bandwidth in bytes/s by what a board's name holds, the first that matches.
-BANDWIDTH = {
-    "Raspberry Pi 5": 17.1e9, "Raspberry Pi 4": 12.8e9, "Super": 102.4e9, "Orin NX": 102.4e9, "Orin Nano": 68.3e9,
-    "Jetson Nano": 25.6e9, "Zero 2": 3.2e9,
+Array = npt.NDArray[np.float64]
+Rows = Sequence[tuple[Decode, Board]]
+# Before any row is seen: efficiencies of 0.5 to 0.6, of an A72's NEON unpacking 0.6 bytes a cycle, some milliseconds.
+PRIOR = {
+    "gpu llama.cpp": (1 / 0.5, 0.4), "gpu MLC": (1 / 0.6, 0.4), "cpu memory": (1 / 0.6, 0.4),
+    "cpu unpack": (1 / 0.6, 0.5), "gpu fixed": (0.005, 0.7), "cpu fixed": (0.005, 0.7), "Ollama fixed": (0.008, 0.7),
 }  # fmt: skip
-FIXED_SD = 0.02  # seconds, around 0
-NOISE = 0.15
-LEAST_SD = 0.06
-UNKNOWN_SD = 0.35  # of a board whose efficiency nobody has measured
-CHECKS = (("Raspberry Pi 4 and 5", "Raspberry Pi", 8), ("Orin, GPU", "Orin", 22))
-
-Line = tuple[float, float, float]  # seconds per byte at 1 byte/s of theoretical bandwidth, fixed seconds, deviation
-
-
-def bandwidth(board: str) -> float | None:
-    return next((v for k, v in BANDWIDTH.items() if k in board), None)
+START = {
+    "gpu processor": 0.2, "gpu submitter": 0.3, "gpu noise": 0.18, "cpu processor": 0.2, "cpu submitter": 0.1,
+    "cpu noise": 0.08,
+}  # fmt: skip
+PRIOR_OF_SD = 0.5  # of the logarithm of each of these
+OTHER_RUNTIME_SD = 0.5  # a runtime that is none of edgehmn.generation.RUNTIMES, by a factor of its own
+FOUND = Path(__file__).resolve().parent / "published_decode.csv"
+CHECKS = (("Raspberry Pi 4 and 5", ("raspberry-pi-4b", "raspberry-pi-5"), 8), ("Orin, GPU", ("orin",), 22))
 
 
-def family(row: Decode) -> str:
-    if row.runtime.startswith("Ollama") and "GPU" in row.core:
-        return "Ollama"
-    return row.runtime if row.runtime == "MLC" else "llama.cpp"
+@dataclass
+class DecodeFit:
+    """Most likely parameters and effects, their covariance, and the deviations of the groups."""
+
+    deviations: dict[str, float]
+    index: dict[str, int] = field(default_factory=dict)
+    mean: Array = field(default_factory=lambda: np.zeros(0))
+    covariance: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    evidence: float = 0.0
+
+    def predict(self, row: Decode, board: Board) -> Prediction:
+        """A submitter who is in the fit is known, with the power mode."""
+        gradient, parts = np.zeros(len(self.mean)), self._median(row, board)
+        total = sum(parts.values())
+        for name, seconds in parts.items():
+            gradient[self.index[name]] = seconds / total
+        variance, shift = self.deviations[f"{_side(board)} noise"] ** 2, 0.0
+        for group, level in _effects(row, board):
+            if level in self.index:
+                gradient[self.index[level]] = 1.0
+                shift += self.mean[self.index[level]]
+            else:
+                variance += self.deviations.get(group, OTHER_RUNTIME_SD) ** 2
+                variance += POWER_MODES_SD**2 if group == "gpu submitter" else 0.0
+        variance += float(gradient @ self.covariance @ gradient)
+        return Prediction(total * math.exp(shift), math.sqrt(variance))
+
+    def _median(self, row: Decode, board: Board) -> dict[str, float]:
+        log = {name: float(self.mean[self.index[name]]) for name in PARAMETERS}
+        return token_seconds(row.bytes, board, row.family, log)
 
 
-def line(rows: Sequence[Decode]) -> Line:
-    """Least squares on relative errors; the fixed time is not negative."""
-    x = np.array([r.bytes / (bandwidth(r.board) or 1) for r in rows])
-    t = np.array([r.seconds for r in rows])
-    a, b = float(np.median(t / x)), 0.0
-    if len(rows) >= 3:
-        design = np.vstack([np.stack([x / t, 1 / t], 1) / NOISE, [0, 1 / FIXED_SD]])
-        a, b = np.linalg.lstsq(design, np.append(np.ones(len(t)) / NOISE, 0.0), rcond=None)[0].tolist()
-        if b < 0 or a <= 0:
-            a, b = float((x / t).sum() / ((x / t) ** 2).sum()), 0.0
-    residual = np.log(t / (a * x + b))
-    spread = float(np.sqrt((residual @ residual + 2 * 0.15**2) / (len(rows) + 1)))
-    return a, b, max(LEAST_SD, spread * math.sqrt(1 + 2 / len(rows)))
+def _side(board: Board) -> str:
+    return "gpu" if board.gpu else "cpu"
 
 
-def fit_decode(rows: Sequence[Decode]) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str, str], list[Decode]] = defaultdict(list)
-    for r in rows:
-        if bandwidth(r.board) is not None:
-            groups[r.board, r.core, family(r)].append(r)
+def _effects(row: Decode, board: Board) -> list[tuple[str, str]]:
+    """(group of the deviation, level)."""
+    side = _side(board)
+    out = [(f"{side} processor", board.processor), (f"{side} submitter", f"{side} by {row.submitter}")]
+    return out + ([("runtime", f"runtime {row.family}")] if row.family.startswith("other") else [])
+
+
+def placed(rows: Sequence[Decode]) -> list[tuple[Decode, Board]]:
+    """The rows that a profile with a peak bandwidth holds among its measured_as, each with its board."""
+    boards = defaultdict(list)
+    for target in map(load_target, target_names()):
+        board = board_of(target)
+        for name in target.measured_as if board else ():
+            boards[name].append(board)
     out = []
-    for (board, core, runtime), group in sorted(groups.items()):
-        a, b, sd = line(group)
-        out.append(
-            {
-                "board": board, "core": core, "runtime": runtime, "n": len(group),
-                "bytes_per_s": round((bandwidth(board) or 1) / a), "fixed_s": round(b, 5), "deviation": round(sd, 4),
-            }
-        )  # fmt: skip
+    for row in rows:
+        out += [(row, b) for b in boards[row.board] if b is not None and b.gpu == ("GPU" in row.core)]
     return out
 
 
-def check_decode(rows: Sequence[Decode]) -> list[dict[str, Any]]:
-    out = []
-    for label, mark, limit in CHECKS:
-        mine = [r for r in rows if mark in r.board and (mark != "Orin" or "GPU" in r.core) and bandwidth(r.board)]
-        mine = [r for r in mine if "Zero" not in r.board]
-        for key in ("workload", "board", "submitter"):
-            out.append({"boards": label, "left_out": key, "limit": limit} | _check(mine, key))
+def fit(rows: Rows, deviations: dict[str, float], start: DecodeFit | None = None) -> DecodeFit:
+    """Parameters and effects by Gauss-Newton steps."""
+    levels = sorted({e for row, board in rows for e in _effects(row, board)}, key=lambda e: e[1])
+    out = DecodeFit(deviations, {name: i for i, name in enumerate([*PARAMETERS, *(level for _, level in levels)])})
+    prior = np.array([math.log(PRIOR[name][0]) for name in PARAMETERS] + [0.0] * len(levels))
+    spreads = [PRIOR[name][1] for name in PARAMETERS]
+    spreads += [deviations.get(group, OTHER_RUNTIME_SD) for group, _ in levels]
+    precision = np.array(spreads) ** -2
+    weight = np.array([deviations[f"{_side(board)} noise"] ** -2 for _, board in rows])
+    same = start is not None and start.index == out.index
+    out.mean = start.mean.copy() if start is not None and same else prior.copy()
+    for _ in range(60):
+        jacobian, residual = np.zeros((len(rows), len(prior))), np.zeros(len(rows))
+        for i, (row, board) in enumerate(rows):
+            parts = out._median(row, board)
+            total = sum(parts.values())
+            for name, seconds in parts.items():
+                jacobian[i, out.index[name]] = seconds / total
+            for _, level in _effects(row, board):
+                jacobian[i, out.index[level]] = 1.0
+            shift = sum(out.mean[out.index[level]] for _, level in _effects(row, board))
+            residual[i] = math.log(row.seconds / total) - shift
+        normal = (jacobian.T * weight) @ jacobian + np.diag(precision)
+        step = np.linalg.solve(normal, (jacobian.T * weight) @ residual - precision * (out.mean - prior))
+        out.mean = out.mean + 0.8 * step
+        if np.abs(step).max() < 1e-5:
+            break
+    out.covariance = np.linalg.inv(normal)
+    determinants = np.log(precision).sum() + np.log(weight).sum() - np.linalg.slogdet(normal)[1]
+    loss = weight @ residual**2 + precision @ (out.mean - prior) ** 2
+    loss += sum((math.log(v / START[g]) / PRIOR_OF_SD) ** 2 for g, v in deviations.items())
+    out.evidence = float(0.5 * (determinants - loss))
     return out
 
 
-def _check(rows: Sequence[Decode], key: str) -> dict[str, Any]:
-    errors, inside = [], []
-    for r in rows:
-        same = [q for q in rows if (q is not r if key == "workload" else getattr(q, key) != getattr(r, key))]
-        known, sd = _nearest(r, same)
-        if not known:
-            continue
-        a, b, deviation = line(known)
-        predicted = a * r.bytes / (bandwidth(r.board) or 1) + b
-        errors.append(abs(predicted / r.seconds - 1))
-        inside.append(abs(math.log(r.seconds / predicted)) <= SPREADS * max(sd, deviation))
+def fit_all(rows: Rows, start: DecodeFit | None = None) -> DecodeFit:
+    """Deviations too: each in turn is moved to where the evidence is highest."""
+    best = fit(rows, dict(start.deviations if start else START), start)
+    for factor in (1.4, 1.15) if start is None else (1.15,):
+        for group in START:
+            for direction in (factor, 1 / factor):
+                while True:
+                    tried = fit(rows, best.deviations | {group: best.deviations[group] * direction}, best)
+                    if tried.evidence <= best.evidence + 1e-3:
+                        break
+                    best = tried
+    return best
+
+
+def fit_decode(rows: Sequence[Decode]) -> dict[str, Any]:
+    """What edgehmn.generation.predict takes: without the submitters."""
+    known = placed(rows)
+    best = fit_all(known)
+    names = [*PARAMETERS, *sorted({board.processor for _, board in known})]
+    places = [best.index[name] for name in names]
+    covariance = np.round(best.covariance[np.ix_(places, places)], 5)
     return {
-        "n": len(errors),
-        "mean_percent": 100 * float(np.mean(errors)),
-        "inside_90_percent": 100 * float(np.mean(inside)),
+        "rows": len(known), "deviations": {k: round(v, 4) for k, v in best.deviations.items()}, "names": names,
+        "mean": np.round(best.mean[places], 4).tolist(), "covariance": covariance.tolist(),
+    }  # fmt: skip
+
+
+# How far off
+
+
+def check_decode(rows: Sequence[Decode]) -> dict[str, Any]:
+    """Errors by what is left out ("boards"), of each row with its board left out ("rows"), and of FOUND ("found")."""
+    known = placed(rows)
+    start = fit_all(known)
+    out: list[dict[str, Any]] = []
+    by_row: list[dict[str, Any]] = []
+    for key in ("workload", "board", "submitter", "processor"):
+        predicted = list(_left_out(known, key, start))
+        for label, marks, limit in CHECKS:
+            mine = [p for p in predicted if any(m in p[1].name for m in marks) and p[1].gpu == ("orin" in marks)]
+            out.append(
+                {"boards": label, "left_out": key, "limit": limit if key in ("board", "submitter") else None}
+                | _errors(mine)
+            )
+        out.append({"boards": "all of these", "left_out": key, "limit": None} | _errors(predicted))
+        if key == "board":
+            by_row = [_line(row, board, p) for row, board, p in predicted]
+    return {"boards": out, "rows": by_row, "found": _found(fit_decode(rows))}
+
+
+def _left_out(known: Rows, key: str, start: DecodeFit) -> Iterator[tuple[Decode, Board, Prediction]]:
+    """Each row, predicted by a fit without those that have the same of `key`; "workload": without it alone."""
+    level: list[Any] = [
+        i if key == "workload" else board.name if key == "processor" else getattr(row, key)
+        for i, (row, board) in enumerate(known)
+    ]
+    for one in dict.fromkeys(level):
+        fitted = fit_all([k for k, v in zip(known, level, strict=True) if v != one], start)
+        for (row, board), v in zip(known, level, strict=True):
+            if v == one:
+                yield row, board, fitted.predict(row, board)
+
+
+def _line(row: Decode, board: Board, p: Prediction) -> dict[str, Any]:
+    low, high = p.interval
+    return {
+        "board": row.board, "gpu": board.gpu, "runtime": row.family, "workload": row.workload, "by": row.submitter,
+        "tokens_per_s": round(1 / row.seconds, 3), "predicted": round(1 / p.median, 3),
+        "error_percent": round(100 * (p.median / row.seconds - 1), 1), "inside": low <= row.seconds <= high,
+    }  # fmt: skip
+
+
+def _errors(predicted: Sequence[tuple[Decode, Board, Prediction]]) -> dict[str, Any]:
+    lines = [_line(*p) for p in predicted]
+    return {
+        "n": len(lines),
+        "mean_percent": float(np.mean([abs(line["error_percent"]) for line in lines])),
+        "inside_90_percent": 100 * float(np.mean([line["inside"] for line in lines])),
     }
 
 
-def _nearest(row: Decode, rows: Sequence[Decode]) -> tuple[list[Decode], float]:
-    """The rows that know most about one: same board and runtime, same chip and runtime, same runtime; and the least
-    deviation that a prediction from them has."""
-    chip = next(k for k in BANDWIDTH if k in row.board)
-    for known, sd in (
-        ([r for r in rows if r.board == row.board and family(r) == family(row)], 0.0),
-        ([r for r in rows if chip in r.board and family(r) == family(row)], 0.1),
-        ([r for r in rows if family(r) == family(row) and ("GPU" in r.core) == ("GPU" in row.core)], UNKNOWN_SD),
-        (list(rows), 2 * UNKNOWN_SD),
-    ):
-        if known:
-            return known, sd
-    return [], 0.0
+def _found(fitted: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows published elsewhere, as the product predicts them: by whoever, in whichever power mode."""
+    out = []
+    with FOUND.open(encoding="utf-8", newline="") as f:
+        for line in csv.DictReader(f):
+            target = load_target(line["target"])
+            board = board_of(target)
+            assert board is not None
+            unread = next((n for name, n in EMBEDDINGS.items() if line["workload"].startswith(name)), 0)
+            read = float(line["bytes"]) - unread * BYTES_OF_WEIGHT
+            row = Decode(
+                target.name, "", line["runtime"], line["runtime"], line["submitter"], line["workload"], read,
+                1 / float(line["tokens_per_s"]),
+            )  # fmt: skip
+            out.append(_line(row, board, predict(read, board, line["runtime"], fitted)) | {"source": line["source"]})
+    return out

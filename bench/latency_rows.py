@@ -20,6 +20,14 @@ OPERATORS = {"AD": 10, "KWS": 10, "IC": 10, "VWW": 28}
 PERSON = (512, 165888, 6193152, 798336)  # the same network with one colour
 BOTTLENECK = (0.0, 0.05, 0.80, 0.15)  # taken for the networks of which only the total is published
 KERNELS = {"FC": 0, "conv 3x3": 1, "1x1": 2, "dwconv": 3}
+# Of models whose head has weights of its own, the input embedding: a token reads one row of it. Vocabulary x width.
+EMBEDDINGS = {
+    "Llama 3.1 8B": 128256 * 4096, "llama3.1:8b": 128256 * 4096, "Qwen2.5 7B": 152064 * 3584,
+    "DeepSeek R1 7B": 152064 * 3584, "DeepSeek R1 1.5B": 151936 * 1536, "deepseek-r1:14b": 152064 * 5120,
+    "DeepSeek-R1 14B": 152064 * 5120, "DeepSeek-R1 32B": 152064 * 5120, "Phi 3.5 3B": 32064 * 3072,
+    "Mistral 7B": 32000 * 4096, "Llama 2 7B": 32000 * 4096, "llama2:13b": 32000 * 5120, "TinyLlama": 32000 * 2048,
+}  # fmt: skip
+BYTES_OF_WEIGHT = 4.5 / 8  # of the four-bit formats that these rows have
 ACCELERATORS = ("Syntiant", "NE16", "MVP", "GPU", "RV64")
 MICROCONTROLLERS = ("Cortex-M0+", "Cortex-M4F", "Cortex-M7", "Cortex-M33")
 
@@ -42,6 +50,7 @@ class Row:
     runtime: str
     energy_mj: float | None
     latency_s: float
+    submission: str = ""  # its folder: the same software on two operating systems is two
 
     @property
     def system(self) -> str:
@@ -50,16 +59,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Decode:
-    """A row of text generation: bytes read for each token, and the rate."""
+    """A row of text generation. family: of runtimes, as edgehmn.generation names them; bytes: read for each token."""
 
     board: str
     core: str
     runtime: str
+    family: str
     submitter: str
     workload: str
     bytes: float
     seconds: float
-    file_bytes_estimated: bool
 
 
 def read_rows(path: Path) -> tuple[list[Row], list[Decode]]:
@@ -86,14 +95,16 @@ def _row(line: dict[str, str]) -> Row | None:
         return None
     official = re.search(r"(v\d\.\d):(?:closed|open)/([^/]+)/", line["source"])
     family, version = _runtime(line["runtime"])
-    submitter = official[2] if official else line["source"].split(":")[0]
+    by = official[2].lower() if official else submitter(line["source"])
+    version = " ".join(f"{family} {version} {official[1] if official else ''}".split())
     supply = re.search(r"supply ([\d.]+) V", line["note"])
     clock = float(line["clock_MHz"]) * 1e6
     return Row(
-        line["board"], core, family, f"{family} {version} {official[1] if official else ''}".strip(), submitter.lower(),
+        line["board"], core, family, version, by,
         line["workload"], clock, mix[0], mix[1], float(line["latency_ms"]) * 1e-3 * clock, official is not None,
         float(line["power_W"]) if line["power_W"] else None, supply[1] if supply else "", line["runtime"],
         float(line["energy_mJ"]) if line["energy_mJ"] else None, float(line["latency_ms"]) * 1e-3,
+        line["source"].rpartition("/results/")[2].split("/")[0] if official else "",
     )  # fmt: skip
 
 
@@ -127,7 +138,22 @@ def _runtime(name: str) -> tuple[str, str]:
 
 
 def _decode(line: dict[str, str]) -> Decode:
+    workload = line["workload"].removeprefix("LLM decode ")
+    unread = next((macs for name, macs in EMBEDDINGS.items() if workload.startswith(name)), 0)
     return Decode(
-        line["board"], line["core"], line["runtime"], line["source"].split(":")[0], line["workload"],
-        float(line["param_bytes"]), 1 / float(line["tokens_per_s"]), "estimated" in line["note"],
+        line["board"], line["core"], line["runtime"], generation_family(line["runtime"]), submitter(line["source"]),
+        workload, float(line["param_bytes"]) - unread * BYTES_OF_WEIGHT, 1 / float(line["tokens_per_s"]),
     )  # fmt: skip
+
+
+def generation_family(runtime: str) -> str:
+    for mark, family in (("Ollama", "Ollama"), ("MLC", "MLC"), ("llama.cpp", "llama.cpp"), ("bitnet", "llama.cpp")):
+        if runtime.startswith(mark):
+            return family
+    return f"other: {runtime}"
+
+
+def submitter(source: str) -> str:
+    """Owner of the repository, or the site."""
+    owner = re.search(r"github\.com/([^/\s]+)/", source) or re.match(r"https?://(?:www\.)?([^/\s]+)", source)
+    return (owner[1] if owner else source.split(":")[0].split("/")[0]).lower()

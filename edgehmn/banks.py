@@ -1,47 +1,38 @@
 """A model with one delta, a bank, for each topic, and the one file that keeps them all. SPEC.md, "Banks"."""
 
-import struct
-import zlib
 from collections.abc import Sequence
 
 from edgehmn.core import CoreModel, Image, lib
 from edgehmn.errors import InvalidFileError
+from edgehmn.sealed import is_sealed, seal, unseal
 
-MAGIC = int.from_bytes(b"EHMB", "little")
+MAGIC = b"EHMB"
 VERSION = 1
-HEADER = struct.Struct("<5I")  # magic, version, bytes of the file, crc32 of all that follows this field, banks
-CHECKED = 16  # where that begins
+COUNT_BYTES = 4  # the body begins with the number of banks
 MAX_BANKS = int(lib.EHMN_MAX_BANKS)
 
 
 def is_joined(state: bytes) -> bool:
     """Whether a state is of several banks, by its magic."""
-    return state[:4] == MAGIC.to_bytes(4, "little")
+    return is_sealed(MAGIC, state)
 
 
 def join(deltas: Sequence[bytes]) -> bytes:
     """One state of several deltas of the same size; of one delta, that delta."""
     if len(deltas) == 1:
         return deltas[0]
-    rest = len(deltas).to_bytes(4, "little") + b"".join(deltas)
-    return HEADER.pack(MAGIC, VERSION, CHECKED + len(rest), zlib.crc32(rest), len(deltas)) + rest[4:]
+    return seal(MAGIC, VERSION, len(deltas).to_bytes(COUNT_BYTES, "little") + b"".join(deltas))
 
 
 def split(state: bytes) -> list[bytes]:
     """The deltas of a state, unchecked: one that is not joined is its only delta. Raises InvalidFileError."""
     if not is_joined(state):
         return [state]
-    if len(state) < HEADER.size:
-        raise InvalidFileError(f"too short to be a learned state ({len(state)} bytes)")
-    _, version, size, crc, n = HEADER.unpack_from(state)
-    if version != VERSION:
-        raise InvalidFileError("a learned state of banks of a version that this edgehmn does not read")
-    if size != len(state) or crc != zlib.crc32(state[CHECKED:]):
-        raise InvalidFileError("truncated or damaged (size or checksum differs)")
-    if not 2 <= n <= MAX_BANKS or size == HEADER.size or (size - HEADER.size) % n:
+    body = unseal(MAGIC, VERSION, state, least=COUNT_BYTES)
+    n, size = int.from_bytes(body[:COUNT_BYTES], "little"), len(body) - COUNT_BYTES
+    if not 2 <= n <= MAX_BANKS or size == 0 or size % n:
         raise InvalidFileError(f"says that it has {n} banks, which its size or the limit of {MAX_BANKS} excludes")
-    each = (size - HEADER.size) // n
-    return [state[at : at + each] for at in range(HEADER.size, size, each)]
+    return [body[at : at + size // n] for at in range(COUNT_BYTES, len(body), size // n)]
 
 
 class BankedModel(CoreModel):

@@ -53,7 +53,7 @@ def aligned(size: int) -> npt.NDArray[np.uint8]:
 class Image:
     """A validated image in memory, and what its header says."""
 
-    def __init__(self, data: bytes, name: str = "image") -> None:
+    def __init__(self, data: bytes | bytearray, name: str = "image") -> None:
         """Validate `data`. Raises InvalidFileError for anything that is not a whole, sound image."""
         self.bytes = aligned(len(data))
         self.bytes[:] = np.frombuffer(data, np.uint8)
@@ -206,6 +206,12 @@ class CoreModel:
     def guard_score(self, index: int) -> int:
         """Score of a guard vector of the image by what has been learned so far."""
         check(lib.ehmn_guard_score(self._model, _unsigned(index), self._bits), f"guard vector {index}")
+        return int(self._bits[0])
+
+    def settle(self) -> int:
+        """Turn the gains at rest down until the guard is within its limit; of 256 parts, those that are left. See
+        ehmn_settle."""
+        check(lib.ehmn_settle(self._model, self._bits), "settle")
         return int(self._bits[0])
 
     def topic(self) -> Topic:

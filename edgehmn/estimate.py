@@ -6,6 +6,7 @@ A prediction is never a measurement: its tier says what it rests on.
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,12 @@ SPREADS = 1.94  # deviations to either side of a 90 % interval: Student's t with
 FITTED = PROFILES.parent / "fitted.json"
 COUNTS = PROFILES.parent / "counts.json"
 MEMORY_FACTOR = 1.3  # what a bandwidth may be off by, with 90 %
-PLASTIC_FACTOR = 1.3  # by how much more, or less, an instruction of the plastic parts takes than one of the frozen
+# How many times as long an instruction of the plastic parts takes as one of the frozen, and within which factor, with
+# 90 %. Cores whose kernels were counted; cores with vector units, whose streams of products run without a stop
+# (bench/results/plastic-cycles.md); cores for which another's instructions stand in.
+COUNTED, VECTOR, STAND_IN = (1.0, 1.3), (1.7, 1.5), (1.0, 1.6)
+COUNTED_CORES = ("Cortex-M4F", "Cortex-M33", "Cortex-M7")
+VECTOR_CODE = ("aarch64", "aarch64-dotprod", "x86-64")
 LINE_BYTES = 64  # what a synapse moves where there are caches; without, its 4 bytes twice
 TIERS = ("measured", "anchored", "same core and runtime", "core class")
 DAY_S = 86400.0
@@ -117,6 +123,11 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
+def fitted() -> dict[str, Any]:
+    """targets/fitted.json."""
+    return _read(FITTED)
+
+
 def runtimes(target: Target) -> list[str]:
     """What --runtime-profile may name for this target."""
     names = [n["runtime"] for n in _read(FITTED)["networks"] if n["target"] == target.name and n["runtime"]]
@@ -131,9 +142,15 @@ def published(workload: Workload, target: Target) -> list[dict[str, Any]]:
 
 def estimate(workload: Workload, target: Target, runtime: str | None = None) -> Estimate:
     """Raises UsageError for a runtime that is not known there, UnsupportedError for an export on a GPU."""
+    if workload.generated:
+        from edgehmn.generation import estimate_generation
+
+        return estimate_generation(workload, target, runtime)
     if workload.own:
         if runtime is not None:
-            raise UsageError("--runtime-profile is about .tflite and .onnx files; an export runs in edgehmn's own core")
+            raise UsageError(
+                "--runtime-profile is about .tflite, .onnx and .gguf files; an export runs in our own core"
+            )
         return _own(workload, target)
     return _network(workload, target, runtime)
 
@@ -175,7 +192,7 @@ def _bandwidth(workload: Workload, target: Target, plan: MemoryPlan) -> float:
 
 
 @dataclass(frozen=True)
-class _Speeds:
+class Speeds:
     """Seconds of the parts of our own core."""
 
     per_mac: float
@@ -186,14 +203,15 @@ class _Speeds:
     per_plastic_mac: float
     per_write: float
 
-    def times(self, factor: float) -> "_Speeds":
-        return _Speeds(*(factor * getattr(self, f) for f in self.__dataclass_fields__))
+    def times(self, factor: float) -> "Speeds":
+        return Speeds(*(factor * getattr(self, f) for f in self.__dataclass_fields__))
 
 
-def _speeds(target: Target) -> _Speeds:
+def own_speeds(target: Target) -> Speeds:
+    """As measured on the board, or from the instructions that were counted for its kind."""
     if target.measured is not None:
         m = target.measured
-        return _Speeds(
+        return Speeds(
             m.seconds_per_mac, m.seconds_per_row, m.seconds_per_attention_mac, m.seconds_per_score,
             m.seconds_per_token, m.seconds_per_plastic_mac, m.seconds_per_write,
         )  # fmt: skip
@@ -201,10 +219,19 @@ def _speeds(target: Target) -> _Speeds:
     cycle = target.own_core.cycles_per_instruction / target.core.clock_hz
     per, macs = c["instructions_per_token"], c["macs_per_token"]
     frozen = per["static"] / macs["static"] * cycle
-    predicted = (per["predicted"] - per["static"]) / (macs["predicted"] - macs["static"]) * cycle
-    return _Speeds(
-        frozen, 0, frozen, 0, 0, predicted, (per["learned"] - per["predicted"]) / c["writes_per_learned_token"] * cycle
-    )
+    slower = cycle * plastic_cycles(target)[0]
+    predicted = (per["predicted"] - per["static"]) / (macs["predicted"] - macs["static"]) * slower
+    written = (per["learned"] - per["predicted"]) / c["writes_per_learned_token"] * slower
+    return Speeds(frozen, 0, frozen, 0, 0, predicted, written)
+
+
+def plastic_cycles(target: Target) -> tuple[float, float]:
+    """How much longer an instruction of the plastic parts takes, and within which factor."""
+    if target.measured is not None:
+        return COUNTED
+    if target.own_core.instructions in VECTOR_CODE:
+        return VECTOR
+    return COUNTED if target.core.name in COUNTED_CORES else STAND_IN
 
 
 def _counts(target: Target) -> dict[str, Any]:
@@ -218,7 +245,7 @@ def _own(workload: Workload, target: Target) -> Estimate:
             f"{target.name}: edgehmn's own core does not run on a GPU; profile the CPU of that board"
         )
     plan = plan_memory(workload, target)
-    speeds, bandwidth = _speeds(target), _bandwidth(workload, target, plan)
+    speeds, bandwidth = own_speeds(target), _bandwidth(workload, target, plan)
     factor = target.measured.interval_factor if target.measured else target.own_core.interval_factor
     corners = [(1.0, 1.0), (1 / factor, 1 / MEMORY_FACTOR), (factor, MEMORY_FACTOR)]
     frozen = [_own_seconds(workload, speeds, bandwidth, *c, target) for c in corners]
@@ -232,14 +259,31 @@ def _own(workload: Workload, target: Target) -> Estimate:
     if workload.learning is None:
         return out
     learned = _positive([f + p for f, p in zip(frozen, plastic, strict=True)])
-    ratios = [
-        p * x / (f + p * x) for f, p in zip(frozen, plastic, strict=True) for x in (1 / PLASTIC_FACTOR, PLASTIC_FACTOR)
-    ]
-    share = Quantity(plastic[0] / (frozen[0] + plastic[0]), min(ratios), max(ratios))
+
+    def ratio(compute: float, memory: float) -> float:
+        frozen = _own_seconds(workload, speeds, bandwidth, compute, memory, target)
+        return _plastic_seconds(workload, target, speeds, compute, memory) / frozen
+
+    share = _share(ratio, factor, plastic_cycles(target)[1])
     return replace(out, seconds_learned=learned, joules_learned=_joules(learned, target), share=share)
 
 
-def _own_layer(o: Operation, speeds: _Speeds, bandwidth: float, target: Target) -> LayerCost:
+def _share(ratio: Callable[[float, float], float], factor: float, plastic: float) -> Quantity:
+    """Of the plastic parts in all, from their ratio to the rest where computing and memory are so many times as slow.
+
+    What slows both parts alike leaves the share as it is: it is only the ratio that is uncertain, by what does not fall
+    on both, each of these by itself."""
+    middle = ratio(1, 1)
+    changes = [
+        math.log(ratio(*at) / middle)
+        for at in ((factor, 1), (1 / factor, 1), (1, MEMORY_FACTOR), (1, 1 / MEMORY_FACTOR))
+    ]
+    changes += [math.log(plastic), -math.log(plastic)]
+    up, down = (math.sqrt(sum(max(0.0, sign * c) ** 2 for c in changes)) for sign in (1, -1))
+    return Quantity(*(r / (1 + r) for r in (middle, middle * math.exp(-down), middle * math.exp(up))))
+
+
+def _own_layer(o: Operation, speeds: Speeds, bandwidth: float, target: Target) -> LayerCost:
     if o.kind == "attention":
         compute = o.macs * speeds.per_attention_mac + o.rows * speeds.per_score
     else:
@@ -249,12 +293,12 @@ def _own_layer(o: Operation, speeds: _Speeds, bandwidth: float, target: Target) 
     return LayerCost(o.name, o.kind, o.macs, o.weight_bytes, max(compute, memory), bound)
 
 
-def _own_seconds(w: Workload, s: _Speeds, bandwidth: float, compute: float, memory: float, target: Target) -> float:
+def _own_seconds(w: Workload, s: Speeds, bandwidth: float, compute: float, memory: float, target: Target) -> float:
     scaled = s.times(compute)
     return scaled.per_token + sum(_own_layer(o, scaled, bandwidth / memory, target).seconds for o in w.operations)
 
 
-def _plastic_seconds(w: Workload, target: Target, s: _Speeds, compute: float, memory: float) -> float:
+def _plastic_seconds(w: Workload, target: Target, s: Speeds, compute: float, memory: float) -> float:
     """Seconds that adapters, memories and learning add to a token that is learned."""
     if w.learning is None:
         return 0.0
@@ -333,7 +377,7 @@ def _network_layer(o: Operation, costs: list[float], target: Target, bandwidth: 
 
 
 def _sources(target: Target, what: str) -> tuple[str, ...]:
-    out = [f"clock: {target.core.source}"]
+    out = []
     if target.measured is not None and what == "own":
         out.append(f"speed: {target.measured.source}, {target.measured.date}")
     elif what == "own":
@@ -342,8 +386,14 @@ def _sources(target: Target, what: str) -> tuple[str, ...]:
         out.append(f"cycles: fitted to {_read(FITTED)['rows']} published measurements, targets/fitted.json")
     else:
         out.append(f"cycles: {target.network.source}")
+    return profile_sources(target, out)
+
+
+def profile_sources(target: Target, speed: list[str]) -> tuple[str, ...]:
+    """What every figure rests on; speed: what its time does."""
     return (
-        *out,
+        f"clock: {target.core.source}",
+        *speed,
         *(f"{m.level}: {m.source}" for m in target.memory),
         f"power of {target.power.of}: {target.power.source}",
     )

@@ -18,7 +18,7 @@ from edgehmn.runtime.protocol import Runtime, nats
 
 Progress = Callable[[int], None]  # told how many tokens more are done
 MAX_EXPONENT = 709.0  # of exp in float64
-BLOCK = 256  # tokens between two calls of Progress
+BLOCK = 64  # tokens between two calls of Progress
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def build_image(model: QuantModel) -> bytes:
         image[offset : offset + len(flat)] = flat.data
     image[: ffi.sizeof("ehmn_image")] = ffi.buffer(header)[:]
     ffi.cast("ehmn_image *", ffi.from_buffer(image)).id = list(_identity(image))
-    return score_guard(reseal(image))
+    return score_guard(image)
 
 
 def packed_weights(m: QuantMatrix) -> Buffer:
@@ -75,13 +75,17 @@ def image_of(checkpoint: Checkpoint) -> bytes:
     return build_image(quantise(checkpoint, calibration, tokenizer=section))
 
 
-def score_guard(image: bytes) -> bytes:
-    """The image with what the frozen model scores on each of its guard vectors: the core computes it."""
-    model, out = CoreModel(Image(image)), bytearray(image)
-    guard = ffi.cast("ehmn_guard *", ffi.from_buffer(out) + model.image.header.guard_offset)
-    for i in range(model.image.header.n_guard):
-        guard[i].bits = model.guard_score(i)
-    return reseal(out)
+def score_guard(image: bytearray) -> bytes:
+    """A whole image, complete but for its CRC and for what the frozen model scores on each of its guard vectors, with
+    both: the core computes it. As few copies of the weights as can be live at a time."""
+    _put_crc(image)
+    model = CoreModel(Image(image))
+    bits = [model.guard_score(i) for i in range(model.image.header.n_guard)]
+    guard = ffi.cast("ehmn_guard *", ffi.from_buffer(image) + model.image.header.guard_offset)
+    del model
+    for i, value in enumerate(bits):
+        guard[i].bits = value
+    return reseal(image)
 
 
 def with_rule(image: bytes, rule: Rule) -> bytes:
@@ -93,18 +97,22 @@ def with_rule(image: bytes, rule: Rule) -> bytes:
     header.n_dense = len(rule.rho_trace)
     header.id = list(_identity(out))
     try:
-        return score_guard(reseal(out))
+        return score_guard(out)
     except InvalidFileError as e:
         raise UsageError(f"a parameter of the rule is out of range: {rule}") from e
 
 
 def reseal(image: bytearray) -> bytes:
-    """Put the right CRC into an image."""
+    """An image with the right CRC, which is put into `image` too."""
+    _put_crc(image)
+    return bytes(image)
+
+
+def _put_crc(image: bytearray) -> None:
     checked = ffi.offsetof("ehmn_image", "id")
     crc = lib.ehmn_crc32(0, ffi.from_buffer(memoryview(image)[checked:]), len(image) - checked)
     offset = ffi.offsetof("ehmn_image", "crc32")
     image[offset : offset + 4] = ffi.buffer(ffi.new("uint32_t *", crc))[:]
-    return bytes(image)
 
 
 def _align(offset: int) -> int:

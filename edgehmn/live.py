@@ -3,13 +3,15 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from edgehmn.core import Image
 from edgehmn.errors import DeviceError, LinkLostError
+from edgehmn.gate import Scores, Verdict, judge
 from edgehmn.runtime.protocol import Runtime, nats
 
 CONTEXT = 32  # tokens of what was typed before that a prediction sees
@@ -46,13 +48,19 @@ class LiveSession:
         keep: Callable[[bytes], None] = lambda delta: None,
         start: bytes | None = None,
         note: Callable[[str], None] = lambda text: None,
+        gate: Image | None = None,
     ) -> None:
         """open_runtime: opens the board, and opens it again when it was lost. keep: gets a copy of what was learned
-        every few lines. start: what was learned before, instead of what the runtime brings."""
+        every few lines. start: what was learned before, instead of what the runtime brings. gate: the image, if what
+        was learned is to be judged at the end, and settled or refused: see edgehmn.gate."""
         self._open, self._encode, self._decode, self._keep, self._note = open_runtime, encode, decode, keep, note
         self._stack = ExitStack()
         self._runtime = self._stack.enter_context(open_runtime())
-        self._kept = self._runtime.save() if start is None else start
+        self._gate = gate
+        self.verdict: Verdict | None = None
+        self._rolled_back = [0, 0]  # by the guard: of runtimes that were lost, of this one
+        self._scores: list[Scores] = []
+        self._kept = self._start = self._runtime.save() if start is None else start
         self._since: list[tuple[Ids, Ids]] = []  # context and tokens of the lines since the copy
         self._text: Ids = np.empty(0, np.int32)
         if start is not None:
@@ -72,6 +80,7 @@ class LiveSession:
         tokens = self._encode(f"{text}\n")
         context = self._text[-CONTEXT:]
         scores = self._done(lambda runtime: _learn(runtime, context, tokens))
+        self._scores.append(scores)
         self._since.append((context, tokens))
         self._text = np.concatenate([context, tokens])
         if len(self._since) == KEEP_LINES:
@@ -79,9 +88,11 @@ class LiveSession:
         return Line(len(text) + 1, saved, len(tokens), nats(scores) / float(np.log(2)))
 
     def close(self) -> bytes:
-        """Keep the last copy, close the runtime, and return what was learned."""
+        """Keep the last copy, close the runtime, and return what was learned: what the gate leaves of it."""
         try:
             self._copy()
+            if self._gate is not None and self._scores:
+                self._judge(self._gate)
         finally:
             self._stack.close()
         return self._kept
@@ -90,8 +101,22 @@ class LiveSession:
         """Close the runtime and let go of what was learned since the last copy."""
         self._stack.close()
 
+    @property
+    def rollbacks(self) -> int:
+        """How often the guard undid what was learned, up to the last copy."""
+        return sum(self._rolled_back)
+
+    def _judge(self, image: Image) -> None:
+        verdict, state = judge(image, self._kept, np.concatenate(self._scores))
+        self.verdict = replace(verdict, state="rolled back") if self.rollbacks else verdict
+        state = self._start if self.verdict.refused else state
+        if state != self._kept:
+            self._kept = state
+            self._done(lambda runtime: runtime.load(state))
+            self._keep(state)
+
     def _copy(self) -> None:
-        self._kept = self._done(lambda runtime: runtime.save())
+        self._kept, self._rolled_back[1] = self._done(lambda runtime: (runtime.save(), runtime.counts().rollbacks))
         self._since.clear()
         self._keep(self._kept)
 
@@ -127,6 +152,7 @@ class LiveSession:
 
     def _restore(self) -> None:
         self._stack.close()
+        self._rolled_back = [sum(self._rolled_back), 0]
         self._runtime = self._stack.enter_context(self._open())
         self._runtime.load(self._kept)
         for context, tokens in self._since:
@@ -134,7 +160,7 @@ class LiveSession:
         self._note(f"the board is back; {len(self._since)} lines were learned again")
 
 
-def _learn(runtime: Runtime, context: Ids, tokens: Ids) -> npt.NDArray[np.uint32]:
+def _learn(runtime: Runtime, context: Ids, tokens: Ids) -> Scores:
     runtime.reset()
     runtime.process(context, learn=False)
     return runtime.process(tokens, learn=True)

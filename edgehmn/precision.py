@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgehmn.checkpoint.model import NORM_BEFORE, Checkpoint, FloatArray
 from edgehmn.folding import Folded, folded_layer
-from edgehmn.model import FloatModel
+from edgehmn.model import FloatModel, row_blocks
 from edgehmn.quantize import LAYER_MATRICES, Precision, quantise_rows
 
 SAMPLE_TOKENS = 256
@@ -66,8 +66,15 @@ class NoiseMeter:
 
     def note(self, name: str, signal: FloatArray, *errors: npt.NDArray[np.floating]) -> None:
         """Outputs (tokens, rows), and by how much each kind of rounding changes them."""
-        energies = [np.square(x, dtype=np.float64).sum(-1) for x in (signal, *errors)]
-        self._energies.setdefault(name, []).append(np.array(energies))
+        self.add(name, self.energies(signal, *errors))
+
+    @staticmethod
+    def energies(signal: FloatArray, *errors: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """(1 + kinds of rounding, tokens), of any number of rows: those of a whole product are the sum of its parts."""
+        return np.array([np.square(x, dtype=np.float64).sum(-1) for x in (signal, *errors)])
+
+    def add(self, name: str, energies: npt.NDArray[np.float64]) -> None:
+        self._energies.setdefault(name, []).append(energies)
 
     def decibels(self, *names: str) -> list[float]:
         """Signal-to-noise of each kind of rounding, of a product that is made of these; at most 300 dB."""
@@ -111,12 +118,16 @@ class _Observed(FloatModel):
         return super()._matrix(name, x)
 
     def _compare(self, name: str, x: FloatArray, weight: FloatArray, weight_bits: int) -> None:
-        mantissas, scale = quantise_rows(weight, weight_bits)
-        rounded = mantissas.astype(np.float32)
-        rounded *= scale.astype(np.float32)[:, None]
-        exact = x @ weight.T
+        """A few rows of the matrix at a time, which bounds the memory of a head with many words."""
         candidates = (x, *(_rounded_inputs(x, bits) for bits in INPUT_BITS))
-        self.meter.note(name, exact, *(y @ rounded.T - exact for y in candidates))
+        parts = []
+        for start, stop in row_blocks(len(weight), weight.shape[1]):
+            exact = x @ weight[start:stop].T
+            mantissas, scale = quantise_rows(weight[start:stop], weight_bits)
+            rounded = mantissas.astype(np.float32)
+            rounded *= scale.astype(np.float32)[:, None]
+            parts.append(self.meter.energies(exact, *(y @ rounded.T - exact for y in candidates)))
+        self.meter.add(name, np.sum(parts, axis=0))
 
 
 def _rounded_inputs(x: FloatArray, bits: int) -> FloatArray:

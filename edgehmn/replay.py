@@ -6,7 +6,6 @@ the text itself: it belongs where the text belongs.
 
 import hashlib
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +16,11 @@ import numpy.typing as npt
 from edgehmn.errors import InvalidFileError, UsageError
 from edgehmn.files import read_bytes, sha256, write_bytes
 from edgehmn.runtime.protocol import Counts, Runtime
+from edgehmn.sealed import seal, unseal
 
 MAGIC = b"EHMR"
 VERSION = 1
-HEADER = struct.Struct("<4sIII32sQQ32s32s")  # magic, version, bytes, crc32 of what follows this field, image id, seed,
-#                                              calls, SHA-256 of the last delta, SHA-256 of all scores and tokens drawn
-CHECKED = 16
+HEADER = struct.Struct("<32sQQ32s32s")  # image id, seed, calls, SHA-256 of the last delta, of the results
 CALL = struct.Struct("<IIQ")  # kind, number, bytes of what follows, filled up to a multiple of 8
 FROZEN, LEARN, FOLLOW, GENERATE, RESET, FORGET, LOAD = range(7)
 WORDS = {FROZEN: "score", LEARN: "learn", FOLLOW: "follow", GENERATE: "generate"}
@@ -58,23 +56,19 @@ class Replay:
 
     def to_bytes(self) -> bytes:
         body = b"".join(CALL.pack(c.kind, c.number, len(c.data)) + c.data + bytes(-len(c.data) % 8) for c in self.calls)
-        size = HEADER.size + len(body)
         hashes = [bytes.fromhex(h) for h in (self.delta_sha256, self.results_sha256)]
-        header = HEADER.pack(MAGIC, VERSION, size, 0, bytes.fromhex(self.image_id), self.seed, len(self.calls), *hashes)
-        crc = zlib.crc32(header[CHECKED:] + body)
-        return header[: CHECKED - 4] + crc.to_bytes(4, "little") + header[CHECKED:] + body
+        header = HEADER.pack(bytes.fromhex(self.image_id), self.seed, len(self.calls), *hashes)
+        return seal(MAGIC, VERSION, header + body)
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str) -> "Replay":
         """Raises InvalidFileError for anything that is no whole, sound replay."""
-        if len(data) < HEADER.size or data[:4] != MAGIC:
-            raise InvalidFileError(f"{name}: no replay; 'edgehmn replay record' writes one")
-        _, version, size, crc, image_id, seed, n, delta, results = HEADER.unpack_from(data)
-        if version != VERSION:
-            raise InvalidFileError(f"{name}: a replay of version {version}; this edgehmn reads {VERSION}")
-        if size != len(data) or crc != zlib.crc32(data[CHECKED:]):
-            raise InvalidFileError(f"{name}: truncated or damaged (size or checksum differs)")
-        calls = tuple(_calls(data, name))
+        try:
+            body = unseal(MAGIC, VERSION, data, least=HEADER.size)
+        except InvalidFileError as e:
+            raise InvalidFileError(f"{name}: as a replay, {e}; 'edgehmn replay record' writes one") from e
+        image_id, seed, n, delta, results = HEADER.unpack_from(body)
+        calls = tuple(_calls(body, name))
         if len(calls) != n:
             raise InvalidFileError(f"{name}: holds {len(calls)} calls and says {n}")
         return cls(image_id.hex(), seed, calls, delta.hex(), results.hex())

@@ -5,6 +5,7 @@ The encoder is frozen: what it computes depends neither on seeds nor on what is 
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -71,8 +72,20 @@ def open_head(image: Image, seed: int = 0, banks: int = 1) -> CoreModel:
     return CoreModel(image, seed=seed, banks=banks)
 
 
+class Head(Protocol):
+    """What is given hidden vectors: see CoreModel."""
+
+    def score(self, token: int) -> int: ...
+
+    def sample(self, temperature: float = 0.0) -> int: ...
+
+    def attend(self, token: int, *, learn: bool, follow: bool) -> None: ...
+
+    def head(self, token: int, hidden: npt.NDArray[np.int16]) -> None: ...
+
+
 def play(
-    head: CoreModel,
+    head: Head,
     stream: HiddenStream,
     start: int = 0,
     stop: int | None = None,

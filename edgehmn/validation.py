@@ -4,7 +4,7 @@ and nothing twice, and every runtime must stay near the float model."""
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from edgehmn.layers import LayerNoise, layer_noise, snr
 from edgehmn.model import LOG2_E, FloatModel, log_softmax
 from edgehmn.runtime.protocol import SCORE_FRAC, Runtime
 from edgehmn.runtime.window import WindowedEncoder
+
+if TYPE_CHECKING:
+    from edgehmn.targets.memristive.setup import TileSetup
 
 ENCODERS = ("onnx", "tflite")
 BOARDS = ("emulator", "device")
@@ -92,11 +95,12 @@ def validate(
     note: Callable[[str], None],
     target: str | None = None,
     port: str | None = None,
+    tiles: "TileSetup | None" = None,
 ) -> Report:
     """Look at the files, and run each runtime (all that the export has, if none is named) over the same text.
 
     checkpoint: what the export was made of; without it the host's image is what the others are compared with. Integer
-    runtimes must agree bit for bit with what was recorded; a device keeps what it has learned. target, port: see
+    runtimes must agree bit for bit with what was recorded; a device keeps what it has learned. target, port, tiles: see
     open_runtime. Raises UsageError for a text of fewer than two tokens, and for a checkpoint of another shape.
     """
     vectors = read_vectors(export.folder / "vectors.safetensors", export.image)
@@ -111,7 +115,7 @@ def validate(
         note("recorded vectors on host")
         checks += _host_checks(export.image, vectors)
     note(f"comparing over {len(ids)} tokens")
-    compared = _compare(export, [k for k in chosen if k not in BOARDS], model, ids, target)
+    compared = _compare(export, [k for k in chosen if k not in BOARDS], model, ids, target, tiles)
     for kind in (k for k in chosen if k in BOARDS):
         note(f"recorded vectors and the same text on {kind}")
         where = {"emulator": {"target": target}, "device": {"port": port}}[kind]
@@ -238,12 +242,14 @@ class _Integer:
 class _Tile(_Integer):
     """The core with the matrices of its encoder and head on simulated memristive tiles."""
 
-    def __init__(self, image: Image, target: str | None) -> None:
+    def __init__(self, image: Image, target: str | None, setup: "TileSetup | None") -> None:
         from edgehmn.runtime.select import DEFAULT_TILE
         from edgehmn.runtime.tile import TileRuntime
+        from edgehmn.targets.memristive.setup import TileSetup
 
         super().__init__(image)
-        self.tiles = TileRuntime(image, target or DEFAULT_TILE, mapping="encoder")
+        setup = replace(setup or TileSetup(), mapping="encoder")  # nothing is learned
+        self.tiles = TileRuntime(image, target or DEFAULT_TILE, setup)
         self.core = self.tiles.core
         self.encode = self.core.encode
 
@@ -281,13 +287,14 @@ class _Tally:
 
 
 def _compare(
-    export: Export, kinds: list[str], model: Checkpoint | None, ids: npt.NDArray[np.int32], target: str | None
-) -> list[Comparison]:
+    export: Export, kinds: list[str], model: Checkpoint | None, ids: npt.NDArray[np.int32], target: str | None,
+    tiles: "TileSetup | None",
+) -> list[Comparison]:  # fmt: skip
     """The base first, then the others. All take the text in the same blocks, so that few predictions are in memory."""
     predictors: dict[str, _Predictor] = {"host": _Integer(export.image)} if model is None else {"float": _Float(model)}
     for kind in kinds:
         if kind == "tile":
-            predictors[kind] = _Tile(export.image, target)
+            predictors[kind] = _Tile(export.image, target, tiles)
         elif kind not in predictors:
             encoder = None if kind == "host" else WindowedEncoder(open_encoder(kind, export.folder))
             predictors[kind] = _Integer(export.image, encoder)

@@ -50,6 +50,7 @@ class Workload:
     ram_learning_bytes: int = 0
     learning: Learning | None = None
     regions: tuple[tuple[str, int], ...] = field(default=())
+    generated: bool = False  # a token of a GGUF file, by the runtime of somebody else
 
     @property
     def macs(self) -> int:
@@ -63,7 +64,7 @@ class Workload:
     @property
     def own(self) -> bool:
         """Whether our own core runs it."""
-        return self.per == "token"
+        return self.per == "token" and not self.generated
 
     def by_class(self) -> dict[str, int]:
         """Multiply-accumulates of each class."""
@@ -71,13 +72,13 @@ class Workload:
 
 
 def workload_of(path: Path) -> Workload:
-    """Of an export folder, a TFLite file or an ONNX file. Raises UsageError for anything else, InvalidFileError for a
+    """Of an export folder, a TFLite, ONNX or GGUF file. Raises UsageError for anything else, InvalidFileError for a
     damaged one."""
     if path.is_dir():
         from edgehmn.workload_export import export_workload
 
         return export_workload(path)
-    from edgehmn.inspection import onnx, tflite
+    from edgehmn.inspection import gguf, onnx, tflite
     from edgehmn.inspection.source import opened
 
     with opened(path) as source:
@@ -85,8 +86,14 @@ def workload_of(path: Path) -> Workload:
             from edgehmn.workload_tflite import tflite_workload
 
             return tflite_workload(source, path.name)
+        if source.size >= len(gguf.MAGIC) and source.read(0, len(gguf.MAGIC)) == gguf.MAGIC:
+            from edgehmn.workload_gguf import gguf_workload
+
+            return gguf_workload(source, path.name)
         if not onnx.looks_like(source):
-            raise UsageError(f"{path}: neither an export nor a .tflite or .onnx file; only these can be profiled")
+            raise UsageError(
+                f"{path}: neither an export nor a .tflite, .onnx or .gguf file; only these can be profiled"
+            )
     from edgehmn.workload_onnx import onnx_workload
 
     return onnx_workload(path)

@@ -1,10 +1,11 @@
 /* What the harnesses share. Each takes any bytes as its input and must neither crash, nor run on for ever, nor believe
- * them; a mutator of its own repairs checksums, so that mutations reach what lies behind them. */
+ * them; a mutator of its own knows the format and repairs checksums, so that mutations reach what lies behind them. */
 #ifndef EHMN_FUZZ_H
 #define EHMN_FUZZ_H
 
 #include "edgehmn.h"
 
+#include <sanitizer/asan_interface.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,8 @@
             abort(); \
         } \
     } while (0)
+
+#define MAX_INPUT 4096u /* bytes; fuzz.py gives no longer ones */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -35,29 +38,57 @@ static inline void put32(uint8_t *p, uint32_t v)
     memcpy(p, &v, sizeof v);
 }
 
-/* An aligned copy whose end the sanitizer watches. */
-static inline uint8_t *copy_of(const uint8_t *data, size_t size)
+/* ehmn_crc32, eight bytes at a time, for mutators: the core's own would take most of their time. */
+uint32_t fuzz_crc32(const uint8_t *bytes, size_t n);
+
+/* Whether n bytes are the same: memcmp, but not one that libFuzzer takes for a comparison to learn from. */
+int same_bytes(const void *a, const void *b, size_t n);
+
+/* Draws of a mutator: xorshift, from libFuzzer's seed. */
+typedef struct {
+    uint32_t state;
+} draws;
+
+static inline draws draws_of(unsigned int seed)
 {
-    uint8_t *out = aligned_alloc(64, (size + 64u) / 64u * 64u);
-    REQUIRE(out != NULL);
-    if (size != 0) {
-        memcpy(out, data, size);
-    }
+    draws out = {seed * 2654435761u ^ 0x9E3779B9u};
+    out.state |= out.state == 0;
     return out;
 }
 
-/* The sound image in the file that the environment names, for harnesses that need a model. */
-static inline uint8_t *image_of_environment(uint32_t *size)
+static inline uint32_t draw(draws *d)
 {
-    static uint8_t buffer[1 << 20];
-    const char *name = getenv("EHMN_FUZZ_IMAGE");
-    FILE *file = name == NULL ? NULL : fopen(name, "rb");
-    REQUIRE(file != NULL);
-    *size = (uint32_t)fread(buffer, 1, sizeof buffer, file);
-    fclose(file);
-    uint8_t *image = copy_of(buffer, *size);
-    REQUIRE(ehmn_image_check(image, *size) == EHMN_OK);
-    return image;
+    d->state ^= d->state << 13;
+    d->state ^= d->state >> 17;
+    d->state ^= d->state << 5;
+    return d->state;
 }
+
+static inline uint32_t below(draws *d, uint32_t n)
+{
+    return (uint32_t)((uint64_t)draw(d) * n >> 32);
+}
+
+/* A word of a header, and what the format allows in it. */
+typedef struct {
+    uint32_t offset;
+    int32_t low;
+    uint32_t high;
+} field;
+
+/* Another value for a word: at the edges of what is allowed, inside, one off, a copy of another word, or anything. */
+uint32_t other_value(draws *d, uint32_t old, int32_t low, uint32_t high);
+
+/* Give one of the fields in `data` another value, sometimes that of another one. */
+void change_field(draws *d, uint8_t *data, const field *fields, uint32_t n);
+
+/* The input in 64-aligned memory whose end the sanitizer watches. There is one such place. */
+const uint8_t *watched(const uint8_t *data, size_t size);
+
+/* The sound image NAME.ehmn in the folder that EHMN_FUZZ_MODELS names. */
+const uint8_t *model_image(const char *name, uint32_t *size);
+
+/* Memory for as long as the process runs, 64-aligned. */
+void *memory(size_t size);
 
 #endif

@@ -1,113 +1,66 @@
-"""Build and run the harnesses: python tools/run.py fuzz.fuzz [TARGET...] --runs N | --seconds S. Needs clang with
-libFuzzer, and the package installed."""
+"""Fuzzing of all that reads bytes of others: python tools/run.py fuzz.fuzz COMMAND ... Needs the package installed,
+clang with libFuzzer and, for `report`, llvm-cov (apt-get install clang llvm). See README.md beside this file."""
 
 import argparse
-import os
 import shutil
-import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-NATIVE = HERE.parent / "native"
-TARGETS = ("image", "delta", "wire", "state")
-FLAGS = ("-std=c11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-D_GNU_SOURCE")
-NO_LINK = ("-fsanitize=fuzzer-no-link",)
+from fuzz import campaign, corpus, report
+from fuzz.programs import build
+from fuzz.targets import TARGETS
 
 
-def build(folder: Path) -> None:
-    """The programs of all harnesses, with the sanitizers; the core is compiled once."""
-    objects = folder / "objects"
-    objects.mkdir(parents=True, exist_ok=True)
-    include = [f"-I{NATIVE / 'include'}", f"-I{NATIVE / 'src'}", f"-I{HERE}"]
-    core = sorted((NATIVE / "src").glob("*.c"))
-    subprocess.run(["clang", *FLAGS, *NO_LINK, *include, "-c", *map(str, core)], check=True, cwd=objects)
-    linked = [str(objects / f"{path.stem}.o") for path in core]
-    for target in TARGETS:
-        words = ["clang", *FLAGS, "-fsanitize=fuzzer", *include, str(HERE / f"fuzz_{target}.c"), *linked]
-        subprocess.run([*words, "-o", str(folder / f"fuzz_{target}")], check=True)
-
-
-def seeds(folder: Path) -> Path:
-    """Tiny sound inputs of every kind, in a folder for each target; returns the image that harnesses use."""
-    from edgehmn.core import CoreModel, Image, lib
-    from edgehmn.device import wire
-    from edgehmn.image import build_image
-    from edgehmn.tokenizer import tokenizer_section
-    from tests.checkpoint_files import byte_tokenizer
-    from tests.models import GPT2, LEAST, LITTLE, quantised, random_checkpoint, random_tokens, tiny_image
-
-    text = replace(LEAST, vocab_size=256)
-    model = quantised(random_checkpoint(text), LITTLE)
-    with_text = build_image(replace(model, tokenizer=tokenizer_section(byte_tokenizer(), 256)))
-    small = replace(GPT2, n_layers=1, d_model=4, d_hidden=3, n_heads=2, n_kv_heads=1, vocab_size=5)
-    images = {"least": tiny_image(LEAST, LITTLE, n_guard=2), "gpt2": tiny_image(small, LITTLE, n_guard=2)}
-    for name, data in (images | {"text": with_text}).items():
-        write(folder / "image" / name, data)
-    core = CoreModel(Image(images["least"]))
-    write(folder / "delta" / "fresh", core.save())
-    core.process(random_tokens(40, LEAST.vocab_size), learn=True)
-    write(folder / "delta" / "learned", core.save())
-    words = wire.words
-    session = [
-        (lib.EHMN_WIRE_PROCESS, words(1, 1, 2, 3)), (lib.EHMN_WIRE_TEXT, words(1, 0) + b"abc d"),
-        (lib.EHMN_WIRE_SAY, words(4, 256, 1)), (lib.EHMN_WIRE_GENERATE, words(2, 0)), (lib.EHMN_WIRE_COUNTS, b""),
-        (lib.EHMN_WIRE_STORE, b""), (lib.EHMN_WIRE_STATE, b""), (lib.EHMN_WIRE_CONFIRM, b""),
-        (lib.EHMN_WIRE_STORE, b""), (lib.EHMN_WIRE_ROLL_BACK, b""), (lib.EHMN_WIRE_SAVE, b""),
-        (lib.EHMN_WIRE_READ, words(0, 64)), (lib.EHMN_WIRE_WRITE, words(0) + b"x" * 9),
-        (lib.EHMN_WIRE_LOAD, words(64)), (lib.EHMN_WIRE_FORGET, bytes(8)), (lib.EHMN_WIRE_RESET, b""),
-        (lib.EHMN_WIRE_WIPE, b""), (lib.EHMN_WIRE_RESTART, b""),
-    ]  # fmt: skip
-    frames = [wire.encode(lib.EHMN_WIRE_IDENTIFY, 7)]
-    frames += [wire.encode(command, 8 + i, payload) for i, (command, payload) in enumerate(session)]
-    write(folder / "wire" / "session", b"".join(frames))
-    for i, frame in enumerate(frames):
-        write(folder / "wire" / f"{i}", frames[0] + frame)
-    write(folder / "state" / "blank", b"\xff" * 64)
-    write(folder / "state" / "two", (b"EHMS" + bytes(148)) * 2)
-    write(folder / "with-text", with_text)
-    write(folder / "small", images["least"])
-    return folder
-
-
-def write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-
-
-def fuzz(target: str, folder: Path, *, runs: int = -1, seconds: int = 0) -> str:
-    """Run a harness on its seeds; returns what libFuzzer says. Raises CalledProcessError if it finds something."""
-    program, corpus = folder / f"fuzz_{target}", folder / "corpus" / target
-    corpus.mkdir(parents=True, exist_ok=True)
-    image = folder / ("with-text" if target == "wire" else "small")
-    known = [str(p) for p in (HERE / "corpus" / target, folder / target) if p.is_dir()]
-    words = [str(program), str(corpus), *known, f"-runs={runs}", f"-max_total_time={seconds}", "-max_len=16384"]
-    words += ["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1", "-seed=1"]
-    done = subprocess.run(words, env=os.environ | {"EHMN_FUZZ_IMAGE": str(image)}, cwd=folder, text=True,
-                          capture_output=True)  # fmt: skip
-    if done.returncode != 0:
-        print(done.stderr[-6000:], file=sys.stderr)
-    done.check_returncode()
-    return done.stderr
-
-
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("targets", nargs="*", default=TARGETS)
-    parser.add_argument("--runs", type=int, default=-1)
-    parser.add_argument("--seconds", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=Path("build/fuzz"), help="keeps programs, seeds and corpus")
+    parser.add_argument("--folder", type=Path, default=Path("build/fuzz"), help="keeps programs, inputs and counts")
+    commands = parser.add_subparsers(dest="command", required=True)
+    words = {
+        "run": "the known inputs again, then new ones for some seconds",
+        "campaign": "many executions, counted over any number of runs; can be stopped and begun again at any time",
+        "corpus": "what a campaign found, as few inputs as have the same edges, into corpus/",
+        "report": "lines covered, and the counts of campaigns, into results.json and README.md",
+        "seeds": "models and seeds made anew (after a change of format)",
+    }
+    for name, help_text in words.items():
+        command = commands.add_parser(name, help=help_text)
+        command.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; default: all")
+        if name == "run":
+            command.add_argument("--seconds", type=int, default=60, help="for each target")
+        if name == "campaign":
+            command.add_argument("--executions", type=float, default=50e6, help="of each target, all runs together")
+            command.add_argument("--until", metavar="HH:MM", help="stop at this time of today, UTC")
     options = parser.parse_args()
+    options.targets = options.targets or list(TARGETS)
+    if unknown := set(options.targets) - TARGETS.keys():
+        parser.error(f"no such target: {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+    return options
+
+
+def main() -> int:
+    options = arguments()
     if shutil.which("clang") is None:
-        sys.exit("clang is missing; sudo apt-get install clang libclang-rt-14-dev")
+        print("clang is missing; sudo apt-get install clang libclang-rt-14-dev llvm", file=sys.stderr)
+        return 5
     folder = options.folder.resolve()
-    build(folder)
-    seeds(folder)
-    for target in options.targets:
-        said = fuzz(target, folder, runs=options.runs, seconds=options.seconds)
-        print(f"{target}: {[line for line in said.splitlines() if 'cov:' in line or 'number_of' in line][-2:]}")
+    if options.command == "seeds":
+        from fuzz import seeds
+
+        seeds.write_all()
+    elif options.command == "run":
+        build(folder, options.targets)
+        for target in options.targets:
+            corpus.unpack(target, folder)
+            print(f"{target}: {campaign.run(target, folder, seconds=options.seconds).line()}", flush=True)
+    elif options.command == "campaign":
+        return campaign.campaign(folder, options.targets, int(options.executions), options.until)
+    elif options.command == "corpus":
+        for target in options.targets:
+            print(f"{target}: {corpus.minimise(target, folder)} inputs in corpus/{target}.tar.xz")
+    else:
+        report.report(folder, options.targets)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -69,13 +69,14 @@ class Network:
 @dataclass(frozen=True)
 class Memory:
     """A level of memory, with what reads reach there from one core. holds_weights: whether a model's weights may lie
-    in it for good; caches hold them only while they fit."""
+    in it for good; caches hold them only while they fit. peak_bandwidth_bytes_per_s: of the bus, by the data sheet."""
 
     level: str
     bytes: int = _limits(256, 2**42)
     bandwidth_bytes_per_s: float = _limits(1000, 10**13)
     holds_weights: bool = False
     holds_arena: bool = False
+    peak_bandwidth_bytes_per_s: float | None = field(default=None, metadata={"limits": (1000, 10**13)})
     source: str = ""
 
 

@@ -13,10 +13,13 @@ ACK, NACK = b"\x79", b"\x1f"
 
 
 class Stm32BootLoader:
-    """The boot loader of AN3155 with a memory of its own: what it is told stands in `memory` from `base` on."""
+    """The boot loader of AN3155 with a memory of its own: what it is told stands in `memory` from `base` on. conduct:
+    "honest", "garbage" (a bit of each block is another, which reading tells only after the next start of the host's
+    program), "refuses" (to write), "hangs" (when it is told to)."""
 
-    def __init__(self, chip: int, base: int, size: int) -> None:
+    def __init__(self, chip: int, base: int, size: int, conduct: str = "honest") -> None:
         self.chip, self.base, self.memory, self.started = chip, base, bytearray(b"\xff" * size), -1
+        self._conduct, self._said = conduct, bytearray(self.memory)
         self._board, host = pty.openpty()
         tty.setraw(host, termios.TCSANOW)
         self.port = os.ttyname(host)
@@ -43,6 +46,7 @@ class Stm32BootLoader:
             while True:
                 command = self._read(1)[0]
                 if command == 0x7F:
+                    self._said[:] = self.memory
                     self._write(ACK)
                     continue
                 if self._read(1)[0] != command ^ 0xFF:
@@ -64,13 +68,20 @@ class Stm32BootLoader:
         elif command == 0x11:
             at = self._address() - self.base
             n = self._read(2)[0] + 1
-            self._write(ACK + bytes(self.memory[at : at + n]))
+            self._write(ACK + bytes(self._said[at : at + n]))
         elif command == 0x21:
             self.started = self._address()
         elif command == 0x31:
             at = self._address() - self.base
             n = self._read(1)[0] + 1
-            self.memory[at : at + n] = self._read(n + 1)[:n]
+            data = self._read(n + 1)[:n]
+            if self._conduct == "hangs":
+                return
+            if self._conduct == "refuses":
+                self._write(NACK)
+                return
+            self._said[at : at + n] = data
+            self.memory[at : at + n] = data[:-1] + bytes([data[-1] ^ (self._conduct == "garbage")])
             self._write(ACK)
         elif command == 0x44:
             n = int.from_bytes(self._read(2), "big")
@@ -110,6 +121,9 @@ def get(at, n, path):
     open(path, "wb").write(data)
 
 name = os.path.basename(sys.argv[0])
+if conduct == "by hand" and ("-g" in words or words[0] == "reset" or words[-1] == "run"):
+    print("please press the reset button", file=sys.stderr)
+    sys.exit(1)
 if name == "stm32flash":
     area = after("-S")
     if area:
@@ -174,19 +188,25 @@ if host != "pi@board":
 if "uname -sm" == command and {machine!r}:
     print({machine!r})
     sys.exit(0)
-if "cat >" in command and {lies!r}:
+if "cat >" in command and {conduct!r} == "garbage":
     command = command.replace("cat >", "head -c 100 >")
+if "cat >" in command and {conduct!r} == "hangs":
+    command = "sleep 600"
+if "cat >" in command and {conduct!r} == "code":
+    command += "; exit 3"
+if "exec ./edgehmn-device" in command and {conduct!r} == "no start":
+    command = "echo cannot execute; exit 126"
 os.chdir({home!r})
 os.execvp("sh", ["sh", "-c", command])
 """
 
 
-def fake_ssh(folder: Path, *, machine: str = "", lies: bool = False) -> Path:
-    """Returns the home that it runs in."""
+def fake_ssh(folder: Path, *, machine: str = "", conduct: str = "honest") -> Path:
+    """Returns the home that it runs in. conduct: what it does when it is told to write, or to start."""
     folder.mkdir(exist_ok=True)
     home = folder / "home"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     path = folder / "ssh"
-    path.write_text(SSH.format(python=sys.executable, home=str(home), machine=machine, lies=lies))
+    path.write_text(SSH.format(python=sys.executable, home=str(home), machine=machine, conduct=conduct))
     path.chmod(0o755)
     return home

@@ -52,7 +52,7 @@ def host(image: bytes) -> CoreModel:
 
 
 def test_the_boards_have_names_and_machines() -> None:
-    assert {"mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", NETDUINO} <= set(BOARDS)
+    assert {"mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547", NETDUINO} <= set(BOARDS)
     assert [*BOARDS] == sorted(BOARDS) and machines() == [name for name, board in BOARDS.items() if board.machine]
     for name, board in BOARDS.items():
         assert find_board(name) == find_board(board.folder) == board
@@ -67,7 +67,8 @@ def test_the_boards_have_names_and_machines() -> None:
 def test_the_memory_of_a_board_is_in_order(board: Board) -> None:
     number = board.numbers
     regions = [(number[f"BOARD_{name}_ADDRESS"], number[f"BOARD_{name}_BYTES"]) for name in
-               ("FLASH", "IMAGE", "STACK", "RAM", "ARENA", "STAGING")]  # fmt: skip
+               ("FLASH", "IMAGE", "STACK", "RAM", "ARENA", "STAGING", "STATE_COPY")
+               if f"BOARD_{name}_ADDRESS" in number]  # fmt: skip
     slot = number["BOARD_STATE_SECTOR_BYTES"] * number["BOARD_STATE_SLOT_SECTORS"]
     regions.append((number["BOARD_STATE_ADDRESS"], 2 * slot))
     used = sorted((start, start + size) for start, size in regions if size)

@@ -21,8 +21,9 @@ COMPILERS = {
     "aarch64": ["aarch64-linux-gnu-gcc", "-mgeneral-regs-only"],
     "cortex-m4": ["arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft"],
     "cortex-m55": ["arm-none-eabi-gcc", "-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=soft"],
+    "cortex-m55, vectors": ["arm-none-eabi-gcc", "-mcpu=cortex-m55+nofp", "-mthumb", "-mfloat-abi=hard"],
 }
-ALLOWED_HEADERS = {"stddef.h", "stdint.h", "string.h", "arm_neon.h", "immintrin.h"}
+ALLOWED_HEADERS = {"stddef.h", "stdint.h", "string.h", "arm_mve.h", "arm_neon.h", "immintrin.h"}
 FORBIDDEN = {
     "the heap": r"\b(?:malloc|calloc|realloc|free|alloca)\b",
     "floating point": r"\b(?:float|double)\b|\b\d+\.\d*|\b\d+[eE][-+]?\d",

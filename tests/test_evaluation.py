@@ -31,6 +31,7 @@ from edgehmn.evaluation.store import Store
 from edgehmn.exported import Export
 from edgehmn.runtime.protocol import nats
 from edgehmn.streams import FEED, FOLLOW, LEARN, HiddenStream, open_head, play, rewind, twin_of
+from edgehmn.targets.memristive.setup import TileSetup
 from edgehmn.texts import CALIBRATION, EVALUATION, shipped
 from tests.command_line import edgehmn
 from tests.models import random_tokens, repetitive_tokens, tiny_image
@@ -359,6 +360,29 @@ def test_p0_by_another_runtime_says_the_same_of_its_own_scores(run_of: Callable[
     onnx, host = (p0(run_of(runtime=r, tokens=300)) for r in ("onnx", "host"))
     assert onnx["static"]["nats"] == pytest.approx(host["static"]["nats"], rel=0.02)
     assert onnx["online"].keys() == host["online"].keys() and "frozen" not in onnx
+
+
+def test_p0_on_tiles_stands_beside_the_digital_core(run_of: Callable[..., Run], tmp_path: Path) -> None:
+    host = p0(run_of(seeds=2, tokens=200))
+    ideal = p0(run_of(tmp_path, runtime="tile", target="ideal", seeds=2, tokens=200, tiles=TileSetup(threshold=1)))
+    for key in ("static", "online"):
+        assert ideal[key] == ideal["digital"][key] == host[key], "an ideal tile is the core"
+    assert ideal["gain_kept"] == ideal["gain_against_digital"] == pytest.approx([1, 1], abs=0.2)
+    hermes = p0(run_of(tmp_path, runtime="tile", target="hermes", seeds=2, tokens=200))
+    assert hermes["digital"] == ideal["digital"] and hermes["static"]["nats"] != host["static"]["nats"]
+    assert hermes["seeds"][0] != hermes["seeds"][1], "another seed is another chip"
+    assert 0 < hermes["tile"]["plasticity_share_of_energy"] < 1 and 0 < hermes["tile"]["adc_share_of_energy"] < 1
+    again = p0(run_of(tmp_path, runtime="tile", target="hermes", seeds=2, tokens=200, note=pytest.fail))
+    assert again == hermes
+    assert p0(run_of(runtime="tile", target="hermes", seeds=2, tokens=200, jobs=2)) == hermes, "at once, the same"
+    adapters = p0(run_of(runtime="tile", target="hermes", tokens=200, tiles=TileSetup("adapters")))
+    assert adapters["static"] == host["static"] and adapters["online"] != host["online"]
+    still = p0(run_of(runtime="tile", target="hermes", tokens=200, static_only=True))
+    assert "online" not in still and still["static"]["nats"] == pytest.approx(hermes["static"]["nats"], rel=0.02)
+    with pytest.raises(UsageError, match="nothing lies on tiles"):
+        p0(run_of(runtime="tile", tokens=200, static_only=True, tiles=TileSetup("adapters")))
+    assert "simulated, calibrated to HERMES" in markdown({"p0": hermes}) and "by seed" in markdown({"p0": hermes})
+    assert "static" in markdown({"p0": still})
 
 
 def test_a_frozen_snapshot_is_what_was_learned_so_far(run_of: Callable[..., Run]) -> None:

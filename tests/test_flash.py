@@ -19,10 +19,13 @@ from edgehmn.device.flash import flashing
 from edgehmn.device.flash.esp import EspTool
 from edgehmn.device.flash.flashing import flash, programmer_for, ways
 from edgehmn.device.flash.parts import Part, contents, parts_of
-from edgehmn.device.flash.programmer import run
+from edgehmn.device.flash.programmer import Programmer, run, time_for
 from edgehmn.device.flash.pyocd import PyOcd
+from edgehmn.device.flash.ssh import LinuxBoard
 from edgehmn.device.flash.stm32 import Stm32Flash
 from edgehmn.device.flash.uf2 import Uf2Drive, uf2
+from edgehmn.device.server import Server
+from edgehmn.device.wire import Identity
 from edgehmn.errors import (
     DependencyError,
     DeviceError,
@@ -35,7 +38,7 @@ from edgehmn.exported import Export
 from edgehmn.runtime.device import DeviceRuntime
 from tests.boot_loaders import Stm32BootLoader, fake_ssh, fake_tool
 from tests.command_line import Result
-from tests.models import random_tokens
+from tests.models import SMALL, random_tokens, tiny_image
 
 Cli = Callable[..., Result]
 BOARD = "netduinoplus2"
@@ -52,10 +55,25 @@ def export(tiny_export: Path) -> Export:
 
 
 @pytest.fixture(scope="module")
-def line(export: Export) -> Iterator[str]:
+def emulated(export: Export) -> Iterator[str]:
     """Where a board answers that runs what was written."""
     with Emulator(export.image.bytes.tobytes(), BOARD) as emulator:
         yield emulator.url
+
+
+@pytest.fixture(scope="module")
+def linux_line(export: Export) -> Iterator[str]:
+    with Server(export.folder / "model.ehmn") as server:
+        yield server.url
+
+
+@pytest.fixture
+def line(linux_line: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same core on this machine, which takes no time, under the board's name."""
+    read = Identity.from_payload
+    named = staticmethod(lambda payload: replace(read(payload), board=BOARD))
+    monkeypatch.setattr(Identity, "from_payload", named)
+    return linux_line
 
 
 @pytest.fixture
@@ -79,10 +97,10 @@ def written(memory: Path, export: Export) -> None:
 
 
 @needs_tools
-def test_an_honest_tool_and_a_board_that_answers(run_cli: Cli, export: Export, line: str, tools: Path) -> None:
+def test_an_honest_tool_and_a_board_that_answers(run_cli: Cli, export: Export, emulated: str, tools: Path) -> None:
     memory = fake_tool(tools, "stm32flash", base=START, chip=CHIP)
     arguments = ("flash", export.folder, "--target", BOARD, "--via", "stm32flash", "--port", PORT, "--json")
-    result = run_cli(*arguments, "--line", line).result
+    result = run_cli(*arguments, "--line", emulated).result
     assert (result["board"], result["verified"], result["self_test"]) == (BOARD, "read back", "ok")
     written(memory, export)
 
@@ -184,14 +202,15 @@ def test_a_uf2_drive(export: Export, line: str, tmp_path: Path) -> None:
 
 
 @needs_tools
+@pytest.mark.parametrize("name", ["mps2-an386", "mps3-an547"])
 def test_an_emulated_board_gets_a_new_model_and_keeps_what_it_learned(
-    run_cli: Cli, export: Export, tmp_path: Path
+    run_cli: Cli, export: Export, tmp_path: Path, name: str
 ) -> None:
     file = tmp_path / "flash of a board"
-    arguments = ("flash", export.folder, "--target", "mps2-an386", "--port", file, "--json")
+    arguments = ("flash", export.folder, "--target", name, "--port", file, "--json")
     result = run_cli(*arguments).result
     assert (result["verified"], result["self_test"]) == ("read back", "ok")
-    with Emulator(None, flash=file) as emulator:
+    with Emulator(None, name, flash=file) as emulator:
         board = DeviceRuntime(emulator.url)
         board.process(random_tokens(20), learn=True)
         learned = board.save()
@@ -199,7 +218,7 @@ def test_an_emulated_board_gets_a_new_model_and_keeps_what_it_learned(
         board.confirm()
         board.close()
     assert run_cli(*arguments).result["self_test"] == "ok"
-    with Emulator(None, flash=file) as emulator:
+    with Emulator(None, name, flash=file) as emulator:
         board = DeviceRuntime(emulator.url)
         assert board.save() == learned
         board.close()
@@ -220,50 +239,101 @@ def test_a_linux_board_by_ssh(run_cli: Cli, export: Export, tools: Path) -> None
     assert run_cli(*arguments[:4]).code == 7
 
 
-def test_a_linux_board_that_is_another_or_lies(run_cli: Cli, export: Export, tools: Path, tmp_path: Path) -> None:
-    arguments = ("flash", export.folder, "--target", "linux", "--port", "pi@board")
+def test_a_linux_board_that_is_another(run_cli: Cli, export: Export, tools: Path) -> None:
     fake_ssh(tools, machine="Linux sparc64")
-    done = run_cli(*arguments)
+    done = run_cli("flash", export.folder, "--target", "linux", "--port", "pi@board")
     assert (done.code, "sparc64" in done.err) == (7, True)
-    shutil.rmtree(tools / "home")
-    fake_ssh(tools, machine=f"Linux {platform.machine()}", lies=True)
-    done = run_cli(*arguments)
-    assert (done.code, "is not there" in done.err) == (8, True)
+
+
+@needs_tools
+def test_a_dry_run_finds_the_board_and_writes_nothing(run_cli: Cli, export: Export, tools: Path) -> None:
+    memory = fake_tool(tools, "stm32flash", base=START, chip=CHIP)
+    before = memory.read_bytes()
+    arguments = ("flash", export.folder, "--target", BOARD, "--via", "stm32flash", "--port", PORT, "--dry-run")
+    result = run_cli(*arguments, "--json").result
+    assert (result["board"], result["place"], result["written_bytes"], result["verified"]) == (BOARD, PORT, 0, None)
+    assert [part["name"] for part in result["would_write"]] == ["firmware", "image"]
+    assert result["would_write"][1]["bytes"] == len(export.image.bytes)
+    assert "would get" in run_cli(*arguments).out and memory.read_bytes() == before
+    fake_tool(tools, "stm32flash", chip=0x450)
+    assert run_cli(*arguments).code == 7
+
+
+@needs_tools
+def test_the_time_for_writing_can_be_set(run_cli: Cli, export: Export, tools: Path) -> None:
+    fake_tool(tools, "stm32flash", "hangs", base=START, chip=CHIP)
+    arguments = ("flash", export.folder, "--target", BOARD, "--via", "stm32flash", "--port", PORT, "--timeout")
+    done = run_cli(*arguments, "1")
+    assert (done.code, "did not end in 1 s and was stopped" in done.err) == (8, True)
+    assert time_for(2_000_000, None) > 2 * 2 * 2_000_000 * 10 / 115_200, "written and verified at 115,200 baud"
+    assert time_for(2_000_000, 3.0) == 3.0
 
 
 # ---- Tools that do not, and boards that do not
 
 
+LIES = [("garbage", "1 of"), ("nothing", "differ"), ("code", "ended with code 3"), ("hangs", "was stopped")]
+FIRST_PROBE = json.dumps({"boards": [{"unique_id": "A1", "info": "a probe", "target": "chip"}]})
+
+
+def way_of(tool: str, limit_s: float = 60.0) -> Programmer:
+    if tool == "stm32flash":
+        return Stm32Flash(CHIP, START, limit_s)
+    return PyOcd("chip", limit_s) if tool == "pyocd" else EspTool("ESP32-S3", limit_s)
+
+
 @needs_tools
-@pytest.mark.parametrize(
-    ("conduct", "said"),
-    [("garbage", "1 of"), ("nothing", "differ"), ("code", "ended with code 3"), ("hangs", "was stopped")],
-)
+@pytest.mark.parametrize(("conduct", "said"), LIES)
 @pytest.mark.parametrize("tool", ["stm32flash", "pyocd", "esptool"])
 def test_tools_that_lie_or_hang(export: Export, line: str, tools: Path, tool: str, conduct: str, said: str) -> None:
-    probes = json.dumps({"boards": [{"unique_id": "A1", "info": "a probe", "target": "chip"}]})
-    fake_tool(tools, tool, conduct, base=START, probes=probes)
-    ask_s = 3.0 if conduct == "hangs" else 60.0
-    way = {
-        "stm32flash": lambda: Stm32Flash(CHIP, START, ask_s),
-        "pyocd": lambda: PyOcd("chip", ask_s),
-        "esptool": lambda: EspTool("ESP32-S3", ask_s),
-    }[tool]()
+    fake_tool(tools, tool, conduct, base=START, probes=FIRST_PROBE)
+    way = way_of(tool, 0.4 if conduct == "hangs" else 60.0)
     with pytest.raises(FlashError, match=said) as caught:
         flash(export, BOARD, way, port="A1" if tool == "pyocd" else PORT, line=line)
     assert caught.value.exit_code == 8
 
 
+@pytest.mark.parametrize(
+    ("conduct", "said"),
+    [("garbage", "is not there"), *LIES[2:], ("no start", "does not start: cannot execute")],
+)
+def test_a_ssh_that_lies_or_hangs(export: Export, tools: Path, conduct: str, said: str) -> None:
+    fake_ssh(tools, machine=f"Linux {platform.machine()}", conduct=conduct)
+    with pytest.raises(FlashError, match=said) as caught:
+        flash(export, "linux", LinuxBoard(0.4 if conduct == "hangs" else 60.0), port="pi@board")
+    assert caught.value.exit_code == 8
+
+
 @needs_tools
+@pytest.mark.parametrize("tool", ["stm32flash", "pyocd", "esptool"])
 def test_a_board_that_waits_for_a_hand(
-    run_cli: Cli, export: Export, tools: Path, monkeypatch: pytest.MonkeyPatch
+    export: Export, line: str, tools: Path, monkeypatch: pytest.MonkeyPatch, tool: str
 ) -> None:
-    memory = fake_tool(tools, "stm32flash", base=START, chip=CHIP)
-    monkeypatch.setattr(flashing, "ANSWER_S", 1.0)
-    arguments = ("flash", export.folder, "--target", BOARD, "--via", "stm32flash", "--port", PORT)
-    done = run_cli(*arguments, "--line", "socket://127.0.0.1:9")
-    assert (done.code, "press reset" in done.err) == (9, True)
+    """The tool cannot start it; or says that it did, and nothing answers."""
+    monkeypatch.setattr(flashing, "ANSWER_S", 0.5)
+    port = "A1" if tool == "pyocd" else PORT
+    memory = fake_tool(tools, tool, "by hand", base=START, probes=FIRST_PROBE)
+    with pytest.raises(ManualStepError, match=r"written and read back.*please press the reset button.*press reset"):
+        flash(export, BOARD, way_of(tool), port=port, line=line)
     written(memory, export)
+    memory = fake_tool(tools, tool, base=START, probes=FIRST_PROBE)
+    with pytest.raises(ManualStepError, match="press reset") as caught:
+        flash(export, BOARD, way_of(tool), port=port, line="socket://127.0.0.1:9")
+    assert caught.value.exit_code == 9
+    written(memory, export)
+
+
+def test_a_drive_that_takes_no_file_and_a_board_of_another_model(export: Export, line: str, tmp_path: Path) -> None:
+    (tmp_path / "INFO_UF2.TXT").write_text("Board-ID: RP2350\n")
+    way = Uf2Drive("RP2350", 0xE48BFF59)
+    (tmp_path / "edgehmn.uf2").mkdir()
+    with pytest.raises(FlashError, match="took no file"):
+        flash(export, BOARD, way, port=str(tmp_path), line=line)
+    (tmp_path / "edgehmn.uf2").rmdir()
+    image = tmp_path / "other.ehmn"
+    image.write_bytes(tiny_image(SMALL))
+    with Server(image) as other, pytest.raises(FlashError, match="runs image"):
+        flash(export, BOARD, way, port=str(tmp_path), line=other.url)
 
 
 @needs_tools
@@ -271,10 +341,9 @@ def test_a_board_that_runs_something_else_is_found_out(export: Export, tools: Pa
     fake_tool(tools, "stm32flash", base=START, chip=CHIP)
     with pytest.raises(FlashError, match="is a netduinoplus2, not the mps2-an386"):
         flash(export, "mps2-an386", PyOcdOf(Stm32Flash(CHIP, 0)), port=PORT, line=line)
-    changed = replace(export, manifest=export.manifest)
     image = bytearray(export.image.bytes.tobytes())
     with Emulator(bytes(image[:-1]), BOARD) as emulator, pytest.raises(EdgeHMNError):
-        flash(changed, BOARD, Stm32Flash(CHIP, START), port=PORT, line=emulator.url)
+        flash(export, BOARD, Stm32Flash(CHIP, START), port=PORT, line=emulator.url)
 
 
 class PyOcdOf:

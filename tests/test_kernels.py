@@ -285,12 +285,17 @@ X86 = {  # the flags of CMakeLists.txt
 }
 AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": ["-march=armv8.2-a+dotprod"]}
 ARM32 = ["-O2", "-static", "-fno-pie", "-no-pie", "-mthumb", "-march=armv7-a+simd", "-mfloat-abi=hard"]
+M55 = ["-O2", "-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard", "--specs=rdimon.specs"]
+M55 += ["-Wl,--section-start=.vectors=0", "-Wl,-Ttext-segment=0x8000"]
+VECTORS = ("fixed", "tables", "vectors", "vectors_mve")
+ON_M55 = ["qemu-system-arm", "-M", "mps3-an547", "-net", "none", "-display", "none", "-semihosting", "-kernel"]
 MACHINES = {  # compiler, its flags, flags of single files, what runs the program, tables that must be there
     "x86-64, sanitizers": ("gcc", SANITIZED, X86, [], {"rows"}),
     "A53": ("aarch64-linux-gnu-gcc", ["-O3", "-static"], AARCH64, ["qemu-aarch64", "-cpu", "cortex-a53"], {"neon"}),
     "A76": ("aarch64-linux-gnu-gcc", ["-O3", "-static"], AARCH64, ["qemu-aarch64", "-cpu", "max"], {"neon", "dot"}),
     "Arm with DSP": ("arm-linux-gnueabihf-gcc", ARM32, {}, ["qemu-arm"], {"dsp"}),
     "Arm without DSP": ("arm-linux-gnueabihf-gcc", [*ARM32, "-U__ARM_FEATURE_DSP"], {}, ["qemu-arm"], {"thumb"}),
+    "Arm with MVE": ("arm-none-eabi-gcc", M55, {}, ON_M55, {"mve"}),
     "riscv64": ("riscv64-linux-gnu-gcc", ["-O2", "-static"], {}, ["qemu-riscv64"], {"rows"}),
 }
 
@@ -301,8 +306,8 @@ def test_tables_of_other_machines(machine: str, tmp_path: Path) -> None:
     absent = [tool for tool in (compiler, *emulator[:1]) if which(tool) is None]
     if absent or (not emulator and platform.machine() != "x86_64"):
         pytest.skip(f"not run here: {', '.join(absent) or 'another processor'}")
-    sources = [*sorted((NATIVE / "src").glob("kernels*.c")), *(NATIVE / "src" / f"{n}.c" for n in ("fixed", "tables"))]
-    sources.append(Path(__file__).parent / "compare_kernels.c")
+    sources = [*sorted((NATIVE / "src").glob("kernels*.c")), *(NATIVE / "src" / f"{n}.c" for n in VECTORS)]
+    sources += [Path(__file__).parent / f"compare_{n}.c" for n in ("kernels", "vectors")]
     objects = []
     for source in sources:
         objects.append(str(tmp_path / f"{source.stem}.o"))

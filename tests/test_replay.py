@@ -13,8 +13,9 @@ from edgehmn.device.emulator import QEMU
 from edgehmn.device.firmware import TOOLS
 from edgehmn.device.server import Server
 from edgehmn.errors import InvalidFileError, UsageError
-from edgehmn.replay import Recorder, Replay, again
+from edgehmn.replay import CALL, HEADER, MAGIC, VERSION, Recorder, Replay, again
 from edgehmn.runtime.device import DeviceRuntime
+from edgehmn.sealed import seal
 from tests.command_line import Result
 from tests.models import random_tokens, repetitive_tokens, tiny_image
 
@@ -83,19 +84,11 @@ def test_the_file_survives_the_round_trip_and_nothing_damaged_does(tmp_path: Pat
 
 def resealed(replay: Replay, calls: bytes, n: int) -> bytes:
     """A file with a right checksum around any calls."""
-    import zlib
-
-    from edgehmn.replay import CHECKED, HEADER, MAGIC
-
     hashes = [bytes.fromhex(h) for h in (replay.delta_sha256, replay.results_sha256)]
-    header = HEADER.pack(MAGIC, 1, HEADER.size + len(calls), 0, bytes.fromhex(replay.image_id), 0, n, *hashes)
-    crc = zlib.crc32(header[CHECKED:] + calls)
-    return header[: CHECKED - 4] + crc.to_bytes(4, "little") + header[CHECKED:] + calls
+    return seal(MAGIC, VERSION, HEADER.pack(bytes.fromhex(replay.image_id), 0, n, *hashes) + calls)
 
 
 def test_hostile_calls_with_a_right_checksum_are_refused() -> None:
-    from edgehmn.replay import CALL
-
     replay, _ = recorded(tiny_image())
     hostile = [
         (CALL.pack(1, 0, 1 << 60), 1),

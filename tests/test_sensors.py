@@ -1,18 +1,21 @@
 """Sensors of energy: recorded samples of every documented format, and every way to read one wrongly."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from edgehmn.errors import DependencyError, DeviceError
+from edgehmn.errors import DependencyError, DeviceError, UsageError
 from edgehmn.measure import raspberry_pi
-from edgehmn.measure.host import energy_per_unit, find_sensor
-from edgehmn.measure.jetson import Ina3221, channels, parse_tegrastats, total
+from edgehmn.measure.choose import FORMS, OWN, find_meter, open_meter
+from edgehmn.measure.host import energy_per_unit
+from edgehmn.measure.jetson import Ina3221, Tegrastats, channels, parse_tegrastats, total
 from edgehmn.measure.meters import Ina2xx, Ina219Bus, Joulescope, Nvml, Ppk2, mean_microamperes
 from edgehmn.measure.rapl import Rapl
 from edgehmn.measure.sampling import Description, Energy, counted, integrate, measure_energy, plausible
+from tests.command_line import Result
 
 NANO = (
     "RAM 331/3964MB (lfb 758x4MB) SWAP 0/1982MB (cached 0MB) IRAM 0/252kB(lfb 252kB) CPU [5%@102,0%@102,0%@102,0%@102] "
@@ -32,6 +35,12 @@ ORIN_UNITS = "thermal@41.7C VDD_IN 7421mW/8050mW VDD_CPU_GPU_CV 1000mW/1200mW"
 ORIN_NOW = "thermal@41.7C VDD_IN 5765mW VDD_CPU_GPU_CV 1548mW VDD_SOC 1497mW"
 
 
+AGX = (
+    "GR3D_FREQ 0% cpu@45C VDD_GPU_SOC 3177mW/3177mW VDD_CPU_CV 794mW/794mW VIN_SYS_5V0 3625mW/3625mW NC 0mW/0mW "
+    "VDDQ_VDD2_1V8AO 604mW/604mW NC 0mW/0mW"
+)
+
+
 @pytest.mark.parametrize(
     ("line", "name", "watts"),
     [
@@ -47,11 +56,62 @@ def test_tegrastats_takes_the_rail_that_holds_the_others(line: str, name: str, w
     assert total(parse_tegrastats(line)) == (name, pytest.approx(watts))
 
 
-def test_tegrastats_without_a_total_adds_the_rails() -> None:
-    rails = parse_tegrastats(XAVIER)
-    assert set(rails) == {"GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"}
-    name, watts = total(rails)
-    assert watts == pytest.approx(6.926) and name.startswith("sum of")
+@pytest.mark.parametrize(
+    ("line", "rails", "watts"),
+    [
+        (XAVIER, {"GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"}, 6.926),
+        (AGX, {"VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0", "VDDQ_VDD2_1V8AO"}, 8.2),
+    ],
+)
+def test_tegrastats_without_a_total_adds_the_rails(line: str, rails: set[str], watts: float) -> None:
+    found = parse_tegrastats(line)
+    name, sum_of_rails = total(found)
+    assert set(found) == rails and sum_of_rails == pytest.approx(watts) and name.startswith("sum of")
+
+
+def program(folder: Path, text: str) -> str:
+    """A program in the place of tegrastats."""
+    path = folder / "tegrastats"
+    path.write_text(f"#!/bin/sh\n{text}\n", "utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_tegrastats_as_a_meter(tmp_path: Path) -> None:
+    meter = Tegrastats(program(tmp_path, f"while :; do echo '{ORIN}'; sleep 0.02; done"))
+    energy = measure_energy(meter, lambda: time.sleep(0.2))
+    meter.close()
+    assert energy.watts == pytest.approx(5.336) and energy.samples >= 2
+    assert meter.description.rail == "VDD_IN" and "carrier" in meter.description.leaves_out
+    assert meter._process.poll() is not None, "it does not go on running"
+
+
+def test_tegrastats_is_read_where_it_is_now(tmp_path: Path) -> None:
+    """Lines that waited unread are old."""
+    old, new = (ORIN.replace("5336", watts) for watts in ("1000", "9000"))
+    text = f"echo '{old}'; sleep 0.2; for i in 1 2 3; do echo '{old}'; done; echo '{new}'; exec sleep 9"
+    meter = Tegrastats(program(tmp_path, text))
+    time.sleep(0.5)
+    assert meter.read() == 9.0
+    meter.close()
+
+
+@pytest.mark.parametrize("text", ["exit 1", "echo 'RAM 331/3964MB APE 25'; exec sleep 9"])
+def test_tegrastats_that_tells_no_power(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DeviceError, match="tegrastats"):
+        Tegrastats(program(tmp_path, text))
+
+
+def test_tegrastats_that_ends(tmp_path: Path) -> None:
+    meter = Tegrastats(program(tmp_path, f"echo '{ORIN}'; sleep 0.2"))
+    with pytest.raises(DeviceError, match="no line"):
+        measure_energy(meter, lambda: time.sleep(0.4))
+    meter.close()
+
+
+def test_no_tegrastats(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="no Jetson"):
+        Tegrastats(str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("line", ["", "RAM 331/3964MB APE 25 NVENC 115 VIC_FREQ 601", "GR3D_FREQ 61% CPU@23.5C"])
@@ -233,6 +293,12 @@ def test_ina2xx_gives_microwatts(tmp_path: Path) -> None:
     (tmp_path / "hwmon2" / "name").write_text("ina226\n")
     (tmp_path / "hwmon2" / "power1_input").write_text("1250000\n")
     assert Ina2xx(tmp_path).read() == 1.25
+    (tmp_path / "hwmon5").mkdir()
+    (tmp_path / "hwmon5" / "name").write_text("ina219\n")
+    with pytest.raises(DeviceError, match="ina2xx:hwmon2"):
+        Ina2xx(tmp_path)
+    assert Ina2xx(tmp_path, only="hwmon2").read() == 1.25
+    (tmp_path / "hwmon5" / "name").write_text("nvme\n")
     (tmp_path / "hwmon2" / "power1_input").write_text("\n")
     with pytest.raises(DeviceError):
         Ina2xx(tmp_path).read()
@@ -250,8 +316,12 @@ def test_ina219_library_gives_milliwatts() -> None:
 def test_ppk2_in_both_forms_of_its_library(form: object) -> None:
     assert callable(form)
     nothing = dict.fromkeys(("get_modifiers", "use_ampere_meter", "start_measuring"), lambda: None)
-    meter = SimpleNamespace(**nothing, get_data=lambda: b"1", get_samples=lambda _: form([1000.0, 3000.0]))
+    switched: list[str] = []
+    meter = SimpleNamespace(
+        **nothing, toggle_DUT_power=switched.append, get_data=lambda: b"1", get_samples=lambda _: form([1000.0, 3000.0])
+    )
     assert Ppk2("/dev/null", 3.0, lambda _: meter).read() == pytest.approx(0.006)
+    assert switched == ["ON"], "an ampere meter that is not switched on cuts the board off"
     meter.get_data = lambda: b""
     with pytest.raises(DeviceError, match="no samples"):
         Ppk2("/dev/null", 3.0, lambda _: meter).read()
@@ -263,12 +333,35 @@ def test_microamperes_beyond_the_meter() -> None:
 
 
 def test_joulescope() -> None:
-    device = SimpleNamespace(open=lambda: None, read=lambda duration: [(0.1, 3.0), (0.3, 3.0)])
+    device = SimpleNamespace(open=lambda: None, read=lambda contiguous_duration: [(0.1, 3.0), (0.3, 3.0)])
     library = SimpleNamespace(scan_require_one=lambda config: device)
     assert Joulescope(library).read() == pytest.approx(0.6)
-    device.read = lambda duration: []
+    nan = float("nan")
+    device.read = lambda contiguous_duration: [(0.1, 3.0), (nan, nan), (0.3, 3.0)]
+    assert Joulescope(library).read() == pytest.approx(0.6), "what it missed is not in the mean"
+    device.read = lambda contiguous_duration: [(0.1, 3.0), (nan, nan), (nan, nan)]
+    with pytest.raises(DeviceError, match="2 of 3 samples were lost"):
+        Joulescope(library).read()
+    device.read = lambda contiguous_duration: []
     with pytest.raises(DeviceError, match="no samples"):
         Joulescope(library).read()
+
+
+def test_what_a_library_raises_is_no_reading() -> None:
+    """A current beyond its range, a cable pulled out: classes that only the library has."""
+
+    class DeviceRangeError(Exception):
+        pass
+
+    def fail(*_: object, **__: object) -> None:
+        raise DeviceRangeError("Current out of range (overflow)")
+
+    nothing = dict.fromkeys(("get_modifiers", "use_ampere_meter", "start_measuring", "configure", "open"), lambda: None)
+    thing = SimpleNamespace(**nothing, toggle_DUT_power=lambda _: None, power=fail, get_data=fail, read=fail)
+    library = SimpleNamespace(INA219=lambda _: thing, scan_require_one=lambda config: thing)
+    for meter in (Ina219Bus(library=library), Ppk2("/dev/null", 3.0, lambda _: thing), Joulescope(library)):
+        with pytest.raises(DeviceError, match=r"no reading \(DeviceRangeError: Current"):
+            meter.read()
 
 
 @pytest.mark.parametrize("make", [Ina219Bus, Joulescope, lambda: Ppk2("/dev/null", 3.0), Nvml])
@@ -344,7 +437,47 @@ def test_energy_of_a_unit_is_apart_from_idling() -> None:
         energy_per_unit(idle, busy, 0)
 
 
-def test_this_machine_has_a_sensor_or_says_why_not() -> None:
-    sensor, missing = find_sensor()
-    assert sensor is not None or set(missing) == {"ina3221", "pmic", "rapl", "ina2xx"}
+def test_this_machine_has_a_meter_or_says_why_not() -> None:
+    sensor, missing = find_meter()
+    assert sensor is not None or set(missing) == set(OWN)
     print("not run here: energy of this machine:", missing) if sensor is None else print(sensor.description)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["toaster", "", "pmic:1", "ppk2", "ppk2:/dev/ttyACM0", "ppk2:/dev/ttyACM0@0", "ppk2:/dev/ttyACM0@3,3", "ina219:x",
+     "nvml:first"],
+)  # fmt: skip
+def test_a_meter_that_there_is_not(text: str) -> None:
+    with pytest.raises(UsageError):
+        open_meter(text)
+
+
+def test_every_meter_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """None of these is here: each says so in its own words, and nothing is taken for a reading."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    texts = {"ppk2": "ppk2:/dev/null@3.3", "ina219": "ina219:0.02", "nvml": "nvml:1", "ina2xx": "ina2xx:hwmon99"}
+    for name in FORMS:
+        if name != "rapl":
+            with pytest.raises((DeviceError, DependencyError)):
+                open_meter(texts.get(name, name))
+
+
+def test_meter_from_the_command_line(
+    tiny_export: Path, tmp_path: Path, run_cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rail, rate, method and what it leaves out are printed."""
+    monkeypatch.setattr("edgehmn.measure.host.SECONDS", 0.3)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    program(tmp_path, f"while :; do echo '{ORIN}'; sleep 0.02; done")
+    done = run_cli("profile", tiny_export, "--measured", "--meter", "tegrastats")
+    assert done.code == 0 and "rail: VDD_IN" in done.out and "leaves out the carrier" in done.out, done
+    assert "tegrastats, a line every" in done.out and "a second" in done.out
+    energy = run_cli("profile", tiny_export, "--measured", "--meter", "tegrastats", "--json").result["measured"][
+        "energy"
+    ]
+    assert energy["sensor"]["watts"] == pytest.approx(5.336) and energy["idle_watts"] == pytest.approx(5.336)
+    program(tmp_path, f"echo '{ORIN}'")
+    assert run_cli("profile", tiny_export, "--measured", "--meter", "tegrastats").code == DeviceError.exit_code
+    assert run_cli("profile", tiny_export, "--measured", "--meter", "toaster").code == UsageError.exit_code
+    assert run_cli("profile", tiny_export, "--target", "rp2350", "--meter", "rapl").code == UsageError.exit_code

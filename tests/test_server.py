@@ -21,7 +21,7 @@ from edgehmn.errors import DeviceError, InvalidFileError, LinkLostError, UsageEr
 from edgehmn.runtime.device import DeviceRuntime
 from tests.models import repetitive_tokens, tiny_image
 
-EMULATORS = {"aarch64": "qemu-aarch64", "armv7l": "qemu-arm"}
+EMULATORS = {"aarch64": "qemu-aarch64", "armv7l": "qemu-arm", "riscv64": "qemu-riscv64"}
 
 
 @pytest.fixture(scope="module")

@@ -78,6 +78,19 @@ def test_signing_twice_gives_the_same_bytes(signed: Path, keys: Path) -> None:
     assert (signed / "manifest.sig").read_bytes() == first
 
 
+def test_a_tuned_export_is_signed_anew_or_said_to_be_unsigned(signed: Path, keys: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("To be, or not to be, that is the question. " * 40, "utf-8")
+    few = ("--data", text, "--budget", "1", "--tokens", "40", "--method", "random")
+    done = edgehmn("tune", signed, *few, "-o", tmp_path / "new")
+    assert done.code == 0 and "not signed" in done.out and not (tmp_path / "new" / "manifest.sig").exists()
+    done = edgehmn("tune", signed, *few, "-o", tmp_path / "newer", "--sign", keys / "a.pem", "--json")
+    key = fingerprint(read_public_key(keys / "a.pub.pem"))
+    assert done.result["signed_by"] == key
+    assert verify_export(Export.open(tmp_path / "newer"), keys / "a.pub.pem").trusted
+    assert edgehmn("tune", signed, *few, "--sign", keys / "a.pem").code == 2
+
+
 def test_an_unsigned_export(tiny_export: Path, keys: Path) -> None:
     assert edgehmn("inspect", tiny_export, "--json").result["signature"]["signed"] is False
     for command in ("inspect", "validate", "emulate"):

@@ -138,6 +138,17 @@ def interrupted(flash: Flash, operation: Callable[[], int], allowed: tuple[Found
     return total
 
 
+def test_a_record_with_the_sequence_of_the_confirmed_one_is_not_newer() -> None:
+    """No board writes such a flash; who copies a slot does."""
+    flash, data = new_flash(), b"learned"
+    assert store(flash, data) == OK
+    half = flash.size // 2
+    flash.bytes[half:] = flash.bytes[:half]
+    assert confirm(flash) == OK
+    assert found(flash) == Found(data)
+    assert store(flash, b"more") == OK
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_power_cut_at_every_write_and_erase_of_fifty_saves(shape: str) -> None:
     flash, kept, cuts = new_flash(shape), Found(None), 0

@@ -8,7 +8,7 @@ import pytest
 
 from edgehmn.errors import UsageError
 from edgehmn.targets.memristive import wires
-from edgehmn.targets.memristive.cells import CellArray, rectified
+from edgehmn.targets.memristive.cells import STUCK_HIGH, STUCK_LOW, CellArray, rectified
 from edgehmn.targets.memristive.noise import Hermes, Pcm, Polynomial
 from edgehmn.targets.memristive.presets import HERMES, IDEAL, PRESETS, WAN, Cell, preset
 from edgehmn.targets.memristive.steps import Constant, Exponential, SoftBounds, Update, staircase
@@ -168,11 +168,38 @@ def test_an_offset_column_stands_for_zero() -> None:
 def test_stuck_cells_stay() -> None:
     cell = replace(IDEAL.cell, stuck=(0.1, 0.2))
     a = array(cell, np.full((100, 100), 50))
-    assert (a.g == cell.g_max).mean() == pytest.approx(0.2, abs=0.01)
+    assert a.stuck is not None and (a.stuck == STUCK_HIGH).mean() == pytest.approx(0.2, abs=0.01)
+    assert (a.g[a.stuck == STUCK_HIGH] == cell.g_max).all() and (a.g[a.stuck == STUCK_LOW] == cell.g_min).all()
     before = a.g[a.stuck > 0].copy()
     a.program(every(a), np.full(10_000, -20))
     a.pulse(every(a), np.full(10_000, 3))
     assert np.array_equal(a.g[a.stuck > 0], before)
+
+
+def test_the_other_cell_of_a_pair_makes_up_for_a_stuck_one() -> None:
+    a = array(replace(IDEAL.cell, stuck=(0.2, 0.2)), np.full((60, 60), 50))
+    assert a.stuck is not None
+    plus, minus = a.stuck
+    reached = ((plus == 0) & (minus != 0)) | ((plus == STUCK_HIGH) & (minus == 0)) | ((plus == 0) & (minus == 0))
+    assert np.allclose(a.weights()[reached & (minus != STUCK_HIGH)], 50)
+    assert np.allclose(a.weights()[(plus == 0) & (minus == STUCK_HIGH)], 0), "as near as it comes"
+    assert np.allclose(a.weights()[(plus == STUCK_LOW) & (minus == 0)], 0)
+
+
+def test_only_the_cell_of_a_pair_that_moves_is_written() -> None:
+    a = array(HERMES.cell, np.full((50, 50), 30))
+    kept, moved = a.g[1].copy(), a.g[0].copy()
+    a.now_s = 10.0
+    a.program(every(a), np.full(2500, 40))
+    assert np.array_equal(a.g[1], kept) and not np.array_equal(a.g[0], moved)
+    assert a.wear[1].max() == 0 and a.counts.pulses == a.wear[0].sum() > 2500
+    assert a.written_s[1].max() == 0 and a.written_s[0].min() == 10
+    a.program(every(a), np.full(2500, 40))
+    assert a.wear[1].min() > 0, "a refresh writes both"
+    a.pulse(every(a), np.ones(2500, np.int64))
+    worn = a.wear.copy()
+    a.program(every(a), np.full(2500, 40))
+    assert (a.wear[0] > worn[0]).all() and np.array_equal(a.wear[1], worn[1]), "pulses have moved the first cells"
 
 
 def test_write_verify_counts_its_pulses_and_reads() -> None:

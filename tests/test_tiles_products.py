@@ -1,6 +1,8 @@
 """Products on memristive tiles: exact where they should be, off by no more than is stated elsewhere; energy."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ from edgehmn.targets.memristive.presets import HERMES, HERMES_PARTS, IDEAL, ISAA
 from edgehmn.targets.memristive.tiles import TiledMatrix
 from edgehmn.targets.memristive.writes import scheme
 
+ROOT = Path(__file__).resolve().parent.parent
 OPERATIONS = 2 * 256 * 256
 Integers = npt.NDArray[np.int64]
 
@@ -122,6 +125,32 @@ def test_single_weights_are_written_and_read() -> None:
     assert np.allclose(sliced.weights()[o, i], [7, -90, 33])
 
 
+def test_copies_fill_a_tile_and_their_errors_average() -> None:
+    w, x = integers((100, 120), 127), integers((300, 120), 127, 1)
+    assert np.array_equal(np.rint(TiledMatrix(w, IDEAL, rng(), fill=True).product(x)), x @ w.T)
+    quiet = replace(HERMES, converters=Converters(), wire_ohm=0.0)
+    errors = []
+    for fill in (False, True):
+        tiles = TiledMatrix(w, quiet, rng(3), fill=fill)
+        errors.append((tiles.product(x) - x @ w.T).std())
+        assert tiles.tiles == 1 and tiles.reads.passes == 300, "a tile costs what it costs"
+    assert errors[1] == pytest.approx(errors[0] / 2, rel=0.15), "four copies"
+    tiles.program(np.array([7]), np.array([119]), np.array([80]))
+    tiles.product(x)
+    tiles.pulse(np.array([99]), np.array([3]), np.array([2]))
+    assert tiles.write_counts().programmed == 4 and np.count_nonzero(tiles.wear()) >= 8
+    assert np.allclose(tiles.weights_at(np.array([7]), np.array([119])), tiles.weights()[7, 119])
+
+
+def test_the_committed_comparison_with_crosssim_meets_its_limits() -> None:
+    results = json.loads((ROOT / "bench" / "results" / "crosssim.json").read_text("utf-8"))
+    assert {r["draws"] for r in results["errors"]} <= {1, 1000} and len(results["errors"]) == 8
+    assert all(abs(r["spread_ratio"] - 1) <= 0.03 and r["means_apart"] <= 0.03 for r in results["errors"])
+    ratios = {(r["peer"], r["products"]): r["ratio"] for r in results["speed"]}
+    assert ratios.keys() == {(peer, n) for peer in ("CrossSim", "NumPy") for n in (1, 64)}
+    assert all(v >= 5 if peer == "CrossSim" else v <= 2 for (peer, _), v in ratios.items())
+
+
 # ---- Schemes of writing
 
 
@@ -144,6 +173,17 @@ def test_a_coarse_device_rounds_without_bias() -> None:
     scheme("pulse", tiles, rng()).write(np.full((300, 300), 3))
     assert set(np.unique(np.rint(tiles.weights()))) == {0, 10}
     assert tiles.weights().mean() == pytest.approx(3, rel=0.03)
+
+
+def test_the_noise_of_a_device_rounds_without_bias() -> None:
+    """One pulse for a small step, of its width; its noise is what cycles of whole pulses have, in proportion."""
+    update = replace(IDEAL.cell.update, step=10 / 127, cycle=0.5)
+    tiles = matrix(np.zeros((200, 200), np.int64), replace(IDEAL, cell=replace(IDEAL.cell, update=update)))
+    scheme("noise", tiles, rng()).write(np.full((200, 200), 3))
+    assert tiles.wear().max() == 1 and tiles.weights().mean() == pytest.approx(3, rel=0.02)
+    assert tiles.weights().std() == pytest.approx(10 * 0.5 * np.sqrt(0.3), rel=0.02)
+    scheme("noise", tiles, rng()).write(np.full((200, 200), 24))
+    assert tiles.write_counts().pulses == 4 * 200 * 200 and tiles.weights().mean() == pytest.approx(27, rel=0.02)
 
 
 def test_thresholds_drop_and_accumulators_wait() -> None:
@@ -205,3 +245,7 @@ def test_writes_are_priced_and_wear_gives_years() -> None:
     assert cost.years_to_first_worn_cell == pytest.approx(1e8 / 100 * 10 / 1000 / 365.25)
     assert cost.calibrated_to.startswith("simulated, calibrated to HERMES") and 0.8 < cost.adc_share_of_energy < 0.95
     assert price(use(1), HERMES).years_to_first_worn_cell == float("inf")
+    passes = one_pass(HERMES.parts, 256, 256).latency_ns / 10 / 1e3
+    assert price(use(1), HERMES).latency_us_per_token == pytest.approx(passes)
+    beside = price(replace(use(1), digital_macs=64_000), HERMES)
+    assert beside.latency_us_per_token == pytest.approx(passes + 0.1), "tiles and the digital unit take turns"

@@ -254,6 +254,15 @@ def test_a_request_is_repeated_as_it_was_until_it_is_answered(first: Callable[[F
     assert repeated[0].sequence == (requests[0].sequence + 1) % 2**32
 
 
+def test_an_answer_behind_the_header_of_a_long_frame_is_found(impatient: None) -> None:
+    """Noise that announces 1,024 bytes: short answers would be taken for them for ever."""
+    with serving(scripted(lambda frame: header(MAX_PAYLOAD) + done(frame))) as (url, requests):
+        link = Link(url)
+        assert link.request(lib.EHMN_WIRE_RESET) == b""
+        link.close()
+    assert len(requests) == 2, "it was there when the first wait was over"
+
+
 @pytest.mark.parametrize("answer", [stale, echo])
 def test_what_is_no_answer_to_this_request_is_skipped(answer: Callable[[Frame], bytes]) -> None:
     with serving(scripted(answer, answer)) as (url, requests):

@@ -70,7 +70,7 @@ HELP = {
     "emulate": "start an emulated board with an export on it, and keep it running",
     "run": "continue a text",
     "personalise": "learn the first half of a text, score the second before and after",
-    "state": "save, load and list what was learned",
+    "state": "save, load, list and compare what was learned",
     "replay": "record what a model was taught, and reproduce it to the bit",
     "tune": "search for the rule's parameters that learn a text best",
     "eval": "run a part of the evaluation plan",

@@ -15,7 +15,8 @@ DEFAULT_BOARD = "mps2-an386"
 @click.option("--target", default=DEFAULT_BOARD, show_default=True, help="A board.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Copy the ELF file to here.")
 def build_command(session: Session, target: str, output: Path | None) -> Outcome:
-    from edgehmn.device.firmware import build_firmware
+    from edgehmn.device.boards import find_board
+    from edgehmn.device.firmware import build_firmware, room_of
     from edgehmn.files import read_bytes, sha256, write_bytes
 
     session.note(f"building the firmware of {target}")
@@ -24,8 +25,17 @@ def build_command(session: Session, target: str, output: Path | None) -> Outcome
     if output is not None:
         write_bytes(output, data)
         elf = output
-    result = {"board": target, "path": str(elf), "bytes": len(data), "sha256": sha256(data)}
-    return Outcome(result, f"{elf}  {len(data):,} bytes")
+    board = find_board(target)
+    room = room_of(board, data)
+    result = {"board": target, "status": board.status, "path": str(elf), "bytes": len(data), "sha256": sha256(data)}
+    left = ", ".join(
+        f"{what} {used:,} of {there:,} bytes, {there - used:,} left"
+        for what, used, there in (
+            ("flash", room["flash_bytes"], room["flash_room"]),
+            ("RAM", room["ram_bytes"], room["ram_room"]),
+        )
+    )
+    return Outcome(result | room, f"{elf}  {len(data):,} bytes\n{board.name} ({board.status}): {left}")
 
 
 @command("emulate", "Start an emulated board with the model of the export OUT, and keep it running until Ctrl-C.")

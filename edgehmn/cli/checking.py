@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.cli.tiles import tile_options
 from edgehmn.errors import QualityGateError, UsageError
 
 RUNTIMES = ("host", "onnx", "tflite", "tile", "emulator", "device")
@@ -67,6 +68,7 @@ def _shown(value: Any) -> str:
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Of a llama2.c file, if it does not lie beside it.")
 @click.option("--text", "text_file", type=click.Path(path_type=Path), help="UTF-8 text to compare on.")
 @click.option("--tokens", type=click.IntRange(8, 1 << 20), default=512, show_default=True, help="Of that text.")
+@tile_options(learns=False)
 @trust_option
 def validate_command(
     session: Session,
@@ -79,6 +81,7 @@ def validate_command(
     text_file: Path | None,
     tokens: int,
     trust: Path | None,
+    tiles: Any,
 ) -> Outcome:
     from edgehmn.checkpoint import read_checkpoint
     from edgehmn.exported import Export
@@ -90,11 +93,13 @@ def validate_command(
     targeted = {"emulator", "tile"} & set(runtimes)
     if (target is not None and len(targeted) != 1) or (port is not None) != ("device" in runtimes):
         raise UsageError("--target goes with --runtime emulator or tile, one of them, and --port with --runtime device")
+    if tiles is not None and "tile" not in runtimes:
+        raise UsageError("--cell-bits goes with --runtime tile")
     opened = Export.open(export)
     signature = verify_export(opened, trust)
     model = None if checkpoint is None else read_checkpoint(checkpoint, tokenizer=tokenizer)
     text = shipped(EVALUATION) if text_file is None else read_text(text_file)
-    report = validate(opened, runtimes, model, text, tokens, session.note, target, port)
+    report = validate(opened, runtimes, model, text, tokens, session.note, target, port, tiles)
     result = report.as_dict() | {"signature": signature.as_dict()}
     shown = validation_text(report) + "\n\n" + signature.sentence()
     if not report.ok:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.cli.tiles import tile_options
 from edgehmn.errors import UsageError
 
 PARTS = ("p0", "p1", "p2", "p3")
@@ -53,13 +54,20 @@ finished parts are kept: an interrupted run goes on where it was."""
 @click.option("--banks", type=click.IntRange(2, 16), default=4, show_default=True, help="Of p2, beside one.")
 @click.option("--bleu", type=click.IntRange(0), default=50, show_default=True, help="People of p1 with BLEU.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for results and finished parts.")
-@click.option("--runtime", type=click.Choice(["host", "onnx", "tflite"]), default="host", show_default=True)
+@click.option("--runtime", type=click.Choice(["host", "onnx", "tflite", "tile"]), default="host", show_default=True)
+@click.option("--target", help="Memristive tile, with --runtime tile: hermes, neurram, ...")
+@tile_options()
+@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Seeds of a tile at once.")
 @click.option("--static-only", is_flag=True, help="p0 without learning.")
 @click.option("--float", "with_float", metavar="CKPT", help="p0 also by the float model of this checkpoint.")
 @click.option("--excerpts", "count", type=click.IntRange(1, 1000), default=20, show_default=True)
 def eval_command(session: Session, plan: str, export: Path, data: tuple[Path, ...], **options: Any) -> Outcome:
     from edgehmn.exported import Export
 
+    if options["runtime"] != "tile" and (options["target"] or options["tiles"]):
+        raise UsageError("--target, --mapping, --cell-bits, --writes and --write-threshold go with --runtime tile")
+    if options["runtime"] == "tile" and options["with_float"]:
+        raise UsageError("--float does not go with --runtime tile, beside which the digital core stands")
     if plan != "p0" and (options["static_only"] or options["with_float"] or options["runtime"] != "host"):
         raise UsageError("--static-only, --float and --runtime go with p0; all else is learned on the host")
     opened = Export.open(export)
@@ -71,7 +79,8 @@ def eval_command(session: Session, plan: str, export: Path, data: tuple[Path, ..
 def _parts(
     session: Session, export: Any, names: tuple[str, ...], data: tuple[Path, ...], *, code: Path | None, seeds: int,
     tokens: int | None, banks: int, bleu: int, output: Path | None, runtime: str, static_only: bool,
-    with_float: str | None, count: int,
+    with_float: str | None, count: int, target: str | None, tiles: Any,
+    jobs: int,
 ) -> Outcome:  # fmt: skip
     from edgehmn.evaluation.plan import evaluate, write
     from edgehmn.evaluation.report import markdown
@@ -79,7 +88,7 @@ def _parts(
     from edgehmn.evaluation.sources import Sources
     from edgehmn.evaluation.store import Store
 
-    asked = Options(seeds, tokens, banks, bleu, runtime, static_only, with_float)
+    asked = Options(seeds, tokens, banks, bleu, runtime, static_only, with_float, target, tiles, jobs)
     store = Store(output, export.image)
     run = Run(export, Sources(data, code), asked, store, session.progress, session.note)
     results = evaluate(run, names)

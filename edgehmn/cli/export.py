@@ -119,14 +119,15 @@ def noise_table(rows: list[dict[str, Any]]) -> str:
 @command("plan", "Memory that the export OUT needs: image, arena by region, learned state.")
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--arena", type=click.IntRange(min=0), help="Check that an arena of this many bytes would do.")
-@click.option("--target", help="Check that a board has room for it.")
-def plan_command(session: Session, export: Path, arena: int | None, target: str | None) -> Outcome:
+@click.option("--target", help="Check that a board has room for it, and how often it can store what it learned.")
+@click.option("--years", type=click.FloatRange(0, 1000, min_open=True), default=10.0, help="Its flash is to last.")
+def plan_command(session: Session, export: Path, arena: int | None, target: str | None, years: float) -> Outcome:
     from edgehmn.core import CoreModel
     from edgehmn.exported import Export
     from edgehmn.planning import plan
 
     opened = Export.open(export)
-    facts = plan(opened.image, target)
+    facts = plan(opened.image, target, years)
     if arena is not None:
         if arena > 1 << 31:
             raise UsageError(f"--arena {arena}: more than a 32-bit device can have")
@@ -145,4 +146,21 @@ def plan_command(session: Session, export: Path, arena: int | None, target: str 
         able = f"{'learns' if fit['learns'] else 'runs frozen'}{', saves' if fit['saves'] else ''}"
         rows += [(f"flash of {fit['board']}", rooms[0]), (f"RAM of {fit['board']}: {able}", rooms[1])]
     text = table(rows, ("memory", "bytes")) + "\n\n" + table(regions, ("region of the arena", "bytes", "share"))
-    return Outcome(facts, text)
+    budgets = [budget_text(fit["write_budget"]) for fit in facts["targets"] if fit["saves"] and fit["write_budget"]]
+    return Outcome(facts, "\n\n".join([text, *budgets]))
+
+
+def budget_text(budget: dict[str, Any]) -> str:
+    """How often a learned state can be stored in a board's flash."""
+    if not budget["states_per_erase"]:
+        return (
+            f"a stored state takes {budget['record_bytes']:,} bytes and a slot of the flash has "
+            f"{budget['slot_bytes']:,}: this board cannot keep one"
+        )
+    slots = f"2 slots of {budget['slot_bytes']:,} bytes, room for {budget['states_per_erase']} before each erase"
+    if budget["saves"] is None:
+        return f"{slots}; how often the flash may be erased is not known"
+    return (
+        f"{slots}; {budget['erase_cycles']:,} erases ({budget['source'] or 'no source given'})\n"
+        f"write budget: {budget['saves']:,} saves, {budget['saves_per_day']:,.1f} a day for {budget['years']:g} years"
+    )

@@ -13,10 +13,11 @@ PARTS = 3  # of the lines, for how the figures move
 
 
 def personalise_live(
-    session: Session, export: Path, save_state: str | None, load_state: str | None, where: dict[str, Any]
+    session: Session, export: Path, save_state: str | None, load_state: str | None, gate: bool, where: dict[str, Any]
 ) -> Outcome:
     """Learn standard input line by line until it ends. What was learned goes to `save_state` every few lines."""
     from edgehmn import states
+    from edgehmn.cli.gated import gate_result, raise_if_refused
     from edgehmn.exported import Export
     from edgehmn.files import sha256
     from edgehmn.live import LiveSession
@@ -36,6 +37,7 @@ def personalise_live(
         keep=keep,
         start=start,
         note=session.note,
+        gate=opened.image if gate and where["runtime"] != "tile" else None,
     )
     done = []
     try:
@@ -66,7 +68,9 @@ def personalise_live(
         }
         for part in parts
     ]
-    result = {"lines": n, "tokens": sum(d.tokens for d in done), "parts": rows, "delta_sha256": sha256(delta)}
+    result: dict[str, Any] = {"lines": n, "tokens": sum(d.tokens for d in done), "parts": rows}
+    result |= {"delta_sha256": sha256(delta), "gate": gate_result(live.rollbacks, live.verdict)}
+    raise_if_refused(live.rollbacks, live.verdict, save_state, **result)
     said = [f"lines {r['lines']}: {r['keystrokes_saved_percent']:.1f} % of the keys saved, perplexity "
             f"{r['perplexity']:.1f}" for r in rows]  # fmt: skip
     return Outcome(result | {"saved": save_state}, "\n".join(said))

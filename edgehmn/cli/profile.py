@@ -1,26 +1,35 @@
 """targets and profile: which boards are known, and what a token costs there."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.cli.tiles import tile_options
 from edgehmn.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgehmn.targets.schema import Target
 
 WRITERS = ("html", "csv", "markdown")
 
 
-@command("targets", "List the boards for which costs can be estimated, and what each profile is known from.")
+@command("targets", "List the boards and tiles whose costs can be estimated, and what each is known from.")
 @click.option(
     "--target", "names", multiple=True, help="Only this one, with all that is known; or a profile of your own."
 )
 def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
     from dataclasses import asdict
 
+    from edgehmn.device.boards import boards
+    from edgehmn.estimate_tiles import facts as tile_facts
+    from edgehmn.estimate_tiles import is_tile, parameters
+    from edgehmn.targets.memristive.presets import PRESETS
     from edgehmn.targets.schema import load_target, target_names
 
-    loaded = [load_target(name) for name in (names or target_names())]
+    tiles = [name for name in names if is_tile(name)] if names else list(PRESETS)
+    loaded = [load_target(name) for name in (names or target_names()) if name not in tiles]
     facts: list[dict[str, Any]] = []
     for t in loaded:
         fact: dict[str, Any] = {
@@ -30,21 +39,34 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
         if names:
             fact["profile"] = {k: v for k, v in asdict(t).items() if k not in ("path", "name", "title", "kind")}
         facts.append(fact)
+    facts += [tile_facts(name) | ({"profile": parameters(name)} if names else {}) for name in tiles]
     if names:
-        text = "\n\n".join(t.path.read_text("utf-8").rstrip() for t in loaded)
+        from edgehmn.cli.checking import facts_text
+
+        shown = [t.path.read_text("utf-8").rstrip() for t in loaded]
+        text = "\n\n".join([*shown, *(facts_text(parameters(name)) for name in tiles)])
     else:
         text = table([(f["name"], f["kind"], f["known_from"]) for f in facts], ("target", "kind", "known from"))
-    return Outcome({"targets": facts}, text)
+    firmware = [{"name": b.name, "status": b.status} for b in ([] if names else boards().values())]
+    if firmware:
+        text += "\n\n" + table(
+            [(f["name"], f["status"]) for f in firmware], ("board with firmware", "how it was tried")
+        )
+    return Outcome({"targets": facts, "boards": firmware}, text)
 
 
 @command(
-    "profile", "Estimate time, energy and memory of X, an export, a .tflite or a .onnx, on --target, layer by layer."
+    "profile",
+    "Estimate time, energy and memory of X, an export, a .tflite, .onnx or .gguf, on --target, layer by layer.",
 )
-@click.argument("subject", metavar="X", type=click.Path(path_type=Path))
+@click.argument("subjects", metavar="X...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--target", "names", multiple=True, help="A board, or a profile of your own (FILE.toml); several times, or a,b."
+    "--target",
+    "names",
+    multiple=True,
+    help="A board, a memristive tile (hermes, ...), or a profile of your own (FILE.toml); several times, or a,b.",
 )
-@click.option("--runtime-profile", help="Runtime of a .tflite or .onnx that the estimate is for.")
+@click.option("--runtime-profile", help="Runtime of a .tflite, .onnx or .gguf that the estimate is for.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write one self-contained page.")
 @click.option("--csv", type=click.Path(path_type=Path), help="Write totals and layers as CSV.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write tables as Markdown.")
@@ -54,46 +76,82 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
 @click.option(
     "--learned-per-day", type=click.FloatRange(min=0), default=1_000, show_default=True, help="Of those, learned."
 )
+@tile_options()
 @click.option("--battery-wh", type=click.FloatRange(min=1e-6), default=10.8, show_default=True, help="Of the cell.")
 @click.option("--measured", is_flag=True, help="Time X here, and read the energy meters of this machine.")
+@click.option("--meter", help="What --measured reads energy from: ppk2:PORT@VOLTS, joulescope, tegrastats, ...")
 @click.option(
     "--anchor", is_flag=True, help="Measure this machine for ten seconds, and write its profile to X, a .toml file."
 )
-@click.option("--host", help="USER@NAME: --anchor measures there, by ssh; edgehmn must be installed there.")
-def profile_command(session: Session, subject: Path, names: tuple[str, ...], **options: Any) -> Outcome:
-    from edgehmn.estimate import estimate
-    from edgehmn.report import Use, profile_result
-    from edgehmn.report.html import as_html
-    from edgehmn.report.text import as_csv, as_markdown, as_text
+@click.option("--host", help="USER@NAME: --anchor measures there, by ssh.")
+@click.option("--port", help="Board, as a pyserial URL: --anchor measures there the model that it was flashed with.")
+@click.option("--export", type=click.Path(path_type=Path), help="OUT, that model.")
+def profile_command(session: Session, subjects: tuple[Path, ...], names: tuple[str, ...], **options: Any) -> Outcome:
+    from edgehmn.estimate_tiles import is_tile
+    from edgehmn.report.text import overview
     from edgehmn.targets.schema import load_target
-    from edgehmn.workload import workload_of
 
+    alone = [key for key in ("anchor", "measured", *WRITERS) if options[key]]
+    if len(subjects) > 1 and alone:
+        raise UsageError(f"--{alone[0]} takes one X; run it for each")
     if options["anchor"]:
-        return _anchor(session, subject, names, options["host"])
-    if options["host"] is not None:
-        raise UsageError("--host is where --anchor measures; give --anchor too")
+        return _anchor(session, subjects[0], names, options)
+    if options["meter"] is not None and not options["measured"]:
+        raise UsageError("--meter is what --measured reads; give --measured too")
+    if any(options[key] is not None for key in ("host", "port", "export")):
+        raise UsageError("--host, --port and --export are for --anchor; give it too")
     wanted = [name for given in names for name in given.split(",") if name]
     if not wanted and not options["measured"]:
         raise UsageError("give --target NAME, one or several, or --measured; 'edgehmn targets' lists them")
-    targets = [load_target(name) for name in dict.fromkeys(wanted)]
+    tiles = [name for name in dict.fromkeys(wanted) if is_tile(name)]
+    if options["tiles"] is not None and not tiles:
+        raise UsageError("--mapping, --cell-bits, --writes and --write-threshold are about tiles; give one as --target")
+    targets = [load_target(name) for name in dict.fromkeys(wanted) if name not in tiles]
+    done = [_profile(session, subject, targets, tiles, options) for subject in subjects]
+    if len(done) == 1:
+        return Outcome(*done[0])
+    results = [result for result, _ in done]
+    return Outcome({"profiles": results}, "\n\n".join([*(text for _, text in done), overview(results)]))
+
+
+def _profile(
+    session: Session, subject: Path, targets: list["Target"], tiles: list[str], options: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """Result and text of one X."""
+    from edgehmn.estimate import estimate
+    from edgehmn.estimate_tiles import tile_profile
+    from edgehmn.report import Use, profile_result
+    from edgehmn.report.html import as_html
+    from edgehmn.report.text import as_csv, as_markdown, as_text
+    from edgehmn.report.tiles import add_tiles
+    from edgehmn.workload import workload_of
+
     session.note(f"counting what {subject} does")
     workload = workload_of(subject)
     estimates = [estimate(workload, t, options["runtime_profile"]) for t in targets]
     use = Use(options["per_day"], options["learned_per_day"], options["battery_wh"])
     result = profile_result(workload, estimates, use)
+    if tiles:
+        session.note("simulating tiles")
+        add_tiles(
+            result,
+            workload,
+            [tile_profile(subject, workload, name, options["tiles"], use.learned_per_day) for name in tiles],
+            use,
+        )
     text = as_text(result)
     if options["measured"]:
         from edgehmn.measure.host import measure, measured_text
 
         session.note("measuring")
-        result["measured"] = measure(subject)
+        result["measured"] = measure(subject, options["meter"])
         text += "\n\n" + measured_text(result["measured"])
     forms = {"html": as_html, "csv": as_csv, "markdown": as_markdown}
     for form in WRITERS:
         if options[form] is not None:
             _write(options[form], forms[form](result))
             session.note(f"wrote {options[form]}")
-    return Outcome(result, text)
+    return result, text
 
 
 def _write(path: Path, text: str) -> None:
@@ -102,17 +160,27 @@ def _write(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def _anchor(session: Session, profile: Path, names: tuple[str, ...], host: str | None) -> Outcome:
+def _anchor(session: Session, profile: Path, names: tuple[str, ...], options: dict[str, Any]) -> Outcome:
     """--target, if given, is the board whose memory and power the profile takes over."""
     from edgehmn.measure.anchor import anchor_host, anchor_remote
+
+    host, port, export = (options[key] for key in ("host", "port", "export"))
+    if (port is None) != (export is None) or (port and (host or not names)):
+        raise UsageError("a board on a line is measured with --port, --export and --target, and without --host")
 
     if profile.suffix != ".toml":
         raise UsageError(f"{profile}: --anchor writes a profile; name it NAME.toml")
     if len(names) > 1:
         raise UsageError("--anchor takes one --target: the board that is measured")
     base = names[0] if names else "host"
-    session.note(f"measuring {host or 'this machine'}, some ten seconds")
-    facts = anchor_remote(host, profile, base) if host else anchor_host(profile, session.note, base)
-    text = f"{profile}: {1e-6 / facts['seconds_per_mac']:,.0f} million multiply-accumulates a second; "
-    text += f"use it: edgehmn profile OUT --target {profile}"
+    session.note(f"measuring {port or host or 'this machine'}, some ten seconds")
+    if port:
+        from edgehmn.measure.anchor_device import anchor_board
+
+        facts = anchor_board(port, export, profile, base)
+    else:
+        facts = anchor_remote(host, profile, base, session.note) if host else anchor_host(profile, session.note, base)
+    per_mac = facts["seconds_per_mac"]
+    speed = f"{1e-6 / per_mac:,.0f} million multiply-accumulates a second; " if per_mac else ""
+    text = f"{profile}: {speed}use it: edgehmn profile OUT --target {profile}"
     return Outcome({"profile": str(profile), "measured": facts}, text)

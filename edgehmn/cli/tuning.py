@@ -40,14 +40,16 @@ LABELS = {"start": "start", "spsa": "SPSA", "random_search": "random search", "c
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Start of every draw.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write the tuned export to.")
+@click.option("--sign", type=click.Path(path_type=Path), help="Sign what -o writes with this Ed25519 key (PEM).")
 def tune_command(
     session: Session, export: Path, paths: tuple[Path, ...], tokens: int, methods: tuple[str, ...],
-    parameters: str | None, output: Path | None, **options: Any,
+    parameters: str | None, output: Path | None, sign: Path | None, **options: Any,
 ) -> Outcome:  # fmt: skip
     from edgehmn.core import Image
     from edgehmn.exported import Export
     from edgehmn.image import with_rule
     from edgehmn.rules import read_rule
+    from edgehmn.signing import SigningKey, sign_export
     from edgehmn.tuning.evolution import import_cma
     from edgehmn.tuning.parameters import Space
     from edgehmn.tuning.tune import Settings, encode_texts, evaluations, read_halves, tune
@@ -55,6 +57,9 @@ def tune_command(
 
     if any(math.isnan(v) for v in (*options["meta_rates"], options["stability"])):
         raise UsageError("--meta-rates and --stability must be numbers")
+    if sign and output is None:
+        raise UsageError("--sign: nothing is written without -o FOLDER")
+    key = SigningKey(sign) if sign else None
     opened = Export.open(export)
     chosen = tuple(METHODS.values()) if "all" in methods else tuple(dict.fromkeys(METHODS[m] for m in methods))
     if "cma" in chosen:
@@ -72,8 +77,9 @@ def tune_command(
         text = tuning_text(tuning)
         if work is not None:
             artefacts = write_tuned(opened, image, result, work)
-            result = result | {"output": str(output), "artefacts": artefacts}
-            text += f"\n\n{output}  image {image.id[:16]}"
+            signed_by = sign_export(work, key) if key else None
+            result = result | {"output": str(output), "artefacts": artefacts, "signed_by": signed_by}
+            text += f"\n\n{output}  image {image.id[:16]}{_signed(opened, signed_by)}"
     return Outcome(result, text)
 
 
@@ -101,6 +107,17 @@ def tuning_text(tuning: Any) -> str:
             *files,
         ]
     )
+
+
+def _signed(start: Any, signed_by: str | None) -> str:
+    """By whom the new export is signed; that it is not, where the one that was tuned is."""
+    from edgehmn.exported import SIGNATURE
+
+    if signed_by:
+        return f"\nsigned by {signed_by}"
+    if (start.folder / SIGNATURE).exists():
+        return "\nnot signed, unlike the export that was tuned: --sign KEY signs it"
+    return ""
 
 
 def _names(parameters: str | None) -> tuple[str, ...]:

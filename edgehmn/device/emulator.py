@@ -16,8 +16,9 @@ from edgehmn.errors import CannotWriteError, DependencyError, UsageError
 QEMU = "qemu-system-arm"
 INSTALL_LINE = "sudo apt-get install qemu-system-arm"
 GRACE_S = 1.0  # for QEMU to end after its line was lost, or when it is told to
-WITH_PSRAM = "mps2-"  # machines whose external memory, where image and state lie, can be a file of this host
-PSRAM_BYTES = 1 << 24
+# Machines (by how their names begin) whose external memory, where image and state lie, can be a file of this host: its
+# bytes, and at which of them the image's region begins. Of a large one only what is written takes room on the disk.
+EXTERNAL_MEMORY = {"mps2-": (1 << 24, 0), "mps3-an547": (1 << 31, 1 << 28)}
 INSTRUCTIONS_PER_SECOND = 10**9  # of virtual time, by `-icount shift=0`: one instruction takes 2**0 ns
 
 
@@ -95,17 +96,25 @@ class Emulator:
         self.close()
 
 
+def external_memory(board: Board) -> tuple[int, int] | None:
+    """Bytes of the board's external memory that a file can be, and where in it the image's region begins; None if it is
+    not emulated with such a memory."""
+    machine = board.machine or ""
+    return next((memory for name, memory in EXTERNAL_MEMORY.items() if machine.startswith(name)), None)
+
+
 def _machine(board: Board, flash: Path | None) -> list[str]:
     """QEMU's options for the machine. Raises UsageError where `flash` cannot be had."""
     assert board.machine is not None
     if flash is None:
         return ["-M", board.machine]
-    if not board.machine.startswith(WITH_PSRAM):
+    memory = external_memory(board)
+    if memory is None:
         raise UsageError(f"{board.name}: this emulation cannot write its flash; save what was learned on this host")
     if "," in str(flash):
         raise UsageError(f"{flash}: QEMU takes no file name with a comma; choose another")
-    backend = f"memory-backend-file,id=psram,size={PSRAM_BYTES},mem-path={flash.absolute()},share=on"
-    return ["-M", f"{board.machine},memory-backend=psram", "-object", backend]
+    backend = f"memory-backend-file,id=external,size={memory[0]},mem-path={flash.absolute()},share=on"
+    return ["-M", f"{board.machine},memory-backend=external", "-object", backend]
 
 
 def _folder_with(image: bytes | None) -> "tempfile.TemporaryDirectory[str]":

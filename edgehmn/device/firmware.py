@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgehmn.device.boards import Board, find_board, sources
+from edgehmn.device.flash.parts import contents, segments
 from edgehmn.errors import CannotWriteError, DependencyError
 
 TOOLS = ("arm-none-eabi-gcc", "cmake", "ninja")
@@ -25,6 +26,19 @@ def build_firmware(name: str) -> Path:
     """
     board = find_board(name)
     return keep(board.folder.replace("/", "-"), lambda folder: _build(board, folder))
+
+
+def room_of(board: Board, elf: bytes) -> dict[str, int]:
+    """Bytes of flash and RAM that a firmware takes, without model and stack, and how many its board has for it. The
+    linker refuses more."""
+    start = board.numbers["BOARD_RAM_ADDRESS"]
+    ends = [s.address + s.memory for s in segments(elf) if s.address >= start]
+    return {
+        "flash_bytes": len(contents(elf, board.numbers["BOARD_FLASH_ADDRESS"])),
+        "flash_room": board.numbers["BOARD_FLASH_BYTES"],
+        "ram_bytes": max([start, *(end for end in ends if end <= start + board.numbers["BOARD_RAM_BYTES"])]) - start,
+        "ram_room": board.numbers["BOARD_RAM_BYTES"],
+    }
 
 
 def keep(name: str, build: Callable[[Path], Path]) -> Path:

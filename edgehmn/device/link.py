@@ -133,9 +133,15 @@ class Link:
 
     def _wait(self, command: int, until: float) -> Frame | None:
         while time.monotonic() < until:
-            for frame in self._receiver.feed(self._line.read(self._receiver.missing)):
-                if (frame.command, frame.sequence) == (command | lib.EHMN_WIRE_ANSWER, self._sequence):
-                    return frame
+            if answer := self._answer_in(command, self._line.read(self._receiver.missing)):
+                return answer
+        # Noise that looked like the header of a long frame may hold the answer: what is missing of it never comes.
+        return self._answer_in(command, bytes(lib.EHMN_WIRE_MAX_FRAME))
+
+    def _answer_in(self, command: int, data: bytes) -> Frame | None:
+        for frame in self._receiver.feed(data):
+            if (frame.command, frame.sequence) == (command | lib.EHMN_WIRE_ANSWER, self._sequence):
+                return frame
         return None
 
 

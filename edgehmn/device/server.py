@@ -12,10 +12,15 @@ from edgehmn.device.boards import sources
 from edgehmn.device.firmware import keep, run
 from edgehmn.errors import DependencyError, DeviceError, UsageError
 
-COMPILERS = {"x86_64": "gcc", "aarch64": "aarch64-linux-gnu-gcc", "armv7l": "arm-linux-gnueabihf-gcc"}
+COMPILERS = {
+    "x86_64": "gcc",
+    "aarch64": "aarch64-linux-gnu-gcc",
+    "armv7l": "arm-linux-gnueabihf-gcc",
+    "riscv64": "riscv64-linux-gnu-gcc",
+}
 INSTALL_LINE = (
     "sudo apt-get install cmake ninja-build gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabihf "
-    "libc6-dev-armhf-cross"
+    "libc6-dev-armhf-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross"
 )
 
 

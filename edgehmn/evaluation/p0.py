@@ -33,6 +33,10 @@ def p0(run: Run) -> dict[str, Any]:
         text = run.export.decode(ids)
     o = run.options
     settings = {"plan": "p0", "protocol": PROTOCOL, "text": digest_of(text), "runtime": o.runtime}
+    if o.runtime == "tile":
+        from edgehmn.evaluation.p0_tiles import p0_tiles
+
+        return p0_tiles(run, name, text, ids, settings)
     missing = 0 if o.static_only else run.missing("p0", settings)
     result: dict[str, Any] = {"text": name, "tokens": len(ids), "runtime": o.runtime}
     with run.progress_bar("p0", _work(run, len(ids), missing)) as progress:
@@ -46,14 +50,14 @@ def p0(run: Run) -> dict[str, Any]:
         else:
             scores = cache(lambda: _scores(run, ids, None, progress))
             static = run.store.part("p0-static", settings, lambda: _nats(scores()))
-            learn = cache(lambda seed: _online(scores(), _scores(run, ids, seed, progress)))
+            learn = cache(lambda seed: online_part(scores(), _scores(run, ids, seed, progress)))
         parts = [] if o.static_only else run.per_seed("p0", settings, learn)
 
     def figures(total: float) -> dict[str, float]:
-        return _figures(Perplexity(total, len(ids), count_words(text), len(text.encode())))
+        return figures_of(total, ids, text)
 
     result["static"] = figures(static["nats"])
-    return result | _summary(parts, len(ids), figures) if parts else result
+    return result | summary(parts, len(ids), figures) if parts else result
 
 
 def _work(run: Run, n: int, seeds: int) -> int:
@@ -73,6 +77,11 @@ def _places(n: int) -> range:
     """After how many tokens snapshots are taken."""
     every, after = _spans(n)
     return range(every, n - after + 1, every) if after else range(0)
+
+
+def figures_of(total: float, ids: Ids, text: str) -> dict[str, float]:
+    """Of so many nats of a text."""
+    return _figures(Perplexity(total, len(ids), count_words(text), len(text.encode())))
 
 
 def _figures(p: Perplexity) -> dict[str, float]:
@@ -123,14 +132,14 @@ def _learn(run: Run, stream: HiddenStream, seed: int, progress: Progress) -> dic
             snapshot[kind] = float(loss - static)
         snapshots.append(snapshot)
     counts = learner.counts()
-    return _online(stream.static, online) | {
+    return online_part(stream.static, online) | {
         "snapshots": snapshots,
         "writes_per_learned_token": counts.writes / max(1, counts.learned),
         "rollbacks": counts.rollbacks,
     }
 
 
-def _online(static: Scores, online: Scores) -> dict[str, Any]:
+def online_part(static: Scores, online: Scores) -> dict[str, Any]:
     """Totals, the curve of both losses, and the window in which learning is worth least."""
     a, b = in_nats(static), in_nats(online)
     return {
@@ -150,7 +159,7 @@ def _sizes(n: int, length: int) -> Floats:
     return window_sums(np.ones(n), length)
 
 
-def _summary(parts: list[dict[str, Any]], n: int, figures: Callable[[float], dict[str, float]]) -> dict[str, Any]:
+def summary(parts: list[dict[str, Any]], n: int, figures: Callable[[float], dict[str, float]]) -> dict[str, Any]:
     """The mean over seeds, and each seed. n: tokens; figures: those of a total of nats."""
     windows = np.mean([p["window_differences"] for p in parts], axis=0)
     per_token = np.array(interval_95(windows, _sizes(n, SCORED_AFTER)))

@@ -34,6 +34,8 @@ def _p0(r: dict[str, Any]) -> str:
         for k in kinds
     ]  # fmt: skip
     out.append(table(("", "token perplexity", "word perplexity", "bits/byte", "word, against static"), rows))
+    if "tile" in r:
+        out.append(_tile(r))
     if "online" in r:
         each = ", ".join(f"{s['online']['word_perplexity']:.2f}" for s in r["seeds"])
         ratio = r["interval_95"]["word_perplexity_ratio"]
@@ -52,6 +54,29 @@ def _p0(r: dict[str, Any]) -> str:
         header = ("frozen snapshots, gains", "snapshots", "mean less static, nat", "worst", "worst, perplexity")
         out.append(table(header, rows))
     return "\n\n".join(out)
+
+
+def _tile(r: dict[str, Any]) -> str:
+    """What a tile kept of the digital gain, and what it cost."""
+    cost, digital = r["tile"], r["digital"]
+    parts = [
+        f"Tile {r['target']}, mapping {r['mapping']}, writes {r['writes']} ({cost['calibrated_to']}). Digital core: "
+        f"static {digital['static']['word_perplexity']:.2f}"
+        + (f", online {digital['online']['word_perplexity']:.2f}" if "online" in digital else "")
+        + " word perplexity.",
+    ]
+    if "gain_kept" in r:
+        kept, against = (", ".join(f"{100 * v:.0f}" for v in r[k]) for k in ("gain_kept", "gain_against_digital"))
+        parts.append(f"Of the digital gain kept, by seed: {kept} %; from the digital static model on: {against} %.")
+    years = cost["years_to_first_worn_cell"]
+    worn = "" if years is None else f"; {years:.1f} years to the first worn cell at {cost['tokens_per_day']:,.0f} a day"
+    parts.append(
+        f"Per token {cost['energy_nj_per_token'] / 1e3:.2f} µJ and {cost['latency_us_per_token']:.1f} µs, learned "
+        f"{cost['energy_nj_per_learned_token'] / 1e3:.2f} µJ and {cost['latency_us_per_learned_token']:.1f} µs; ADCs "
+        f"{100 * cost['adc_share_of_energy']:.0f} %, plasticity {100 * cost['plasticity_share_of_energy']:.1f} % of "
+        f"it; {cost['pulses_per_learned_token']:,.0f} pulses per learned token{worn}."
+    )
+    return " ".join(parts)
 
 
 def _p1(r: dict[str, Any]) -> str:

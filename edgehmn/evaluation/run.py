@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgehmn.evaluate import Progress
 from edgehmn.evaluation.sources import Sources
 from edgehmn.evaluation.store import Store
 from edgehmn.exported import Export
+
+if TYPE_CHECKING:
+    from edgehmn.targets.memristive.setup import TileSetup
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
 
@@ -16,7 +19,8 @@ ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
 @dataclass(frozen=True)
 class Options:
     """seeds: how many, from 0 on. tokens: at most so many of each text, None for all that the plan asks for. banks: of
-    P2, beside one. bleu: people of P1 whose turns are continued. runtime, static_only, float_checkpoint: of P0."""
+    P2, beside one. bleu: people of P1 whose turns are continued. runtime to jobs: of P0; target: a tile;
+    jobs: seeds of a tile at once."""
 
     seeds: int = 3
     tokens: int | None = None
@@ -25,6 +29,9 @@ class Options:
     runtime: str = "host"
     static_only: bool = False
     float_checkpoint: str | None = None
+    target: str | None = None
+    tiles: "TileSetup | None" = None
+    jobs: int = 1
 
 
 @dataclass(frozen=True)

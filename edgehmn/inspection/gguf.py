@@ -34,8 +34,8 @@ SIZES = {  # key below the architecture's name -> ours
 }  # fmt: skip
 
 
-def inspect(source: Source) -> Facts:
-    """Facts of a GGUF file. Raises InvalidFileError for a damaged head, or tensors that lie beyond the end."""
+def read_head(source: Source) -> tuple[int, Facts, list[StoredTensor]]:
+    """Version, pairs and tensors. Raises InvalidFileError for a damaged head, or tensors that lie beyond the end."""
     head = _Head(source)
     version = head.integer(4)
     if version not in VERSIONS:
@@ -50,18 +50,27 @@ def inspect(source: Source) -> Facts:
             raise InvalidFileError(f"{source.name}: key '{key:.80}' occurs twice")
         pairs[key] = head.value(head.integer(4))
     declared = [_declared(head) for _ in range(n_tensors)]
-    tensors = _placed(head, declared, pairs)
+    return version, pairs, _placed(head, declared, pairs)
+
+
+def sizes(pairs: Facts) -> Facts:
+    """Those of SIZES, by our names; None where the file does not say one."""
     architecture = pairs.get("general.architecture")
+    return {ours: pairs.get(f"{architecture}.{key}") for key, ours in SIZES.items()}
+
+
+def inspect(source: Source) -> Facts:
+    """Facts of a GGUF file. Raises InvalidFileError as read_head."""
+    version, pairs, tensors = read_head(source)
     names = {tensor.name for tensor in tensors}
-    config = {ours: pairs.get(f"{architecture}.{key}") for key, ours in SIZES.items()}
     vocabulary = pairs.get("tokenizer.ggml.tokens")
     return known(
         {
             "kind": "gguf",
             "version": version,
-            "architecture": architecture,
+            "architecture": pairs.get("general.architecture"),
             "name": pairs.get("general.name"),
-            "config": known(config | {"vocab_size": vocabulary, "tied_head": int("output.weight" not in names)}),
+            "config": known(sizes(pairs) | {"vocab_size": vocabulary, "tied_head": int("output.weight" not in names)}),
             "tokenizer": pairs.get("tokenizer.ggml.model"),
             "tensors": tensor_facts(tensors),
         }

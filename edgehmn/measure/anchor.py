@@ -25,6 +25,7 @@ from edgehmn.core import CoreModel, Image
 from edgehmn.errors import DeviceError, UsageError
 from edgehmn.files import write_bytes
 from edgehmn.image import build_image
+from edgehmn.measure.token_by_token import feed
 from edgehmn.quantize import quantise
 from edgehmn.targets.schema import Measured, Target, load_target, read_target
 from edgehmn.workload_export import count_learning, image_operations
@@ -42,11 +43,13 @@ SHAPES = (
     replace(FIRST, n_layers=5, d_model=160, d_hidden=432, vocab_size=2048, n_ctx=128),
     replace(FIRST, n_layers=4, d_model=384, d_hidden=1024, n_heads=6, vocab_size=4096, n_ctx=64),
 )
-# Larger than the caches of most machines: what is read for each token comes from memory.
+# As large as many caches; that many copies, a token each in turn, are larger than the share of a cache that is ours.
+COPIES = (1, 2, 4)
 LARGE = replace(FIRST, n_layers=2, d_model=640, d_hidden=1280, n_heads=10, n_kv_heads=5, vocab_size=40_000)
 SECONDS = 0.6  # of each timing
-LEAST_FACTOR = 1.15
+LEAST_FACTOR, MOST_FACTOR = 1.15, 20.0  # the most that a profile may have: then hardly anything is known
 REMOTE_S = 900.0
+NOT_FOUND = 127  # what a shell ends with where there is no such program
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,15 @@ def random_image(config: Config, seed: int = 0) -> Image:
 
 def time_image(image: Image, ids: npt.NDArray[np.int32]) -> Timing:
     """ids: tokens of the vocabulary; the first half fills window and memories."""
+    frozen = _seconds_per_token(CoreModel(image, plastic=False), ids, learn=False)
+    return model_timing(image, ids, frozen, _seconds_per_token(CoreModel(image), ids, learn=True))
+
+
+def model_timing(image: Image, ids: npt.NDArray[np.int32], frozen: float, learned: float) -> Timing:
+    """Of a model that took so many seconds per token somewhere: what it did, counted here."""
     operations = image_operations(image)
     products, attention = ([o for o in operations if o.kind == kind] for kind in ("fc", "attention"))
     _, learning = count_learning(image, ids)
-    frozen = _seconds_per_token(CoreModel(image, plastic=False), ids, learn=False)
-    learned = _seconds_per_token(CoreModel(image), ids, learn=True)
     return Timing(
         len(image.bytes), sum(o.weight_bytes for o in products),
         sum(o.macs for o in products), sum(o.rows for o in products), sum(o.macs for o in attention),
@@ -97,13 +104,13 @@ def time_image(image: Image, ids: npt.NDArray[np.int32]) -> Timing:
 def _seconds_per_token(model: CoreModel, ids: npt.NDArray[np.int32], *, learn: bool) -> float:
     """Median of pieces of the second half of `ids`."""
     half = len(ids) // 2
-    model.process(ids[:half], learn=learn)
+    feed(model, ids[:half], learn=learn)
     pieces = np.array_split(ids[half:], 4)
     took: list[float] = []
     end = time.perf_counter() + SECONDS
     for piece in itertools.cycle(pieces):
         start = time.process_time()
-        model.process(piece, learn=learn)
+        feed(model, piece, learn=learn)
         took.append((time.process_time() - start) / len(piece))
         if time.perf_counter() > end and len(took) >= len(pieces):
             break
@@ -127,19 +134,42 @@ def fit_speeds(timings: Iterable[Timing]) -> dict[str, float]:
     out = dict(zip(names, a.tolist(), strict=True))
     out |= dict(zip(("seconds_per_plastic_mac", "seconds_per_write"), b.tolist(), strict=True))
     residual = np.abs(np.log(frozen @ a / [t.frozen_s for t in known]))
-    return out | {"interval_factor": max(LEAST_FACTOR, float(np.exp(2 * residual.max())))}
+    return out | {"interval_factor": min(MOST_FACTOR, max(LEAST_FACTOR, float(np.exp(2 * residual.max()))))}
 
 
-def fit_memory(large: Timing, others: Iterable[Timing], speeds: dict[str, float]) -> dict[str, float | int]:
-    """Seconds per byte of weights of a model that the caches do not hold, 0 if it is no slower than the others."""
-    computing = large.macs * speeds["seconds_per_mac"] + large.rows * speeds["seconds_per_row"]
-    rest = large.attention_macs * speeds["seconds_per_attention_mac"] + large.scores * speeds["seconds_per_score"]
-    rest += speeds["seconds_per_token"]
-    reading = large.frozen_s - rest
-    slower = reading > computing * LEAST_FACTOR
-    held = max(t.image_bytes for t in others)
-    between = round((held * large.image_bytes) ** 0.5)  # somewhere there the caches end
-    return {"seconds_per_byte": reading / large.weight_bytes if slower else 0.0, "cached_bytes": between}
+def time_copies(image: Image, ids: npt.NDArray[np.int32], timing: Timing) -> list[Timing]:
+    """Of COPIES of a model, its own timing first: as if it were one of all their bytes, of which a part is read."""
+    out = [timing]
+    for n in COPIES[1:]:
+        models = [CoreModel(Image(image.bytes.tobytes()), plastic=False) for _ in range(n)]
+        for model in models:
+            feed(model, ids[:-8], learn=False)
+        took = []
+        for token in ids[-8:]:
+            start = time.process_time()
+            for model in models:
+                feed(model, np.array([token], np.int32), learn=False)
+            took.append((time.process_time() - start) / n)
+        out.append(replace(timing, image_bytes=n * timing.image_bytes, frozen_s=float(np.median(took))))
+    return out
+
+
+def fit_memory(large: Iterable[Timing], others: Iterable[Timing], speeds: dict[str, float]) -> dict[str, float | int]:
+    """Seconds per byte of weights of models that the caches do not hold, 0 if none is slower than the others.
+
+    large: by rising size; the last says how slow, the first that is slow says where the caches end."""
+    held, slow = max(t.image_bytes for t in others), 0.0
+    between = 0
+    for t in large:
+        computing = t.macs * speeds["seconds_per_mac"] + t.rows * speeds["seconds_per_row"]
+        rest = t.attention_macs * speeds["seconds_per_attention_mac"] + t.scores * speeds["seconds_per_score"]
+        reading = t.frozen_s - rest - speeds["seconds_per_token"]
+        if reading > computing * LEAST_FACTOR:
+            between = between or round((held * t.image_bytes) ** 0.5)  # somewhere there the caches end
+            slow = reading / t.weight_bytes
+        elif not slow:
+            held = t.image_bytes
+    return {"seconds_per_byte": slow, "cached_bytes": between or held}
 
 
 def nonnegative(design: Array, y: Array) -> Array:
@@ -166,14 +196,16 @@ def anchor_host(profile: Path, note: Callable[[str], None] = lambda _: None, bas
     """Measure this machine and write its profile; what is not measured, memory and power, is that of the target `base`.
     Raises CannotWriteError."""
     host = load_target(base)
-    timings = []
+    timings: list[Timing] = []
     rng = np.random.default_rng(1)
     for i, config in enumerate((*SHAPES, LARGE)):
         note(f"model {i + 1} of {len(SHAPES) + 1}")
         ids = rng.integers(0, config.vocab_size, 2 * (config.n_ctx + 32)).astype(np.int32)
-        timings.append(time_image(random_image(config), ids))
-    speeds: dict[str, Any] = fit_speeds(timings[:-1])
-    speeds |= fit_memory(timings[-1], timings[:-1], speeds)
+        image = random_image(config)
+        timing = time_image(image, ids)
+        timings += time_copies(image, ids, timing) if config is LARGE else [timing]
+    speeds: dict[str, Any] = fit_speeds(timings[: len(SHAPES)])
+    speeds |= fit_memory(timings[len(SHAPES) :], timings[: len(SHAPES)], speeds)
     what = f"{len(SHAPES) + 1} random models, processor time of one thread"
     source = f"edgehmn profile --anchor: {what}, {platform.processor() or platform.machine()}"
     measured = Measured(date=datetime.date.today().isoformat(), source=source, **speeds)
@@ -185,8 +217,11 @@ def anchor_host(profile: Path, note: Callable[[str], None] = lambda _: None, bas
     return speeds | {"timings": [asdict(t) for t in timings]}
 
 
-def anchor_remote(host: str, profile: Path, base: str = "host") -> dict[str, Any]:
-    """The same on another machine, which has edgehmn and is reached by ssh. Raises DeviceError."""
+def anchor_remote(
+    host: str, profile: Path, base: str = "host", note: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """The same on another machine that is reached by ssh: by edgehmn there, or, where that is not installed, by
+    edgehmn-device. Raises DeviceError."""
     if host.startswith("-") or not re.fullmatch(r"[A-Za-z0-9_][\w-]*", profile.stem):
         raise UsageError(f"'{host}', {profile}: give USER@NAME, and a profile named of letters, digits, _ and -")
     there = f"$d/{profile.stem}.toml"
@@ -196,9 +231,14 @@ def anchor_remote(host: str, profile: Path, base: str = "host") -> dict[str, Any
         done = subprocess.run(["ssh", "--", host, script], capture_output=True, timeout=REMOTE_S)
     except (OSError, subprocess.TimeoutExpired) as e:
         raise DeviceError(f"{host}: ssh failed ({e})") from e
+    if done.returncode == NOT_FOUND:
+        from edgehmn.measure.anchor_device import anchor_server
+
+        note(f"edgehmn is not installed at {host}; edgehmn-device is sent there")
+        return anchor_server(host, profile, base, note)
     if done.returncode:
         why = done.stderr.decode("utf-8", "replace").strip()[-200:]
-        raise DeviceError(f"{host}: could not be measured ({why}); edgehmn must be installed there")
+        raise DeviceError(f"{host}: could not be measured ({why})")
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / profile.name
         copy.write_bytes(done.stdout)
@@ -216,7 +256,7 @@ def as_toml(target: Target) -> str:
     for key, table in values.items():
         for one in table if key == "memory" else [table] if isinstance(table, dict) else []:
             lines += ["", f"[[{key}]]" if key == "memory" else f"[{key}]"]
-            lines += [f"{k} = {_literal(v)}" for k, v in one.items()]
+            lines += [f"{k} = {_literal(v)}" for k, v in one.items() if v is not None]
     return "\n".join(lines) + "\n"
 
 

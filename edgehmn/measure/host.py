@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edgehmn.errors import DependencyError, DeviceError, UnsupportedError
+from edgehmn.errors import DependencyError, DeviceError, UnsupportedError, UsageError
+from edgehmn.measure.choose import find_meter, open_meter
 from edgehmn.measure.sampling import Energy, Sensor, measure_energy
 
 REPEATS = 15
@@ -17,42 +18,27 @@ TOKENS = 64
 Work = Callable[[], object]
 
 
-def sensors() -> dict[str, Callable[[], Sensor]]:
-    """What a machine may have inside, by name, in the order in which one is taken."""
-    from edgehmn.measure.jetson import Ina3221
-    from edgehmn.measure.meters import Ina2xx, Nvml
-    from edgehmn.measure.rapl import Rapl
-    from edgehmn.measure.raspberry_pi import Pmic
+def measure(path: Path, meter: str | None = None, seconds: float | None = None) -> dict[str, Any]:
+    """Milliseconds of a token or an inference, median and quartiles of repeats; joules beside idling, or why not.
 
-    return {"ina3221": Ina3221, "pmic": Pmic, "rapl": Rapl, "ina2xx": Ina2xx, "nvml": Nvml}
-
-
-def find_sensor() -> tuple[Sensor | None, dict[str, str]]:
-    """The first sensor that works, and why each one before it does not."""
-    missing: dict[str, str] = {}
-    for name, make in sensors().items():
-        if name == "nvml":
-            continue  # the card is not what runs our models
-        try:
-            return make(), missing
-        except (DeviceError, DependencyError) as e:
-            missing[name] = str(e)
-    return None, missing
-
-
-def measure(path: Path, seconds: float = SECONDS) -> dict[str, Any]:
-    """Milliseconds of a token or an inference, median and quartiles of repeats; joules beside idling, or why not."""
+    meter: as choose.FORMS writes it; None: the first of this machine's own that works. Raises as open_meter."""
+    opened = open_meter(meter) if meter is not None else None
     works, per = _works(path)
     out: dict[str, Any] = {"per": per, "repeats": REPEATS, "clock": "wall time of this process"}
     for name, (work, n) in works.items():
         took = _times(work, n)
         quartiles = statistics.quantiles(took, n=4)
         out[f"{name}_ms"] = {"median": quartiles[1] * 1e3, "quartiles": [quartiles[0] * 1e3, quartiles[2] * 1e3]}
-    sensor, missing = find_sensor()
+    sensor, missing = (opened, {}) if opened is not None else find_meter()
     if sensor is None:
         return out | {"energy": None, "energy_unavailable": missing}
-    name, (work, n) = next(iter(works.items()))
-    return out | {"energy": _energy(sensor, work, n, seconds) | {"of": name}}
+    try:
+        name, (work, n) = next(iter(works.items()))
+        return out | {"energy": _energy(sensor, work, n, SECONDS if seconds is None else seconds) | {"of": name}}
+    finally:
+        close: Callable[[], None] | None = getattr(sensor, "close", None)
+        if close is not None:
+            close()
 
 
 def _times(work: Work, n: int) -> list[float]:
@@ -108,6 +94,8 @@ def _works(path: Path) -> tuple[dict[str, tuple[Work, int]], str]:
     """What is timed, each with how many units it does."""
     if path.is_dir():
         return _export_works(path), "token"
+    if path.suffix not in (".tflite", ".onnx"):
+        raise UsageError(f"{path}: --measured runs an export, a .tflite or a .onnx")
     run = _tflite(path) if path.suffix == ".tflite" else _onnx(path)
     return {"inference": (run, 1)}, "inference"
 
@@ -115,17 +103,18 @@ def _works(path: Path) -> tuple[dict[str, tuple[Work, int]], str]:
 def _export_works(path: Path) -> dict[str, tuple[Work, int]]:
     from edgehmn.core import CoreModel
     from edgehmn.exported import Export
+    from edgehmn.measure.token_by_token import feed
     from edgehmn.texts import EVALUATION, shipped
 
     export = Export.open(path)
     ids = export.encode(shipped(EVALUATION)[:8000])[: 3 * TOKENS]
     frozen, learning = CoreModel(export.image, plastic=False), CoreModel(export.image)
-    frozen.process(ids, learn=False)
-    learning.process(ids, learn=True)
+    feed(frozen, ids, learn=False)
+    feed(learning, ids, learn=True)
     few = ids[:TOKENS]
     return {
-        "token": (lambda: frozen.process(few, learn=False), len(few)),
-        "learned_token": (lambda: learning.process(few, learn=True), len(few)),
+        "token": (lambda: feed(frozen, few, learn=False), len(few)),
+        "learned_token": (lambda: feed(learning, few, learn=True), len(few)),
     }
 
 

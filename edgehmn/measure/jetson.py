@@ -1,6 +1,9 @@
 """Jetson: the INA3221 through hwmon or iio, and lines of tegrastats."""
 
+import contextlib
 import re
+import select
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,8 @@ TOTALS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0_TOTAL")
 RAIL = re.compile(r"(?:VDD|POM|VIN|VDDQ)_[A-Z0-9_]+|GPU|CPU|SOC|CV|VDDRQ|SYS5V")
 READING = re.compile(r"(?<!\S)([A-Z][A-Z0-9_]*) (\d+)(mW)?(?:/(\d+)(mW)?)?(?=\s|$)")
 SKIPPED = re.compile(r"\bNC\b|sum of shunt", re.IGNORECASE)
+EVERY_MS = 100  # between lines of tegrastats
+PATIENCE_S = 5.0
 MODULE = "the carrier board, and its supply's losses"
 
 
@@ -84,12 +89,62 @@ class Ina3221:
             raise DeviceError("no INA3221: this is no Jetson, or its files cannot be read")
         whole = [c for name in TOTALS for c in self.channels if c.label == name]
         self.used = whole[:1] or self.channels
-        leaves_out = MODULE if whole else MODULE + ", which can be as much again: there is no rail of the whole"
         rail = " + ".join(c.label for c in self.used)
-        self.description = Description("INA3221 through sysfs", rail, leaves_out, 20.0)
+        self.description = Description("INA3221 through sysfs", rail, _leaves_out(bool(whole)), 20.0)
 
     def read(self) -> float:
         return sum(c.watts() for c in self.used)
+
+
+class Tegrastats:
+    """The total of a Jetson, from the lines of NVIDIA's program."""
+
+    counts = False
+
+    def __init__(self, command: str = "tegrastats") -> None:
+        """Raises DeviceError where there is none, or its first line has no power."""
+        try:
+            self._process = subprocess.Popen(
+                [command, "--interval", str(EVERY_MS)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+            )
+        except OSError as e:
+            raise DeviceError(f"no tegrastats: this is no Jetson ({e.strerror})") from e
+        self._rest = b""
+        try:
+            name, _ = total(parse_tegrastats(self._line()))
+        except DeviceError:
+            self.close()
+            raise
+        # Lines come when they come: asking more often than that makes each reading a fresh one.
+        rate = 2 * 1000 / EVERY_MS
+        leaves_out = _leaves_out(not name.startswith("sum of"))
+        self.description = Description(f"tegrastats, a line every {EVERY_MS} ms", name, leaves_out, rate)
+
+    def read(self) -> float:
+        return total(parse_tegrastats(self._line()))[1]
+
+    def _line(self) -> str:
+        """The newest whole line that was not read yet. Raises DeviceError if none comes."""
+        out = self._process.stdout
+        assert out is not None
+        while b"\n" not in self._rest or select.select([out], [], [], 0)[0]:
+            data = out.read(1 << 16) if select.select([out], [], [], PATIENCE_S)[0] else b""
+            if not data:
+                raise DeviceError("tegrastats: no line came; run it by hand: it may need sudo")
+            self._rest += data
+        *lines, self._rest = self._rest.split(b"\n")
+        return lines[-1].decode("utf-8", "replace")
+
+    def close(self) -> None:
+        self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=PATIENCE_S)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def _leaves_out(whole: bool) -> str:
+    return MODULE if whole else MODULE + ", which can be as much again: there is no rail of the whole"
 
 
 def _text(path: Path) -> str:

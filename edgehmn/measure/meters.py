@@ -1,7 +1,8 @@
 """NVML, and meters outside of the machine, each by its own library."""
 
+import contextlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from edgehmn.errors import DependencyError, DeviceError
 from edgehmn.measure.sampling import Description, plausible
 
 HWMON = Path("/sys/class/hwmon")
+CHIPS = ("ina219", "ina226", "ina2xx", "ina260")
+WINDOW_S = 0.05  # of one reading of a Joulescope
 
 
 class Nvml:
@@ -16,25 +19,22 @@ class Nvml:
 
     counts = False
 
-    def __init__(self, library: Any = None) -> None:
+    def __init__(self, library: Any = None, card: int = 0) -> None:
         """library: pynvml, or something like it."""
         nvml = library or _library("pynvml", "nvidia-ml-py")
         self._nvml = nvml
         try:
             nvml.nvmlInit()
-            self._card = nvml.nvmlDeviceGetHandleByIndex(0)
+            self._card = nvml.nvmlDeviceGetHandleByIndex(card)
             nvml.nvmlDeviceGetPowerUsage(self._card)
         except Exception as e:  # the library's own class, which is not there without it
             raise DeviceError(f"NVML: this card's power is not available ({e})") from e
-        self.description = Description("NVML", "the card", "the machine around the card", 20.0)
+        self.description = Description("NVML", f"card {card}", "the machine around the card", 20.0)
 
     def read(self) -> float:
-        try:
-            return plausible(self._nvml.nvmlDeviceGetPowerUsage(self._card) / 1000, "NVML")
-        except DeviceError:
-            raise
-        except Exception as e:
-            raise DeviceError(f"NVML: {e}") from e
+        with _own_errors("NVML"):
+            milliwatts = self._nvml.nvmlDeviceGetPowerUsage(self._card)
+        return plausible(milliwatts / 1000, "NVML")
 
 
 class Ina2xx:
@@ -42,12 +42,12 @@ class Ina2xx:
 
     counts = False
 
-    def __init__(self, hwmon: Path = HWMON) -> None:
-        chips = [
-            p for p in sorted(hwmon.glob("hwmon*")) if _text(p / "name") in ("ina219", "ina226", "ina2xx", "ina260")
-        ]
+    def __init__(self, hwmon: Path = HWMON, only: str = "") -> None:
+        """only: the name of its folder, such as hwmon3, where there are several."""
+        chips = [p for p in sorted(hwmon.glob("hwmon*")) if _text(p / "name") in CHIPS and only in ("", p.name)]
         if len(chips) != 1:
-            raise DeviceError(f"{len(chips)} INA219 or INA226 below {hwmon}; exactly one is needed")
+            several = f"; give one: --meter ina2xx:{chips[0].name}" if chips else ""
+            raise DeviceError(f"{len(chips)} INA219 or INA226 below {hwmon}; exactly one is needed{several}")
         self._chip = chips[0]
         self.description = Description(
             f"{_text(self._chip / 'name')} through hwmon", "the wire it is in", "nothing after it", 20.0
@@ -75,7 +75,9 @@ class Ina219Bus:
         self.description = Description("INA219 over I2C", "the wire it is in", "nothing after it", 20.0)
 
     def read(self) -> float:
-        return plausible(float(self._chip.power()) / 1000, "INA219")  # the library gives milliwatts
+        with _own_errors("INA219"):  # such as a current beyond its range
+            milliwatts = float(self._chip.power())
+        return plausible(milliwatts / 1000, "INA219")
 
 
 class Ppk2:
@@ -90,6 +92,7 @@ class Ppk2:
             self._meter = library(port)
             self._meter.get_modifiers()
             self._meter.use_ampere_meter()
+            self._meter.toggle_DUT_power("ON")
             self._meter.start_measuring()
         except Exception as e:
             raise DeviceError(f"{port}: no PPK2 answers ({e})") from e
@@ -98,11 +101,16 @@ class Ppk2:
         )
 
     def read(self) -> float:
-        data = self._meter.get_data()
-        samples = self._meter.get_samples(data) if data else []
+        with _own_errors("PPK2"):
+            data = self._meter.get_data()
+            samples = self._meter.get_samples(data) if data else []
         if isinstance(samples, tuple):  # later releases give the digital pins too
             samples = samples[0]
         return mean_microamperes(samples) * 1e-6 * self._volts
+
+    def close(self) -> None:
+        """The board stays powered."""
+        self._meter.stop_measuring()
 
 
 def mean_microamperes(samples: Sequence[float]) -> float:
@@ -127,14 +135,31 @@ class Joulescope:
             self._device.open()
         except Exception as e:
             raise DeviceError(f"Joulescope: not found ({e})") from e
-        self.description = Description("Joulescope, means of 50 ms", "the board's supply", "nothing", 20.0)
+        self.description = Description(
+            f"Joulescope, means of {1000 * WINDOW_S:g} ms", "the board's supply", "nothing", 20.0
+        )
 
     def read(self) -> float:
-        data = self._device.read(duration=0.05)
+        with _own_errors("Joulescope"):
+            data = self._device.read(contiguous_duration=WINDOW_S)
         if data is None or not len(data):
             raise DeviceError("Joulescope: no samples arrived")
-        watts = sum(float(i) * float(v) for i, v in data) / len(data)
-        return plausible(watts, "Joulescope")
+        watts = [w for w in (float(i) * float(v) for i, v in data) if w == w]  # it marks what it missed as no number
+        if 2 * len(watts) < len(data):
+            raise DeviceError(f"Joulescope: {len(data) - len(watts)} of {len(data)} samples were lost")
+        return plausible(sum(watts) / len(watts), "Joulescope")
+
+    def close(self) -> None:
+        self._device.close()
+
+
+@contextlib.contextmanager
+def _own_errors(meter: str) -> Iterator[None]:
+    """Whatever a meter's library raises, as a DeviceError: its classes are not there without it."""
+    try:
+        yield
+    except Exception as e:
+        raise DeviceError(f"{meter}: no reading ({type(e).__name__}: {e})") from e
 
 
 def _library(module: str, package: str) -> Any:

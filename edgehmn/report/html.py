@@ -5,6 +5,7 @@ from html import escape
 
 from edgehmn.report.result import Result, grouped_layers
 from edgehmn.report.text import figure, rows, share
+from edgehmn.report.tiles import HEADER, tile_rows
 
 STYLE = """
 :root{color-scheme:light dark;--back:#fff;--ink:#1c1f23;--faint:#5b636d;--line:#d9dde2;--soft:#f3f5f7;--blue:#1f6fb4;
@@ -52,6 +53,8 @@ def as_html(result: Result) -> str:
     ]  # fmt: skip
     if "learning" in result:
         body += ["<h2>Plasticity's share of the energy of a learned token</h2>", _shares(result)]
+    if any("tile" in t for t in result["targets"]):
+        body += ["<h2>Simulated memristive tiles</h2>", _tiles(result)]
     body += [
         "<h2>Memory</h2>",
         _memory(result),
@@ -145,11 +148,21 @@ def _shares(result: Result) -> str:
     return _svg(len(targets), "".join(out), "plasticity's share of energy")
 
 
+def _tiles(result: Result) -> str:
+    head = "".join(f"<th>{escape(h)}</th>" for h in HEADER)
+    lines = []
+    for line in tile_rows(result):
+        lines.append("".join(f'<td data-of="{escape(h)}">{escape(c)}</td>' for h, c in zip(HEADER, line, strict=True)))
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return _scrolling(f'<table class="wide"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
+
+
 def _memory(result: Result) -> str:
-    """Of each target, flash and RAM: how much of it is taken."""
+    """Of each board, flash and RAM: how much of it is taken."""
     out, y = [], 0
     width = WIDTH - 2 * LEFT
-    for t in result["targets"]:
+    boards = [t for t in result["targets"] if "tile" not in t]
+    for t in boards:
         m = t["memory"]
         for what in ("flash", "ram"):
             need, have = m[f"{what}_need_bytes"], m[f"{what}_have_bytes"]
@@ -160,7 +173,7 @@ def _memory(result: Result) -> str:
             out.append(f'<rect class="grid" fill="none" x="{LEFT}" y="{y + 19}" width="{width}" height="9" rx="2"/>')
             out.append(f'<rect class="{colour}" x="{LEFT}" y="{y + 19}" width="{width * part:.1f}" height="9" rx="2"/>')
             y += ROW
-    return _svg(2 * len(result["targets"]), "".join(out), "memory")
+    return _svg(2 * len(boards), "".join(out), "memory")
 
 
 def _layers(result: Result) -> str:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from edgehmn.report.result import Result, grouped_layers
+from edgehmn.report.tiles import HEADER, tile_rows, tile_text
 
 BAR = 24  # characters
 
@@ -37,6 +38,8 @@ def share(target: Result) -> str:
 
 def fit(target: Result) -> str:
     memory = target["memory"]
+    if "tile" in target:
+        return memory["weights_in"] if memory["fits"] else f"more than a chip has: {memory['weights_in']}"
     if memory["fits"]:
         return f"weights in {memory['weights_in']}"
     missing = []
@@ -99,6 +102,7 @@ def as_text(result: Result) -> str:
 
 def _target_text(t: Result, result: Result) -> str:
     per, use = result["per"], result["use"]
+    tile = "tile" in t
     lines = [
         f"{t['name']}  {t['title']}",
         f"  estimated, tier: {t['tier']}; runtime: {t['runtime']}; in [ ]: 90 % interval",
@@ -108,18 +112,19 @@ def _target_text(t: Result, result: Result) -> str:
     for label, time, energy in pairs:
         if time in t:
             lines.append(f"  {label:<18} {with_interval(t, time)} ms   {with_interval(t, energy)} mJ")
-    lines.append(
-        f"  {'of the energy':<18} idle {figure(t[f'idle_energy_mj_per_{per}'])} mJ, active "
-        f"{figure(t[f'active_energy_mj_per_{per}'])} mJ; asleep {figure(t['sleep_energy_j_per_day'])} J a day"
-    )
+    if not tile:
+        lines.append(
+            f"  {'of the energy':<18} idle {figure(t[f'idle_energy_mj_per_{per}'])} mJ, active "
+            f"{figure(t[f'active_energy_mj_per_{per}'])} mJ; asleep {figure(t['sleep_energy_j_per_day'])} J a day"
+        )
     if "plasticity_share_of_energy" in t:
         lines.append(f"  {'plasticity':<18} {share(t)} of the energy of a learned token")
     learned = f", {use['learned_per_day']:,.0f} of them learned" if "plasticity_share_of_energy" in t else ""
     lines.append(
         f"  {'a day':<18} {figure(t['energy_j_per_day'])} J for {use['per_day']:,.0f}{learned}; "
-        f"{battery(t)} from {use['battery_wh']:g} Wh"
+        + ("no idle power is known" if tile else f"{battery(t)} from {use['battery_wh']:g} Wh")
     )
-    lines.append(f"  {'memory':<18} {_memory(t)}; {fit(t)}")
+    lines.append(tile_text(t) if tile else f"  {'memory':<18} {_memory(t)}; {fit(t)}")
     for p in t["published"]:
         energy = f", {p['energy_mj']} mJ" if p["energy_mj"] else ""
         lines.append(f"  {'published':<18} {p['latency_ms']} ms{energy}: {p['runtime']}, {p['workload']}")
@@ -164,6 +169,19 @@ def _comparison(result: Result) -> str:
     return "\n".join(lines)
 
 
+def overview(results: list[Result]) -> str:
+    """One line for each model on each target, the published figures beside."""
+    lines = [["model", "target", "MAC", "weights", "ms", "published ms"]]
+    for r in results:
+        for t in r["targets"]:
+            known = [p["latency_ms"] for p in t["published"]]
+            beside = f"{figure(min(known))} to {figure(max(known))}, {len(known)} rows" if known else ""
+            ms = with_interval(t, f"latency_ms_per_{r['per']}")
+            lines.append([r["name"], t["name"], f"{r['macs']:,}", f"{r['weight_bytes']:,}", ms, beside])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
 def as_csv(result: Result) -> str:
     """A line for each target in total, then one for each layer on each target; units in the header."""
     per = result["per"]
@@ -177,6 +195,8 @@ def as_csv(result: Result) -> str:
     )
     columns += [k + end for k in keys for end in ("", "_low", "_high")]
     columns += ["energy_j_per_day", "battery_days", "fits"]
+    cells = ("adc_share_of_energy", "pulses_per_learned_token", "years_to_first_worn_cell")
+    columns += cells if any("tile" in t for t in result["targets"]) else ()
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
@@ -184,7 +204,9 @@ def as_csv(result: Result) -> str:
         line: list[Any] = [t["name"], "", "", t["tier"], result["macs"], result["weight_bytes"]]
         for key in (f"latency_ms_per_{per}", *keys):
             line += [t[key], *t["interval_90"][key]] if key in t else ["", "", ""]
-        writer.writerow([_guarded(v) for v in (*line, t["energy_j_per_day"], t["battery_days"], t["memory"]["fits"])])
+        line += [t["energy_j_per_day"], t["battery_days"], t["memory"]["fits"]]
+        line += [t["tile"][k] for k in cells] if "tile" in t else []
+        writer.writerow([_guarded(v) for v in line + [""] * (len(columns) - len(line))])
     for layer in result["layers"]:
         for name, ms in layer["ms"].items():
             line = [name, layer["name"], layer["kind"], "", layer["macs"], layer["weight_bytes"], ms]
@@ -206,6 +228,10 @@ def as_markdown(result: Result) -> str:
         "| " + " | ".join(header) + " |", "|" + "---|" * len(header),
         *("| " + " | ".join(_cell(c) for c in line) + " |" for line in cells),
     ]  # fmt: skip
+    tiles = tile_rows(result)
+    if tiles:
+        lines += ["", "| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
+        lines += ["| " + " | ".join(line) + " |" for line in tiles]
     names = [t["name"] for t in result["targets"]]
     lines += ["", "| layer | class | multiply-accumulates | " + " | ".join(f"ms, {n}" for n in names) + " |"]
     lines.append("|" + "---|" * (3 + len(names)))

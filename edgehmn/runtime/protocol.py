@@ -34,6 +34,12 @@ class Counts:
         difference: list[Any] = [None if now is None else now - before for now, before in pairs]
         return Counts(*difference)
 
+    def plus(self, more: "Counts") -> "Counts":
+        """What both did together; instructions only if both counted them."""
+        pairs = zip(astuple(self), astuple(more), strict=True)
+        total: list[Any] = [None if a is None or b is None else a + b for a, b in pairs]
+        return Counts(*total)
+
     @property
     def writes_per_learned_token(self) -> float:
         return self.writes / max(1, self.learned)

@@ -173,6 +173,13 @@ int32_t ehmn_get_topic(const ehmn_model *model, ehmn_topic *topic);
  * pass. EHMN_E_ARGUMENT, _STATE (static). */
 int32_t ehmn_guard_score(ehmn_model *model, uint32_t index, uint32_t *bits);
 
+/* Turn the gains at rest of what has been learned down until the guard's perplexity is within one per cent of the frozen
+ * model's; weights and memories stay, and in use the gains follow the text. For a pause after learning, such as before
+ * storing: at most 9 looks at the whole guard, a head pass for each vector. Of several banks, the present one. kept: of
+ * 256 parts, those that are left; 256 if all are. The prediction that was made stays until the next step.
+ * EHMN_E_ARGUMENT, _STATE (static). */
+int32_t ehmn_settle(ehmn_model *model, uint32_t *kept);
+
 /* Name of a status, as in this header, without the prefix: "OK", "E_CRC". Never NULL. */
 const char *ehmn_status_name(int32_t status);
 

@@ -79,3 +79,19 @@ typedef struct {
     uint32_t total;
 } ehmn_layout;
 ehmn_layout ehmn_layout_arena(const ehmn_image *image, uint32_t mode);
+typedef struct {
+    uint32_t dense;
+    uint32_t rows;
+    uint32_t bias;
+    uint32_t ngrams;
+    uint32_t keys;
+    uint32_t tokens;
+    uint32_t trace;
+    uint32_t slow;
+    uint32_t context;
+    uint32_t topic;
+    uint32_t centre;
+    uint32_t wander;
+    uint32_t total;
+} ehmn_delta_layout;
+ehmn_delta_layout ehmn_layout_delta(const ehmn_image *image);

@@ -141,7 +141,8 @@ static inline int32_t ehmn_cos(uint32_t phase)
     return ehmn_sin(phase + 0x40000000u);
 }
 
-/* vectors.c, from here on. Divide an int32 vector by a power of two so that it fits 8, or `bits` (9..16), bits, symmetric, as tightly as it
+/* vectors.c, from here on. Divide an int32 vector by a power of two so that it fits 8, or `bits` (9..16), bits, symmetric,
+ * as tightly as it
  * can. v[n] has frac fractional bits; the return value is the number of fractional bits of the result. */
 int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
 int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);
@@ -155,6 +156,12 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
 
 /* v[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15)), gain not negative. */
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain);
+
+/* out[i] = round(v[i] / 2^shift), saturated to 16 bits; |shift| at most 62. */
+void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out);
+
+/* z[i] = ehmn_tanh(round(v[i] / 2^shift)); |shift| at most 62. */
+void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z);
 
 /* mean[i] = ehmn_follow_value(mean[i], v[i], rate). */
 void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate);

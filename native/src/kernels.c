@@ -56,7 +56,9 @@ const ehmn_kernels *ehmn_best_kernels(void)
 
 #else
 
-#if defined(EHMN_ARM_DSP)
+#if defined(EHMN_MVE)
+#define BEST ehmn_kernels_mve
+#elif defined(EHMN_ARM_DSP)
 #define BEST ehmn_kernels_dsp
 #elif defined(EHMN_THUMB)
 #define BEST ehmn_kernels_thumb

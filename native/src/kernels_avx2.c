@@ -394,20 +394,20 @@ void ehmn_kernels_avx2_differences(const uint32_t *keys, uint32_t n, const uint3
 }
 
 const ehmn_kernels ehmn_kernels_avx2 = {
-    "avx2",
-    matvec_s8,
-    matvec_s16,
-    ehmn_kernels_avx2_matvec_s4,
-    weighted_sum,
-    ehmn_kernels_avx2_scale,
-    ehmn_kernels_avx2_step_row,
-    ehmn_kernels_avx2_exp_sum,
-    ehmn_kernels_avx2_soften,
-    ehmn_kernels_avx2_gate,
-    ehmn_kernels_avx2_fit,
-    ehmn_kernels_avx2_differences,
-    ehmn_kernels_avx2_matmat_s16,
-    ehmn_kernels_avx2_matmat_s4,
+    .name = "avx2",
+    .matvec_s8 = matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = ehmn_kernels_avx2_matvec_s4,
+    .weighted_sum = weighted_sum,
+    .scale = ehmn_kernels_avx2_scale,
+    .step_row = ehmn_kernels_avx2_step_row,
+    .exp_sum = ehmn_kernels_avx2_exp_sum,
+    .soften = ehmn_kernels_avx2_soften,
+    .gate = ehmn_kernels_avx2_gate,
+    .fit = ehmn_kernels_avx2_fit,
+    .differences = ehmn_kernels_avx2_differences,
+    .matmat_s16 = ehmn_kernels_avx2_matmat_s16,
+    .matmat_s4 = ehmn_kernels_avx2_matmat_s4,
 };
 
 #endif

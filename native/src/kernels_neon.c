@@ -313,20 +313,20 @@ void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_
 }
 
 const ehmn_kernels ehmn_kernels_neon = {
-    "neon",
-    matvec_s8,
-    matvec_s16,
-    ehmn_kernels_rows_matvec_s4,
-    ehmn_kernels_neon_weighted_sum,
-    ehmn_kernels_neon_scale,
-    ehmn_kernels_neon_step_row,
-    ehmn_kernels_neon_exp_sum,
-    ehmn_kernels_neon_soften,
-    ehmn_kernels_neon_gate,
-    ehmn_kernels_rows_fit,
-    ehmn_kernels_rows_differences,
-    ehmn_kernels_neon_matmat_s16,
-    ehmn_kernels_neon_matmat_s4,
+    .name = "neon",
+    .matvec_s8 = matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = ehmn_kernels_rows_matvec_s4,
+    .weighted_sum = ehmn_kernels_neon_weighted_sum,
+    .scale = ehmn_kernels_neon_scale,
+    .step_row = ehmn_kernels_neon_step_row,
+    .exp_sum = ehmn_kernels_neon_exp_sum,
+    .soften = ehmn_kernels_neon_soften,
+    .gate = ehmn_kernels_neon_gate,
+    .fit = ehmn_kernels_rows_fit,
+    .differences = ehmn_kernels_rows_differences,
+    .matmat_s16 = ehmn_kernels_neon_matmat_s16,
+    .matmat_s4 = ehmn_kernels_neon_matmat_s4,
 };
 
 #endif

@@ -3,10 +3,12 @@
 #define EHMN_KERNELS_TABLES_H
 
 #include "kernels.h"
+#include "vectors_mve.h"
 
 /* EHMN_ASK_X86, EHMN_ASK_AARCH64: the build compiles the files of some tables with the flags of their instruction sets,
  * and the processor is asked (CMakeLists.txt). */
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+#if defined(EHMN_MVE)
+#elif defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 #define EHMN_ARM_DSP
 #elif defined(__thumb2__)
 #define EHMN_THUMB
@@ -22,6 +24,7 @@ extern const ehmn_kernels ehmn_kernels_avx2;
 extern const ehmn_kernels ehmn_kernels_vnni; /* AVX-512 with VNNI */
 extern const ehmn_kernels ehmn_kernels_neon;
 extern const ehmn_kernels ehmn_kernels_dot; /* aarch64 with dot products of bytes */
+extern const ehmn_kernels ehmn_kernels_mve; /* Armv8.1-M with vectors */
 extern const ehmn_kernels ehmn_kernels_dsp; /* Armv7E-M, and Armv8-M with the DSP extension */
 extern const ehmn_kernels ehmn_kernels_thumb; /* Armv7-M without it */
 
@@ -40,6 +43,12 @@ uint32_t ehmn_kernels_rows_soften(int32_t *scores, uint32_t n, int32_t max);
 void ehmn_kernels_rows_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
 int32_t ehmn_kernels_rows_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
                               int16_t *out);
+void ehmn_kernels_mve_matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                                int32_t *acc);
+void ehmn_kernels_mve_matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                 int32_t *acc);
+void ehmn_kernels_mve_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                int32_t *acc);
 void ehmn_kernels_rows_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
                                    uint32_t *bits);
 uint32_t ehmn_kernels_cortex_m_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);

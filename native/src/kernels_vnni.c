@@ -7,7 +7,6 @@
 
 #include <immintrin.h>
 #include <stddef.h>
-
 static inline __m512i load(const int8_t *w, __mmask32 some)
 {
     return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(some, w));
@@ -232,20 +231,20 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
 }
 
 const ehmn_kernels ehmn_kernels_vnni = {
-    "vnni",
-    matvec_s8,
-    matvec_s16,
-    ehmn_kernels_avx2_matvec_s4,
-    weighted_sum,
-    ehmn_kernels_avx2_scale,
-    step_row,
-    exp_sum,
-    soften,
-    ehmn_kernels_avx2_gate,
-    ehmn_kernels_avx2_fit,
-    ehmn_kernels_avx2_differences,
-    ehmn_kernels_vnni_matmat_s16,
-    ehmn_kernels_vnni_matmat_s4,
+    .name = "vnni",
+    .matvec_s8 = matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = ehmn_kernels_avx2_matvec_s4,
+    .weighted_sum = weighted_sum,
+    .scale = ehmn_kernels_avx2_scale,
+    .step_row = step_row,
+    .exp_sum = exp_sum,
+    .soften = soften,
+    .gate = ehmn_kernels_avx2_gate,
+    .fit = ehmn_kernels_avx2_fit,
+    .differences = ehmn_kernels_avx2_differences,
+    .matmat_s16 = ehmn_kernels_vnni_matmat_s16,
+    .matmat_s4 = ehmn_kernels_vnni_matmat_s4,
 };
 
 #endif

@@ -121,7 +121,7 @@ static survey look(const ehmn_flash *f)
     s.provisional.at = NOWHERE;
     survey_slot(f, 0, &s);
     survey_slot(f, 1, &s);
-    if (s.provisional.sequence < s.confirmed.sequence) {
+    if (s.provisional.sequence <= s.confirmed.sequence) {
         s.provisional.at = NOWHERE;
         s.provisional.sequence = 0;
     }

@@ -16,6 +16,7 @@
 #endif
 
 #include "fixed.h"
+#include "vectors_mve.h"
 
 #define RARE static __attribute__((noinline, cold))
 
@@ -23,6 +24,14 @@
 static inline int32_t bits_of(uint32_t v)
 {
     return v != 0 ? 32 - __builtin_clz(v) : 0;
+}
+
+#if !defined(EHMN_MVE)
+
+/* Bits by which a number of this magnitude can be shifted to the left within 31; 30 for zero, which none changes. */
+static int32_t spare_bits(uint32_t magnitude)
+{
+    return 31 - bits_of(magnitude | 1u);
 }
 
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
@@ -41,7 +50,7 @@ RARE void scale_slowly(const int32_t *v, uint32_t n, int32_t factor, int32_t shi
 
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
-    int32_t spare = 31 - bits_of(ehmn_abs(factor)); /* bits: the larger the factor, the less of a product counts */
+    int32_t spare = spare_bits(ehmn_abs(factor)); /* bits: the larger the factor, the less of a product counts */
     if (shift + spare < 33 || shift + spare > 62) {
         scale_slowly(v, n, factor, shift, out);
         return;
@@ -57,7 +66,7 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
 
 void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    int32_t spare = 31 - bits_of((uint32_t)scale);
+    int32_t spare = spare_bits((uint32_t)scale);
     int32_t beyond = shift + spare + 17 - 32; /* bits of the upper half of a product that are rounded away */
     if (beyond < 1 || beyond > 30) {
         for (uint32_t i = 0; i < n; i++) {
@@ -76,7 +85,7 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
 
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
 {
-    int32_t spare = 31 - bits_of((uint32_t)gain);
+    int32_t spare = spare_bits((uint32_t)gain);
     int32_t beyond = 15 + 15 + spare - 32;
     if (beyond < 1 || beyond > 30) {
         for (uint32_t i = 0; i < n; i++) {
@@ -89,6 +98,20 @@ void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
     for (uint32_t i = 0; i < n; i++) {
         int32_t high = (int32_t)(((int64_t)(z[i] * (1 << 15)) * gain) >> 32);
         v[i] = ehmn_add(v[i], (high + half) >> beyond);
+    }
+}
+
+void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_sat16(ehmn_round_shift32(v[i], shift));
+    }
+}
+
+void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        z[i] = (int16_t)ehmn_tanh(ehmn_round_shift32(v[i], shift));
     }
 }
 
@@ -110,6 +133,8 @@ void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign
     }
 }
 
+#endif
+
 /* The smallest shift by which a magnitude of at most `max` rounds into `bits` bits with a sign. */
 static inline int32_t fitting_shift(uint32_t max, int32_t bits)
 {
@@ -123,6 +148,20 @@ int32_t ehmn_fitting_shift(uint32_t max, int32_t bits)
     return fitting_shift(max, bits);
 }
 #endif
+
+#if defined(EHMN_MVE)
+
+static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
+{
+    uint32_t max = ehmn_mve_max_abs(v, n);
+    return max != 0 ? fitting_shift(max, bits) : 0;
+}
+
+#define shift_into8 ehmn_mve_shift_into8
+#define shift_into16 ehmn_mve_shift_into16
+#define square ehmn_mve_square
+
+#else
 
 RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
 {
@@ -153,34 +192,63 @@ static inline int32_t widen(int32_t v, int32_t shift)
     return v * (1 << -shift);
 }
 
-int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
+static inline void shift_into8(const int32_t *v, uint32_t n, int32_t shift, int8_t *out)
 {
-    int32_t shift = fitting_all(v, n, 8);
     if (shift <= 0) {
         for (uint32_t i = 0; i < n; i++) {
             out[i] = (int8_t)widen(v[i], shift);
         }
-        return frac - shift;
+        return;
     }
     for (uint32_t i = 0; i < n; i++) {
         out[i] = (int8_t)(((v[i] >> (shift - 1)) + 1) >> 1);
     }
+}
+
+static inline void shift_into16(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
+{
+    if (shift <= 0) {
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = (int16_t)widen(v[i], shift);
+        }
+        return;
+    }
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
+    }
+}
+
+/* The sum of the squares of q[i] = round(v[i] / 2^shift), of 16 bits; out[i] = 2^16 q[i]. */
+static inline uint64_t square(const int32_t *v, uint32_t n, int32_t shift, int32_t *out)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < n && shift > 0; i++) {
+        int32_t q = ((v[i] >> (shift - 1)) + 1) >> 1;
+        sum += (uint64_t)((int64_t)q * q);
+        out[i] = q * 65536;
+    }
+    for (uint32_t i = 0; i < n && shift <= 0; i++) {
+        int32_t q = widen(v[i], shift);
+        sum += (uint64_t)((int64_t)q * q);
+        out[i] = q * 65536;
+    }
+    return sum;
+}
+
+#endif
+
+int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
+{
+    int32_t shift = fitting_all(v, n, 8);
+    shift_into8(v, n, shift, out);
     return frac - shift;
 }
 
 int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out)
 {
     int32_t shift = fitting_all(v, n, (int32_t)bits);
-    if (shift <= 0) {
-        for (uint32_t i = 0; i < n; i++) {
-            out[i] = (int16_t)widen(v[i], shift);
-        }
-        return frac - shift;
-    }
-#pragma GCC unroll 4
-    for (uint32_t i = 0; i < n; i++) {
-        out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
-    }
+    shift_into16(v, n, shift, out);
     return frac - shift;
 }
 
@@ -211,20 +279,13 @@ void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_
                         int32_t *out)
 {
     int32_t shift = fitting_all(v, n, 16);
-    uint64_t sum = ehmn_scaled_eps(eps_mantissa, eps_shift - 2 * (frac - shift));
-    for (uint32_t i = 0; i < n && shift > 0; i++) {
-        int32_t q = ((v[i] >> (shift - 1)) + 1) >> 1;
-        sum += (uint64_t)((int64_t)q * q);
-        out[i] = q * 65536;
-    }
-    for (uint32_t i = 0; i < n && shift <= 0; i++) {
-        int32_t q = widen(v[i], shift);
-        sum += (uint64_t)((int64_t)q * q);
-        out[i] = q * 65536;
-    }
-    int32_t down, factor = ehmn_rms_factor(sum, n, &down);
+    int32_t down;
+    uint64_t sum = ehmn_scaled_eps(eps_mantissa, eps_shift - 2 * (frac - shift)) + square(v, n, shift, out);
+    int32_t factor = ehmn_rms_factor(sum, n, &down);
     ehmn_scale_all(out, n, factor, down, out);
 }
+
+#if !defined(EHMN_MVE)
 
 int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
 {
@@ -255,6 +316,8 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     }
     return least;
 }
+
+#endif
 
 uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 {

@@ -1,6 +1,6 @@
 """One array of cells in differential pairs: what was programmed, what it has become, what pulses do to it."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,11 @@ class WriteCounts:
     verify_reads: int = 0  # of single cells
     programmed: int = 0  # pairs that write-verify set
     refreshed: int = 0  # pairs of one-sided devices taken back
+
+    def since(self, start: "WriteCounts") -> "WriteCounts":
+        """What was done after `start`."""
+        pairs = zip(astuple(self), astuple(start), strict=True)
+        return WriteCounts(*(now - before for now, before in pairs))
 
     def add(self, other: "WriteCounts") -> None:
         self.pulses += other.pulses
@@ -59,7 +64,8 @@ class CellArray:
         quiet = not np.any(cell.noise.program_sigma(np.linspace(cell.g_min, cell.g_max, 9)))
         self.g: Array = np.zeros(pair, np.float64 if quiet else np.float32)  # as programmed; without noise to the bit
         self.nu = np.zeros(pair, np.float32) if cell.noise.drifts else None
-        self.written_s = np.zeros(self.shape, np.float64)
+        self.written_s = np.zeros(pair, np.float64)
+        self._goal: Array = np.full(pair, np.nan, self.g.dtype)  # of the last write-verify; nan: moved since by pulses
         middle = np.full(len(weights), cell.g_min + self.span, self.g.dtype)
         sigma = np.asarray(cell.noise.program_sigma(middle), self.g.dtype)
         self._reference = np.maximum(middle + sigma * rng.standard_normal(len(weights)), 0) if cell.offset else None
@@ -82,24 +88,41 @@ class CellArray:
     # -- Writing
 
     def program(self, at: Index, weights: npt.NDArray[np.number]) -> None:
-        """Write-verify the pairs at `at` to weights, in LSB; a weight beyond the range takes its end."""
+        """Write-verify the pairs at `at` to weights, in LSB; a weight beyond the range takes its end. Of a pair only
+        the cell whose goal has moved is written, or both where neither has: that is a refresh."""
         cell, target = self.cell, np.clip(np.asarray(weights, np.float64), -self.top, self.top)
         goal = self._pair(at, target * self.unit).astype(self.g.dtype)
         if cell.levels:
             step = (cell.g_max - cell.g_min) / (cell.levels - 1)
             goal = np.round((goal - cell.g_min) / step) * step + cell.g_min
+        if self.stuck is not None and self._reference is None:
+            goal = self._around_stuck(at, goal)
+        moved = goal != self._goal[_both(at)]
+        moved |= ~moved.any(axis=0)
         sigma = np.asarray(cell.noise.program_sigma(goal), self.g.dtype)
         reached = goal + sigma * self.rng.standard_normal(goal.shape, np.float32) if sigma.any() else goal
         if self._reference is not None:
             reached[1] = self._reference[at[0]]
-        self._set(at, np.maximum(reached, 0))
+            moved[:] = True
+        self._set(at, np.maximum(reached, 0), moved)
+        self._goal[_both(at)] = goal
         if self._persistent is not None:
             self._persistent[at] = (self.g[0][at] - self.g[1][at]) / self.span
-        pulses, written = self._verify_pulses(len(target)), 1 if cell.offset else 2
-        for polarity in range(written):
-            np.add.at(self.wear[polarity], at, pulses)
-        total = written * int(pulses.sum())
+        if self._reference is not None:
+            moved[1] = False  # nothing is written to what all share
+        pulses = self._verify_pulses(moved.shape) * moved
+        for polarity in (0, 1):
+            np.add.at(self.wear[polarity], at, pulses[polarity])
+        total = int(pulses.sum())
         self.counts.add(WriteCounts(total, total, len(target)))
+
+    def _around_stuck(self, at: Index, goal: Array) -> Array:
+        """Verification has shown which cells are stuck: the other of the pair takes the difference, as far as it
+        can."""
+        cell, mine = self.cell, self.stuck[_both(at)]  # type: ignore[index]
+        held = np.where(mine == STUCK_HIGH, cell.g_max, cell.g_min).astype(goal.dtype)
+        other = np.clip(held[::-1] + np.stack([goal[0] - goal[1], goal[1] - goal[0]]), cell.g_min, cell.g_max)
+        return np.where((mine[::-1] > 0) & (mine == 0), other, goal)
 
     def _pair(self, at: Index, difference: Array) -> Array:
         """Conductances (2, n) of the pairs at `at` that differ by so many uS."""
@@ -107,40 +130,36 @@ class CellArray:
             return np.stack([self._reference[at[0]] + difference, self._reference[at[0]]])
         return np.stack([np.maximum(difference, 0), np.maximum(-difference, 0)]) + self.cell.g_min
 
-    def _verify_pulses(self, n: int) -> npt.NDArray[np.uint32]:
-        """Pulses that each of n pairs took: geometric, cut off."""
+    def _verify_pulses(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint32]:
+        """Pulses that each cell takes: geometric, cut off."""
         mean = self.cell.verify_pulses
         if mean <= 1:
-            return np.ones(n, np.uint32)
-        return np.minimum(self.rng.geometric(1 / mean, n), self.cell.most_verify_pulses).astype(np.uint32)
+            return np.ones(shape, np.uint32)
+        return np.minimum(self.rng.geometric(1 / mean, shape), self.cell.most_verify_pulses).astype(np.uint32)
 
-    def _set(self, at: Index, g: Array) -> None:
-        """Conductances (2, n) of the pairs at `at`, but for stuck cells; ages begin anew."""
-        cell = self.cell
-        for polarity in (0, 1):
-            self.g[polarity][at] = g[polarity]
+    def _set(self, at: Index, g: Array, written: npt.NDArray[np.bool_]) -> None:
+        """Conductances (2, n) of the cells of pairs that were written, but for stuck ones; their ages begin anew."""
+        cell, both = self.cell, _both(at)
         if self.stuck is not None:
-            both = _both(at)
             mine = self.stuck[both]
-            self.g[both] = np.where(
-                mine == STUCK_LOW, cell.g_min, np.where(mine == STUCK_HIGH, cell.g_max, self.g[both])
-            )
+            g = np.where(mine == STUCK_LOW, cell.g_min, np.where(mine == STUCK_HIGH, cell.g_max, g))
+        self.g[both] = np.where(written, g, self.g[both])
         if self.nu is not None:
-            both = _both(at)
-            self.nu[both] = cell.noise.drift_exponent(self.g[both], self.rng)
-        self.written_s[at] = self.now_s
+            self.nu[both] = np.where(written, cell.noise.drift_exponent(self.g[both], self.rng), self.nu[both])
+        self.written_s[both] = np.where(written, self.now_s, self.written_s[both])
 
-    def pulse(self, at: Index, pulses: npt.NDArray[np.integer]) -> None:
-        """Open-loop pulses, signed, to the pairs at `at`, each of which occurs once."""
+    def pulse(self, at: Index, pulses: npt.NDArray[np.integer], share: Array | float = 1.0) -> None:
+        """Open-loop pulses, signed, to the pairs at `at`, each of which occurs once. share: of a whole pulse's width,
+        one for all or for each pair."""
         update = self.cell.update
         if self._devices is None:
             self._devices = update.draw((2, *self.shape) if update.one_sided else self.shape, self.rng)
         if update.one_sided:
-            self._pulse_one_sided(at, pulses)
+            self._pulse_one_sided(at, pulses, share)
         else:
-            self._pulse_two_sided(at, pulses)
+            self._pulse_two_sided(at, pulses, share)
 
-    def _pulse_two_sided(self, at: Index, pulses: npt.NDArray[np.integer]) -> None:
+    def _pulse_two_sided(self, at: Index, pulses: npt.NDArray[np.integer], share: Array | float) -> None:
         """In the weight domain, in which such devices were fitted: the pair's difference is one device's state."""
         update = self.cell.update
         assert self._devices is not None
@@ -149,11 +168,12 @@ class CellArray:
         w, mine = self._persistent[at], self._devices.at(at)
         left, direction = np.abs(pulses), np.sign(pulses).astype(np.float32)
         for k in range(int(left.max(initial=0))):
-            w = np.where(left > k, update.pulse(w, direction, mine, self.rng), w)
+            w = np.where(left > k, update.pulse(w, direction, mine, self.rng, share), w)
         self._persistent[at] = w
         if update.write_noise:
             w = w + np.float32(update.write_noise * update.step) * self.rng.standard_normal(w.shape, np.float32)
-        self._set(at, np.maximum(self._pair(at, w * self.span), 0))
+        self._set(at, np.maximum(self._pair(at, w * self.span), 0), np.ones((2, len(w)), bool))
+        self._goal[_both(at)] = np.nan
         if self._reference is not None:
             self.wear[0][at] += left.astype(np.uint32)
         else:
@@ -161,7 +181,7 @@ class CellArray:
                 self.wear[polarity][at] += np.where(those, left, 0).astype(np.uint32)
         self.counts.add(WriteCounts(int(left.sum())))
 
-    def _pulse_one_sided(self, at: Index, pulses: npt.NDArray[np.integer]) -> None:
+    def _pulse_one_sided(self, at: Index, pulses: npt.NDArray[np.integer], share: Array | float) -> None:
         """Up is a pulse on the first device of a pair, down one on the second; a full pair is written anew."""
         cell, update = self.cell, self.cell.update
         assert self._devices is not None
@@ -171,8 +191,9 @@ class CellArray:
         left = np.stack([np.maximum(pulses, 0), np.maximum(-pulses, 0)])
         mine = self._devices.at(both)
         for k in range(int(left.max(initial=0))):
-            z = np.where(left > k, update.pulse(z, np.ones_like(z), mine, self.rng), z)
-        self._set(at, z * span + cell.g_min)
+            z = np.where(left > k, update.pulse(z, np.ones_like(z), mine, self.rng, share), z)
+        self._set(at, z * span + cell.g_min, left > 0)
+        self._goal[both] = np.where(left > 0, np.nan, self._goal[both])
         self.wear[both] += left.astype(np.uint32)
         self.counts.add(WriteCounts(int(left.sum())))
         full = (z > FULL).any(axis=0)
@@ -190,7 +211,7 @@ class CellArray:
         if self.nu is None:
             return g
         t0 = self.cell.noise.t0_s
-        age = np.maximum(self.now_s - (self.written_s if at is None else self.written_s[at]), 0)
+        age = np.maximum(self.now_s - self.written_s[both], 0)
         return (g * (1 + age / t0) ** -self.nu[both]).astype(np.float32)
 
     def weights(self, at: Index | None = None) -> npt.NDArray[np.float64]:
@@ -214,7 +235,7 @@ class CellArray:
 
     def effective_at(self, at: Index) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
         """The same for single pairs, on wires that drop what they dropped when `effective` was last asked."""
-        g, variance = self._as_read(self.conductances(at), float(np.mean(self.now_s - self.written_s[at])))
+        g, variance = self._as_read(self.conductances(at), float(np.mean(self.now_s - self.written_s[_both(at)])))
         if self._kept_share is not None:
             g = g * self._kept_share[_both(at)]
         return (g[0].astype(np.float64) - g[1]) / self.unit, variance
@@ -235,7 +256,7 @@ class CellArray:
     def read(self, at: Index) -> npt.NDArray[np.float64]:
         """One noisy read of single pairs, in LSB, without their drift being compensated."""
         g = self.conductances(at)
-        age = float(np.mean(self.now_s - self.written_s[at])) if len(at[0]) else 0.0
+        age = float(np.mean(self.now_s - self.written_s[_both(at)])) if len(at[0]) else 0.0
         sigma = np.asarray(self.cell.noise.read_sigma(g, max(age, 0.0)), np.float32)
         if sigma.any():
             g = np.maximum(g + sigma * self.rng.standard_normal(g.shape, np.float32), 0)

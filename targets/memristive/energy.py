@@ -9,6 +9,7 @@ from edgehmn.targets.memristive.cells import WriteCounts
 from edgehmn.targets.memristive.presets import Parts, Preset
 
 DIGITAL_PJ_PER_MAC = 0.5  # int8 or int16, its memory included, 14 nm: estimate
+DIGITAL_MACS_PER_NS = 64.0  # a unit of 64 lanes at 1 GHz beside the tiles: estimate
 SECONDS_PER_YEAR = 365.25 * 86400
 PARALLEL_CELLS = 128  # pairs of one word line that are written and verified together
 
@@ -33,7 +34,8 @@ def one_pass(parts: Parts, rows: int, columns: int, phases: int | None = None) -
 
 @dataclass(frozen=True)
 class TileUse:
-    """What a run did on tiles. serial_passes: those that wait for one another; digital_macs: beside the tiles."""
+    """What a run did on tiles. serial_passes: those that wait for one another; digital_macs: beside the tiles, which
+    wait for them."""
 
     tokens: int
     learned: int
@@ -43,6 +45,15 @@ class TileUse:
     digital_learning_macs: int
     writes: WriteCounts
     wear: npt.NDArray[np.uint32]  # pulses of every plastic cell
+
+    def since(self, start: "TileUse") -> "TileUse":
+        """What was done after `start`."""
+        return TileUse(
+            self.tokens - start.tokens, self.learned - start.learned, self.passes - start.passes,
+            self.serial_passes - start.serial_passes, self.digital_macs - start.digital_macs,
+            self.digital_learning_macs - start.digital_learning_macs, self.writes.since(start.writes),
+            self.wear - start.wear,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,8 @@ def price(use: TileUse, preset: Preset, tokens_per_day: float = 20_000.0) -> Til
     writing = use.writes.pulses * cell.pulse_pj + use.writes.verify_reads * cell.verify_pj
     learning = (writing + use.digital_learning_macs * DIGITAL_PJ_PER_MAC) / learned
     per_token = forward / tokens
-    busy = use.serial_passes * one.latency_ns / tokens
+    busy = (use.serial_passes * one.latency_ns + use.digital_macs / DIGITAL_MACS_PER_NS) / tokens
+    learning_ns = use.digital_learning_macs / DIGITAL_MACS_PER_NS / learned
     rounds = (use.writes.pulses * cell.pulse_ns + use.writes.verify_reads * cell.verify_ns) / PARALLEL_CELLS / learned
     most, p99 = (float(use.wear.max()), float(np.percentile(use.wear, 99))) if use.wear.size else (0.0, 0.0)
     return TileCost(
@@ -87,7 +99,7 @@ def price(use: TileUse, preset: Preset, tokens_per_day: float = 20_000.0) -> Til
         energy_nj_per_token=per_token / 1e3,
         energy_nj_per_learned_token=(per_token + (learning if use.learned else 0)) / 1e3,
         latency_us_per_token=busy / 1e3,
-        latency_us_per_learned_token=(busy + (rounds if use.learned else 0)) / 1e3,
+        latency_us_per_learned_token=(busy + (rounds + learning_ns if use.learned else 0)) / 1e3,
         adc_share_of_energy=use.passes * one.adc_pj / forward if forward else 0.0,
         plasticity_share_of_energy=learning / (per_token + learning) if use.learned else 0.0,
         write_energy_nj_per_learned_token=writing / learned / 1e3,

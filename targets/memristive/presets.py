@@ -75,6 +75,7 @@ class Preset:
     source: str
     slice_bits: int = 0
     wire_ohm: float = 0.0
+    chip_tiles: int = 0  # of the published chip, 0: there is none
 
 
 # Parts of the HERMES core. Calibrated: their sum is 13.4 nJ for one one-phase pass. Array: 65,536 pairs of 10 uS,
@@ -165,6 +166,7 @@ HERMES = Preset(
     "HERMES, four-phase",
     "nature s41928-023-01010-1; aihwkit HermesNoiseModel, two devices; pulses: aihwkit PCM; their energy: estimate",
     wire_ohm=LOW_WIRE_OHM,
+    chip_tiles=64,
 )
 NEURRAM = Preset(
     "neurram",
@@ -176,6 +178,7 @@ NEURRAM = Preset(
     "NeuRRAM (conductances); energy from parts, not calibrated",
     "nature s41586-022-04992-8; aihwkit ReRamWan2022 after two days; pulses: ReRamSB; energies: estimate",
     wire_ohm=LOW_WIRE_OHM,
+    chip_tiles=48,
 )
 ISAAC = Preset(
     "isaac",

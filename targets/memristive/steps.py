@@ -101,11 +101,13 @@ class Update:
         lowest = spread(self.lowest, self.bound_spread[1])
         return Devices(step * (1 + self.up_down / 2), step * (1 - self.up_down / 2), highest, lowest)
 
-    def pulse(self, w: Array, direction: Array, devices: Devices, rng: Rng) -> Array:
-        """The weights after one pulse each."""
-        step = self.law.size(w, direction, devices)
+    def pulse(self, w: Array, direction: Array, devices: Devices, rng: Rng, share: Array | float = 1.0) -> Array:
+        """The weights after one pulse each. share: of a whole pulse's width, above 0 and at most 1, to which mean and
+        variance of the step are in proportion."""
+        step = self.law.size(w, direction, devices) * share
         if self.cycle:
-            step = step * (1 + np.float32(self.cycle) * rng.standard_normal(w.shape, np.float32))
+            spread = self.cycle / np.sqrt(share)
+            step = step * (1 + np.asarray(spread, np.float32) * rng.standard_normal(w.shape, np.float32))
         return np.clip(w + step, devices.lowest, devices.highest)
 
 

@@ -12,7 +12,7 @@ from edgehmn.targets.memristive.presets import Preset
 GROWTH = 1.25  # of a converter's range whenever an output would clip
 FIRST_BOUND = 1 / 16  # where it starts, in units of (largest input) (largest weight)
 STALE = 0.05  # growth of the logarithm of an array's age after which its conductances are computed anew
-PATCHES = 64  # writes of single cells between two times that a whole array is computed
+PATCHES = 256  # writes of single cells between two times that a whole array is computed
 SETTLED_S = 20.0  # age below which drift is not followed
 
 Vector = npt.NDArray[Any]  # of integers or floats
@@ -30,10 +30,13 @@ class ReadCounts:
 
 @dataclass
 class _Block:
-    """Inputs first..first + rows of one slice of the weights."""
+    """Inputs first..first + rows of one slice of the weights, in `copies` (down the rows, along the columns) of the
+    cells, whose mean counts."""
 
     array: CellArray
     first: int
+    rows: int
+    copies: tuple[int, int]
     factor: float  # that its products are worth
     bound: float  # of the converters, in units of integer products
     weights: Vector | None = None  # what products see; None: not computed since the last write
@@ -42,14 +45,41 @@ class _Block:
     compensation: float = 1.0
     patches: int = 0  # since all was computed
 
+    def cells(self, at: Index) -> Index:
+        """All copies of some weights, one after another."""
+        down, along = self.copies
+        if down * along == 1:
+            return at
+        columns = self.array.shape[1] // along
+        places = [(at[0] + i * self.rows, at[1] + j * columns) for i in range(down) for j in range(along)]
+        return np.concatenate([p[0] for p in places]), np.concatenate([p[1] for p in places])
+
+    def each(self, values: Vector) -> Vector:
+        """Values of some weights for all their copies."""
+        return np.tile(values, self.copies[0] * self.copies[1])
+
+    def mean_at(self, of_cells: Vector) -> Vector:
+        """Of all copies, as `cells` orders them."""
+        n = self.copies[0] * self.copies[1]
+        return of_cells if n == 1 else of_cells.reshape(n, -1).mean(0)
+
+    def mean(self, of_array: Vector) -> Vector:
+        """(rows, columns) of what all cells of the array are."""
+        down, along = self.copies
+        if down * along == 1:
+            return of_array
+        return of_array.reshape(down, self.rows, along, -1).mean((0, 2))
+
 
 class TiledMatrix:
     """Integers weights (outputs, inputs) within +-top, whose products come from tiles of one preset."""
 
     def __init__(
-        self, weights: npt.NDArray[np.integer], preset: Preset, rng: np.random.Generator, *, top: int = 127
-    ) -> None:
-        """Programs the weights at time 0."""
+        self, weights: npt.NDArray[np.integer], preset: Preset, rng: np.random.Generator, *, top: int = 127,
+        fill: bool = False,
+    ) -> None:  # fmt: skip
+        """Programs the weights at time 0. fill: copies of a matrix take the rows and columns of its tiles that would
+        stand empty and be paid for all the same; their errors average."""
         self.preset, self.top, self.rng = preset, top, rng
         self.outputs, self.inputs = weights.shape
         self.now_s = 0.0
@@ -64,12 +94,14 @@ class TiledMatrix:
         for first in range(0, self.inputs, preset.rows):
             part = weights[:, first : first + preset.rows].T.astype(np.int64)
             for shift, most in self._slices:
+                copies = (preset.rows // len(part), preset.columns // self.outputs or 1) if fill else (1, 1)
                 array = CellArray(
-                    _slice(part, shift, most), cell, rng, top=most, wire_ohm=preset.wire_ohm, columns=preset.columns
-                )
+                    np.tile(_slice(part, shift, most), copies), cell, rng, top=most, wire_ohm=preset.wire_ohm,
+                    columns=preset.columns,
+                )  # fmt: skip
                 driven = (1 << io.dac_bits) - 1 if io.input_slices > 1 else self._input_top
                 start = (io.bound or FIRST_BOUND) * driven * most
-                self._blocks.append(_Block(array, first, float(1 << shift), start))
+                self._blocks.append(_Block(array, first, len(part), copies, float(1 << shift), start))
 
     @property
     def tiles(self) -> int:
@@ -107,14 +139,38 @@ class TiledMatrix:
             assert block.weights is not None
             self._count(x, 1)
             return np.asarray(x @ block.weights, np.float64)
+        if x.ndim == 1 and self.preset.converters.input_slices == 1:
+            return self._single(x)
         flat = x.reshape(-1, x.shape[-1])
         self._count(flat, len(self._blocks) * self.preset.converters.input_slices)
         levels, gain = self._convert_input(flat)
         total = np.zeros((len(flat), self.outputs))
         for block in self._blocks:
-            part = levels[..., block.first : block.first + block.array.shape[0]]
+            part = levels[..., block.first : block.first + block.rows]
             total += self._block_product(self._current(block), part) * block.factor
         return (total * gain).reshape(*x.shape[:-1], self.outputs)
+
+    def _single(self, x: Vector) -> npt.NDArray[np.float64]:
+        """The product of one vector (inputs,), without the axes that several need."""
+        self._count(x, len(self._blocks))
+        gain = max(1.0, float(np.abs(x).max()) / self._input_top) if self.preset.converters.dac_bits else 1.0
+        levels = x.astype(self._dtype) if gain == 1.0 else np.rint(x / gain).astype(self._dtype)
+        total: Vector | None = None
+        for block in self._blocks:
+            self._current(block)
+            part = levels[block.first : block.first + block.rows]
+            y = part @ block.weights
+            if block.variance is not None:
+                spread = np.square(part) @ block.variance
+                np.sqrt(spread, out=spread)
+                spread *= self.rng.standard_normal(len(spread), np.float32)
+                y += spread
+            if self.preset.converters.adc_bits:
+                y = self._convert_output(block, y)
+            scaled = y * (block.factor * gain)
+            total = scaled if total is None else total + scaled
+        assert total is not None
+        return total.astype(np.float64)
 
     def _count(self, x: Vector, passes: int) -> None:
         n = x.size // self.inputs
@@ -140,10 +196,7 @@ class TiledMatrix:
         """(n, outputs) of levels (slices, n, inputs), each slice converted by itself."""
         io = self.preset.converters
         assert block.weights is not None
-        if len(levels) == 1 and levels.shape[1] == 1:  # one vector: no stack of matrices
-            y = (levels[0, 0] @ block.weights)[None, None]
-        else:
-            y = levels @ block.weights
+        y = levels @ block.weights
         if block.variance is not None:
             spread = np.sqrt(np.square(levels) @ block.variance)
             y = y + spread * self.rng.standard_normal(y.shape, np.float32)
@@ -169,8 +222,12 @@ class TiledMatrix:
         step = np.float32(max(block.bound / half, 1.0 if io.input_slices > 1 else 0.0))
         y = y / step
         if io.noise:
-            y = y + np.float32(io.noise) * self.rng.standard_normal(y.shape, np.float32)
-        return np.clip(np.rint(y), -half, half) * step
+            noise = self.rng.standard_normal(y.shape, np.float32)
+            noise *= np.float32(io.noise)
+            y += noise
+        np.rint(y, out=y)
+        np.minimum(np.maximum(y, -half, out=y), half, out=y)
+        return y * step
 
     def converter_step(self) -> float:
         """The widest step of an output's conversion, in units of integer products of inputs that fit; 0: none."""
@@ -186,8 +243,10 @@ class TiledMatrix:
                 then = np.abs(block.array.g[0] - block.array.g[1]).sum()
                 now = np.abs(np.subtract(*block.array.conductances())).sum()
                 block.compensation = float(then) / float(now) if now else 1.0
-            block.weights = np.ascontiguousarray(weights * block.compensation, self._dtype)
-            block.variance = None if variance is None else (variance * block.compensation**2).astype(self._dtype)
+            block.weights = np.ascontiguousarray(block.mean(weights) * block.compensation, self._dtype)
+            if variance is not None:
+                share = block.compensation**2 / (block.copies[0] * block.copies[1])
+                block.variance = (block.mean(variance) * share).astype(self._dtype)
             block.seen_s, block.patches = self.now_s, 0
         return block
 
@@ -199,10 +258,11 @@ class TiledMatrix:
         if block.patches > PATCHES:
             block.weights = None
             return
-        weights, variance = block.array.effective_at(at)
-        block.weights[at] = weights * block.compensation
+        weights, variance = block.array.effective_at(block.cells(at))
+        block.weights[at] = block.mean_at(weights) * block.compensation
         if block.variance is not None and variance is not None:
-            block.variance[at] = variance * block.compensation**2
+            share = block.compensation**2 / (block.copies[0] * block.copies[1])
+            block.variance[at] = block.mean_at(variance) * share
 
     # -- Writing
 
@@ -210,21 +270,21 @@ class TiledMatrix:
         """(outputs, inputs) in LSB, as they are now, without read noise."""
         out = np.zeros((self.inputs, self.outputs))
         for b in self._blocks:
-            out[b.first : b.first + b.array.shape[0]] += b.array.weights() * b.factor
+            out[b.first : b.first + b.rows] += b.mean(b.array.weights()) * b.factor
         return out.T
 
     def weights_at(self, outputs: npt.NDArray[np.intp], inputs: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
         """The same of single weights."""
         out = np.zeros(len(outputs))
         for b, inside, at in self._split(outputs, inputs):
-            out[inside] += b.array.weights(at) * b.factor
+            out[inside] += b.mean_at(b.array.weights(b.cells(at))) * b.factor
         return out
 
     def read(self, outputs: npt.NDArray[np.intp], inputs: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
         """One noisy read of single weights."""
         out = np.zeros(len(outputs))
         for b, inside, at in self._split(outputs, inputs):
-            out[inside] += b.array.read(at) * b.factor
+            out[inside] += b.mean_at(b.array.read(b.cells(at))) * b.factor
         return out
 
     def program(
@@ -236,15 +296,16 @@ class TiledMatrix:
             if len(self._slices) > 1:
                 shift, most = self._slices[self._blocks.index(b) % len(self._slices)]
                 value = _slice(np.rint(value).astype(np.int64), shift, most)
-            b.array.program(at, value)
+            b.array.program(b.cells(at), b.each(value))
             self._patch(b, at)
 
     def pulse(
-        self, outputs: npt.NDArray[np.intp], inputs: npt.NDArray[np.intp], pulses: npt.NDArray[np.integer]
-    ) -> None:
-        """Open-loop pulses, signed, to single weights."""
+        self, outputs: npt.NDArray[np.intp], inputs: npt.NDArray[np.intp], pulses: npt.NDArray[np.integer],
+        share: Vector | None = None,
+    ) -> None:  # fmt: skip
+        """Open-loop pulses, signed, to single weights. share: of a whole pulse's width, for each weight."""
         for b, inside, at in self._split(outputs, inputs):
-            b.array.pulse(at, pulses[inside])
+            b.array.pulse(b.cells(at), b.each(pulses[inside]), 1.0 if share is None else b.each(share[inside]))
             self._patch(b, at)
 
     def _split(
@@ -253,7 +314,7 @@ class TiledMatrix:
         """For each block the entries that lie in it, and where."""
         found: list[tuple[_Block, npt.NDArray[np.bool_], Index]] = []
         for b in self._blocks:
-            inside = (inputs >= b.first) & (inputs < b.first + b.array.shape[0])
+            inside = (inputs >= b.first) & (inputs < b.first + b.rows)
             if inside.any():
                 found.append((b, inside, (inputs[inside] - b.first, outputs[inside])))
         return found

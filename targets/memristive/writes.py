@@ -9,7 +9,10 @@ from edgehmn.errors import UsageError
 from edgehmn.targets.memristive.tiles import TiledMatrix
 
 Steps = npt.NDArray[np.integer]
-SCHEMES = ("pulse", "threshold", "accumulate", "verify")
+SCHEMES = ("pulse", "noise", "threshold", "accumulate", "verify")
+OPEN_LOOP = SCHEMES[:4]  # they send pulses without looking at what comes of them
+THRESHOLDS = SCHEMES[2:]  # that wait for a number of steps
+ROUNDING = 1e-9  # by which a number of pulses may exceed a whole one
 
 
 class Scheme(Protocol):
@@ -39,6 +42,25 @@ class Pulses:
             send(self.matrix, at, steps[at] / self.pulse_lsb, self.rng)
 
 
+class Noise:
+    """Every step becomes one pulse, or as few as it takes, of just the width that moves a device by it on average: no
+    number is drawn, the device's own noise from cycle to cycle is the rounding."""
+
+    master = False
+
+    def __init__(self, matrix: TiledMatrix) -> None:
+        self.matrix = matrix
+        self.pulse_lsb = matrix.preset.cell.update.step * matrix.top
+
+    def write(self, steps: Steps) -> None:
+        at = np.nonzero(steps)
+        if len(at[0]):
+            size = np.abs(steps[at]) / self.pulse_lsb
+            pulses = np.ceil(size - ROUNDING)
+            signed = (pulses * np.sign(steps[at])).astype(np.int64)
+            self.matrix.pulse(at[0], at[1], signed, np.minimum(size / pulses, 1).astype(np.float32))
+
+
 class Accumulate:
     """Steps wait in digital memory, a few bits for each weight, until they amount to `threshold`; then they are sent as
     open-loop pulses (mixed-precision in-memory computing)."""
@@ -66,17 +88,18 @@ class Verify:
 
     master = True
 
-    def __init__(self, matrix: TiledMatrix, rng: np.random.Generator, threshold: float = 8.0) -> None:
+    def __init__(self, matrix: TiledMatrix, rng: np.random.Generator, threshold: float = 6.0) -> None:
         self.matrix, self.threshold = matrix, threshold
-        self.wanted = np.zeros((matrix.outputs, matrix.inputs), np.int32)
         self.written = np.zeros((matrix.outputs, matrix.inputs), np.int32)
+        self.ahead = np.zeros((matrix.outputs, matrix.inputs), np.int32)  # of it, the integers in digital memory
 
     def write(self, steps: Steps) -> None:
-        self.wanted += steps
-        at = np.nonzero(np.abs(self.wanted - self.written) >= self.threshold)
+        self.ahead += steps
+        at = np.nonzero(np.abs(self.ahead) >= self.threshold)
         if len(at[0]):
-            self.matrix.program(at[0], at[1], self.wanted[at])
-            self.written[at] = self.wanted[at]
+            self.written[at] += self.ahead[at]
+            self.ahead[at] = 0
+            self.matrix.program(at[0], at[1], self.written[at])
 
 
 def send(
@@ -96,10 +119,12 @@ def scheme(name: str, matrix: TiledMatrix, rng: np.random.Generator, threshold: 
     """By name, one of SCHEMES. threshold: in steps. Raises UsageError for another name."""
     if name == "pulse":
         return Pulses(matrix, rng)
+    if name == "noise":
+        return Noise(matrix)
     if name == "threshold":
         return Pulses(matrix, rng, least=2 if threshold is None else max(1, round(threshold)))
     if name == "accumulate":
         return Accumulate(matrix, rng, 4.0 if threshold is None else threshold)
     if name == "verify":
-        return Verify(matrix, rng, 8.0 if threshold is None else threshold)
+        return Verify(matrix, rng, 6.0 if threshold is None else threshold)
     raise UsageError(f"no write scheme is called '{name:.40}': there are {', '.join(SCHEMES)}")

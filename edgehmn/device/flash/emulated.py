@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgehmn.device.boards import Board
-from edgehmn.device.emulator import PSRAM_BYTES, WITH_PSRAM, Emulator
+from edgehmn.device.emulator import Emulator, external_memory
 from edgehmn.device.flash.parts import Part
 from edgehmn.device.flash.programmer import Place
 from edgehmn.errors import DeviceError, FlashError, UsageError
@@ -16,23 +16,25 @@ class Emulated:
     start; the image is written into the file, and learned state there is not touched."""
 
     def __init__(self, board: Board) -> None:
-        if not board.machine or not board.machine.startswith(WITH_PSRAM):
+        memory = external_memory(board)
+        if memory is None:
             raise UsageError(f"{board.name}: this emulation keeps no flash; use 'edgehmn emulate'")
         self._board = board
+        self._bytes, self._image_at = memory
 
     def places(self, port: str | None) -> list[Place]:
         if port is None:
             raise DeviceError(f"an emulated {self._board.name} needs a file for its flash: name it with --port FILE")
         path = Path(port)
-        if path.exists() and not (path.is_file() and path.stat().st_size == PSRAM_BYTES):
-            raise DeviceError(f"{port}: no flash of an emulated board (a file of {PSRAM_BYTES:,} bytes)")
+        if path.exists() and not (path.is_file() and path.stat().st_size == self._bytes):
+            raise DeviceError(f"{port}: no flash of an emulated board (a file of {self._bytes:,} bytes)")
         return [Place(port, f"emulated {self._board.name}")]
 
     def write(self, place: Place, parts: Sequence[Part]) -> None:
         path = Path(place.name)
         try:
             with path.open("r+b" if path.exists() else "w+b") as f:
-                f.truncate(PSRAM_BYTES)
+                f.truncate(self._bytes)
                 for part in self._stored(parts):
                     f.seek(self._at(part))
                     f.write(part.data)
@@ -55,5 +57,5 @@ class Emulated:
         return [part for part in parts if part.name == "image"]
 
     def _at(self, part: Part) -> int:
-        """Offset in the file: the memory begins with the image's region."""
-        return part.address - self._board.numbers["BOARD_IMAGE_ADDRESS"]
+        """Offset in the file."""
+        return part.address - self._board.numbers["BOARD_IMAGE_ADDRESS"] + self._image_at

@@ -29,18 +29,36 @@ def parts_of(board: Board, elf: bytes, image: bytes) -> tuple[Part, ...]:
     )
 
 
-def contents(elf: bytes, base: int) -> bytes:
-    """What a firmware's ELF file puts into the flash that begins at `base`."""
+@dataclass(frozen=True)
+class Segment:
+    """A part of a program: where it runs, where it is stored, what is stored, and bytes of memory that it takes."""
+
+    address: int
+    stored_at: int
+    data: bytes = field(repr=False)
+    memory: int
+
+
+def segments(elf: bytes) -> list[Segment]:
+    """Of a firmware's ELF file."""
     header = ELF_HEADER.unpack_from(elf)
     if header[0] != b"\x7fELF":
         raise FlashError("the firmware that was built is no ELF file; clear the cache of edgehmn and build again")
     offset, size, n = header[5], header[9], header[10]
+    found = [SEGMENT.unpack_from(elf, offset + i * size) for i in range(n)]
+    return [
+        Segment(address, physical, elf[at : at + stored], memory)
+        for kind, at, address, physical, stored, memory, *_ in found
+        if kind == PT_LOAD
+    ]
+
+
+def contents(elf: bytes, base: int) -> bytes:
+    """What a firmware's ELF file puts into the flash that begins at `base`."""
     out = bytearray()
-    for i in range(n):
-        kind, at, _, physical, stored, *_ = SEGMENT.unpack_from(elf, offset + i * size)
-        if kind != PT_LOAD or stored == 0:
-            continue
-        begin = physical - base
-        out += BLANK * max(0, begin + stored - len(out))
-        out[begin : begin + stored] = elf[at : at + stored]
+    for segment in segments(elf):
+        begin, stored = segment.stored_at - base, len(segment.data)
+        if stored:
+            out += BLANK * max(0, begin + stored - len(out))
+            out[begin : begin + stored] = segment.data
     return bytes(out)

@@ -4,16 +4,17 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from edgehmn.device.flash.parts import Part
-from edgehmn.errors import DependencyError, DeviceError, FlashError
+from edgehmn.errors import DependencyError, DeviceError, FlashError, ManualStepError
 
 LAST_LINES = 4  # of what a program said that go into a message
+LEAST_S, SLOWEST = 60.0, 2000.0  # how long a program may take: so many seconds, and one for each so many bytes
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ def choose(places: Sequence[Place], port: str | None) -> Place:
     raise DeviceError(f"{said}:{lines}", candidates=[place.name for place in places])
 
 
+def time_for(size: int, limit_s: float | None) -> float:
+    """Seconds that a program may take for so many bytes: twice what a line of 115,200 baud needs, written and
+    verified, or the limit that somebody gave."""
+    return LEAST_S + size / SLOWEST if limit_s is None else limit_s
+
+
 def program(name: str, install: str) -> str:
     """The path of a program. Raises DependencyError."""
     path = shutil.which(name)
@@ -63,18 +70,19 @@ def program(name: str, install: str) -> str:
 
 
 def run(words: Sequence[str | Path], timeout_s: float, stdin: bytes = b"") -> bytes:
-    """Run a program to its end, and return what it printed. Nothing but a code of 0 is success, and that is believed
-    only after reading back. Raises FlashError, also if it does not end in time: it and its children are then killed."""
+    """Run a program to its end, and return its standard output. Nothing but a code of 0 is success, and that is
+    believed only after reading back. Raises FlashError, also if it does not end in time: it and its children are then
+    killed."""
     name = Path(words[0]).name
     try:
         process = subprocess.Popen(
             [str(w) for w in words],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
     except OSError as e:
         raise DependencyError(f"{words[0]}: cannot be run ({e.strerror})") from e
     try:
-        out, _ = process.communicate(stdin, timeout=timeout_s)
+        out, err = process.communicate(stdin, timeout=timeout_s)
     except subprocess.TimeoutExpired:
         raise FlashError(f"{name} did not end in {timeout_s:g} s and was stopped; check cable and board") from None
     finally:
@@ -82,8 +90,22 @@ def run(words: Sequence[str | Path], timeout_s: float, stdin: bytes = b"") -> by
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     if process.returncode != 0:
-        raise FlashError(f"{name} ended with code {process.returncode}: {last_lines(out)}", code=process.returncode)
+        said = last_lines(out + b"\n" + err)
+        raise FlashError(f"{name} ended with code {process.returncode}: {said}", code=process.returncode)
     return out
+
+
+@contextmanager
+def starting(place: Place) -> Iterator[None]:
+    """A program that is to start a board which holds what was written; where it fails, a hand can do it. Raises
+    ManualStepError."""
+    try:
+        yield
+    except FlashError as e:
+        raise ManualStepError(
+            f"{place.name}: all is written and read back, but the board was not started ({e}); press reset, and run "
+            "'edgehmn validate' with --runtime device and its port"
+        ) from e
 
 
 def last_lines(out: bytes) -> str:

@@ -48,9 +48,7 @@ class Uf2Drive:
             if said != self._board_id:
                 raise DeviceError(f"{port}: the drive of {said or 'no UF2 boot loader'}, not of {self._board_id}")
             return [Place(port, said)]
-        root = Path("/")
-        folders = sorted({f for pattern in MOUNTS for f in root.glob(pattern[1:])})
-        return [Place(str(f), self._board_id) for f in folders if _board_of(f) == self._board_id]
+        return [Place(str(f), board) for f, board in drives().items() if board == self._board_id]
 
     def write(self, place: Place, parts: Sequence[Part]) -> None:
         data, path = uf2(parts, self._family), Path(place.name) / FILE
@@ -69,6 +67,13 @@ class Uf2Drive:
     @contextlib.contextmanager
     def running(self, place: Place, line: str | None) -> Iterator[str | None]:
         yield line
+
+
+def drives() -> dict[Path, str]:
+    """The drives of UF2 boot loaders that are mounted, and what each calls its board."""
+    root = Path("/")
+    folders = sorted({f for pattern in MOUNTS for f in root.glob(pattern[1:])})
+    return {f: board for f in folders if (board := _board_of(f)) is not None}
 
 
 def _board_of(folder: Path) -> str | None:

@@ -22,7 +22,11 @@ static inline void wait_for_interrupt(void)
 
 extern const ehmn_flash board_flash;
 
+/* Clocks, line and whatever else there is to start. */
 void peripherals_start(void);
+
+/* The clocks alone, for families that have something to set there. */
+void clock_start(void);
 
 /* Count from zero, and the ticks since then: BOARD_TICK_HZ a second. */
 void timer_start(void);

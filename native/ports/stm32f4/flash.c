@@ -1,13 +1,16 @@
-/* The flash of the STM32F4 (reference manual RM0090, 3.6 and 3.9), written by words at 2.7 V or more. The core waits
- * while the flash is busy, so nothing is read from it meanwhile. Not yet run on hardware; the emulated chip ignores
- * the controller, and what is read back then says so. */
+/* The flash of the STM32F4 (reference manual RM0090, 3.5 to 3.9), written by words at 2.7 V or more. The core waits
+ * while the flash is busy, so nothing is read from it meanwhile. Not yet run on hardware; QEMU's chip ignores the
+ * controller, and what is read back then says so. */
 #include "peripherals.h"
 
 #include "board.h"
 
+#define FLASH_ACR REGISTER(0x40023C00)
 #define FLASH_KEYR REGISTER(0x40023C04)
 #define FLASH_SR REGISTER(0x40023C0C)
 #define FLASH_CR REGISTER(0x40023C10)
+#define ACR_DATA_CACHE (1u << 10)
+#define ACR_DATA_RESET (1u << 12)
 #define KEY_1 0x45670123u
 #define KEY_2 0xCDEF89ABu
 #define SR_ERRORS 0xF2u /* OPERR, WRPERR, PGAERR, PGPERR, PGSERR; cleared by writing ones */
@@ -28,12 +31,24 @@ static void unlock(void)
     FLASH_SR = SR_ERRORS;
 }
 
+/* The data cache may hold what was there before: it can be emptied only while it is off. */
+static void forget_cached(void)
+{
+    uint32_t control = FLASH_ACR;
+    if (control & ACR_DATA_CACHE) {
+        FLASH_ACR = control & ~ACR_DATA_CACHE;
+        FLASH_ACR = (control & ~ACR_DATA_CACHE) | ACR_DATA_RESET;
+        FLASH_ACR = control;
+    }
+}
+
 static int32_t finish(void)
 {
     while (FLASH_SR & SR_BUSY) {
     }
     uint32_t errors = FLASH_SR & SR_ERRORS;
     FLASH_CR = CR_LOCK;
+    forget_cached();
     return errors == 0 ? EHMN_OK : EHMN_STATE_E_FLASH;
 }
 

@@ -1,14 +1,18 @@
 """The tiles against CrossSim: the same errors, and how fast.
 
-    python tools/compare_crosssim.py --crosssim DIR [--draws N] [--only errors|speed]
+    python bench/crosssim.py --crosssim DIR [--draws N] [--only errors|speed]
 
 DIR holds CrossSim's `simulator` package (github.com/sandialabs/cross-sim, 3.2.0: `git archive HEAD simulator`); it
 needs scipy. For each non-ideality alone and for all together: the same matrix, range and noise in both, N draws; the
 spread of the error of each output, and its mean, which must agree within 3 % of the error. Then the time of one product
-and of 64 with read noise drawn anew. Where CrossSim cannot be imported, it says so and compares with NumPy alone.
+and of 64 with read noise drawn anew, and without it beside a plain NumPy product; rounds alternate, and the best of
+each side counts. Results land in bench/results/crosssim.json and crosssim.md. Where CrossSim cannot be imported, it
+says so, compares with NumPy alone, and writes nothing.
 """
 
 import argparse
+import json
+import platform
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +30,10 @@ TOP = 127
 LIMIT = 0.03
 JOSHI = (0.28638599, 0.07585724, -0.00178767)  # uS, powers of g in uS
 MILO = (4.782321, -0.009107)
+WAN = (1.053, 0.2374, -1.167e-2, 1.536e-4)
+RESULTS = Path(__file__).resolve().parent / "results" / "crosssim.json"
+FASTER_THAN_CROSSSIM, SLOWER_THAN_NUMPY = 5.0, 2.0  # least and most, of the ratios of times
+ROUNDS, ROUND_S = 7, 0.15
 ADC_BITS, ADC_BOUND = 8, 6.0
 WIRE_OHM = 2.0
 
@@ -47,6 +55,7 @@ class Case:
 CASES = (
     Case("programming, PCMJoshi", 0.25, 25.0, JOSHI, "PCMJoshi"),
     Case("programming, RRAMMilo", 50.0, 225.0, MILO, "RRAMMilo"),
+    Case("programming, RRAMWan", 1.0, 39.0, WAN, "RRAMWan"),
     Case("read noise, 1 % of g_max", 0.25, 25.0, read=0.01),
     Case("ADC, 8 bits", 0.25, 25.0, adc=True),
     Case("wires, 2 ohm", 0.25, 25.0, wires=True),
@@ -120,8 +129,8 @@ def errors(case: Case, size: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
     return ours, theirs
 
 
-def compare(case: Case, size: int, draws: int) -> bool:
-    """Print how the errors agree. The difference of means is freed of what a finite number of draws makes of it."""
+def compare(case: Case, size: int, draws: int) -> dict[str, Any]:
+    """How the errors agree. The difference of means is freed of what a finite number of draws makes of it."""
     ours, theirs = errors(case, size, draws)
     n = len(ours)
     a, b = ours.var(axis=0, ddof=1 if n > 1 else 0), theirs.var(axis=0, ddof=1 if n > 1 else 0)
@@ -130,55 +139,86 @@ def compare(case: Case, size: int, draws: int) -> bool:
     scale = float(np.sqrt(np.mean(theirs**2)))
     mean = float(np.sqrt(max(apart, 0.0))) / scale
     ok = abs(spread - 1) <= LIMIT and mean <= LIMIT
-    print(f"{case.name:28s} {n:5d} draws  error {scale:.4f}  spread ratio {spread:.4f}  means apart "
-          f"{100 * mean:.2f} % of the error  {'ok' if ok else 'NOT WITHIN 3 %'}", flush=True)  # fmt: skip
-    return ok
+    return {"case": case.name, "draws": n, "error": scale, "spread_ratio": spread, "means_apart": mean, "ok": ok}
 
 
-def seconds(call: Callable[[], Any], budget_s: float = 0.6) -> float:
-    """Of one call, the best of five rounds."""
-    call()
-    began, n = time.perf_counter(), 0
-    while time.perf_counter() - began < budget_s / 5:
+def best(calls: list[Callable[[], Any]]) -> list[float]:
+    """Seconds of one call of each, the best of rounds that alternate."""
+    repeats = []
+    for call in calls:
         call()
-        n += 1
-    rounds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        for _ in range(max(1, n // 2)):
+        began, n = time.perf_counter(), 0
+        while time.perf_counter() - began < ROUND_S:
             call()
-        rounds.append((time.perf_counter() - began) / max(1, n // 2))
-    return min(rounds)
+            n += 1
+        repeats.append(n)
+    out = [float("inf")] * len(calls)
+    for _ in range(ROUNDS):
+        for i, call in enumerate(calls):
+            began = time.perf_counter()
+            for _ in range(repeats[i]):
+                call()
+            out[i] = min(out[i], (time.perf_counter() - began) / repeats[i])
+    return out
 
 
-def speed(with_crosssim: bool) -> bool:
+def speed(with_crosssim: bool) -> list[dict[str, Any]]:
     """Products of 256 x 256, one and 64 vectors: with read noise against CrossSim, without against NumPy."""
-    rng, size, ok = np.random.default_rng(2), 256, True
+    rng, size, rows = np.random.default_rng(2), 256, []
     weights = np.clip(np.rint(rng.normal(0, 40, (size, size))), -TOP, TOP).astype(np.int64)
     weights[0, 0] = TOP
-    noisy, quiet = CASES[2], replace(CASES[2], read=0.0)
+    noisy = next(c for c in CASES if c.read and not c.model)
     for batch in (1, 64):
         x = np.clip(rng.normal(0, 0.3, (batch, size)), -1, 1)
-        mine = tile(noisy, weights, 0)
-        single: Any = x[0] if batch == 1 else x
-        ours = seconds(lambda m=mine, v=single: m.product(v))
+        given: Any = x[0] if batch == 1 else x
         if with_crosssim:
-            core = their_core(noisy, weights)
-            theirs = seconds(lambda c=core, v=x: [c.matvec(row) for row in v])
-            at_once = seconds(lambda c=core, v=x: c.matmat(v.T))
-            ratio = theirs / ours
-            ok = ok and ratio >= 5
-            print(f"read noise, {batch:2d} products: ours {1e6 * ours:9.1f} us, CrossSim {1e6 * theirs:9.1f} us "
-                  f"({ratio:.1f} x), all in one call {1e6 * at_once:9.1f} us ({at_once / ours:.1f} x)")  # fmt: skip
-        plain = np.ascontiguousarray((weights / TOP).T)
-        still = tile(quiet, weights, 0)
-        ours, numpy = seconds(lambda m=still, v=single: m.product(v)), seconds(lambda p=plain, v=single: v @ p)
-        ok = ok and ours <= 2 * numpy
-        print(
-            f"no noise,   {batch:2d} products: ours {1e6 * ours:9.1f} us, NumPy {1e6 * numpy:9.1f} us "
-            f"({ours / numpy:.2f} x)"
-        )
-    return ok
+            mine, core = tile(noisy, weights, 0), their_core(noisy, weights)
+            calls = [
+                lambda m=mine, v=given: m.product(v), lambda c=core, v=x: [c.matvec(row) for row in v],
+                lambda c=core, v=x: c.matmat(v.T),
+            ]  # fmt: skip
+            ours, one_by_one, at_once = best(calls)
+            rows.append(timing("read noise", batch, "CrossSim", ours, min(one_by_one, at_once), True))
+        plain, still = np.ascontiguousarray((weights / TOP).T), tile(replace(noisy, read=0.0), weights, 0)
+        ours, numpy = best([lambda m=still, v=given: m.product(v), lambda p=plain, v=given: v @ p])
+        rows.append(timing("no noise", batch, "NumPy", ours, numpy, False))
+    return rows
+
+
+def timing(what: str, batch: int, peer: str, ours: float, theirs: float, faster: bool) -> dict[str, Any]:
+    """ratio: how many times faster than the peer, or slower."""
+    ratio = theirs / ours if faster else ours / theirs
+    ok = ratio >= FASTER_THAN_CROSSSIM if faster else ratio <= SLOWER_THAN_NUMPY
+    return {
+        "what": what, "products": batch, "peer": peer, "us": 1e6 * ours, "peer_us": 1e6 * theirs, "ratio": ratio,
+        "is": "times faster" if faster else "times its time", "ok": ok,
+    }  # fmt: skip
+
+
+def markdown(results: dict[str, Any]) -> str:
+    lines = [
+        "# Tiles against CrossSim", "",
+        "The same matrix, range and noise in both. Error: of an output, in units of the largest input times the",
+        "largest weight; spread ratio: ours over theirs; means apart: in per cent of the error. Limits: 3 %.", "",
+        "| what is not ideal | draws | error | spread ratio | means apart, % | |", "|" + " --- |" * 6,
+    ]  # fmt: skip
+    lines += [
+        f"| {r['case']} | {r['draws']:,} | {r['error']:.4f} | {r['spread_ratio']:.4f} | {100 * r['means_apart']:.2f} | "
+        f"{'ok' if r['ok'] else 'not within'} |"
+        for r in results["errors"]
+    ]
+    lines += [
+        "", "Products of 256 x 256 on one thread, read noise drawn anew for each; CrossSim the faster of product by",
+        f"product and all at once. {results['machine']}. Limits: {FASTER_THAN_CROSSSIM:g} times faster than CrossSim,",
+        f"{SLOWER_THAN_NUMPY:g} times the time of NumPy.", "",
+        "| | products | ours, µs | peer | its, µs | ratio | |", "|" + " --- |" * 7,
+    ]  # fmt: skip
+    lines += [
+        f"| {r['what']} | {r['products']} | {r['us']:,.1f} | {r['peer']} | {r['peer_us']:,.1f} | {r['ratio']:.2f} "
+        f"{r['is']} | {'ok' if r['ok'] else 'not within'} |"
+        for r in results["speed"]
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
@@ -197,13 +237,18 @@ def main() -> int:
     except ImportError as e:
         found = False
         print(f"CrossSim is not here ({e}): errors and its speed are not compared; see --help")
-    ok = True
+    results: dict[str, Any] = {"errors": [], "speed": [], "machine": f"{platform.machine()}, NumPy {np.__version__}"}
+    if found and RESULTS.exists():
+        results |= json.loads(RESULTS.read_text("utf-8"))
     if found and args.only != "speed":
-        for case in CASES:
-            ok = compare(case, args.size, args.draws) and ok
+        results["errors"] = [compare(case, args.size, args.draws) for case in CASES]
     if args.only != "errors":
-        ok = speed(found) and ok
-    return 0 if ok else 1
+        results["speed"] = speed(found)
+    print(markdown(results))
+    if found:
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+        RESULTS.with_suffix(".md").write_text(markdown(results), "utf-8")
+    return 0 if all(r["ok"] for r in results["errors"] + results["speed"]) else 1
 
 
 if __name__ == "__main__":

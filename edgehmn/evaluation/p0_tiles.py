@@ -1,0 +1,122 @@
+"""P0 on simulated memristive tiles: what of the gain is kept there, and what it costs.
+
+A seed is another chip: its devices are drawn anew. What its frozen part makes of the text is computed once, for the
+static scores and for those while learning. The digital core stands beside it. Several chips run at once, each in a
+process of its own.
+"""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from statistics import mean
+from typing import Any
+
+from edgehmn.core import CoreModel, Image
+from edgehmn.errors import UsageError
+from edgehmn.evaluate import Progress, no_progress
+from edgehmn.evaluation.p0 import figures_of, online_part, summary
+from edgehmn.evaluation.run import Run
+from edgehmn.runtime.select import DEFAULT_TILE
+from edgehmn.runtime.tile import EncoderUse, TileRuntime
+from edgehmn.streams import FEED, LEARN, HiddenStream, Ids, in_nats, open_head, play
+from edgehmn.targets.memristive.setup import TileSetup
+
+NOT_MEANS = ("calibrated_to", "tokens_per_day")
+PART = "p0-tile"
+
+
+def p0_tiles(run: Run, name: str, text: str, ids: Ids, settings: dict[str, Any]) -> dict[str, Any]:
+    """As p0, but that the static scores are a mean over seeds too; and the cost, and how much of the digital gain is
+    kept."""
+    o = run.options
+    setup = o.tiles or TileSetup()
+    if o.static_only and setup.mapping == "adapters":
+        raise UsageError("--static-only: with --mapping adapters nothing lies on tiles before it is learned")
+    target = setup.of(o.target or DEFAULT_TILE).name
+    asked = {"target": target, **asdict(setup), "static_only": o.static_only}
+    settings = settings | asked
+    chips = Chips(run.export.image.bytes.tobytes(), ids, target, setup, o.static_only)
+    missing = [i for i in range(o.seeds) if not run.store.has(f"{PART}-{i}", settings | {"seed": i})]
+    with run.progress_bar("p0", (2 if o.static_only else 3) * len(ids) * len(missing)) as progress:
+        done = _at_once(chips, missing, o.jobs, progress)
+        parts = run.per_seed(PART, settings, lambda seed: done[seed] if seed in done else chips.part(seed, progress))
+    totals = {key: mean(p[key] for p in parts) for key in parts[0] if key.endswith("nats")}
+    figures = {key: figures_of(total, ids, text) for key, total in totals.items()}
+    result: dict[str, Any] = {
+        "text": name, "tokens": len(ids), "runtime": "tile", **asked,
+        "static": figures["static_nats"], "digital": {"static": figures["digital_static_nats"]},
+        "tile": _mean_cost([p["cost"] for p in parts]),
+    }  # fmt: skip
+    if o.static_only:
+        return result
+    start, end = totals["digital_static_nats"], totals["digital_nats"]
+    result["digital"]["online"] = figures["digital_nats"]
+    result["gain_kept"] = [(p["static_nats"] - p["nats"]) / (start - end) for p in parts]
+    result["gain_against_digital"] = [(start - p["nats"]) / (start - end) for p in parts]
+    return result | summary(parts, len(ids), lambda total: figures_of(total, ids, text))
+
+
+def _at_once(chips: "Chips", seeds: list[int], jobs: int, progress: Progress) -> dict[int, dict[str, Any]]:
+    """Parts of some seeds, in as many processes as asked for; nothing if that is one."""
+    if min(jobs, len(seeds)) < 2:
+        return {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(seeds)), mp_context=context) as pool:
+        done = {}
+        for seed, part in zip(seeds, pool.map(chips.part, seeds), strict=True):
+            done[seed] = part
+            progress((2 if chips.static_only else 3) * len(chips.ids))
+        return done
+
+
+@dataclass(frozen=True)
+class Chips:
+    """What any chip with an image is asked to do with a text."""
+
+    image: bytes
+    ids: Ids
+    target: str
+    setup: TileSetup
+    static_only: bool
+
+    def part(self, seed: int, progress: Progress = no_progress) -> dict[str, Any]:
+        """Of one chip: total nats, the online part of p0, and the cost of the last run."""
+        image = Image(self.image)
+        digital, use = self._digital(image)
+        stream, still = digital, digital.static
+        frozen = self._open(image, "encoder", seed)
+        if self.setup.mapping != "adapters":
+            encoder = self._open(image, "encoder", seed)
+            stream, use = encoder.encode_stream(self.ids, progress), encoder.encoder_use()
+            frozen.encoded_by(use)
+            still = play(frozen, stream, mode=FEED, progress=progress)
+        part = {
+            "static_nats": float(in_nats(still).sum()), "digital_static_nats": float(in_nats(digital.static).sum())
+        }  # fmt: skip
+        if self.static_only:
+            return part | {"cost": frozen.cost().as_dict()}
+        learner = self._open(image, self.setup.mapping, seed)
+        learner.encoded_by(use)
+        scores = play(learner, stream, mode=LEARN, progress=progress)
+        beside = in_nats(play(open_head(image, seed), digital)).sum()
+        return part | online_part(still, scores) | {"digital_nats": float(beside), "cost": learner.cost().as_dict()}
+
+    def _open(self, image: Image, mapping: str, seed: int) -> TileRuntime:
+        return TileRuntime(image, self.target, replace(self.setup, mapping=mapping), seed=seed)
+
+    def _digital(self, image: Image) -> tuple[HiddenStream, EncoderUse]:
+        """Hidden vectors of the digital encoder, and what a token takes there."""
+        stream = HiddenStream.encode(image, self.ids)
+        model = CoreModel(image, plastic=False)
+        for token in self.ids[: 2 * int(image.header.n_ctx)].tolist():
+            model.encode(token)
+        return stream, EncoderUse(0.0, model.counts().macs / max(1, model.counts().steps))
+
+
+def _mean_cost(costs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Over chips; what is None, since it never ends, stays so."""
+    first = dict(costs[0])
+    for key in first:
+        if key not in NOT_MEANS and first[key] is not None:
+            first[key] = mean(c[key] for c in costs)
+    return first

@@ -1,0 +1,291 @@
+/* Cortex-M with vectors of 128 bits (Helium, MVE: M55, M85). Products: kernels_mve_products.c. */
+#include "fixed.h"
+#include "kernels_tables.h"
+
+#include <stddef.h>
+
+#if defined(EHMN_MVE)
+
+/* clang-format off */
+#define NEXT_ROW "add %[w], %[w], %[more]\n"
+#define ROW_OF_SUM(factor) \
+    "vldrb.s32 %q[a], [%[w]], #4\n"                 \
+    "vldrb.s32 %q[b], [%[w]], #4\n"                 \
+    "vmla.s32 %q[s0], %q[a], " factor "\n"          \
+    "vldrb.s32 %q[a], [%[w]], #4\n"                 \
+    "vmla.s32 %q[s1], %q[b], " factor "\n"          \
+    "vldrb.s32 %q[b], [%[w]], #116\n"               \
+    "vmla.s32 %q[s2], %q[a], " factor "\n"          \
+    "vmla.s32 %q[s3], %q[b], " factor "\n"
+#define FOUR_ROWS_OF_SUM(next_row) \
+    "wls lr, %[fours], 2f\n"                        \
+    "1:\n"                                          \
+    "ldmia %[weight]!, {r4, r5, r6, r8}\n"          \
+    ROW_OF_SUM("r4") next_row                       \
+    ROW_OF_SUM("r5") next_row                       \
+    ROW_OF_SUM("r6") next_row                       \
+    ROW_OF_SUM("r8") next_row                       \
+    "le lr, 1b\n"                                   \
+    "2:\n"
+#define SUM_FOURS(next_row) \
+    __asm__ volatile(FOUR_ROWS_OF_SUM(next_row)                                                              \
+                     : [w] "+&l"(w), [weight] "+&r"(weight), [s0] "+w"(s0), [s1] "+w"(s1), [s2] "+w"(s2),    \
+                       [s3] "+w"(s3), [a] "=&w"(a), [b] "=&w"(b)                                             \
+                     : [more] "r"(stride - 128u), [fours] "r"(rows / 4u)                                     \
+                     : "r4", "r5", "r6", "r8", "lr", "memory")
+/* clang-format on */
+
+/* Sixteen columns of rows at w and w + stride and so on, four rows at a time; one row's loads move w by 128. */
+static void sum_sixteen(const int8_t *w, uint32_t rows, uint32_t stride, const int32_t *weight, int32_t *acc)
+{
+    int32x4_t s0 = vdupq_n_s32(0), s1 = s0, s2 = s0, s3 = s0, a, b;
+    if (stride == 128u) {
+        SUM_FOURS("");
+    } else {
+        SUM_FOURS(NEXT_ROW);
+    }
+    for (uint32_t left = rows % 4u; left > 0; left--, w += stride) {
+        int32_t f = *weight++;
+        s0 = vmlaq_n_s32(s0, vldrbq_s32(w), f);
+        s1 = vmlaq_n_s32(s1, vldrbq_s32(w + 4), f);
+        s2 = vmlaq_n_s32(s2, vldrbq_s32(w + 8), f);
+        s3 = vmlaq_n_s32(s3, vldrbq_s32(w + 12), f);
+    }
+    vst1q_s32(acc, s0);
+    vst1q_s32(acc + 4, s1);
+    vst1q_s32(acc + 8, s2);
+    vst1q_s32(acc + 12, s3);
+}
+
+static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
+                         int32_t *acc)
+{
+    uint32_t c = 0;
+    for (; c + 16u <= cols; c += 16u) {
+        sum_sixteen(w + c, rows, stride, weight, acc + c);
+    }
+    for (; c < cols; c += 4u) {
+        mve_pred16_t there = vctp32q(cols - c);
+        int32x4_t sum = vdupq_n_s32(0);
+        const int8_t *at = w + c;
+        for (uint32_t r = 0; r < rows; r++, at += stride) {
+            sum = vmlaq_n_s32(sum, vldrbq_z_s32(at, there), weight[r]);
+        }
+        vstrwq_p_s32(acc + c, sum, there);
+    }
+}
+
+/* Shifts above 32 need the upper halves of the products alone; see ehmn_kernels_rows_scale. */
+static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
+{
+    if (shift >= 33 && shift <= 62) {
+        for (uint32_t left = n / 4u; left > 0; left--, v += 4, factor += 4, out += 4) {
+            vst1q_s32(out, vrshlq_n_s32(vmulhq_s32(vld1q_s32(v), vld1q_s32(factor)), 32 - shift));
+        }
+        n %= 4u;
+    } else if (shift >= 2 && shift <= 32) {
+        uint32_t left = n / 4u;
+        int32_t up = 33 - shift; /* by which v may be shifted first, if there is room */
+        if (ehmn_mve_max_abs(v, n) < 1u << (31 - up)) {
+            for (; left > 0; left--, v += 4, factor += 4, out += 4) {
+                int32x4_t product = vmulhq_s32(vshlq_r_s32(vld1q_s32(v), up), vld1q_s32(factor));
+                vst1q_s32(out, vrshrq_n_s32(product, 1));
+            }
+        }
+        for (; left > 0; left--, v += 4, factor += 4, out += 4) {
+            vst1q_s32(out, ehmn_mve_multiply_round(vld1q_s32(v), vld1q_s32(factor), shift));
+        }
+        n %= 4u;
+    }
+    if (n > 0) {
+        ehmn_kernels_rows_scale(v, factor, n, shift, out);
+    }
+}
+
+/* Sixteen weights at a time: the upper bytes of their places on the line, less those of the weights before, which are
+ * the same bytes moved up by one. What that pushes out of a vector enters the next. */
+static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
+                     uint32_t at)
+{
+    uint32_t before = 0;
+    __asm__ volatile("wls lr, %[sixteens], 2f\n"
+                     "1:\n"
+                     "vld40.32 {q0, q1, q2, q3}, [%[edge]]\n"
+                     "vld41.32 {q0, q1, q2, q3}, [%[edge]]\n"
+                     "vld42.32 {q0, q1, q2, q3}, [%[edge]]\n"
+                     "vld43.32 {q0, q1, q2, q3}, [%[edge]]!\n"
+                     "vmlas.u32 q3, %q[rates], %[at]\n"
+                     "vmlas.u32 q2, %q[rates], %[at]\n"
+                     "vmlas.u32 q1, %q[rates], %[at]\n"
+                     "vmlas.u32 q0, %q[rates], %[at]\n"
+                     "vsri.32 q3, q2, #8\n"
+                     "vsri.32 q3, q1, #16\n"
+                     "vsri.32 q3, q0, #24\n"
+                     "vldrb.8 q1, [%[sign]], #16\n"
+                     "vmov q0, q3\n"
+                     "vshlc q0, %[before], #8\n"
+                     "veor q1, q1, %q[turn]\n" /* -1 where weights move down */
+                     "vsub.i8 q3, q3, q0\n"
+                     "vldrb.8 q2, [%[w]]\n"
+                     "veor q3, q3, q1\n"
+                     "vsub.i8 q3, q3, q1\n"
+                     "vqadd.s8 q2, q2, q3\n"
+                     "vmax.s8 q2, q2, %q[least]\n"
+                     "vstrb.8 q2, [%[w]], #16\n"
+                     "le lr, 1b\n"
+                     "2:\n"
+                     : [w] "+&r"(w), [edge] "+&r"(edge), [sign] "+&r"(sign), [before] "+&r"(before)
+                     : [sixteens] "r"(n / 16u), [at] "r"(at), [rates] "w"(vdupq_n_u32(rate)),
+                       [turn] "w"(vdupq_n_s8((int8_t)flip)), [least] "w"(vdupq_n_s8(-127))
+                     : "lr", "q0", "q1", "q2", "q3", "memory");
+    for (uint32_t j = 0; j < n % 16u; j++) {
+        uint32_t now = (at + rate * edge[j]) >> 24;
+        int32_t steps = (int32_t)((now - before) & 255u);
+        w[j] = (int8_t)ehmn_clamp(w[j] + ((sign[j] ^ flip) < 0 ? -steps : steps), -127, 127);
+        before = now;
+    }
+}
+
+/* 2^(y / 256) as Q24 for y <= 0: 2^15 and the table's entry for the low byte of y, shifted by the rest. */
+static inline uint32x4_t exp2_of(uint32x4_t entry, int32x4_t rest)
+{
+    return vrshlq_u32(entry, rest); /* to the left, or to the right with rounding: ehmn_exp2_neg rounds in two parts */
+}
+
+/* Eight at a time, their even and their odd ones. Differences saturate: what they stand for is zero. */
+static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread)
+{
+    const uint16x8_t low_byte = vdupq_n_u16(255);
+    uint32_t sum = 0;
+    int64_t weighted = 0;
+    for (uint32_t left = n / 8u; left > 0; left--, logits += 8) {
+        int16x8_t y = vqsubq_n_s16(vld1q_s16(logits), (int16_t)max);
+        uint16x8_t at = vandq_u16(vreinterpretq_u16_s16(y), low_byte);
+        uint16x8_t entry = vorrq_n_u16(vldrhq_gather_shifted_offset_u16(ehmn_exp2_table, at), 0x8000);
+        int16x8_t rest = vaddq_n_s16(vshrq_n_s16(y, 8), 9);
+        uint32x4_t even = exp2_of(vmovlbq_u16(entry), vmovlbq_s16(rest));
+        uint32x4_t odd = exp2_of(vmovltq_u16(entry), vmovltq_s16(rest));
+        sum = vaddvaq_u32(vaddvaq_u32(sum, even), odd);
+        weighted = vmlaldavaq_s32(weighted, vreinterpretq_s32_u32(even), vmovlbq_s16(y));
+        weighted = vmlaldavaq_s32(weighted, vreinterpretq_s32_u32(odd), vmovltq_s16(y));
+    }
+    *spread -= (uint64_t)weighted;
+    return n % 8u ? sum + ehmn_kernels_rows_exp_sum(logits, n % 8u, max, spread) : sum;
+}
+
+static uint32_t soften(int32_t *scores, uint32_t n, int32_t max)
+{
+    const uint32x4_t low_byte = vdupq_n_u32(255), top = vdupq_n_u32((uint32_t)max), far = vdupq_n_u32(30u << 8);
+    const uint32x4_t nine = vdupq_n_u32(9u << 8);
+    uint32_t sum = 0;
+    for (uint32_t left = n / 4u; left > 0; left--, scores += 4) {
+        uint32x4_t below = vminq_u32(vsubq_u32(top, vreinterpretq_u32_s32(vld1q_s32(scores))), far);
+        uint32x4_t y = vsubq_u32(nine, below);
+        uint32x4_t at = vandq_u32(y, low_byte);
+        uint32x4_t entry = vorrq_n_u32(vldrhq_gather_shifted_offset_u32(ehmn_exp2_table, at), 0x8000);
+        uint32x4_t weight = vrshrq_n_u32(exp2_of(entry, vshrq_n_s32(vreinterpretq_s32_u32(y), 8)), 9);
+        sum = vaddvaq_u32(sum, weight);
+        vst1q_s32(scores, vreinterpretq_s32_u32(weight));
+    }
+    return n % 4u ? sum + ehmn_kernels_rows_soften(scores, n % 4u, max) : sum;
+}
+
+static int32_t max_abs(const int32_t *v, uint32_t fours)
+{
+    uint32_t max = 0;
+    for (; fours > 0; fours--, v += 4) {
+        max = vmaxavq_s32(max, vld1q_s32(v));
+    }
+    return max > INT32_MAX ? INT32_MAX : (int32_t)max;
+}
+
+/* As ehmn_kernels_rows_gate, where the largest inputs, shifted up by `up_v` and `up_up`, still fit: their products need
+ * no saturation. */
+static void gate_within(const int32_t *v, int32_t *up, uint32_t fours, int32_t frac, int32_t up_v, int32_t up_up)
+{
+    const uint32x4_t turn = vdupq_n_u32(65537);
+    for (; fours > 0; fours--, v += 4, up += 4) {
+        int32x4_t x = vld1q_s32(v);
+        uint32x4_t y = ehmn_mve_sigmoid_of(vqshlq_r_u32(vreinterpretq_u32_s32(vqabsq_s32(x)), 16 - frac));
+        uint32x4_t negative = vreinterpretq_u32_s32(vshrq_n_s32(x, 31));
+        y = vaddq_u32(veorq_u32(y, negative), vandq_u32(negative, turn)); /* 65536 - y where x is negative */
+        int32x4_t opened = vqrdmulhq_s32(x, vreinterpretq_s32_u32(vshlq_n_u32(y, 15))); /* round(x y / 2^16) */
+        vst1q_s32(up, vqrdmulhq_s32(vshlq_r_s32(opened, up_v), vshlq_r_s32(vld1q_s32(up), up_up)));
+    }
+}
+
+static void gate(const int32_t *v, int32_t *up, uint32_t n, int32_t frac)
+{
+    uint32_t fours = n / 4u;
+    int32_t room_v = __builtin_clz((uint32_t)max_abs(v, fours) | 1u) - 1;
+    int32_t room_up = __builtin_clz((uint32_t)max_abs(up, fours) | 1u) - 1;
+    int32_t up_v = room_v < 31 - frac ? room_v : 31 - frac;
+    if (31 - frac - up_v > room_up) {
+        ehmn_kernels_rows_gate(v, up, n, frac);
+        return;
+    }
+    gate_within(v, up, fours, frac, up_v, 31 - frac - up_v);
+    if (n % 4u) {
+        ehmn_kernels_rows_gate(v + 4u * fours, up + 4u * fours, n % 4u, frac);
+    }
+}
+
+/* Eight at a time: even values go to the lower halves, odd ones to the upper. */
+static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
+{
+    const int16x8_t least = vdupq_n_s16(-INT16_MAX);
+    int16_t most = ehmn_sat16(max); /* smaller than all, or one of them */
+    uint32_t eights = n / 8u;
+    for (uint32_t left = eights; left > 0; left--, v += 8, out += 8) {
+        int32x4x2_t two = vld2q_s32(v);
+        if (bias != NULL) { /* round(bias gain / 2^20) = round(2^11 bias gain / 2^31) */
+            int16x8_t b = vld1q_s16(bias);
+            two.val[0] = vqaddq_s32(two.val[0], vqrdmulhq_n_s32(vshllbq_n_s16(b, 11), gain));
+            two.val[1] = vqaddq_s32(two.val[1], vqrdmulhq_n_s32(vshlltq_n_s16(b, 11), gain));
+            bias += 8;
+        }
+        int16x8_t fitted = vqmovntq_s32(vqmovnbq_s32(least, two.val[0]), two.val[1]);
+        fitted = vmaxq_s16(fitted, least);
+        most = vmaxvq_s16(most, fitted);
+        vst1q_s16(out, fitted);
+    }
+    max = most > max ? most : max;
+    return n % 8u ? ehmn_kernels_rows_fit(v, bias, gain, n % 8u, max, out) : max;
+}
+
+/* The counts of sixteen bytes are taken from a table at once. */
+static void differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *bits)
+{
+    if (words % 4u != 0) {
+        ehmn_kernels_rows_differences(keys, n, key, words, bits);
+        return;
+    }
+    uint32x4_t first = vld1q_u32(key);
+    for (; n > 0; n--, keys += 4) {
+        uint8x16_t differ = vreinterpretq_u8_u32(veorq_u32(vld1q_u32(keys), first));
+        uint32_t sum = vaddvq_u8(vldrbq_gather_offset_u8(ehmn_mve_bit_counts, differ));
+        for (uint32_t w = 4; w < words; w += 4u) {
+            keys += 4;
+            differ = vreinterpretq_u8_u32(veorq_u32(vld1q_u32(keys), vld1q_u32(key + w)));
+            sum = vaddvaq_u8(sum, vldrbq_gather_offset_u8(ehmn_mve_bit_counts, differ));
+        }
+        *bits++ = sum;
+    }
+}
+
+const ehmn_kernels ehmn_kernels_mve = {
+    .name = "mve",
+    .matvec_s8 = ehmn_kernels_mve_matvec_s8,
+    .matvec_s16 = ehmn_kernels_mve_matvec_s16,
+    .matvec_s4 = ehmn_kernels_mve_matvec_s4,
+    .weighted_sum = weighted_sum,
+    .scale = scale,
+    .step_row = step_row,
+    .exp_sum = exp_sum,
+    .soften = soften,
+    .gate = gate,
+    .fit = fit,
+    .differences = differences,
+};
+
+#endif
