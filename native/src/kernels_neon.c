@@ -6,6 +6,7 @@
 
 #include <arm_neon.h>
 #include <stddef.h>
+#include <string.h>
 
 static int32_t dot(const int8_t *w, const int16_t *x, uint32_t cols)
 {
@@ -278,6 +279,39 @@ uint32_t ehmn_kernels_neon_soften(int32_t *scores, uint32_t n, int32_t max)
     return vaddvq_u32(sum) + ehmn_kernels_rows_soften(scores + i, n - i, max);
 }
 
+/* ehmn_sigmoid of four values: one read brings an entry of the table and the next. */
+static inline int32x4_t sigmoid(int32x4_t x)
+{
+    uint32x4_t a = vreinterpretq_u32_s32(vabsq_s32(x)); /* -2^31 stays, and lies beyond the table */
+    uint32x4_t beyond = vcgtq_u32(a, vdupq_n_u32((1u << 20) - 1u));
+    uint32_t index[4], word[4];
+    vst1q_u32(index, vminq_u32(vshrq_n_u32(a, 11), vdupq_n_u32(511)));
+    for (uint32_t k = 0; k < 4u; k++) {
+        memcpy(word + k, ehmn_sigmoid_table + index[k], sizeof word[k]);
+    }
+    uint32x4_t both = vld1q_u32(word), low = vandq_u32(both, vdupq_n_u32(65535));
+    uint32x4_t step = vsubq_u32(vshrq_n_u32(both, 16), low);
+    uint32x4_t y = vrsraq_n_u32(low, vmulq_u32(step, vandq_u32(a, vdupq_n_u32(2047))), 11);
+    y = vbslq_u32(beyond, vdupq_n_u32(65535), y);
+    y = vbslq_u32(vcltzq_s32(x), vsubq_u32(vdupq_n_u32(65536), y), y);
+    return vreinterpretq_s32_u32(y);
+}
+
+/* Four at a time where each has 16 fractional bits. */
+void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac)
+{
+    uint32_t i = 0;
+    for (; frac == 16 && i + 4u <= n; i += 4u) {
+        int32x4_t g = vld1q_s32(gate + i), open = sigmoid(g), u = vld1q_s32(up + i);
+        int32x2_t low = vrshrn_n_s64(vmull_s32(vget_low_s32(g), vget_low_s32(open)), 16);
+        int32x4_t opened = vrshrn_high_n_s64(low, vmull_high_s32(g, open), 16);
+        low = vqrshrn_n_s64(vmull_s32(vget_low_s32(opened), vget_low_s32(u)), 16);
+        int32x4_t y = vqrshrn_high_n_s64(low, vmull_high_s32(opened, u), 16);
+        vst1q_s32(up + i, vmaxq_s32(y, vdupq_n_s32(-INT32_MAX)));
+    }
+    ehmn_kernels_rows_gate(gate + i, up + i, n - i, frac);
+}
+
 const ehmn_kernels ehmn_kernels_neon = {
     .name = "neon",
     .matvec_s8 = matvec_s8,
@@ -288,7 +322,7 @@ const ehmn_kernels ehmn_kernels_neon = {
     .step_row = ehmn_kernels_neon_step_row,
     .exp_sum = ehmn_kernels_neon_exp_sum,
     .soften = ehmn_kernels_neon_soften,
-    .gate = ehmn_kernels_rows_gate,
+    .gate = ehmn_kernels_neon_gate,
     .fit = ehmn_kernels_rows_fit,
     .differences = ehmn_kernels_rows_differences,
     .matmat_s16 = ehmn_kernels_neon_matmat_s16,

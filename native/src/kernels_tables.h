@@ -81,6 +81,7 @@ void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *s
                                uint32_t rate, uint32_t at);
 uint32_t ehmn_kernels_neon_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
 uint32_t ehmn_kernels_neon_soften(int32_t *scores, uint32_t n, int32_t max);
+void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
 void ehmn_kernels_neon_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                   uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 void ehmn_kernels_neon_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
