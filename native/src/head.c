@@ -214,26 +214,27 @@ int32_t ehmn_score(const ehmn_model *m, uint32_t token, uint32_t *bits)
     return EHMN_OK;
 }
 
-__attribute__((flatten)) void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint32_t *tokens)
+void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint32_t *tokens)
 {
     const int16_t *logits = ehmn_at(m, m->at.logits);
     const uint32_t *sums = ehmn_at(m, m->at.scores);
-    uint32_t vocab = m->image->vocab_size, inside = m->summed ? (1u << m->summed) - 1u : 0u;
+    uint32_t vocab = m->image->vocab_size, block = m->summed ? 1u << m->summed : vocab;
     uint64_t step = m->mass / n;
     uint64_t ahead = (step * (offset & 0xFFFFu)) >> 16; /* of what has been passed: where the next quantile is */
     uint32_t found = 0;
-    for (uint32_t k = 0; k < vocab && found < n;) {
-        if (inside && (k & inside) == 0 && ahead >= sums[k >> m->summed]) {
-            ahead -= sums[k >> m->summed];
-            k += inside + 1u;
+    for (uint32_t first = 0; first < vocab && found < n; first += block) {
+        uint32_t end = vocab - first < block ? vocab : first + block;
+        if (m->summed && ahead >= sums[first >> m->summed]) {
+            ahead -= sums[first >> m->summed];
             continue;
         }
-        uint32_t p = ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]));
-        for (; found < n && ahead < p; ahead += step) {
-            tokens[found++] = k;
+        for (uint32_t k = first; k < end && found < n;) {
+            k += ehmn_pass_over(logits + k, end - k, m->max_logit, &ahead);
+            if (k < end) {
+                tokens[found++] = k;
+                ahead += step;
+            }
         }
-        ahead -= p;
-        k++;
     }
 }
 

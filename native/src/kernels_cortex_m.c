@@ -211,11 +211,34 @@ void ehmn_kernels_cortex_m_differences(const uint32_t *keys, uint32_t n, const u
 #endif
 /* clang-format on */
 
-/* For shifts above 32 the upper halves of the products are enough, and no result leaves 32 bits. */
+/* out = v 2^more, if all of it fits 32 bits. */
+static int lengthen(const int32_t *v, uint32_t n, uint32_t more, int32_t *out)
+{
+    uint32_t any = 0;
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        any |= (uint32_t)(v[i] ^ v[i] >> 31);
+    }
+    if (any >> (31u - more) != 0) {
+        return 0;
+    }
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = (int32_t)((uint32_t)v[i] << more);
+    }
+    return 1;
+}
+
+/* For shifts above 32 the upper halves of the products are enough, and no result leaves 32 bits. For some less, values
+ * that have the room are made longer. */
 void ehmn_kernels_cortex_m_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
     uint32_t fours = n / 4u * 4u;
     int32_t *end = out + fours;
+    if (shift > 24 && shift < 33 && lengthen(v, n, 33u - (uint32_t)shift, out)) {
+        v = out;
+        shift = 33;
+    }
     if (shift < 33 || shift > 62) {
         ehmn_kernels_rows_scale(v, factor, n, shift, out);
         return;

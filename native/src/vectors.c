@@ -36,7 +36,6 @@ static int32_t spare_bits(uint32_t magnitude)
 
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
-#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], more[i]);
     }
@@ -78,7 +77,6 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
     int32_t half = 1 << (beyond - 1);
     factor *= 1 << 17;
     scale = (int32_t)((uint32_t)scale << spare);
-#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         int32_t high = (int32_t)(((int64_t)(w[i] * factor) * scale) >> 32);
         v[i] = ehmn_add(v[i], (high + half) >> beyond);
@@ -127,11 +125,11 @@ void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign)
 {
     uint32_t sum = 0;
-#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
-        sum += ehmn_abs(v[i]);
+        int32_t value = v[i]; /* read once: for all that the compiler knows, edge and sign may be the same memory */
+        sum += (uint32_t)((value ^ value >> 31) - (value >> 31));
         edge[i] = sum;
-        sign[i] = (int8_t)((v[i] - 1) >> 8);
+        sign[i] = (int8_t)((value - 1) >> 8);
     }
 }
 
@@ -317,6 +315,21 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
         weights[i] = (int32_t)((((uint32_t)weights[i] << 1 >> shift) + 1u) >> 1);
     }
     return least;
+}
+
+uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
+{
+    uint64_t left = *ahead;
+    uint32_t i = 0;
+    for (; i < n; i++) {
+        uint32_t p = ehmn_exp2_neg((uint32_t)(max - logits[i]));
+        if (left < p) {
+            break;
+        }
+        left -= p;
+    }
+    *ahead = left;
+    return i;
 }
 
 #endif
