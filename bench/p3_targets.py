@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgehmn.estimate import estimate, plastic_cycles
+from edgehmn.estimate import COUNTS, estimate, plastic_cycles
+from edgehmn.files import sha256
 from edgehmn.targets.schema import load_target, target_names
 from edgehmn.workload import workload_of
 
@@ -85,7 +86,9 @@ def main(arguments: list[str]) -> None:
     if len(arguments) != 1:
         sys.exit(__doc__)
     rows = share_rows(Path(arguments[0]))
-    (RESULTS / "p3-targets.json").write_text(json.dumps({"rows": rows}, indent=1) + "\n", "utf-8")
+    (RESULTS / "p3-targets.json").write_text(
+        json.dumps({"counts_sha256": sha256(COUNTS.read_bytes()), "rows": rows}, indent=1) + "\n", "utf-8"
+    )
     (RESULTS / "p3-targets.md").write_text(as_markdown(rows), "utf-8")
     print(as_markdown(rows))
 

@@ -2,8 +2,8 @@
 
     python tools/run.py bench.targets fit DATA      writes targets/fitted.json from DATA/measurements.csv
     python tools/run.py bench.targets check DATA    writes bench/results/targets.json and .md: errors, cross-validated
-    python tools/run.py bench.targets counts OUT    writes targets/counts.json from bench/results/learning.json;
-                                                    OUT: an export of the reference model
+    python tools/run.py bench.targets counts OUT    writes the entry cortex-m4 of targets/counts.json, counted on an
+                                                    emulated board; OUT: an export of the reference model
 
 DATA: the folder of measurements.csv. Errors are of predictions by a fit that has not seen the board, or the submitter,
 of the row; never by random rows.
@@ -25,7 +25,7 @@ from bench.latency_fit import UNKNOWN, Fit, fit, fit_all, left_out, release
 from bench.latency_rows import CLASSES, MICROCONTROLLERS, Row, read_rows
 from bench.targets_text import as_markdown
 from edgehmn.estimate import SPREADS, least_relative_error
-from edgehmn.evaluation.p3 import EMULATED
+from edgehmn.evaluation.p3 import EMULATED, _emulate
 from edgehmn.exported import Export
 from edgehmn.files import sha256
 from edgehmn.targets.schema import load_target, target_names
@@ -217,20 +217,20 @@ def _by_group(predicted: Sequence[tuple[Row, float, float]], key: str) -> dict[s
 
 
 def write_counts(folder: Path) -> None:
-    """Instructions per token of the reference model, as its evaluation counted them on an emulated board, beside what
+    """Instructions per token of the reference model on an emulated board, as its evaluation counts them, beside what
     the core counts over the same tokens."""
-    p3 = json.loads((RESULTS / "learning.json").read_text("utf-8"))["p3"]
     export = Export.open(folder)
     ids = export.encode(shipped(EVALUATION))[: 2 * EMULATED]
+    emulated = _emulate(export.image, ids)
     macs, learning = count_learning(export.image, ids)
     predicted = macs + learning.macs_predicted
     known = json.loads(COUNTS.read_text("utf-8")) if COUNTS.exists() else {}
     known["cortex-m4"] = {
-        "instructions_per_token": p3["emulated"]["instructions_per_token"],
+        "instructions_per_token": emulated["instructions_per_token"],
         "macs_per_token": {"static": macs, "predicted": predicted, "learned": predicted + learning.macs_learned},
         "writes_per_learned_token": learning.writes,
-        "kernels": "those that the build is for",
-        "source": f"bench/results/learning.json, p3: counted on the emulated {p3['emulated']['board']}",
+        "kernels": "those of the board's firmware",
+        "source": f"bench.targets counts: counted on the emulated {emulated['board']}",
     }
     COUNTS.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
     print(COUNTS)

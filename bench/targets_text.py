@@ -81,6 +81,13 @@ def _decode(d: dict[str, Any]) -> list[str]:
         people.setdefault(f"{r['by']}, {'GPU' if r['gpu'] else 'CPU'}", []).append(abs(r["error_percent"]))
     out += ["By submitter, with the board left out:", ""]
     out += _table(("", "n", "mean"), ([who, len(e), f"{sum(e) / len(e):.1f}"] for who, e in sorted(people.items())))
+    orin = [r for r in d["rows"] if r["gpu"]]
+    out += ["Orin GPUs with the board left out, without the rows of one submitter:", ""]
+    rows = []
+    for who in sorted({r["by"] for r in orin}):
+        rest = [abs(r["error_percent"]) for r in orin if r["by"] != who]
+        rows.append([f"without {who}", len(rest), f"{sum(rest) / len(rest):.1f}"])
+    out += _table(("", "n", "mean"), rows)
     off = [r for r in d["rows"] if abs(r["error_percent"]) > WORST]
     out += [f"Its rows that are off by more than {WORST} % with their board left out (tokens per second):", ""]
     columns = ("board", "runtime", "workload", "by", "tokens_per_s", "predicted", "inside")

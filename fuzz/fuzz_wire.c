@@ -35,7 +35,7 @@ static uint32_t arena_bytes;
 static uint8_t flash_bytes[2 * SLOT_SECTORS * SECTOR] __attribute__((aligned(64)));
 static uint8_t staging[STAGING] __attribute__((aligned(64)));
 static uint32_t ticks, tokens, faults;
-static int flash_changed;
+static int flash_changed, flash_used; /* since it was looked at last, and by this input */
 static jmp_buf restarted;
 
 /* ---- The board */
@@ -49,7 +49,7 @@ static int32_t erase(void *context, uint32_t offset)
 {
     (void)context;
     REQUIRE(offset % SECTOR == 0 && offset < sizeof flash_bytes);
-    flash_changed = 1;
+    flash_changed = flash_used = 1;
     if (fails()) {
         return EHMN_STATE_E_FLASH;
     }
@@ -64,7 +64,7 @@ static int32_t program(void *context, uint32_t offset, const void *bytes, uint32
     for (uint32_t i = 0; i < count; i++) {
         REQUIRE(flash_bytes[offset + i] == 0xFF);
     }
-    flash_changed = 1;
+    flash_changed = flash_used = 1;
     memcpy(flash_bytes + offset, bytes, fails() ? count / 2u : count); /* and says that all is well */
     return EHMN_OK;
 }
@@ -250,12 +250,14 @@ static void make_board(uint32_t kind, const void *image, uint32_t image_bytes, u
     memcpy(b->flash, flash_bytes, sizeof flash_bytes);
 }
 
-/* As ehmn_device_start, but that the image is not validated again. */
+/* As ehmn_device_start, but that the image is not validated again. What the flash holds of this image is loaded. */
 static void start_again(const board *b)
 {
     device = b->opened;
+    faults = 0;
     memcpy(arena, b->opened_arena, arena_bytes);
     ehmn_load_state(&device);
+    REQUIRE(device.state_status == EHMN_OK || (b == &boards[OTHER_STATE] && device.state_status == EHMN_E_IMAGE_ID));
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -298,12 +300,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     reading = 0;
     seen = 0;
     tokens = 0;
-    flash_changed = 0;
+    flash_changed = flash_used = 0;
     faults = data[1];
     if (setjmp(restarted) != 0) {
         reading = at; /* what the receiver held is lost */
         expected.in_session = 0;
-        faults = 0;
         start_again(b);
         memcpy(arena_before, arena, arena_bytes);
     }
@@ -312,6 +313,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ehmn_device_take(&device, stream[at - 1u]);
     }
     REQUIRE(next_frame() == NULL); /* none is left unanswered */
+    if (flash_used) {
+        start_again(b); /* power goes, and comes back */
+    }
     return 0;
 }
 

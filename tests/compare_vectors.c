@@ -178,6 +178,30 @@ static void reductions(uint32_t n, int32_t limit)
 #endif
 }
 
+static void passing(uint32_t n, int32_t limit)
+{
+    int16_t v[MOST], max = -INT16_MAX;
+    uint64_t all = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = (int16_t)between(-limit, limit);
+        max = v[i] > max ? v[i] : max;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        all += ehmn_exp2_neg((uint32_t)(max - v[i]));
+    }
+    int16_t *own = copy(v, 2u * n);
+    for (uint64_t part = 0; part <= 8u; part++) {
+        uint64_t left = all * part / 8u, ahead = left;
+        uint32_t at = 0, got = ehmn_pass_over(own, n, max, &ahead);
+        for (uint32_t p; at < n && left >= (p = ehmn_exp2_neg((uint32_t)(max - v[at]))); at++) {
+            left -= p;
+        }
+        same("ehmn_pass_over", 1, &at, copy(&got, 4), 4);
+        same("what it leaves", 1, &left, copy(&ahead, 8), 8);
+    }
+    free(own);
+}
+
 static void attention(uint32_t n, int32_t limit)
 {
     uint32_t stride = (uint32_t)between(1, 4);
@@ -213,6 +237,7 @@ void compare_vectors(void)
         for (uint32_t k = 0; k < sizeof limits / sizeof limits[0]; k++) {
             sums(n, limits[k]);
             reductions(n, limits[k]);
+            passing(n, limits[k] < INT16_MAX ? limits[k] : INT16_MAX);
             attention(n, limits[k] < 1 << 30 ? limits[k] : 1 << 30); /* no score is larger */
         }
     }

@@ -23,7 +23,9 @@ from edgehmn.estimate import (
     runtimes,
 )
 from edgehmn.exported import Export
+from edgehmn.files import sha256
 from edgehmn.measure.anchor import FIRST, as_toml, fit_memory, fit_speeds, nonnegative, random_image, time_image
+from edgehmn.measure.token_by_token import feed
 from edgehmn.targets.schema import Measured, load_target, target_names
 from edgehmn.workload import Learning, Operation, Workload, workload_of
 from edgehmn.workload_export import count_learning, image_operations
@@ -184,11 +186,23 @@ def test_the_share_of_a_board_that_waits_for_its_memory_is_less_certain() -> Non
 
 
 def test_vector_code_is_measured_to_make_plastic_instructions_longer() -> None:
-    """The factor of the profiles holds what this kind of machine measured, whichever kernels it has."""
+    """The factor of the profiles holds what was measured with the kernels that were counted."""
     path = Path(__file__).resolve().parents[1] / "bench" / "results" / "plastic-cycles.json"
     centre, factor = plastic_cycles(load_target("host"))
-    for row in json.loads(path.read_text("utf-8"))["rows"]:
-        assert centre / factor < row["times"] < centre * factor, row
+    rows = {row["kernels"]: row["times"] for row in json.loads(path.read_text("utf-8"))["rows"]}
+    assert centre / factor < rows["avx2"] < centre * factor
+
+
+def test_the_committed_shares_are_of_the_present_counts() -> None:
+    """Otherwise: python tools/run.py bench.p3_targets OUT, with an export of the reference model."""
+    path = Path(__file__).resolve().parents[1] / "bench" / "results" / "p3-targets.json"
+    results = json.loads(path.read_text("utf-8"))
+    assert results["counts_sha256"] == sha256(COUNTS.read_bytes())
+    for row in results["rows"]:
+        target = load_target(row["target"])
+        assert (row["plastic_times"], row["plastic_factor"]) == plastic_cycles(target)
+        assert row["counted_on"] == target.own_core.instructions
+        assert row["interval_90"][0] < row["share"] < row["interval_90"][1]
 
 
 def test_a_day() -> None:
@@ -298,3 +312,15 @@ def test_anchor_writes_a_profile_that_predicts(
     assert target.measured is not None and target.known_from == "measured on this board"
     e = estimate(workload_of(tiny_export), target)
     assert e.tier == "anchored" and e.seconds.low < e.seconds.value < e.seconds.high
+
+
+def test_tokens_are_timed_one_after_the_other(tiny_export: Path) -> None:
+    """As they are generated and learned; a prompt's, many at once, take less time each. The bits are the same."""
+    image = Export.open(tiny_export).image
+    ids = np.arange(40, dtype=np.int32) % image.vocab_size
+    one, many = CoreModel(image), CoreModel(image)
+    feed(one, ids, learn=True)
+    many.process(ids, learn=True)
+    assert one.save() == many.save() and one.counts().learned == many.counts().learned > 0
+    with pytest.raises(UsageError):
+        feed(one, np.array([image.vocab_size]), learn=False)

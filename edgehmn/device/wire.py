@@ -73,6 +73,11 @@ def unpack(struct: str, payload: bytes) -> Any:
     return value
 
 
+def _printable(name: bytes) -> str:
+    """A name that can be shown on a terminal, whatever a board calls itself."""
+    return "".join(c if " " <= c <= "~" else "?" for c in name.decode("ascii", "replace"))
+
+
 @dataclass(frozen=True)
 class Identity:
     """Who answers: ehmn_wire_identity."""
@@ -94,7 +99,7 @@ class Identity:
     def from_payload(cls, payload: bytes) -> "Identity":
         raw = unpack("ehmn_wire_identity", payload)
         return cls(
-            board=bytes(raw.board).split(b"\0")[0].decode("ascii", "replace"),
+            board=_printable(bytes(raw.board).split(b"\0")[0]),
             image_status=raw.image_status,
             image_id=bytes(raw.image_id).hex(),
             plastic=raw.mode == lib.EHMN_PLASTIC,

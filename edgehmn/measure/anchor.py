@@ -25,6 +25,7 @@ from edgehmn.core import CoreModel, Image
 from edgehmn.errors import DeviceError, UsageError
 from edgehmn.files import write_bytes
 from edgehmn.image import build_image
+from edgehmn.measure.token_by_token import feed
 from edgehmn.quantize import quantise
 from edgehmn.targets.schema import Measured, Target, load_target, read_target
 from edgehmn.workload_export import count_learning, image_operations
@@ -103,13 +104,13 @@ def model_timing(image: Image, ids: npt.NDArray[np.int32], frozen: float, learne
 def _seconds_per_token(model: CoreModel, ids: npt.NDArray[np.int32], *, learn: bool) -> float:
     """Median of pieces of the second half of `ids`."""
     half = len(ids) // 2
-    model.process(ids[:half], learn=learn)
+    feed(model, ids[:half], learn=learn)
     pieces = np.array_split(ids[half:], 4)
     took: list[float] = []
     end = time.perf_counter() + SECONDS
     for piece in itertools.cycle(pieces):
         start = time.process_time()
-        model.process(piece, learn=learn)
+        feed(model, piece, learn=learn)
         took.append((time.process_time() - start) / len(piece))
         if time.perf_counter() > end and len(took) >= len(pieces):
             break
@@ -142,12 +143,12 @@ def time_copies(image: Image, ids: npt.NDArray[np.int32], timing: Timing) -> lis
     for n in COPIES[1:]:
         models = [CoreModel(Image(image.bytes.tobytes()), plastic=False) for _ in range(n)]
         for model in models:
-            model.process(ids[:-8], learn=False)
+            feed(model, ids[:-8], learn=False)
         took = []
         for token in ids[-8:]:
             start = time.process_time()
             for model in models:
-                model.process(np.array([token], np.int32), learn=False)
+                feed(model, np.array([token], np.int32), learn=False)
             took.append((time.process_time() - start) / n)
         out.append(replace(timing, image_bytes=n * timing.image_bytes, frozen_s=float(np.median(took))))
     return out

@@ -18,6 +18,7 @@ from edgehmn.runtime.protocol import Counts
 TOKENS_PER_REQUEST = 16  # few enough that no answer takes long, many enough that the line costs nothing
 TOKEN_S = 10.0  # how long the slowest board may take for one token
 TEXT_PER_REQUEST = 64  # bytes, for the same reason
+TOKENS_PER_BYTE = 6  # of a text at most: a byte that is no UTF-8 stands for three, and a space may come before each
 FLASH_S = 60.0  # for erasing and writing a slot
 TEMPERATURE_ONE = 256  # ehmn_sample takes Q8
 
@@ -96,8 +97,15 @@ class DeviceRuntime:
         for i in range(0, n, TOKENS_PER_REQUEST):
             count = min(TOKENS_PER_REQUEST, n - i)
             answer = self._work(lib.EHMN_WIRE_GENERATE, wire.words(count, q8), count)
-            tokens[i : i + count] = np.frombuffer(answer, "<u4")
+            tokens[i : i + count] = self._tokens_in(answer)
         return tokens
+
+    def _tokens_in(self, data: bytes) -> npt.NDArray[np.int32]:
+        """Tokens as a board says them. Raises DeviceError if they are none of its vocabulary."""
+        tokens = np.frombuffer(data, "<u4")
+        if (tokens >= self.identity.vocab_size).any():
+            raise DeviceError(f"{self.identity.board} answered with tokens outside its vocabulary; flash it anew")
+        return tokens.astype(np.int32)
 
     def _work(self, command: int, payload: bytes, tokens: int) -> bytes:
         return self._link.request(command, payload, expect=4 * tokens, work_s=TOKEN_S * tokens)
@@ -119,12 +127,15 @@ class DeviceRuntime:
             size = ffi.sizeof("ehmn_wire_text")
             answer = self._link.request(lib.EHMN_WIRE_TEXT, payload, expect=size, work_s=work_s, subject="text")
             said = wire.unpack("ehmn_wire_text", answer)
-            if 0 < said.waiting == waiting + len(part) and at == len(data):
+            there = waiting + len(part)
+            if 0 < said.waiting == there and (at == len(data) or not part):
                 raise DoesNotFitError(f"{self.identity.board} has too little memory beside the model for a text")
+            if said.waiting > there or said.tokens > TOKENS_PER_BYTE * (there + 1):
+                raise DeviceError(f"{self.identity.board} answered with more text than it was given; flash it anew")
             waiting = said.waiting
-            staged = np.frombuffer(self._read_staging(8 * said.tokens), "<u4")
-            tokens.append(staged[: said.tokens].astype(np.int32))
-            scores.append(staged[said.tokens :])
+            staged = self._read_staging(8 * said.tokens)
+            tokens.append(self._tokens_in(staged[: 4 * said.tokens]))
+            scores.append(np.frombuffer(staged[4 * said.tokens :], "<u4"))
         return np.concatenate(tokens), np.concatenate(scores)
 
     def write_text(self, n: int, *, temperature: float = 0.0) -> bytes:
@@ -224,7 +235,9 @@ class DeviceRuntime:
         now, start = self._raw_counts(), self._start
         per_second = self._instructions_per_second
         ticks = (now.step_ticks - start.step_ticks, now.learn_ticks - start.learn_ticks)
-        step, learn = (t * per_second // self.identity.tick_hz if per_second else None for t in ticks)
+        step, learn = (
+            t * per_second // self.identity.tick_hz if per_second and self.identity.tick_hz else None for t in ticks
+        )
         return Counts(
             steps=now.steps - start.steps,
             learned=now.learned - start.learned,

@@ -365,18 +365,31 @@ int32_t ehmn_kernels_avx2_fit(const int32_t *v, const int16_t *bias, int32_t gai
 }
 
 /* Every processor with AVX2 counts bits by an instruction, of two words at a time. */
+static inline uint32_t differences_of(const uint32_t *a, const uint32_t *b, uint32_t words)
+{
+    uint32_t w = 0;
+    int64_t sum = 0;
+    for (; w + 2u <= words; w += 2u) {
+        uint64_t u, v;
+        memcpy(&u, a + w, sizeof u);
+        memcpy(&v, b + w, sizeof v);
+        sum += _mm_popcnt_u64(u ^ v);
+    }
+    return (uint32_t)sum + (w < words ? (uint32_t)_mm_popcnt_u32(a[w] ^ b[w]) : 0u);
+}
+
 void ehmn_kernels_avx2_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *bits)
 {
-    for (uint32_t i = 0; i < n; i++, keys += words) {
-        uint32_t w = 0;
-        int64_t sum = 0;
-        for (; w + 2u <= words; w += 2u) {
-            uint64_t a, b;
-            memcpy(&a, keys + w, sizeof a);
-            memcpy(&b, key + w, sizeof b);
-            sum += _mm_popcnt_u64(a ^ b);
+    uint32_t own[4];
+    if (words != 4u) {
+        for (uint32_t i = 0; i < n; i++, keys += words) {
+            bits[i] = differences_of(keys, key, words);
         }
-        bits[i] = (uint32_t)sum + (w < words ? (uint32_t)_mm_popcnt_u32(keys[w] ^ key[w]) : 0u);
+        return;
+    }
+    memcpy(own, key, sizeof own); /* the usual length, unrolled, with the key in registers */
+    for (uint32_t i = 0; i < n; i++, keys += 4) {
+        bits[i] = differences_of(keys, own, 4u);
     }
 }
 

@@ -146,12 +146,6 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
     }
 }
 
-/* 2^(y / 256) as Q24 for y <= 0: 2^15 and the table's entry for the low byte of y, shifted by the rest. */
-static inline uint32x4_t exp2_of(uint32x4_t entry, int32x4_t rest)
-{
-    return vrshlq_u32(entry, rest); /* to the left, or to the right with rounding: ehmn_exp2_neg rounds in two parts */
-}
-
 /* Eight at a time, their even and their odd ones. Differences saturate: what they stand for is zero. */
 static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread)
 {
@@ -163,8 +157,8 @@ static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t
         uint16x8_t at = vandq_u16(vreinterpretq_u16_s16(y), low_byte);
         uint16x8_t entry = vorrq_n_u16(vldrhq_gather_shifted_offset_u16(ehmn_exp2_table, at), 0x8000);
         int16x8_t rest = vaddq_n_s16(vshrq_n_s16(y, 8), 9);
-        uint32x4_t even = exp2_of(vmovlbq_u16(entry), vmovlbq_s16(rest));
-        uint32x4_t odd = exp2_of(vmovltq_u16(entry), vmovltq_s16(rest));
+        uint32x4_t even = ehmn_mve_exp2_of(vmovlbq_u16(entry), vmovlbq_s16(rest));
+        uint32x4_t odd = ehmn_mve_exp2_of(vmovltq_u16(entry), vmovltq_s16(rest));
         sum = vaddvaq_u32(vaddvaq_u32(sum, even), odd);
         weighted = vmlaldavaq_s32(weighted, vreinterpretq_s32_u32(even), vmovlbq_s16(y));
         weighted = vmlaldavaq_s32(weighted, vreinterpretq_s32_u32(odd), vmovltq_s16(y));
@@ -183,7 +177,7 @@ static uint32_t soften(int32_t *scores, uint32_t n, int32_t max)
         uint32x4_t y = vsubq_u32(nine, below);
         uint32x4_t at = vandq_u32(y, low_byte);
         uint32x4_t entry = vorrq_n_u32(vldrhq_gather_shifted_offset_u32(ehmn_exp2_table, at), 0x8000);
-        uint32x4_t weight = vrshrq_n_u32(exp2_of(entry, vshrq_n_s32(vreinterpretq_s32_u32(y), 8)), 9);
+        uint32x4_t weight = vrshrq_n_u32(ehmn_mve_exp2_of(entry, vshrq_n_s32(vreinterpretq_s32_u32(y), 8)), 9);
         sum = vaddvaq_u32(sum, weight);
         vst1q_s32(scores, vreinterpretq_s32_u32(weight));
     }

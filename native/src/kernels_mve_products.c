@@ -1,6 +1,6 @@
-/* Products of matrices and vectors for Cortex-M with Helium (kernels_mve.c). One instruction multiplies sixteen pairs of
- * bytes and adds all products to a register. Inputs of 16 bits are taken apart: x = 256 high + low, both of them bytes,
- * so a row costs one load and two products for sixteen columns. */
+/* Products of matrices and vectors for Cortex-M with Helium (kernels_mve.c). One instruction multiplies 16 pairs of
+ * bytes and adds all products to a register. Inputs of 16 bits are taken apart: x = 256 high + low, both of them
+ * bytes, so a row costs one load and two products for sixteen columns. */
 #include "kernels_tables.h"
 
 #if defined(EHMN_MVE)

@@ -79,6 +79,8 @@ void ehmn_kernels_neon_weighted_sum(const int8_t *w, uint32_t rows, uint32_t col
 void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
 void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
                                uint32_t rate, uint32_t at);
+uint32_t ehmn_kernels_neon_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
+uint32_t ehmn_kernels_neon_soften(int32_t *scores, uint32_t n, int32_t max);
 void ehmn_kernels_neon_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                   uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 void ehmn_kernels_neon_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,

@@ -30,6 +30,7 @@ typedef struct {
     uint8_t *work;
     record at;
     uint32_t n;
+    int own_table; /* of kernels: one that somebody has changed may not mean its products of several vectors */
 } batch;
 
 static record layout_record(const ehmn_image *im)
@@ -76,7 +77,7 @@ static void multiply_rows(const batch *b, const ehmn_matrix *matrix, uint32_t fi
     const int8_t *w = ehmn_weights(b->m, matrix) + (size_t)first * stride;
     const int32_t *scales = ehmn_scales(b->m, matrix) + first;
     void (*many)(const void *, uint32_t, uint32_t, uint32_t, const int16_t *, uint32_t, uint32_t, int32_t *, uint32_t);
-    many = matrix->weight_bits == 4u ? kernels->matmat_s4 : kernels->matmat_s16;
+    many = !b->own_table ? NULL : matrix->weight_bits == 4u ? kernels->matmat_s4 : kernels->matmat_s16;
     if (many != NULL) {
         many(w, rows, cols, stride, of(b, 0, b->at.mantissas), b->n, record_bytes / 2u, of(b, 0, out),
              record_bytes / 4u);
@@ -340,6 +341,16 @@ static void teach(ehmn_model *m, uint32_t token, uint32_t how)
     }
 }
 
+static int is_own_table(const ehmn_kernels *kernels)
+{
+    const ehmn_kernels *table;
+    uint32_t index = 0;
+    do {
+        table = ehmn_kernel_table(index++);
+    } while (table != NULL && table != kernels);
+    return table != NULL;
+}
+
 static void one_by_one(ehmn_model *m, const uint32_t *tokens, uint32_t n, uint32_t how, uint32_t *bits)
 {
     for (uint32_t t = 0; t < n; t++) {
@@ -403,7 +414,7 @@ int32_t ehmn_process(ehmn_model *m, const uint32_t *tokens, uint32_t n, uint32_t
             return EHMN_E_ARGUMENT;
         }
     }
-    batch b = {m, work, layout_record(m->image), 0};
+    batch b = {m, work, layout_record(m->image), 0, is_own_table(m->kernels)};
     uint32_t capacity = (uint32_t)(work_bytes / b.at.total);
     if (n > 1u && capacity > 1u) {
         several_at_once(&b, tokens, n, how, bits, capacity);

@@ -317,8 +317,6 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     return least;
 }
 
-#endif
-
 uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 {
     uint64_t left = *ahead;
@@ -333,3 +331,5 @@ uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t
     *ahead = left;
     return i;
 }
+
+#endif

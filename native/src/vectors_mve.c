@@ -139,6 +139,35 @@ void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
     }
 }
 
+/* Eight at a time, as long as there is enough for all of them. */
+uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
+{
+    const uint16x8_t low_byte = vdupq_n_u16(255);
+    uint64_t left = *ahead;
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        int16x8_t y = vqsubq_n_s16(vld1q_s16(logits + i), (int16_t)max);
+        uint16x8_t at = vandq_u16(vreinterpretq_u16_s16(y), low_byte);
+        uint16x8_t entry = vorrq_n_u16(vldrhq_gather_shifted_offset_u16(ehmn_exp2_table, at), 0x8000);
+        int16x8_t rest = vaddq_n_s16(vshrq_n_s16(y, 8), 9);
+        uint32_t sum = vaddvq_u32(ehmn_mve_exp2_of(vmovlbq_u16(entry), vmovlbq_s16(rest)));
+        sum = vaddvaq_u32(sum, ehmn_mve_exp2_of(vmovltq_u16(entry), vmovltq_s16(rest)));
+        if (left < sum) {
+            break;
+        }
+        left -= sum;
+    }
+    for (; i < n; i++) {
+        uint32_t p = ehmn_exp2_neg((uint32_t)(max - logits[i]));
+        if (left < p) {
+            break;
+        }
+        left -= p;
+    }
+    *ahead = left;
+    return i;
+}
+
 /* tanh(x) = 2 sigmoid(2x) - 1 */
 void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
 {

@@ -22,6 +22,12 @@ static inline int32x4_t ehmn_mve_multiply_round(int32x4_t a, int32x4_t b, int32_
     return vmaxq_s32(out, least);
 }
 
+/* 2^(y / 256) as Q24 for y <= 0: 2^15 and the table's entry for the low byte of y, shifted by the rest. */
+static inline uint32x4_t ehmn_mve_exp2_of(uint32x4_t entry, int32x4_t rest)
+{
+    return vrshlq_u32(entry, rest); /* to the left, or to the right with rounding: ehmn_exp2_neg rounds in two parts */
+}
+
 extern const uint8_t ehmn_mve_bit_counts[256];
 
 /* sigmoid(x) as Q16 of |x| as Q16: ehmn_sigmoid. */
