@@ -16,8 +16,8 @@ from edgehmn.quantize import Precision
 from edgehmn.runtime.tile import TileRuntime
 from edgehmn.runtime.tile_plastic import context_hash
 from edgehmn.streams import play
+from edgehmn.targets.memristive.mapping import MAPPINGS, TileSetup
 from edgehmn.targets.memristive.presets import HERMES, IDEAL, Converters
-from edgehmn.targets.memristive.setup import MAPPINGS, TileSetup
 from edgehmn.targets.memristive.writes import SCHEMES
 from tests import exact
 from tests.models import BUSY, GPT2, SIX, TINY, opened, random_tokens, repetitive_tokens, tiny_image
