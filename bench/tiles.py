@@ -32,8 +32,8 @@ from edgehmn.rules import read_rule
 from edgehmn.runtime.protocol import nats
 from edgehmn.runtime.tile import EncoderUse, TileRuntime
 from edgehmn.streams import FEED, LEARN, HiddenStream, open_head, play
+from edgehmn.targets.memristive.mapping import TileSetup
 from edgehmn.targets.memristive.presets import preset
-from edgehmn.targets.memristive.setup import TileSetup
 from edgehmn.texts import PERSONAL, shipped
 
 RESULTS = Path(__file__).resolve().parent / "results" / "tiles.json"

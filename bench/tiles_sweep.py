@@ -28,9 +28,9 @@ from edgehmn.image import image_of
 from edgehmn.runtime.protocol import nats
 from edgehmn.runtime.tile import TileRuntime
 from edgehmn.streams import open_head, play
+from edgehmn.targets.memristive.mapping import TileSetup
 from edgehmn.targets.memristive.noise import NoiseModel
 from edgehmn.targets.memristive.presets import HERMES, IDEAL, Preset
-from edgehmn.targets.memristive.setup import TileSetup
 from edgehmn.targets.memristive.steps import SoftBounds, Update
 from edgehmn.texts import PERSONAL, shipped
 

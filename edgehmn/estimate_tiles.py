@@ -13,8 +13,8 @@ from edgehmn.exported import Export
 from edgehmn.runtime.tile import EncoderUse, TileRuntime
 from edgehmn.streams import LEARN, HiddenStream, Ids, play
 from edgehmn.targets.memristive.energy import DIGITAL_MACS_PER_NS, TileCost, one_pass, price
+from edgehmn.targets.memristive.mapping import TileSetup
 from edgehmn.targets.memristive.presets import PRESETS, Preset
-from edgehmn.targets.memristive.setup import TileSetup
 from edgehmn.texts import EVALUATION, shipped
 from edgehmn.workload import Operation, Workload
 

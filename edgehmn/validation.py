@@ -21,7 +21,7 @@ from edgehmn.runtime.protocol import SCORE_FRAC, Runtime
 from edgehmn.runtime.window import WindowedEncoder
 
 if TYPE_CHECKING:
-    from edgehmn.targets.memristive.setup import TileSetup
+    from edgehmn.targets.memristive.mapping import TileSetup
 
 ENCODERS = ("onnx", "tflite")
 BOARDS = ("emulator", "device")
@@ -245,7 +245,7 @@ class _Tile(_Integer):
     def __init__(self, image: Image, target: str | None, setup: "TileSetup | None") -> None:
         from edgehmn.runtime.select import DEFAULT_TILE
         from edgehmn.runtime.tile import TileRuntime
-        from edgehmn.targets.memristive.setup import TileSetup
+        from edgehmn.targets.memristive.mapping import TileSetup
 
         super().__init__(image)
         setup = replace(setup or TileSetup(), mapping="encoder")  # nothing is learned

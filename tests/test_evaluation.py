@@ -31,7 +31,7 @@ from edgehmn.evaluation.store import Store
 from edgehmn.exported import Export
 from edgehmn.runtime.protocol import nats
 from edgehmn.streams import FEED, FOLLOW, LEARN, HiddenStream, open_head, play, rewind, twin_of
-from edgehmn.targets.memristive.setup import TileSetup
+from edgehmn.targets.memristive.mapping import TileSetup
 from edgehmn.texts import CALIBRATION, EVALUATION, shipped
 from tests.command_line import edgehmn
 from tests.models import random_tokens, repetitive_tokens, tiny_image

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgehmn.cli import tiles
-from edgehmn.targets.memristive import setup
+from edgehmn.targets.memristive import mapping
 from edgehmn.targets.memristive.writes import SCHEMES
 from tests.command_line import edgehmn
 
@@ -49,7 +49,7 @@ def test_mappings_and_ways_of_writing_are_chosen(tiny_export: Path, short_text: 
 
 
 def test_the_words_of_the_options_are_those_of_the_tiles() -> None:
-    assert (tiles.MAPPINGS, tiles.WRITES, tiles.MAX_CELL_BITS) == (setup.MAPPINGS, SCHEMES, setup.MAX_CELL_BITS)
+    assert (tiles.MAPPINGS, tiles.WRITES, tiles.MAX_CELL_BITS) == (mapping.MAPPINGS, SCHEMES, mapping.MAX_CELL_BITS)
 
 
 def test_what_tiles_cannot_do_is_said(tiny_export: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from edgehmn.errors import UnsupportedError, UsageError
 from edgehmn.estimate_tiles import tile_profile
+from edgehmn.targets.memristive.mapping import TileSetup
 from edgehmn.targets.memristive.presets import PRESETS
-from edgehmn.targets.memristive.setup import TileSetup
 from edgehmn.workload import workload_of
 from tests.command_line import Result
 

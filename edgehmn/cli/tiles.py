@@ -56,6 +56,6 @@ def _setup(mapping: str | None, cell_bits: int | None, writes: str | None, thres
         return None
     if mapping == "encoder" and (writes is not None or threshold is not None):
         raise UsageError("--writes and --write-threshold are about adapters, which --mapping encoder leaves digital")
-    from edgehmn.targets.memristive.setup import TileSetup
+    from edgehmn.targets.memristive.mapping import TileSetup
 
     return TileSetup(mapping or "all", cell_bits, writes or "verify", threshold)

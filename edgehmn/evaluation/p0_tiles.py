@@ -19,7 +19,7 @@ from edgehmn.evaluation.run import Run
 from edgehmn.runtime.select import DEFAULT_TILE
 from edgehmn.runtime.tile import EncoderUse, TileRuntime
 from edgehmn.streams import FEED, LEARN, HiddenStream, Ids, in_nats, open_head, play
-from edgehmn.targets.memristive.setup import TileSetup
+from edgehmn.targets.memristive.mapping import TileSetup
 
 NOT_MEANS = ("calibrated_to", "tokens_per_day")
 PART = "p0-tile"

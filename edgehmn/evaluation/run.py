@@ -11,7 +11,7 @@ from edgehmn.evaluation.store import Store
 from edgehmn.exported import Export
 
 if TYPE_CHECKING:
-    from edgehmn.targets.memristive.setup import TileSetup
+    from edgehmn.targets.memristive.mapping import TileSetup
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
 

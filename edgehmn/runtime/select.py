@@ -11,7 +11,7 @@ from edgehmn.exported import Export, encoder_runtime
 from edgehmn.runtime.protocol import Runtime
 
 if TYPE_CHECKING:
-    from edgehmn.targets.memristive.setup import TileSetup
+    from edgehmn.targets.memristive.mapping import TileSetup
 
 DEFAULT_BOARD = "mps2-an386"
 DEFAULT_TILE = "hermes"

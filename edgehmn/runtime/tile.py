@@ -20,8 +20,8 @@ from edgehmn.runtime.tile_products import Products
 from edgehmn.streams import BLOCK, HiddenStream
 from edgehmn.targets.memristive.cells import WriteCounts
 from edgehmn.targets.memristive.energy import TileCost, TileUse, price
+from edgehmn.targets.memristive.mapping import TileSetup
 from edgehmn.targets.memristive.presets import Preset
-from edgehmn.targets.memristive.setup import TileSetup
 from edgehmn.targets.memristive.tiles import TiledMatrix
 
 LARGEST = 127

@@ -5,8 +5,8 @@ import numpy.typing as npt
 
 from edgehmn.core import CoreModel, ffi, lib
 from edgehmn.runtime.tile_products import Products
+from edgehmn.targets.memristive.mapping import TileSetup
 from edgehmn.targets.memristive.presets import Preset
-from edgehmn.targets.memristive.setup import TileSetup
 from edgehmn.targets.memristive.tiles import TiledMatrix
 from edgehmn.targets.memristive.writes import Scheme, scheme
 
