@@ -21,9 +21,9 @@ eval: ## the figures of the README, on the files in DATA
 	@tools/setup.sh demo
 	@$(PY) bench/learning.py --data $(DATA)
 
-bench: ## speed beside onnxruntime and LiteRT, on this machine
+bench: ## speed beside other runtimes, on this machine; BENCH="--runq PATH --gguf FILE" for more of them
 	@tools/setup.sh demo
-	@$(PY) bench/speed.py
+	@$(PY) tools/run.py bench.speed $(BENCH)
 
 firmware: ## the firmware of every board
 	@tools/setup.sh demo

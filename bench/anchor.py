@@ -20,6 +20,7 @@ from edgehmn.core import CoreModel
 from edgehmn.estimate import estimate
 from edgehmn.exported import Export
 from edgehmn.measure.anchor import anchor_host
+from edgehmn.measure.token_by_token import feed
 from edgehmn.targets.schema import read_target
 from edgehmn.texts import EVALUATION, shipped
 from edgehmn.workload import Workload, workload_of
@@ -35,12 +36,12 @@ def measured_seconds(export: Export, *, learn: bool) -> float:
     text = export.encode(shipped(EVALUATION))
     ids = np.fromiter(itertools.islice(itertools.cycle(text.tolist()), 2 * n_ctx + 1), np.int32)
     model = CoreModel(export.image, plastic=learn)
-    model.process(ids[: n_ctx + 1], learn=learn)
+    feed(model, ids[: n_ctx + 1], learn=learn)
     rounds: list[float] = []
     end = time.perf_counter() + 3
     while len(rounds) < 3 or (time.perf_counter() < end and len(rounds) < 30):
         start = time.process_time()
-        model.process(ids[n_ctx + 1 :], learn=learn)
+        feed(model, ids[n_ctx + 1 :], learn=learn)
         rounds.append((time.process_time() - start) / n_ctx)
         if rounds[0] * n_ctx > 10:
             break

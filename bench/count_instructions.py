@@ -1,9 +1,11 @@
 """Instructions per token of a model on Linux boards, counted under QEMU's user emulation.
 
-    python tools/run.py bench.count_instructions OUT    writes the entries aarch64 and x86-64 of targets/counts.json
+    python tools/run.py bench.count_instructions OUT    writes aarch64, aarch64-dotprod and x86-64 into counts.json
+    python tools/run.py bench.count_instructions OUT --prompts    shows them, and prompts too; writes nothing
 
-OUT: an export of the reference model. Needs qemu-user and, for aarch64, its cross compiler. Per token of the second
-half of 2 x 130 tokens, the first of which fill the window; what runs before and between is subtracted.
+OUT: an export of the reference model. Needs qemu-user and, for aarch64, its cross compiler.
+Per token of the second half of 2 x 130 tokens, the first of which fill the window; what runs before and between is
+subtracted.
 """
 
 import json
@@ -25,14 +27,21 @@ COUNTS = ROOT / "targets" / "counts.json"
 PROGRAM = ROOT / "bench" / "instructions" / "run.c"
 PLUGIN = ROOT / "tools" / "qemu_plugin" / "instructions.c"
 HALF = 130  # tokens, more than the window
-MACHINES = {"aarch64": ("aarch64-linux-gnu-gcc", "qemu-aarch64"), "x86-64": ("gcc", "qemu-x86_64")}
+ARM, ARM_EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
+# Compiler, emulator and its processor: what a processor cannot do, the core does not choose.
+MACHINES = {
+    "aarch64": (ARM, ARM_EMULATOR, "cortex-a72"), "aarch64-dotprod": (ARM, ARM_EMULATOR, "cortex-a76"),
+    "x86-64": ("gcc", "qemu-x86_64", "max"),
+}  # fmt: skip
+PROMPT = 64  # tokens at once
 
 
-def count(machine: str, image: Path, ids: Path, work: Path) -> dict[str, float]:
-    compiler, emulator = MACHINES[machine]
+def count(machine: str, image: Path, ids: Path, work: Path, prompts: bool = False) -> dict[str, float]:
+    """Per token; if asked, of prompts too."""
+    compiler, emulator, processor = MACHINES[machine]
     program, plugin, build = work / f"run-{machine}", work / "instructions.so", work / machine
     cmake = ["cmake", "-S", str(ROOT / "native"), "-B", str(build), f"-DCMAKE_C_COMPILER={compiler}"]
-    if machine == "aarch64":
+    if compiler == ARM:
         cmake += ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
     subprocess.run(cmake, check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["cmake", "--build", str(build), "--target", "edgehmn_core"], check=True, stdout=subprocess.DEVNULL)
@@ -43,20 +52,45 @@ def count(machine: str, image: Path, ids: Path, work: Path) -> dict[str, float]:
 
     def run(n: int, mode: str) -> int:
         counts = work / "counts"
-        command = [emulator, "-plugin", f"{plugin},out={counts}", str(program), str(image), str(ids), str(n), mode]
+        command = [
+            emulator,
+            "-cpu",
+            processor,
+            "-plugin",
+            f"{plugin},out={counts}",
+            str(program),
+            str(image),
+            str(ids),
+            str(n),
+            mode,
+        ]
         subprocess.run(command, capture_output=True, check=True, timeout=600)
         return sum(int(line.split()[0]) for line in counts.read_text("utf-8").splitlines())
 
     before = run(HALF, f"l{HALF}")
-    return {
+    prompt = {}
+    if prompts:
+        prompt = {"prompt": (run(4 * PROMPT, f"m{PROMPT}") - run(2 * PROMPT, f"m{PROMPT}")) / (2 * PROMPT)}
+    return prompt | {
         "static": (run(2 * HALF, f"s{HALF}") - run(HALF, f"s{HALF}")) / HALF,
         "predicted": (run(2 * HALF, f"p{HALF}") - before) / HALF,
         "learned": (run(2 * HALF, f"l{HALF}") - before) / HALF,
     }
 
 
+def show_prompts(image: Path, ids: Path, work: Path) -> None:
+    for machine, tools in MACHINES.items():
+        if missing := [t for t in tools[:2] if shutil.which(t) is None]:
+            print(f"{machine}: not counted here: {', '.join(missing)} is missing")
+            continue
+        n = count(machine, image, ids, work, prompts=True)
+        more = f"learning adds {100 * (n['learned'] / n['static'] - 1):.0f} %"
+        more += f", a token of a prompt costs {n['static'] / n['prompt']:.2f} times less"
+        print(f"{machine}: " + ", ".join(f"{k} {v:,.0f}" for k, v in n.items()) + f"; {more}")
+
+
 def main(arguments: list[str]) -> None:
-    if len(arguments) != 1:
+    if len(arguments) not in (1, 2) or arguments[1:] not in ([], ["--prompts"]):
         sys.exit(__doc__)
     export = Export.open(arguments[0])
     tokens = export.encode(shipped(EVALUATION))[: 2 * HALF]
@@ -67,8 +101,11 @@ def main(arguments: list[str]) -> None:
         work = Path(folder)
         ids = work / "ids"
         ids.write_bytes(np.asarray(tokens, "<u4").tobytes())
+        if arguments[1:]:
+            show_prompts(export.folder / "model.ehmn", ids, work)
+            return
         for machine, tools in MACHINES.items():
-            if missing := [t for t in tools if shutil.which(t) is None]:
+            if missing := [t for t in tools[:2] if shutil.which(t) is None]:
                 print(f"{machine}: not counted here: {', '.join(missing)} is missing")
                 continue
             counts[machine] = {
@@ -79,8 +116,8 @@ def main(arguments: list[str]) -> None:
                     "learned": predicted + learning.macs_learned,
                 },
                 "writes_per_learned_token": learning.writes,
-                "kernels": "those that the build is for",
-                "source": f"bench/count_instructions.py: counted under {tools[1]}",
+                "kernels": f"those that a {tools[2]} can run",
+                "source": f"bench/count_instructions.py: counted under {tools[1]} as {tools[2]}",
             }
             print(machine, counts[machine]["instructions_per_token"])
             COUNTS.write_text(json.dumps(counts, indent=1) + "\n", "utf-8")

@@ -18,7 +18,9 @@ PLUGIN = ROOT / "tools" / "qemu_plugin" / "instructions.c"
 MACS = 512 * 128
 VECTORS = 64
 AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": ["-march=armv8.2-a+dotprod"]}
-X86 = {"kernels": ["-DEHMN_ASK_X86"]} | {f"kernels_{n}": ["-mavx2"] for n in ("avx2", "avx2_many", "avx2_loops")}
+X86 = {"kernels": ["-DEHMN_ASK_X86"]} | {
+    f"kernels_{n}": ["-mavx2", "-mpopcnt"] for n in ("avx2", "avx2_many", "avx2_loops")
+}
 X86 |= {f"kernels_{n}": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"] for n in ("vnni", "vnni_many")}
 # Table: compiler, flags of single files, emulator.
 MACHINES = {

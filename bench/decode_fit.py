@@ -171,7 +171,8 @@ def check_decode(rows: Sequence[Decode]) -> dict[str, Any]:
         for label, marks, limit in CHECKS:
             mine = [p for p in predicted if any(m in p[1].name for m in marks) and p[1].gpu == ("orin" in marks)]
             out.append(
-                {"boards": label, "left_out": key, "limit": None if key == "processor" else limit} | _errors(mine)
+                {"boards": label, "left_out": key, "limit": limit if key in ("board", "submitter") else None}
+                | _errors(mine)
             )
         out.append({"boards": "all of these", "left_out": key, "limit": None} | _errors(predicted))
         if key == "board":

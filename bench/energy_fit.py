@@ -25,6 +25,15 @@ def system(row: Row) -> tuple[str, ...]:
     return row.board, row.version, row.supply, row.submitter, row.submission
 
 
+def check_found(rows: Sequence[Row], known: Sequence[Row]) -> dict[str, Any]:
+    """The same of rows that nothing was taken from; how far power spreads is that of the known ones."""
+    found, spread = measured(rows), spreads(measured(known))
+    return {
+        "given_latency": _errors(_from_others(found, system, lambda r: r.workload, spread)),
+        "profile": _errors(_by_profile(found)),
+    }
+
+
 def board(row: Row) -> tuple[str, bool]:
     return row.board, high_voltage(row)
 
@@ -63,14 +72,16 @@ def _pooled(groups: Iterable[Sequence[float]]) -> float:
     return max(LEAST_SD, math.sqrt(sum(float(g @ g) for g in kept) / max(1, sum(len(g) - 1 for g in kept))))
 
 
-def _from_others(rows: Sequence[Row], same: Key, other: Key) -> list[tuple[float, bool]]:
+def _from_others(
+    rows: Sequence[Row], same: Key, other: Key, spread: tuple[float, float] | None = None
+) -> list[tuple[float, bool]]:
     """Of each row, error and whether it is inside, by the median of the rows that have the same of one key and another
-    of the second. How far rows spread is taken from other submitters."""
+    of the second. spread: how far rows do; None: it is taken from other submitters."""
     out = []
     for r in rows:
         powers = [q.power_w or 0.0 for q in rows if same(q) == same(r) and other(q) != other(r)]
         if powers and r.power_w:
-            workloads, systems = spreads([q for q in rows if q.submitter != r.submitter])
+            workloads, systems = spread or spreads([q for q in rows if q.submitter != r.submitter])
             deviation = workloads if same is system else math.hypot(workloads, systems)
             reach = SPREADS * deviation * math.sqrt(1 + 1 / len(powers))
             out.append(_error(float(np.median(powers)), r.power_w, reach))

@@ -1,10 +1,10 @@
-"""Which functions of the firmware execute a token's instructions, and what each mechanism of learning adds to them.
+"""Which functions of a board's firmware execute the instructions of a token: of the frozen model, of a prediction by
+what was learned, and of a token that is learned.
 
-    python tools/run.py bench.instructions_by_function BOARD           the functions, three kinds of token
-    python tools/run.py bench.instructions_by_function mechanisms      bench/results/mechanisms.json and .md
+    python tools/run.py bench.instructions_by_function BOARD [WARM]
 
-Of the reference model at a full context, on emulated boards, counted exactly by the plugin of tools/qemu_plugin. A
-mechanism's share is what the token costs less where the mechanism alone is off.
+Of the reference model on an emulated board, counted exactly by the plugin of tools/qemu_plugin, over 64 tokens after
+WARM that were learned: 128, which fill the context; 1,000 fill the memories, too.
 """
 
 import subprocess
@@ -15,23 +15,21 @@ from pathlib import Path
 
 from edgehmn.calibrate import calibration_ids
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
+from edgehmn.core import Image
 from edgehmn.device.boards import find_board
 from edgehmn.device.emulator import Emulator
-from edgehmn.image import image_of, with_rule
-from edgehmn.plasticity import Rule
+from edgehmn.evaluation.p3 import frozen_image
+from edgehmn.image import image_of
 from edgehmn.runtime.device import DeviceRuntime
-from tests.models import NOTHING
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = ROOT / "tools" / "qemu_plugin" / "instructions.c"
-WARM, TOKENS = 128, 64
-OFF = {**NOTHING, "rho_trace": (), "topic_limit": 0.0, "guard_limit": 0.0}
-KINDS = ("static", "predicted", "learned")
+TOKENS = 64
 
 
-def functions(image: bytes, board: str, learn: bool) -> Counter[str]:
+def functions(image: bytes, board: str, warm: int, learn: bool) -> Counter[str]:
     """Instructions per token of each function. What runs before the tokens that count is subtracted."""
-    ids = calibration_ids(read_checkpoint(REFERENCE))[: WARM + TOKENS]
+    ids = calibration_ids(read_checkpoint(REFERENCE))[: warm + TOKENS]
     found = []
     with tempfile.TemporaryDirectory() as folder:
         plugin, out = Path(folder) / "instructions.so", Path(folder) / "counts"
@@ -39,8 +37,8 @@ def functions(image: bytes, board: str, learn: bool) -> Counter[str]:
         for more in (0, TOKENS):
             with Emulator(image, board, options=["-plugin", f"{plugin},out={out}"]) as emulator:
                 runtime = DeviceRuntime(emulator.url)
-                runtime.process(ids[:WARM], learn=True)
-                runtime.process(ids[WARM : WARM + more], learn=learn)
+                runtime.process(ids[:warm], learn=True)
+                runtime.process(ids[warm : warm + more], learn=learn)
                 runtime.close()
             lines = [line.split(maxsplit=1) for line in out.read_text("utf-8").splitlines()]
             found.append(Counter({name: int(n) for n, name in lines}))
@@ -48,28 +46,25 @@ def functions(image: bytes, board: str, learn: bool) -> Counter[str]:
     return Counter({name: (after[name] - before[name]) // TOKENS for name in after})
 
 
-def show(board: str) -> None:
+def show(board: str, warm: int) -> None:
     image = image_of(read_checkpoint(REFERENCE))
-    counts = dict(
-        zip(
-            KINDS,
-            (
-                functions(with_rule(image, Rule(**OFF)), board, False),
-                functions(image, board, False),
-                functions(image, board, True),
-            ),
-            strict=True,
-        )
-    )
-    print(f"{board}\n" + "".join(f"{kind:>12}" for kind in KINDS))
+    frozen = frozen_image(Image(image)).bytes.tobytes()
+    counts = {
+        "static": functions(frozen, board, warm, False),
+        "predicted": functions(image, board, warm, False),
+        "learned": functions(image, board, warm, True),
+    }
+    print(f"{board}\n" + "".join(f"{kind:>12}" for kind in counts))
     for name, n in counts["learned"].most_common():
         if n >= 100:
-            print("".join(f"{counts[kind][name]:12,}" for kind in KINDS), name)
-    print("".join(f"{sum(counts[kind].values()):12,}" for kind in KINDS), "all")
+            print("".join(f"{of[name]:12,}" for of in counts.values()), name)
+    print("".join(f"{sum(of.values()):12,}" for of in counts.values()), "all")
 
 
 def main(arguments: list[str]) -> None:
-    show(find_board(arguments[0]).name)
+    if len(arguments) not in (1, 2):
+        sys.exit(__doc__)
+    show(find_board(arguments[0]).name, int(arguments[1]) if len(arguments) == 2 else 128)
 
 
 if __name__ == "__main__":

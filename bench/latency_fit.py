@@ -1,9 +1,11 @@
 """Cycles per multiply-accumulate of cores and runtimes, from published latencies.
 
-    cycles = sum over classes c of macs[c] * exp(base[c] - speed * log(peak / 2) + core + core x c + family + family x c
-                                         + version + version x c + board + system) + operators * exp(base[operator])
+    cycles = sum over classes c of macs[c] * exp(base[c] - speed * log(peak / 2) + drift * round + core + core x c
+                                         + family + family x c + sum over releases r up to the row's (r + r x c)
+                                         + board + system) + operators * exp(base[operator])
 
-peak: the most int8 multiply-accumulates that the core can make in a cycle.
+peak: the most int8 multiply-accumulates that the core can make in a cycle. round: of MLPerf Tiny, 0 the first. A
+release of a runtime is a step from the one before it: the next one is predicted from the last, not from their mean.
 
 Each effect but the base is drawn from a normal distribution around 0, with one standard deviation for each group of
 effects. The standard deviations are those under which the rows are likeliest (Laplace's approximation); effects are
@@ -11,6 +13,7 @@ their most likely values. What is not known of a core or a runtime has the group
 of a prediction says by itself how much is known: this is where the tiers come from.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -27,22 +30,63 @@ NOISE = 0.12
 BASE = np.log([4.0, 3.0, 3.0, 6.0, 1000.0])  # centre of what is taken of the base before any row is seen
 BASE_SD = np.array([0.7, 0.5, 0.5, 0.5, 0.7])
 SPEED, SPEED_SD = 0.7, 0.3
-N_BASE = len(PARTS) + 1
+DRIFT, DRIFT_SD = -0.05, 0.1  # of the logarithm, from one round of MLPerf Tiny to the next: software becomes faster
+ROUNDS = (0.5, 0.7, 1.0, 1.1, 1.2, 1.3)
+NO_ROUND, NEWEST = 2, 4  # places among them: of what was published elsewhere, and of a release that is not known
+UNKNOWN = " unseen"  # the end of the version of a release that is not known: the newest
+N_BASE = len(PARTS) + 2
+Order = dict[str, list[str]]  # the releases of each family of runtimes, the oldest first
 # Multiply-accumulates in a cycle: by the vector instructions of each core.
-PEAK = {"Cortex-M0+": 0.33, "Cortex-M4F": 2, "Cortex-M33": 2, "Cortex-M7": 4, "RXv2": 2, "RV32 P-ext": 4}
+PEAK = {
+    "Cortex-M85": 8,
+    "Cortex-M0+": 0.33,
+    "Cortex-M4F": 2,
+    "Cortex-M33": 2,
+    "Cortex-M7": 4,
+    "RXv2": 2,
+    "RV32 P-ext": 4,
+}
 
 
-def _levels(row: Row) -> dict[str, str]:
-    return {"core": row.core, "family": row.family, "version": row.version, "board": row.board, "system": row.system}
+def release(version: str) -> tuple[float, ...]:
+    """When a version came, to sort by: its round, then its numbers. What is not known comes last: it is the newest."""
+    name, _, number = version.rpartition(" v")
+    if not re.fullmatch(r"\d\.\d", number):
+        return (float("inf"),)
+    return (float(number), *(float(n) for n in re.findall(r"\d+", name)))
 
 
-def _effects(row: Row, part: int) -> list[tuple[str, str]]:
+def age(row: Row) -> float:
+    """Rounds since the first."""
+    at = release(row.version)[0]
+    return ROUNDS.index(at) if at in ROUNDS else NEWEST if row.version.endswith(UNKNOWN) else NO_ROUND
+
+
+def release_order(rows: Iterable[Row]) -> Order:
+    versions: dict[str, set[str]] = {}
+    for row in rows:
+        versions.setdefault(row.family, set()).add(row.version)
+    return {family: sorted(names, key=lambda v: (release(v), v)) for family, names in versions.items()}
+
+
+def _releases(row: Row, order: Order) -> list[str]:
+    """The releases up to a row's own, each a step from the one before. One that no row has is a step from the last
+    known before it, or from the oldest."""
+    known = order.get(row.family, [])
+    if row.version in known:
+        return known[: known.index(row.version) + 1]
+    return [*([v for v in known if release(v) < release(row.version)] or known[:1]), row.version]
+
+
+def _effects(row: Row, part: int, order: Order) -> list[tuple[str, str]]:
     """(group, level) of the effects that act on a part of a row; on the time of an operator by itself none does."""
     if PARTS[part] == "operator":
         return []
-    levels = _levels(row)
-    plain = [(group, levels[group]) for group in ("core", "family", "version", "board", "system")]
-    return plain + [(f"{g} x class", f"{levels[g]}|{PARTS[part]}") for g in ("core", "family", "version")]
+    one = {"core": row.core, "family": row.family, "board": row.board, "system": row.system}
+    steps = _releases(row, order)
+    effects = [*one.items(), *(("version", v) for v in steps)]
+    effects += [(f"{g} x class", f"{one[g]}|{PARTS[part]}") for g in ("core", "family")]
+    return effects + [("version x class", f"{v}|{PARTS[part]}") for v in steps]
 
 
 @dataclass
@@ -55,6 +99,7 @@ class Fit:
     mean: Array = field(default_factory=lambda: np.zeros(0))
     covariance: Array = field(default_factory=lambda: np.zeros((0, 0)))
     evidence: float = 0.0
+    order: Order = field(default_factory=dict)
 
     def predict(self, row: Row) -> tuple[float, float]:
         """Cycles, and the standard deviation of their logarithm."""
@@ -79,7 +124,7 @@ class Fit:
         design = _base_design(row, len(self.mean))
         unknown: dict[tuple[str, str], list[int]] = {}
         for p in range(len(PARTS)):
-            for effect in _effects(row, p):
+            for effect in _effects(row, p, self.order):
                 if effect in self.index:
                     design[p, self.index[effect]] = 1
                 else:
@@ -92,6 +137,7 @@ def _base_design(row: Row, n: int) -> Array:
     design = np.zeros((len(PARTS), n))
     design[range(len(PARTS)), range(len(PARTS))] = 1
     design[: len(CLASSES), len(PARTS)] = -np.log(PEAK[row.core] / 2)
+    design[: len(CLASSES), len(PARTS) + 1] = age(row)
     return design
 
 
@@ -101,16 +147,17 @@ def _amounts(row: Row) -> Array:
 
 def fit(rows: Sequence[Row], sd: dict[str, float], noise: float, start: "Fit | None" = None) -> Fit:
     """Effects by Gauss-Newton steps on the logarithm of cycles."""
-    effects = sorted({e for row in rows for p in range(len(PARTS)) for e in _effects(row, p)})
-    out = Fit(dict(sd), noise, {e: N_BASE + i for i, e in enumerate(effects)})
+    order = release_order(rows)
+    effects = sorted({e for row in rows for p in range(len(PARTS)) for e in _effects(row, p, order)})
+    out = Fit(dict(sd), noise, {e: N_BASE + i for i, e in enumerate(effects)}, order=order)
     n = N_BASE + len(effects)
-    prior = np.concatenate([BASE, [SPEED], np.zeros(len(effects))])
-    precision = np.concatenate([BASE_SD**-2.0, [SPEED_SD**-2.0], [sd[e[0]] ** -2.0 for e in effects]])
+    prior = np.concatenate([BASE, [SPEED, DRIFT], np.zeros(len(effects))])
+    precision = np.concatenate([BASE_SD**-2.0, [SPEED_SD**-2.0, DRIFT_SD**-2.0], [sd[e[0]] ** -2.0 for e in effects]])
     design = np.zeros((len(rows), len(PARTS), n))
     for i, row in enumerate(rows):
         design[i] = _base_design(row, n)
         for p in range(len(PARTS)):
-            for e in _effects(row, p):
+            for e in _effects(row, p, order):
                 design[i, p, out.index[e]] = 1
     amounts, y = np.array([_amounts(r) for r in rows]), np.log([r.cycles for r in rows])
     mean = prior.copy()

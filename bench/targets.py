@@ -2,8 +2,8 @@
 
     python tools/run.py bench.targets fit DATA      writes targets/fitted.json from DATA/measurements.csv
     python tools/run.py bench.targets check DATA    writes bench/results/targets.json and .md: errors, cross-validated
-    python tools/run.py bench.targets counts OUT    writes targets/counts.json from bench/results/learning.json;
-                                                    OUT: an export of the reference model
+    python tools/run.py bench.targets counts OUT    writes the entry cortex-m4 of targets/counts.json, counted on an
+                                                    emulated board; OUT: an export of the reference model
 
 DATA: the folder of measurements.csv. Errors are of predictions by a fit that has not seen the board, or the submitter,
 of the row; never by random rows.
@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from bench.decode_fit import check_decode, fit_decode
-from bench.energy_fit import check_energy, measured, system
-from bench.latency_fit import Fit, fit, fit_all, left_out
+from bench.energy_fit import check_energy, check_found, measured, system
+from bench.latency_fit import UNKNOWN, Fit, fit, fit_all, left_out, release
 from bench.latency_rows import CLASSES, MICROCONTROLLERS, Row, read_rows
 from bench.targets_text import as_markdown
 from edgehmn.estimate import SPREADS, least_relative_error
-from edgehmn.evaluation.p3 import EMULATED
+from edgehmn.evaluation.p3 import EMULATED, _emulate
 from edgehmn.exported import Export
 from edgehmn.files import sha256
 from edgehmn.targets.schema import load_target, target_names
@@ -36,6 +36,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FITTED = ROOT / "targets" / "fitted.json"
 COUNTS = ROOT / "targets" / "counts.json"
 RESULTS = ROOT / "bench" / "results"
+FOUND = ROOT / "bench" / "published_networks.csv"
+LAST_ROUNDS = (0.7, 1.0)
 
 
 def training_rows(rows: Sequence[Row]) -> list[Row]:
@@ -98,7 +100,7 @@ def _networks(fitted: Fit, rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _probe(core: str, board: str, family: str, version: str) -> Row:
     family = family or "unseen"
     return Row(
-        board, core, family, version or f"{family} unseen", "", "", 1, (1, 1, 1, 1), 1, 1, False, None, "", "", None, 1
+        board, core, family, version or family + UNKNOWN, "", "", 1, (1, 1, 1, 1), 1, 1, False, None, "", "", None, 1
     )
 
 
@@ -142,12 +144,44 @@ def check(data: Path) -> None:
         results["zero_shot"][key] = _errors(zero) | {"groups": _by_group(zero, key)}
         if anchored:
             results["anchored"][key] = _errors(anchored)
+    results["rounds"] = [_later_rounds(used, last) for last in LAST_ROUNDS]
+    results["found"] = _found(start, rows)
     results["energy"] = check_energy(rows)
     results["decode"] = check_decode(decodes)
     (RESULTS / "targets.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     text = as_markdown(results)
     (RESULTS / "targets.md").write_text(text, "utf-8")
     print(text)
+
+
+def _later_rounds(rows: Sequence[Row], last: float) -> dict[str, Any]:
+    """The later rounds, predicted by a fit of those up to one: as somebody then would have."""
+
+    def later(row: Row) -> bool:
+        return row.official and release(row.version)[0] > last
+
+    fitted = fit_all([r for r in rows if not later(r)])
+    return {"up_to": last} | _errors([(r, *fitted.predict(r)) for r in rows if later(r) and r.core in MICROCONTROLLERS])
+
+
+def _found(fitted: Fit, known: Sequence[Row]) -> dict[str, Any]:
+    """Rounds that are not in the measurements: no fit has seen them."""
+    rows, _ = read_rows(FOUND)
+    predicted = [(r, *fitted.predict(r)) for r in rows]
+    lines = [
+        {
+            "board": r.board, "core": r.core, "runtime": r.version, "workload": r.workload, "submission": r.submission,
+            "published_ms": r.latency_s * 1e3, "predicted_ms": least_relative_error(c, sd) / r.clock_hz * 1e3,
+            "inside": abs(math.log(r.cycles / c)) <= SPREADS * sd,
+        }
+        for r, c, sd in predicted
+    ]  # fmt: skip
+    return {
+        "all": _errors(predicted),
+        "cores of the fit": _errors([p for p in predicted if p[0].core in MICROCONTROLLERS]),
+        "energy": check_found(rows, known),
+        "rows": lines,
+    }
 
 
 def _anchored(kept: list[Row], out: list[Row], fitted: Fit) -> Iterable[tuple[Row, float, float]]:
@@ -183,20 +217,20 @@ def _by_group(predicted: Sequence[tuple[Row, float, float]], key: str) -> dict[s
 
 
 def write_counts(folder: Path) -> None:
-    """Instructions per token of the reference model, as its evaluation counted them on an emulated board, beside what
+    """Instructions per token of the reference model on an emulated board, as its evaluation counts them, beside what
     the core counts over the same tokens."""
-    p3 = json.loads((RESULTS / "learning.json").read_text("utf-8"))["p3"]
     export = Export.open(folder)
     ids = export.encode(shipped(EVALUATION))[: 2 * EMULATED]
+    emulated = _emulate(export.image, ids)
     macs, learning = count_learning(export.image, ids)
     predicted = macs + learning.macs_predicted
     known = json.loads(COUNTS.read_text("utf-8")) if COUNTS.exists() else {}
     known["cortex-m4"] = {
-        "instructions_per_token": p3["emulated"]["instructions_per_token"],
+        "instructions_per_token": emulated["instructions_per_token"],
         "macs_per_token": {"static": macs, "predicted": predicted, "learned": predicted + learning.macs_learned},
         "writes_per_learned_token": learning.writes,
-        "kernels": "reference",
-        "source": f"bench/results/learning.json, p3: counted on the emulated {p3['emulated']['board']}",
+        "kernels": "those of the board's firmware",
+        "source": f"bench.targets counts: counted on the emulated {emulated['board']}",
     }
     COUNTS.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
     print(COUNTS)

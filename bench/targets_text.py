@@ -11,7 +11,8 @@ WORST = 25  # %: rows that are off by more are listed
 
 
 def as_markdown(r: dict[str, Any]) -> str:
-    return "\n".join([*_networks(r), *_energy(r["energy"]), *_decode(r["decode"]), *_groups(r["zero_shot"])]) + "\n"
+    parts = [*_networks(r), *_energy(r["energy"]), *_decode(r["decode"]), *_found(r["found"]), *_groups(r["zero_shot"])]
+    return "\n".join(parts) + "\n"
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
@@ -24,12 +25,11 @@ def _networks(r: dict[str, Any]) -> list[str]:
     rows = []
     for kind, (median, p90) in LIMITS.items():
         for key, e in r[kind].items():
-            half, most, inside, boards = (
-                f"{e[q]:.1f}"
-                for q in ("median_percent", "p90_percent", "inside_90_percent", "inside_90_percent_of_boards")
-            )
-            row = [LABELS[kind].format(key), e["n"], half, median, most, p90, inside, 85, boards]
-            rows.append([*row, f"{e['spreads_that_hold_90_percent']:.2f}"])
+            rows.append(_line(LABELS[kind].format(key), e, (median, p90)))
+    extra = [(f"rounds after v{e['up_to']}, by those up to it", e, (19, 50)) for e in r["rounds"]]
+    found = {k: v for k, v in r["found"].items() if k in ("all", "cores of the fit")}
+    extra += [(f"rounds v1.2 and v1.3, in no fit: {k}", e, (19, 50)) for k, e in found.items()]
+    rows += [_line(*line) for line in extra]
     header = ["", "n", "median", "limit", "90th percentile", "limit", "inside the 90 % interval", "limit"]
     header += ["inside, each board counted once", "deviations that hold 90 %"]
     return [
@@ -40,6 +40,13 @@ def _networks(r: dict[str, Any]) -> list[str]:
         "",
         *_table(header, rows),
     ]
+
+
+def _line(label: str, e: dict[str, Any], limits: tuple[int, int]) -> list[Any]:
+    keys = ("median_percent", "p90_percent", "inside_90_percent", "inside_90_percent_of_boards")
+    half, most, inside, boards = (f"{e[q]:.1f}" for q in keys)
+    row = [label, e["n"], half, limits[0], most, limits[1], inside, 85, boards]
+    return [*row, f"{e['spreads_that_hold_90_percent']:.2f}"]
 
 
 def _energy(e: dict[str, Any]) -> list[str]:
@@ -74,6 +81,13 @@ def _decode(d: dict[str, Any]) -> list[str]:
         people.setdefault(f"{r['by']}, {'GPU' if r['gpu'] else 'CPU'}", []).append(abs(r["error_percent"]))
     out += ["By submitter, with the board left out:", ""]
     out += _table(("", "n", "mean"), ([who, len(e), f"{sum(e) / len(e):.1f}"] for who, e in sorted(people.items())))
+    orin = [r for r in d["rows"] if r["gpu"]]
+    out += ["Orin GPUs with the board left out, without the rows of one submitter:", ""]
+    rows = []
+    for who in sorted({r["by"] for r in orin}):
+        rest = [abs(r["error_percent"]) for r in orin if r["by"] != who]
+        rows.append([f"without {who}", len(rest), f"{sum(rest) / len(rest):.1f}"])
+    out += _table(("", "n", "mean"), rows)
     off = [r for r in d["rows"] if abs(r["error_percent"]) > WORST]
     out += [f"Its rows that are off by more than {WORST} % with their board left out (tokens per second):", ""]
     columns = ("board", "runtime", "workload", "by", "tokens_per_s", "predicted", "inside")
@@ -88,6 +102,24 @@ def _decode(d: dict[str, Any]) -> list[str]:
         "",
     ]
     return out + _table((*names, "source"), ([r[k] for k in (*columns, "source")] for r in found))
+
+
+def _found(found: dict[str, Any]) -> list[str]:
+    e = found["energy"]["given_latency"]
+    rows = []
+    for r in found["rows"]:
+        error = f"{100 * (r['predicted_ms'] / r['published_ms'] - 1):+.0f}"
+        times = (f"{r[k]:.4g}" for k in ("published_ms", "predicted_ms"))
+        rows.append([r["board"], r["core"], r["runtime"], r["workload"], r["submission"], *times, error, r["inside"]])
+    power = found["energy"]["profile"]
+    return [
+        "Rounds v1.2 and v1.3 of MLPerf Tiny, bench/published_networks.csv, in no fit (milliseconds, error in %). "
+        f"Their energy given latency, by the other workloads: {e['n']} rows, mean {e['mean_percent']:.1f} %, 90th "
+        f"percentile {e['p90_percent']:.1f} %, {e['inside_90_percent']:.0f} % inside; by the power of the board's "
+        f"profile: {power['n']} rows, mean {power['mean_percent']:.1f} %, {power['inside_90_percent']:.0f} % inside:",
+        "",
+        *_table(("board", "core", "runtime", "network", "system", "published", "predicted", "error", "inside"), rows),
+    ]
 
 
 def _groups(zero_shot: dict[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -32,7 +32,7 @@ from edgehmn.rules import read_rule
 from edgehmn.runtime.protocol import nats
 from edgehmn.runtime.tile import EncoderUse, TileRuntime
 from edgehmn.streams import FEED, LEARN, HiddenStream, open_head, play
-from edgehmn.targets.memristive.presets import Preset, preset
+from edgehmn.targets.memristive.presets import preset
 from edgehmn.targets.memristive.setup import TileSetup
 from edgehmn.texts import PERSONAL, shipped
 
@@ -40,11 +40,12 @@ RESULTS = Path(__file__).resolve().parent / "results" / "tiles.json"
 DIGITAL = "digital"
 BARE = "digital without cells"  # dense adapter and rows learn nothing: what no tile holds learns on
 STATIC, LEARNING = "static", "learning"
-PRESETS = ("ideal", "hermes", "neurram", "reram-hfo2", "reram-es")
-BROKEN = tuple(f"hermes, {share} % stuck" for share in (0.5, 2, 10))
+IDEAL = "ideal"
+PRESETS = ("hermes", "neurram", "reram-hfo2", "reram-es", IDEAL)
 BEST = "verify"
 # SCHEME or SCHEME:THRESHOLD, with ", copies" where plastic weights fill their tiles.
-OTHERS = ("verify:4", "verify:8", "verify:8, copies", "accumulate", "threshold", "noise", "pulse")
+COPIES = ("verify:8, copies",)
+OTHERS = ("verify:4", "verify:8", *COPIES, "accumulate", "threshold", "noise", "pulse")
 HEADING = (
     "tile", "writes", "on tiles", "static ppl", "learning ppl", "gain kept, %", "against digital, %",
     "of the cells' part, %", "µJ/token", "µJ/learned token", "plasticity, % of energy", "pulses/learned token",
@@ -87,7 +88,7 @@ class Encoded:
         return stream, EncoderUse(0.0, model.counts().macs / len(stream))
 
     def _tile(self, text: str, target: str, seed: int) -> tuple[HiddenStream, EncoderUse]:
-        runtime = TileRuntime(self.image, tile_of(target), TileSetup("encoder"), seed=seed)
+        runtime = TileRuntime(self.image, target, TileSetup("encoder"), seed=seed)
         return runtime.encode_stream(self.ids[text]), runtime.encoder_use()
 
 
@@ -100,13 +101,13 @@ def run(encoded: Encoded, job: Job) -> dict[str, Any]:
         scores = play(open_head(without_cells(image) if job.target == BARE else image, job.seed), stream, mode=mode)
         return {"nats": nats(scores) / len(stream), "tokens": len(stream)}
     on_tiles = job.mapping != "adapters"
-    chip = 0 if job.target == "ideal" else job.seed  # all ideal ones are the same
+    chip = 0 if job.target == IDEAL else job.seed  # all ideal ones are the same
     stream, use = encoded.tile(job.text, job.target, chip) if on_tiles else encoded.digital(job.text)
     name, _, copies = job.scheme.partition(", ")
     name, _, threshold = name.partition(":")
     runtime = TileRuntime(
         image,
-        tile_of(job.target),
+        job.target,
         TileSetup(
             job.mapping,
             writes=BEST if job.mode == STATIC else name,
@@ -132,32 +133,28 @@ def without_cells(image: Image) -> Image:
     return Image(with_rule(image.bytes.tobytes(), rule))
 
 
-def tile_of(target: str) -> Preset:
-    """A preset by its name, or "NAME, N % stuck"."""
-    name, _, stuck = target.partition(", ")
-    chosen = preset(name)
-    if not stuck:
-        return chosen
-    half = float(stuck.split(" ")[0]) / 200
-    return replace(chosen, cell=replace(chosen.cell, stuck=(half, half)))
-
-
 def plan(seeds: int) -> Iterator[Job]:
     """Every run, the most telling first; those that share hidden vectors follow one another."""
     for text in TEXTS:
         yield Job(text, DIGITAL, STATIC, "-", "-", 0)
         for digital in (DIGITAL, BARE):
             yield from (Job(text, digital, LEARNING, "-", "-", seed) for seed in range(seeds))
-    for seed in range(seeds):
-        for text in TEXTS:
-            for target in PRESETS:
+    yield from of_chips(PRESETS, range(1))
+    yield from of_chips(PRESETS[:1], range(1, seeds))
+    yield from (Job(TEXTS[1], PRESETS[0], LEARNING, scheme, "adapters", 0) for scheme in OTHERS)
+    yield from of_chips(PRESETS[1:], range(1, seeds))
+    for target in PRESETS[1:3]:
+        yield from (Job(TEXTS[1], target, LEARNING, scheme, "adapters", 0) for scheme in COPIES)
+
+
+def of_chips(targets: Sequence[str], seeds: range) -> Iterator[Job]:
+    for target in targets:
+        for seed in seeds:
+            for text in TEXTS:
                 yield Job(text, target, STATIC, "-", "encoder", seed)
                 yield Job(text, target, LEARNING, BEST, "all", seed)
-            for target in PRESETS[1:]:
-                yield Job(text, target, LEARNING, BEST, "adapters", seed)
-    for target in PRESETS[1:]:
-        yield from (Job(TEXTS[1], target, LEARNING, scheme, "adapters", 0) for scheme in OTHERS)
-    yield from (Job(TEXTS[1], target, LEARNING, BEST, "adapters", 0) for target in BROKEN)
+                if target != IDEAL:
+                    yield Job(text, target, LEARNING, BEST, "adapters", seed)
 
 
 def of(results: dict[str, Any], text: str, target: str, mode: str, scheme: str, mapping: str) -> list[dict[str, Any]]:
@@ -237,7 +234,7 @@ def markdown(results: dict[str, Any]) -> str:
         lines += ["", "| " + " | ".join(HEADING) + " |", "|" + " --- |" * len(HEADING)]
         for mapping in ("all", "adapters"):
             for scheme in (BEST, *OTHERS):
-                for target in (*PRESETS, *BROKEN):
+                for target in PRESETS:
                     row = figures(results, text, target, scheme, mapping)
                     if row:
                         lines.append("| " + " | ".join(row) + " |")

@@ -130,22 +130,30 @@ class CoreModel:
         check(lib.ehmn_banks_attach(self._model, pointer, len(memory), n), f"{n} banks")
         return memory
 
+    def use_threads(self, threads: int) -> None:
+        """Let products of large matrices use so many threads, 1..EHMN_MAX_THREADS; the results are the same."""
+        pool = lib.ehmn_pool_start(threads) if 1 <= threads <= lib.EHMN_MAX_THREADS else ffi.NULL
+        if pool == ffi.NULL:
+            raise UsageError(f"{threads} threads cannot be started: give 1 to {lib.EHMN_MAX_THREADS}")
+        pool = ffi.gc(pool, lib.ehmn_pool_stop)
+        check(lib.ehmn_use_threads(self._model, lib.ehmn_pool_parallel(pool)), "threads")
+        self._pool = pool  # the former one, if any, ends here
+
     def process(self, ids: npt.NDArray[np.integer], *, learn: bool, follow: bool = False) -> npt.NDArray[np.uint32]:
         scores = np.empty(len(ids), np.uint32)
-        tokens = self._tokens(ids)
         how = lib.EHMN_LEARN if learn else lib.EHMN_FOLLOW if follow and self.plastic else lib.EHMN_FEED
-        work = self._work_for(min(len(ids), TOGETHER))
-        status = lib.ehmn_process(
-            self._model,
-            ffi.from_buffer("uint32_t[]", tokens),
-            len(ids),
-            how,
-            ffi.from_buffer("uint32_t[]", scores),
-            ffi.from_buffer("uint8_t[]", work),
-            len(work),
-        )
-        check(status, "process")
+        self._process(ids, how, ffi.from_buffer("uint32_t[]", scores))
         return scores
+
+    def feed(self, ids: npt.NDArray[np.integer]) -> None:
+        """Feed tokens, of which nobody wants the scores and nothing is learned: a prompt. Raises UsageError."""
+        self._process(ids, lib.EHMN_FEED, ffi.NULL)
+
+    def _process(self, ids: npt.NDArray[np.integer], how: int, scores: Any) -> None:
+        tokens = ffi.from_buffer("uint32_t[]", self._tokens(ids))
+        work = self._work_for(min(len(ids), TOGETHER))
+        where = ffi.from_buffer("uint8_t[]", work)
+        check(lib.ehmn_process(self._model, tokens, len(ids), how, scores, where, len(work)), "process")
 
     def _tokens(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.uint32]:
         """Tokens as the core takes them. Raises UsageError for one outside the vocabulary."""
@@ -198,6 +206,12 @@ class CoreModel:
     def guard_score(self, index: int) -> int:
         """Score of a guard vector of the image by what has been learned so far."""
         check(lib.ehmn_guard_score(self._model, _unsigned(index), self._bits), f"guard vector {index}")
+        return int(self._bits[0])
+
+    def settle(self) -> int:
+        """Turn the gains at rest down until the guard is within its limit; of 256 parts, those that are left. See
+        ehmn_settle."""
+        check(lib.ehmn_settle(self._model, self._bits), "settle")
         return int(self._bits[0])
 
     def topic(self) -> Topic:

@@ -6,6 +6,7 @@ A prediction is never a measurement: its tier says what it rests on.
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,12 @@ SPREADS = 1.94  # deviations to either side of a 90 % interval: Student's t with
 FITTED = PROFILES.parent / "fitted.json"
 COUNTS = PROFILES.parent / "counts.json"
 MEMORY_FACTOR = 1.3  # what a bandwidth may be off by, with 90 %
-PLASTIC_FACTOR = 1.3  # by how much more, or less, an instruction of the plastic parts takes than one of the frozen
+# How many times as long an instruction of the plastic parts takes as one of the frozen, and within which factor, with
+# 90 %. Cores whose kernels were counted; cores with vector units, whose streams of products run without a stop
+# (bench/results/plastic-cycles.md); cores for which another's instructions stand in.
+COUNTED, VECTOR, STAND_IN = (1.0, 1.3), (1.7, 1.5), (1.0, 1.6)
+COUNTED_CORES = ("Cortex-M4F", "Cortex-M33", "Cortex-M7")
+VECTOR_CODE = ("aarch64", "aarch64-dotprod", "x86-64")
 LINE_BYTES = 64  # what a synapse moves where there are caches; without, its 4 bytes twice
 TIERS = ("measured", "anchored", "same core and runtime", "core class")
 DAY_S = 86400.0
@@ -213,10 +219,19 @@ def own_speeds(target: Target) -> Speeds:
     cycle = target.own_core.cycles_per_instruction / target.core.clock_hz
     per, macs = c["instructions_per_token"], c["macs_per_token"]
     frozen = per["static"] / macs["static"] * cycle
-    predicted = (per["predicted"] - per["static"]) / (macs["predicted"] - macs["static"]) * cycle
-    return Speeds(
-        frozen, 0, frozen, 0, 0, predicted, (per["learned"] - per["predicted"]) / c["writes_per_learned_token"] * cycle
-    )
+    slower = cycle * plastic_cycles(target)[0]
+    predicted = (per["predicted"] - per["static"]) / (macs["predicted"] - macs["static"]) * slower
+    written = (per["learned"] - per["predicted"]) / c["writes_per_learned_token"] * slower
+    return Speeds(frozen, 0, frozen, 0, 0, predicted, written)
+
+
+def plastic_cycles(target: Target) -> tuple[float, float]:
+    """How much longer an instruction of the plastic parts takes, and within which factor."""
+    if target.measured is not None:
+        return COUNTED
+    if target.own_core.instructions in VECTOR_CODE:
+        return VECTOR
+    return COUNTED if target.core.name in COUNTED_CORES else STAND_IN
 
 
 def _counts(target: Target) -> dict[str, Any]:
@@ -244,11 +259,28 @@ def _own(workload: Workload, target: Target) -> Estimate:
     if workload.learning is None:
         return out
     learned = _positive([f + p for f, p in zip(frozen, plastic, strict=True)])
-    ratios = [
-        p * x / (f + p * x) for f, p in zip(frozen, plastic, strict=True) for x in (1 / PLASTIC_FACTOR, PLASTIC_FACTOR)
-    ]
-    share = Quantity(plastic[0] / (frozen[0] + plastic[0]), min(ratios), max(ratios))
+
+    def ratio(compute: float, memory: float) -> float:
+        frozen = _own_seconds(workload, speeds, bandwidth, compute, memory, target)
+        return _plastic_seconds(workload, target, speeds, compute, memory) / frozen
+
+    share = _share(ratio, factor, plastic_cycles(target)[1])
     return replace(out, seconds_learned=learned, joules_learned=_joules(learned, target), share=share)
+
+
+def _share(ratio: Callable[[float, float], float], factor: float, plastic: float) -> Quantity:
+    """Of the plastic parts in all, from their ratio to the rest where computing and memory are so many times as slow.
+
+    What slows both parts alike leaves the share as it is: it is only the ratio that is uncertain, by what does not fall
+    on both, each of these by itself."""
+    middle = ratio(1, 1)
+    changes = [
+        math.log(ratio(*at) / middle)
+        for at in ((factor, 1), (1 / factor, 1), (1, MEMORY_FACTOR), (1, 1 / MEMORY_FACTOR))
+    ]
+    changes += [math.log(plastic), -math.log(plastic)]
+    up, down = (math.sqrt(sum(max(0.0, sign * c) ** 2 for c in changes)) for sign in (1, -1))
+    return Quantity(*(r / (1 + r) for r in (middle, middle * math.exp(-down), middle * math.exp(up))))
 
 
 def _own_layer(o: Operation, speeds: Speeds, bandwidth: float, target: Target) -> LayerCost:

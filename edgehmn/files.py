@@ -6,11 +6,12 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from edgehmn.errors import CannotWriteError, InvalidFileError, UsageError
 
+TEXT_SUFFIXES = (".txt", ".md")
 MAX_INPUT_BYTES = 1 << 30  # no file that is read whole may be larger
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
@@ -39,6 +40,23 @@ def read_text(path: str | Path) -> str:
         return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as e:
         raise InvalidFileError(f"{path}: not UTF-8 text (byte {e.start}); convert it first") from e
+
+
+def read_texts(paths: Iterable[str | Path]) -> str:
+    """One text of several files in their order; a folder stands for the TEXT_SUFFIXES files below it, in the order of
+    their names, without hidden ones. Raises as read_text, and UsageError for a folder that has none."""
+    parts = []
+    for path in map(Path, paths):
+        found = _texts_below(path) if path.is_dir() else [path]
+        if not found:
+            raise UsageError(f"{path}: no {' or '.join(TEXT_SUFFIXES)} file in this folder")
+        parts += [read_text(p) for p in found]
+    return "".join(parts)
+
+
+def _texts_below(folder: Path) -> list[Path]:
+    found = (p for p in folder.rglob("*") if p.suffix in TEXT_SUFFIXES and p.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 def sha256(data: bytes) -> str:

@@ -12,20 +12,17 @@ one token, over and over). All of it is integer arithmetic, the same on every ma
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from edgehmn.banks import join, split
 from edgehmn.core import CoreModel, Image, ffi
-from edgehmn.delta import Delta, sealed
+from edgehmn.delta import Delta
 from edgehmn.runtime.protocol import SCORE_FRAC
 
 LIMIT_PERCENT = 1.0  # by which perplexity of the guard may rise
-LIMIT_BITS = 940  # Q16: log2(1.01), rounded down
-STEPS = 256  # of gains, between none and as learned
-LEAST_SHARE = 66  # Q16: the smallest share of episodes in a delta
+STEPS = 256  # of gains, between none and as learned: ehmn_settle
 MAX_SATURATED = 0.02  # share of the weights of a kind that may stand at their limit; ordinary learning: 0.0003
 KNOWN_TOKENS, KNOWN_BITS = 256, 0.1  # so many tokens in a row, at so few bits each, teach nothing
 
@@ -90,38 +87,10 @@ def settle(image: Image, state: bytes) -> tuple[bytes, float]:
 
 
 def _settle(image: Image, delta: bytes) -> tuple[bytes, int]:
-    """The largest number of STEPS, found by bisection, that leaves the guard within the limit. With no gains the
-    head is the frozen model's, so there is one."""
-    limit = LIMIT_BITS * int(image.header.n_guard)
-    if _rise(image, delta) <= limit:
-        return delta, STEPS
-    low, high = 0, STEPS
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _rise(image, with_gains(delta, middle)) <= limit:
-            low = middle
-        else:
-            high = middle
-    return with_gains(delta, low), low
-
-
-def with_gains(delta: bytes, kept: int) -> bytes:
-    """The delta with `kept` of STEPS parts of what its gains are above those of the frozen model."""
-    out = bytearray(delta)
-    gains = ffi.from_buffer("ehmn_delta *", out).gains
-    part = partial(_part, kept=kept)
-    gains.scale = part(gains.scale, frozen=1 << 16)
-    gains.bias = part(gains.bias)
-    for values in (gains.row, gains.dense, *gains.ngram):
-        for i in range(len(values)):
-            values[i] = part(values[i])
-    for i in range(len(gains.share)):
-        gains.share[i] = max(LEAST_SHARE, part(gains.share[i]))
-    return sealed(out)
-
-
-def _part(value: int, *, kept: int, frozen: int = 0) -> int:
-    return int(frozen + (value - frozen) * kept // STEPS)
+    model = CoreModel(image)
+    model.load(delta)
+    kept = model.settle()
+    return model.save() if kept < STEPS else delta, kept
 
 
 def saturated(image: Image, state: bytes) -> float:

@@ -57,9 +57,7 @@ def personalise(
     far this has come, and brings what an interrupted one reached; the end is the same to the bit. banks: of the
     runtime.
     """
-    half = len(ids) // 2
-    if half < 2:
-        raise UsageError(f"a text of {len(ids)} tokens is too short: at least 4 are needed to learn and to score")
+    half = learned_part(ids)
     first, second = ids[:half], ids[half:]
     reached = _begin(runtime, second, progress, gate is not None, keeper)
     reached = _learn(runtime, first, reached, progress, keeper, banks)
@@ -82,6 +80,13 @@ def personalise(
         delta=delta,
         verdict=verdict,
     )
+
+
+def learned_part(ids: Ids) -> int:
+    """How many tokens of a text are learned: the first half. Raises UsageError for a text that is too short."""
+    if len(ids) < 4:
+        raise UsageError(f"a text of {len(ids)} tokens is too short: at least 4 are needed to learn and to score")
+    return len(ids) // 2
 
 
 def _begin(runtime: Runtime, second: Ids, progress: Progress, gated: bool, keeper: Keeper | None) -> Reached:

@@ -36,6 +36,7 @@ class Keeper:
 
     def __init__(self, output: Path, *facts: bytes) -> None:
         """output: where the learned state will be; the progress lies beside it."""
+        self.output = output
         self.path = output.with_name(output.name + SUFFIX)
         digest = hashlib.sha256()
         for fact in facts:

@@ -13,10 +13,13 @@ ACK, NACK = b"\x79", b"\x1f"
 
 
 class Stm32BootLoader:
-    """The boot loader of AN3155 with a memory of its own: what it is told stands in `memory` from `base` on."""
+    """The boot loader of AN3155 with a memory of its own: what it is told stands in `memory` from `base` on. conduct:
+    "honest", "garbage" (a bit of each block is another, which reading tells only after the next start of the host's
+    program), "refuses" (to write), "hangs" (when it is told to)."""
 
-    def __init__(self, chip: int, base: int, size: int) -> None:
+    def __init__(self, chip: int, base: int, size: int, conduct: str = "honest") -> None:
         self.chip, self.base, self.memory, self.started = chip, base, bytearray(b"\xff" * size), -1
+        self._conduct, self._said = conduct, bytearray(self.memory)
         self._board, host = pty.openpty()
         tty.setraw(host, termios.TCSANOW)
         self.port = os.ttyname(host)
@@ -43,6 +46,7 @@ class Stm32BootLoader:
             while True:
                 command = self._read(1)[0]
                 if command == 0x7F:
+                    self._said[:] = self.memory
                     self._write(ACK)
                     continue
                 if self._read(1)[0] != command ^ 0xFF:
@@ -64,13 +68,20 @@ class Stm32BootLoader:
         elif command == 0x11:
             at = self._address() - self.base
             n = self._read(2)[0] + 1
-            self._write(ACK + bytes(self.memory[at : at + n]))
+            self._write(ACK + bytes(self._said[at : at + n]))
         elif command == 0x21:
             self.started = self._address()
         elif command == 0x31:
             at = self._address() - self.base
             n = self._read(1)[0] + 1
-            self.memory[at : at + n] = self._read(n + 1)[:n]
+            data = self._read(n + 1)[:n]
+            if self._conduct == "hangs":
+                return
+            if self._conduct == "refuses":
+                self._write(NACK)
+                return
+            self._said[at : at + n] = data
+            self.memory[at : at + n] = data[:-1] + bytes([data[-1] ^ (self._conduct == "garbage")])
             self._write(ACK)
         elif command == 0x44:
             n = int.from_bytes(self._read(2), "big")

@@ -1,6 +1,6 @@
 /* Every table of kernels of this build against the reference, on random and extreme inputs of all sizes. Each array
  * is a block of its own, so that a sanitizer sees a byte too far. For processors that only an emulator has; on the
- * machine that runs the tests, test_kernels.py asks more. Ends with 1 and a message at the first difference. */
+ * machine that runs the tests, test_kernels.py asks more. Before them, the vectors of compare_vectors.c. Ends with 1 and a message at the first difference. */
 #include "kernels.h"
 
 #include <stdio.h>
@@ -235,9 +235,30 @@ __attribute__((section(".vectors"), used)) static void (*const vector_table[16])
     (void (*)(void))0x31100000u, reset, stop, stop, stop, stop, stop};
 #endif
 
+void compare_vectors(void);
+
+static void keys(const ehmn_kernels *t, uint32_t n, uint32_t words)
+{
+    uint32_t *all = room(4u * n * words), *key = room(4u * words), *a = room(4u * n), *b = room(4u * n);
+    for (uint32_t i = 0; i < n * words; i++) {
+        all[i] = i % 7u == 0 ? 0u - (i & 1u) : ((uint32_t)between(0, 65535) << 16 | (uint32_t)between(0, 65535));
+    }
+    for (uint32_t w = 0; w < words; w++) {
+        key[w] = w % 3u == 0 ? UINT32_MAX : ((uint32_t)between(0, 65535) << 16 | (uint32_t)between(0, 65535));
+    }
+    ehmn_kernels_ref.differences(all, n, key, words, a);
+    t->differences(all, n, key, words, b);
+    compare(t->name, "differences", words, a, b, 4u * n);
+    free(all);
+    free(key);
+    free(a);
+    free(b);
+}
+
 int main(void)
 {
     const ehmn_kernels *t;
+    compare_vectors();
     for (uint32_t k = 1; (t = ehmn_kernel_table(k)) != NULL; k++) {
         for (uint32_t n = 1; n <= 300; n++) {
             for (int extreme = -1; extreme <= 1; extreme++) {
@@ -249,6 +270,7 @@ int main(void)
             }
             vectors(t, n, n % 2u ? INT32_MAX : 1 << 18);
             exponentials(t, 1u + n % 128u);
+            keys(t, 1u + n % 9u, 1u + n % 40u);
             fits(t, n, n % 3u ? 60000 : INT32_MAX);
         }
         const shape more[] = {{300, 3, 3, 0}, {131, 128, 128, 0}, {48, 128, 128, 0}, {4, 128, 128, 0},

@@ -132,6 +132,7 @@ def test_a_linux_board_without_edgehmn(tmp_path: Path, run_cli: Cli, monkeypatch
     ssh.write_text(SSH.format(python=sys.executable, home=str(home)), "utf-8")
     ssh.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin")
+    monkeypatch.setattr(anchor_device, "SHAPES", anchor.SHAPES[:4])
     monkeypatch.setattr(anchor_device, "LARGE", replace(anchor.FIRST, d_model=256, d_hidden=512))
     path = tmp_path / "there.toml"
     done = run_cli("profile", path, "--anchor", "--host", "pi@board")

@@ -181,6 +181,13 @@ def test_personalise_takes_several_files_as_one_text(tiny_export: Path, short_te
     (tmp_path / "b").write_text(text[300:], "utf-8")
     whole = edgehmn("personalise", tiny_export, short_text, "--json").result
     assert edgehmn("personalise", tiny_export, tmp_path / "a", tmp_path / "b", "--json").result == whole
+    folder = tmp_path / "notes"
+    (folder / "z" / ".git").mkdir(parents=True)
+    (folder / "a.md").write_text(text[:300], "utf-8")
+    (folder / "z" / "b.txt").write_text(text[300:], "utf-8")
+    (folder / "z" / "c.py").write_bytes(b"\xff no text")
+    (folder / "z" / ".git" / "d.txt").write_text("hidden")
+    assert edgehmn("personalise", tiny_export, folder, "--json").result == whole
 
 
 def test_learning_goes_on_from_a_loaded_state(tiny_export: Path, short_text: Path) -> None:

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from bench import speed
 from edgehmn.checkpoint import Checkpoint
 from edgehmn.cli import COMMANDS, HELP
 from edgehmn.core import Image
@@ -30,6 +31,13 @@ def test_readme_table_is_generated_from_the_committed_results(bench: ModuleType)
     results = json.loads(bench.RESULTS.read_text("utf-8"))
     shown = README.split(bench.BEGIN)[1].split(bench.END)[0].strip()
     assert shown == bench.readme_table(results).strip()
+
+
+def test_readme_table_of_speed_is_generated_from_the_committed_results() -> None:
+    if speed.BEGIN not in README:
+        pytest.skip("the README shows no table of speed")
+    shown = README.split(speed.BEGIN)[1].split(speed.END)[0].strip()
+    assert shown == speed.readme_table(json.loads((speed.RESULTS / "speed.json").read_text("utf-8"))).strip()
 
 
 def test_results_belong_to_the_model_that_ships(bench: ModuleType, reference_image: bytes) -> None:

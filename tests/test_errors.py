@@ -80,7 +80,7 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "an export for a checkpoint": (4, ["export", tiny_export, "-o", out], ["config.json", "missing"]),
         "a checkpoint for an export": (4, ["validate", tiny_checkpoint], ["manifest.json"]),
         "a text that is no UTF-8": (4, ["personalise", tiny_export, folder / "latin"], ["latin", "byte 0"]),
-        "a folder for a text": (4, ["personalise", tiny_export, folder], [folder.name]),
+        "a folder without a text": (2, ["personalise", tiny_export, folder / "mamba"], ["mamba", ".txt"]),
         "a text to inspect": (4, ["inspect", short_text], ["neither"]),
         "something endless to inspect": (4, ["inspect", "/dev/zero"], ["/dev/zero"]),
         "a name beyond all limits": (4, ["inspect", "x" * 5000], ["too long"]),

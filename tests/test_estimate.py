@@ -12,9 +12,20 @@ import pytest
 
 from edgehmn.core import CoreModel, Image
 from edgehmn.errors import DeviceError, InvalidFileError, UnsupportedError, UsageError
-from edgehmn.estimate import COUNTS, Quantity, estimate, least_relative_error, plan_memory, published, runtimes
+from edgehmn.estimate import (
+    COUNTS,
+    Quantity,
+    estimate,
+    least_relative_error,
+    plan_memory,
+    plastic_cycles,
+    published,
+    runtimes,
+)
 from edgehmn.exported import Export
+from edgehmn.files import sha256
 from edgehmn.measure.anchor import FIRST, as_toml, fit_memory, fit_speeds, nonnegative, random_image, time_image
+from edgehmn.measure.token_by_token import feed
 from edgehmn.targets.schema import Measured, load_target, target_names
 from edgehmn.workload import Learning, Operation, Workload, workload_of
 from edgehmn.workload_export import count_learning, image_operations
@@ -155,6 +166,45 @@ def test_share_follows_the_counts() -> None:
     assert e.share.value == pytest.approx(1 - per["static"] / per["learned"], rel=0.1)
 
 
+def test_what_slows_both_parts_leaves_the_share_as_it_is() -> None:
+    """Of a board that computes all the time, only how long plastic instructions take is uncertain."""
+    target = load_target("stm32l4r5")
+    slow = replace(target, own_core=replace(target.own_core, cycles_per_instruction=3.0, interval_factor=3.0))
+    shares = [estimate(token(), t).share for t in (target, slow)]
+    assert shares[0] is not None and shares[1] is not None
+    assert shares[0].interval == pytest.approx(shares[1].interval)
+    odds = [v / (1 - v) for v in (shares[0].low, shares[0].value, shares[0].high)]
+    assert odds[2] / odds[1] == pytest.approx(1.3, rel=0.01) and odds[1] / odds[0] == pytest.approx(1.3, rel=0.01)
+
+
+def test_the_share_of_a_board_that_waits_for_its_memory_is_less_certain() -> None:
+    """There, frozen parts wait for flash and plastic ones compute: each is off by itself."""
+    e = estimate(token(), load_target("rp2350"))
+    assert e.share is not None and any(layer.bound == "memory" for layer in e.layers)
+    odds = [v / (1 - v) for v in (e.share.low, e.share.value, e.share.high)]
+    assert odds[2] / odds[1] > 1.5
+
+
+def test_vector_code_is_measured_to_make_plastic_instructions_longer() -> None:
+    """The factor of the profiles holds what was measured with the kernels that were counted."""
+    path = Path(__file__).resolve().parents[1] / "bench" / "results" / "plastic-cycles.json"
+    centre, factor = plastic_cycles(load_target("host"))
+    rows = {row["kernels"]: row["times"] for row in json.loads(path.read_text("utf-8"))["rows"]}
+    assert centre / factor < rows["avx2"] < centre * factor
+
+
+def test_the_committed_shares_are_of_the_present_counts() -> None:
+    """Otherwise: python tools/run.py bench.p3_targets OUT, with an export of the reference model."""
+    path = Path(__file__).resolve().parents[1] / "bench" / "results" / "p3-targets.json"
+    results = json.loads(path.read_text("utf-8"))
+    assert results["counts_sha256"] == sha256(COUNTS.read_bytes())
+    for row in results["rows"]:
+        target = load_target(row["target"])
+        assert (row["plastic_times"], row["plastic_factor"]) == plastic_cycles(target)
+        assert row["counted_on"] == target.own_core.instructions
+        assert row["interval_90"][0] < row["share"] < row["interval_90"][1]
+
+
 def test_a_day() -> None:
     e = estimate(token(), load_target("stm32u575"))
     assert e.joules_learned is not None
@@ -262,3 +312,15 @@ def test_anchor_writes_a_profile_that_predicts(
     assert target.measured is not None and target.known_from == "measured on this board"
     e = estimate(workload_of(tiny_export), target)
     assert e.tier == "anchored" and e.seconds.low < e.seconds.value < e.seconds.high
+
+
+def test_tokens_are_timed_one_after_the_other(tiny_export: Path) -> None:
+    """As they are generated and learned; a prompt's, many at once, take less time each. The bits are the same."""
+    image = Export.open(tiny_export).image
+    ids = np.arange(40, dtype=np.int32) % image.vocab_size
+    one, many = CoreModel(image), CoreModel(image)
+    feed(one, ids, learn=True)
+    many.process(ids, learn=True)
+    assert one.save() == many.save() and one.counts().learned == many.counts().learned > 0
+    with pytest.raises(UsageError):
+        feed(one, np.array([image.vocab_size]), learn=False)

@@ -374,10 +374,13 @@ def test_p0_on_tiles_stands_beside_the_digital_core(run_of: Callable[..., Run], 
     assert 0 < hermes["tile"]["plasticity_share_of_energy"] < 1 and 0 < hermes["tile"]["adc_share_of_energy"] < 1
     again = p0(run_of(tmp_path, runtime="tile", target="hermes", seeds=2, tokens=200, note=pytest.fail))
     assert again == hermes
+    assert p0(run_of(runtime="tile", target="hermes", seeds=2, tokens=200, jobs=2)) == hermes, "at once, the same"
     adapters = p0(run_of(runtime="tile", target="hermes", tokens=200, tiles=TileSetup("adapters")))
     assert adapters["static"] == host["static"] and adapters["online"] != host["online"]
     still = p0(run_of(runtime="tile", target="hermes", tokens=200, static_only=True))
     assert "online" not in still and still["static"]["nats"] == pytest.approx(hermes["static"]["nats"], rel=0.02)
+    with pytest.raises(UsageError, match="nothing lies on tiles"):
+        p0(run_of(runtime="tile", tokens=200, static_only=True, tiles=TileSetup("adapters")))
     assert "simulated, calibrated to HERMES" in markdown({"p0": hermes}) and "by seed" in markdown({"p0": hermes})
     assert "static" in markdown({"p0": still})
 

@@ -19,7 +19,7 @@ from edgehmn.device.flash import flashing
 from edgehmn.device.flash.esp import EspTool
 from edgehmn.device.flash.flashing import flash, programmer_for, ways
 from edgehmn.device.flash.parts import Part, contents, parts_of
-from edgehmn.device.flash.programmer import Programmer, run
+from edgehmn.device.flash.programmer import Programmer, run, time_for
 from edgehmn.device.flash.pyocd import PyOcd
 from edgehmn.device.flash.ssh import LinuxBoard
 from edgehmn.device.flash.stm32 import Stm32Flash
@@ -243,6 +243,30 @@ def test_a_linux_board_that_is_another(run_cli: Cli, export: Export, tools: Path
     fake_ssh(tools, machine="Linux sparc64")
     done = run_cli("flash", export.folder, "--target", "linux", "--port", "pi@board")
     assert (done.code, "sparc64" in done.err) == (7, True)
+
+
+@needs_tools
+def test_a_dry_run_finds_the_board_and_writes_nothing(run_cli: Cli, export: Export, tools: Path) -> None:
+    memory = fake_tool(tools, "stm32flash", base=START, chip=CHIP)
+    before = memory.read_bytes()
+    arguments = ("flash", export.folder, "--target", BOARD, "--via", "stm32flash", "--port", PORT, "--dry-run")
+    result = run_cli(*arguments, "--json").result
+    assert (result["board"], result["place"], result["written_bytes"], result["verified"]) == (BOARD, PORT, 0, None)
+    assert [part["name"] for part in result["would_write"]] == ["firmware", "image"]
+    assert result["would_write"][1]["bytes"] == len(export.image.bytes)
+    assert "would get" in run_cli(*arguments).out and memory.read_bytes() == before
+    fake_tool(tools, "stm32flash", chip=0x450)
+    assert run_cli(*arguments).code == 7
+
+
+@needs_tools
+def test_the_time_for_writing_can_be_set(run_cli: Cli, export: Export, tools: Path) -> None:
+    fake_tool(tools, "stm32flash", "hangs", base=START, chip=CHIP)
+    arguments = ("flash", export.folder, "--target", BOARD, "--via", "stm32flash", "--port", PORT, "--timeout")
+    done = run_cli(*arguments, "1")
+    assert (done.code, "did not end in 1 s and was stopped" in done.err) == (8, True)
+    assert time_for(2_000_000, None) > 2 * 2 * 2_000_000 * 10 / 115_200, "written and verified at 115,200 baud"
+    assert time_for(2_000_000, 3.0) == 3.0
 
 
 # ---- Tools that do not, and boards that do not

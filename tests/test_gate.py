@@ -7,27 +7,30 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.gate import attack, destructive
+from bench.gate import Ids, attack, destructive
 from edgehmn.banks import BankedModel, join, split
 from edgehmn.checkpoint import Checkpoint
 from edgehmn.core import CoreModel, Image, ffi
 from edgehmn.delta import Delta, sealed
 from edgehmn.device.server import Server
-from edgehmn.errors import InvalidFileError
-from edgehmn.gate import KNOWN_TOKENS, LIMIT_PERCENT, STEPS, guard_rise, judge, one_class, saturated, settle, with_gains
+from edgehmn.errors import EdgeHMNError, InvalidFileError
+from edgehmn.gate import KNOWN_TOKENS, LIMIT_PERCENT, STEPS, guard_rise, judge, one_class, saturated, settle
 from edgehmn.learn import personalise
+from edgehmn.runtime.device import DeviceRuntime
+from edgehmn.states import save
 from edgehmn.texts import PERSONAL, shipped
 from tests.command_line import Result
 from tests.models import TINY, opened, random_tokens, tiny_image, with_settings
 from tests.test_flash import needs_tools
 
 Cli = Callable[..., Result]
-TOKENS = 1200
+TOKENS, ONE = 1200, 65536
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +73,22 @@ def test_an_honest_text_keeps_its_gain(image: Image, reference: Checkpoint) -> N
     assert not np.array_equal(a.gains, b.gains)
 
 
-def learned_badly(image: Image, n: int = 400) -> bytes:
+def learned_badly(image: Image, ids: Ids | None = None) -> bytes:
     model = CoreModel(image)
-    model.process(random_tokens(n, image.vocab_size), learn=True)
+    model.process(random_tokens(400, image.vocab_size) if ids is None else ids, learn=True)
     return model.save()
+
+
+def with_gains(delta: bytes, kept: int) -> bytes:
+    """SPEC.md, "Settling": the delta with `kept` of STEPS parts of its gains."""
+    out = bytearray(delta)
+    gains = ffi.from_buffer("ehmn_delta *", out).gains
+    gains.scale = ONE + (gains.scale - ONE) * kept // STEPS
+    gains.bias = gains.bias * kept // STEPS
+    for values in (gains.row, gains.dense, *gains.ngram, gains.share):
+        for i, value in enumerate(list(values)):
+            values[i] = max(value * kept // STEPS, 66 if values == gains.share else -(2**31))
+    return sealed(out)
 
 
 def test_settling_keeps_as_much_as_the_limit_allows(image: Image) -> None:
@@ -87,6 +102,16 @@ def test_settling_keeps_as_much_as_the_limit_allows(image: Image) -> None:
     assert guard_rise(image, with_gains(learned, 0)) == 0, "without gains it is the frozen model"
     fresh = CoreModel(image).save()
     assert settle(image, fresh) == (fresh, 1.0)
+    model = CoreModel(image)
+    model.load(learned)
+    model.process(random_tokens(30, image.vocab_size), learn=False, follow=True)
+    assert model.settle() == n
+    model.reset()
+    assert Delta.read(image, model.save()).gains.tolist() == Delta.read(image, settled).gains.tolist(), (
+        "not of following"
+    )
+    with pytest.raises(EdgeHMNError, match="E_STATE"):
+        CoreModel(image, plastic=False).settle()
 
 
 def test_each_bank_is_settled(image: Image) -> None:
@@ -140,6 +165,7 @@ def test_one_line_over_and_over_is_refused(run_cli: Cli, reference_export: Path,
     assert "before is there again" in error["message"] and error["detail"]["saved"] is None
     assert error["detail"]["after"] == error["detail"]["before"], "nothing of it is left"
     assert not list(tmp_path.glob("*.part"))
+    assert "not judged by the gate" in run_cli(*command[:-1], "--no-gate").out
     assert run_cli(*command, "--no-gate").result["gate"] == {"state": "off", "rollbacks": 0}
     assert state.is_file()
     monkeypatch.setattr(sys, "stdin", io.StringIO("over-and-over-and-over-and-over-and-over-again\n" * 50))
@@ -148,6 +174,34 @@ def test_one_line_over_and_over_is_refused(run_cli: Cli, reference_export: Path,
     assert (tmp_path / "live.ehmd").read_bytes() == CoreModel(
         opened((reference_export / "model.ehmn").read_bytes())
     ).save()
+
+
+def test_a_state_and_a_device_can_be_settled_later(run_cli: Cli, tiny_export: Path, tmp_path: Path) -> None:
+    image = opened((tiny_export / "model.ehmn").read_bytes())
+    bad, state = learned_badly(image, np.full(400, 7, np.int32)), tmp_path / "bad.ehmd"
+    settled, share = settle(image, bad)
+    assert share < 1
+    state.write_bytes(bad)
+    result = run_cli("state", "settle", tiny_export, "--name", state, "--json").result
+    assert (result["state"], result["gains_kept"], state.read_bytes()) == ("settled", share, settled)
+    assert run_cli("state", "settle", tiny_export, "--name", state, "--json").result["state"] == "ok"
+    with Server(tiny_export / "model.ehmn") as server:
+        with closing(DeviceRuntime(server.url)) as board:
+            board.load(bad)
+        said = run_cli("state", "settle", tiny_export, "--port", server.url).out
+        assert "was settled" in said and "of the gains at rest that are kept" in said
+        with closing(DeviceRuntime(server.url)) as board:
+            assert board.save() == settled
+    full = bytearray(bad)
+    start = ffi.sizeof("ehmn_delta")
+    full[start : start + 100] = b"\x7f" * 100
+    state.write_bytes(sealed(full))
+    done = run_cli("state", "settle", tiny_export, "--name", state)
+    assert (done.code, "limit" in done.err, state.read_bytes()) == (11, True, bytes(full))
+    assert run_cli("state", "settle", tiny_export).code == 2
+    save("other", CoreModel(opened(tiny_image(TINY))).save())
+    done = run_cli("state", "settle", tiny_export, "--name", "other")
+    assert (done.code, "was learned with image" in done.err) == (2, True)
 
 
 # ---- A device that says that it rolled back

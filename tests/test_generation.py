@@ -21,14 +21,17 @@ def text(value: str) -> bytes:
     return struct.pack("<Q", len(value)) + value.encode()
 
 
-def gguf(path: Path, *, own_head: bool) -> Path:
-    """A file of Q8_0 matrices: 34 bytes for 32 weights."""
+def gguf(path: Path, *, own_head: bool, experts: tuple[int, int] | None = None) -> Path:
+    """A file of Q8_0 matrices: 34 bytes for 32 weights. experts: used, and in all."""
     sizes = {"block_count": LAYERS, "embedding_length": WIDTH, "attention.head_count": 4, "attention.head_count_kv": 2}
+    if experts:
+        sizes |= {"expert_used_count": experts[0], "expert_count": experts[1]}
     pairs = text("general.architecture") + struct.pack("<I", 8) + text("llama")
     for key, value in sizes.items():
         pairs += text(f"llama.{key}") + struct.pack("<II", 4, value)
     shapes = {"token_embd.weight": (VOCABULARY, WIDTH), "output_norm.weight": (WIDTH,)}
     shapes |= {f"blk.{i}.attn_q.weight": (WIDTH, WIDTH) for i in range(LAYERS)}
+    shapes |= {"blk.0.ffn_up_exps.weight": (experts[1], WIDTH, WIDTH)} if experts else {}
     shapes |= {"output.weight": (VOCABULARY, WIDTH)} if own_head else {}
     table, at = b"", 0
     for name, shape in shapes.items():
@@ -47,6 +50,16 @@ def test_an_embedding_beside_a_head_is_not_read(tmp_path: Path, own_head: bool) 
     assert w.macs == weights and w.weight_bytes == weights * 34 // 32
     assert w.ram_bytes == 2 * 2 * 2048 * LAYERS * WIDTH // 2, "two of four heads have keys and values"
     assert w.generated and not w.own and w.per == "token"
+
+
+@pytest.mark.parametrize(("experts", "read"), [((2, 8), 2), ((9, 8), 8)])
+def test_only_experts_that_are_used_are_read(tmp_path: Path, experts: tuple[int, int], read: int) -> None:
+    """A count that cannot be is not believed."""
+    plain = workload_of(gguf(tmp_path / "x.gguf", own_head=True))
+    mixed = workload_of(gguf(tmp_path / "y.gguf", own_head=True, experts=experts))
+    assert mixed.macs - plain.macs == read * WIDTH**2
+    assert mixed.weight_bytes - plain.weight_bytes == read * WIDTH**2 * 34 // 32
+    assert mixed.flash_bytes - plain.flash_bytes > 7 * WIDTH**2, "all are stored"
 
 
 def test_damaged_files(tmp_path: Path) -> None:
@@ -103,3 +116,4 @@ def test_command(tmp_path: Path, run_cli: Callable[..., Result]) -> None:
     t = done.result["targets"][0]
     assert t["latency_ms_per_token"] > 0 and t["runtime"] == "Ollama" and "latency_ms_per_learned_token" not in t
     assert run_cli("profile", path, "--target", "stm32l4r5").code == UnsupportedError.exit_code
+    assert run_cli("profile", path, "--measured").code == UsageError.exit_code, "nothing here runs such a file"

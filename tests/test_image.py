@@ -226,6 +226,8 @@ def test_null_pointers_and_unknown_flags_are_refused(least: bytes) -> None:
         (lib.ehmn_get_topic, (model, null)),
         (lib.ehmn_guard_score, (null, 0, size)),
         (lib.ehmn_guard_score, (model, 0, null)),
+        (lib.ehmn_settle, (null, size)),
+        (lib.ehmn_settle, (model, null)),
         (lib.ehmn_guard_score, (model, int(image.header.n_guard), size)),
     ]
     for function, arguments in refused:

@@ -245,6 +245,21 @@ def test_logits_are_fitted_with_their_biases(table: Any) -> None:
 
 
 @others
+def test_numbers_of_bits_in_which_keys_differ(table: Any) -> None:
+    rng = np.random.default_rng(12)
+    for words in range(1, 40):
+        for n in (1, 2, 5, 32):
+            keys = Guarded(rng.integers(0, 2**32, n * words, dtype=np.uint32))
+            for values in (rng.integers(0, 2**32, words, dtype=np.uint32), ~keys.values[:words]):
+                key = Guarded(values)
+
+                def call(t: Any, out: Any, s: tuple[Any, ...] = (keys.pointer, n, key.pointer, words)) -> None:
+                    t.differences(*s, out)
+
+                same(call, table, np.full(n, 77, np.uint32), [keys, key])
+
+
+@others
 @pytest.mark.parametrize(
     "bits", [Precision(), Precision(inputs=8), Precision(weights=4)], ids=["16", "8", "weights of 4"]
 )
@@ -263,7 +278,7 @@ SANITIZED = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"]
 X86 = {  # the flags of CMakeLists.txt
     "kernels": ["-DEHMN_ASK_X86"],
-    "kernels_avx2": ["-mavx2"],
+    "kernels_avx2": ["-mavx2", "-mpopcnt"],
     "kernels_avx2_many": ["-mavx2"],
     "kernels_vnni": AVX512,
     "kernels_vnni_many": AVX512,
@@ -272,6 +287,7 @@ AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": ["-march=armv8.2-a+
 ARM32 = ["-O2", "-static", "-fno-pie", "-no-pie", "-mthumb", "-march=armv7-a+simd", "-mfloat-abi=hard"]
 M55 = ["-O2", "-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard", "--specs=rdimon.specs"]
 M55 += ["-Wl,--section-start=.vectors=0", "-Wl,-Ttext-segment=0x8000"]
+VECTORS = ("fixed", "tables", "vectors", "vectors_mve")
 ON_M55 = ["qemu-system-arm", "-M", "mps3-an547", "-net", "none", "-display", "none", "-semihosting", "-kernel"]
 MACHINES = {  # compiler, its flags, flags of single files, what runs the program, tables that must be there
     "x86-64, sanitizers": ("gcc", SANITIZED, X86, [], {"rows"}),
@@ -290,8 +306,8 @@ def test_tables_of_other_machines(machine: str, tmp_path: Path) -> None:
     absent = [tool for tool in (compiler, *emulator[:1]) if which(tool) is None]
     if absent or (not emulator and platform.machine() != "x86_64"):
         pytest.skip(f"not run here: {', '.join(absent) or 'another processor'}")
-    sources = [*sorted((NATIVE / "src").glob("kernels*.c")), *(NATIVE / "src" / f"{n}.c" for n in ("fixed", "tables"))]
-    sources.append(Path(__file__).parent / "compare_kernels.c")
+    sources = [*sorted((NATIVE / "src").glob("kernels*.c")), *(NATIVE / "src" / f"{n}.c" for n in VECTORS)]
+    sources += [Path(__file__).parent / f"compare_{n}.c" for n in ("kernels", "vectors")]
     objects = []
     for source in sources:
         objects.append(str(tmp_path / f"{source.stem}.o"))

@@ -1,8 +1,10 @@
 """Many tokens at once give the bits of one after the other: scores, logits, delta, counts and what comes afterwards,
 whatever the sizes, the window, the instruction set and the number of tokens that are at work together."""
 
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from edgehmn.checkpoint import Config
 from edgehmn.core import CoreModel, Image, aligned, ffi, lib
+from edgehmn.device.firmware import build_firmware
 from edgehmn.errors import UsageError
 from edgehmn.plasticity import Rule
 from edgehmn.quantize import Precision
@@ -114,6 +117,8 @@ def test_process_uses_it_and_says_which_token_is_wrong() -> None:
     for how in (LEARN, FEED, FOLLOW):
         scores = many.process(ids, learn=how == LEARN, follow=how == FOLLOW)
         assert np.array_equal(scores, one_by_one(one, ids, how))
+    many.feed(ids)
+    assert np.array_equal(one_by_one(one, ids, FEED)[:0], []) and state(many)[0] == state(one)[0]
     before = many.save(), many.counts()
     for wrong in (-1, image.vocab_size, 2**31 - 1):
         with pytest.raises(UsageError, match=f"token {wrong}"):
@@ -142,3 +147,31 @@ def test_process_refuses_what_it_cannot_do() -> None:
     assert lib.ehmn_work_bytes(image.pointer, 2**32 - 1, size) == lib.EHMN_E_ARGUMENT
     assert lib.ehmn_process(model._model, tokens, 2, FEED, none, none, 0) == lib.EHMN_OK  # one after the other
     assert model.counts().steps == 2
+
+
+@pytest.mark.skipif(which("arm-none-eabi-nm") is None, reason="not run here: arm-none-eabi-nm is missing")
+def test_firmware_has_no_code_of_it() -> None:
+    done = subprocess.run(
+        ["arm-none-eabi-nm", build_firmware("mps2-an386")], capture_output=True, text=True, check=True
+    )
+    names = set(done.stdout.split())
+    assert "ehmn_step" in names
+    assert not names & {"ehmn_process", "ehmn_work_bytes", "ehmn_use_threads", "ehmn_rows_of_part"}
+
+
+def test_a_table_with_other_products_is_asked_for_each_of_them() -> None:
+    """As tiles do it: what several vectors at once would give is not what such a table means."""
+    image, ids = Image(tiny_image(*IMAGES["sliding"])), random_tokens(30)
+    table, calls = ffi.new("ehmn_kernels *", lib.ehmn_best_kernels()[0]), []
+    own = table.matvec_s16
+
+    @ffi.callback(ffi.typeof(own))
+    def matvec(w: Any, rows: int, cols: int, stride: int, x: Any, acc: Any) -> None:
+        calls.append(rows)
+        own(w, rows, cols, stride, x, acc)
+
+    table.matvec_s16 = matvec
+    one, many = CoreModel(image), CoreModel(image)
+    lib.ehmn_use_kernels(many._model, table)
+    assert np.array_equal(at_once(many, ids, FEED, 8), one_by_one(one, ids, FEED))
+    assert len(calls) >= len(ids) * TINY.n_layers * 7

@@ -1,8 +1,10 @@
 """The firmware of real boards, run whole on models of their chips: clock, line, flash driver, and what they keep."""
 
+import re
 import shutil
 import struct
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +12,17 @@ import numpy as np
 import pytest
 
 from edgehmn.core import CoreModel, Image, lib
-from edgehmn.device.boards import boards
+from edgehmn.device.boards import NOT_RUN, boards, sources
 from edgehmn.device.firmware import TOOLS, build_firmware, room_of
-from edgehmn.device.flash.flashing import programmer_for
-from edgehmn.device.flash.parts import contents, parts_of
+from edgehmn.device.flash.flashing import flash, programmer_for
+from edgehmn.device.flash.parts import contents
 from edgehmn.device.wire import encode
 from edgehmn.errors import FlashError, LinkLostError
+from edgehmn.exported import Export
 from edgehmn.runtime.device import DeviceRuntime
+from tests.command_line import Result
 from tests.models import LEAST, LITTLE, repetitive_tokens, tiny_image
+from tests.test_boards import SMALL_LLAMA, small_image
 
 chip = pytest.importorskip("tests.chips.chip", reason="not run here: unicorn is missing")
 from tests.chips.nrf52840 import Nrf52840  # noqa: E402
@@ -30,6 +35,7 @@ CHIPS = {
     "nucleo-h743zi2": Stm32H743,
     "raspberry-pi-pico-2": Rp2350,
 }
+IN_RAM = ("STACK", "RAM", "ARENA", "STAGING", "STATE_COPY")
 absent = [tool for tool in TOOLS if shutil.which(tool) is None]
 needs_tools = pytest.mark.skipif(bool(absent), reason=f"not run here: {', '.join(absent)} missing")
 every_port = pytest.mark.parametrize("name", CHIPS)
@@ -56,6 +62,29 @@ def pull_the_plug(board):
 
 def test_every_real_board_has_a_model_here() -> None:
     assert set(CHIPS) == {name for name, board in boards().items() if board.machine is None}
+
+
+def test_make_builds_the_firmware_of_every_board() -> None:
+    makefile = (sources().parent / "Makefile").read_text("utf-8")
+    pattern = re.search(r"for header in native/(ports/\S+/board\.h); do", makefile)
+    assert pattern is not None
+    assert {header.parent.name for header in sources().glob(pattern[1])} == set(boards())
+
+
+@every_port
+def test_every_region_of_a_board_lies_in_the_memory_of_its_chip(name: str) -> None:
+    board, model = boards()[name], CHIPS[name]
+    number = board.numbers
+    sizes = {region: number.get(f"BOARD_{region}_BYTES", 0) for region in ("FLASH", "IMAGE", *IN_RAM)}
+    sizes["STATE"] = 2 * number["BOARD_STATE_SLOT_SECTORS"] * number["BOARD_STATE_SECTOR_BYTES"]
+    for region, size in sizes.items():
+        at = number.get(f"BOARD_{region}_ADDRESS", 0)
+        memories = model.RAM if region in IN_RAM else (model.FLASH,)
+        assert not size or any(start <= at and at + size <= start + room for start, room in memories), region
+    flash, sector = model.FLASH[0], number["BOARD_STATE_SECTOR_BYTES"]
+    assert (number["BOARD_IMAGE_ADDRESS"] - flash) % sector == 0, "writing an image erases whole sectors"
+    assert number["BOARD_IMAGE_ADDRESS"] + number["BOARD_IMAGE_BYTES"] <= number["BOARD_STATE_ADDRESS"]
+    assert (number["BOARD_STATE_ADDRESS"] - flash) % sector == 0
 
 
 # ---- The whole firmware on its chip
@@ -86,6 +115,34 @@ def test_a_real_board_learns_the_bits_that_the_host_learns_and_keeps_them(name: 
     board.keep_flash()
     at, room = board.state
     assert set(board.flash[at - board.FLASH[0] : at - board.FLASH[0] + room]) == {0xFF}
+
+
+def learns_and_keeps(name: str, image: bytes, ids: np.ndarray) -> None:
+    """The first half of the tokens, a restart, the second half."""
+    fit = boards()[name].fit(Image(image))
+    assert fit["learns"] and fit["saves"]
+    first, second = np.array_split(ids, 2)
+    expected, started_anew = CoreModel(Image(image)), CoreModel(Image(image))
+    with chip.serving(new_chip(name, image)) as url:
+        runtime = connect(url)
+        assert np.array_equal(runtime.process(first, learn=True), expected.process(first, learn=True))
+        assert runtime.store().sequence == 1
+        runtime._link.restart()
+        started_anew.load(expected.save())
+        assert np.array_equal(runtime.process(second, learn=True), started_anew.process(second, learn=True))
+        runtime.close()
+
+
+@needs_tools
+@pytest.mark.parametrize("name", ["nucleo-h743zi2", "raspberry-pi-pico-2"])
+def test_the_model_that_ships_learns_in_the_real_memory_of_a_board(name: str, reference_image: bytes) -> None:
+    learns_and_keeps(name, reference_image, np.arange(100, 112, dtype=np.int32))
+
+
+@needs_tools
+@pytest.mark.parametrize("name", ["feather-stm32f405", "nrf52840-dk"])
+def test_a_small_trained_shape_learns_in_the_real_memory_of_a_board(name: str) -> None:
+    learns_and_keeps(name, small_image(), repetitive_tokens(60, period=20, vocab_size=SMALL_LLAMA.vocab_size))
 
 
 @needs_tools
@@ -189,6 +246,17 @@ def test_without_its_crystal_a_board_runs_as_fast_from_the_oscillator_within(nam
         runtime.close()
 
 
+@needs_tools
+@pytest.mark.parametrize("name", ["feather-stm32f405", "nucleo-h743zi2"])
+def test_a_board_starts_as_well_from_the_boot_loader_in_its_rom(name: str) -> None:
+    board = new_chip(name, tiny_image())
+    board.from_loader = True
+    with chip.serving(board) as url:
+        runtime = connect(url)
+        assert runtime.identity.board == name
+        runtime.close()
+
+
 # ---- What the models catch
 
 
@@ -223,6 +291,16 @@ def test_the_models_catch_firmware_that_is_for_another_board(name: str, number: 
 
 
 # ---- The files that are flashed
+
+
+@needs_tools
+def test_the_commands_say_what_is_left_and_what_has_not_been_tried(run_cli: Callable[..., Result]) -> None:
+    done = run_cli("build", "--target", "nucleo-h743zi2", "--json").result
+    assert done["status"] == NOT_RUN and done["flash_room"] == 128 << 10 and 50_000 < done["flash_bytes"] < 100_000
+    assert "nucleo-h743zi2 (builds, not yet run on hardware): flash " in run_cli("build", "--target", done["board"]).out
+    listed = {board["name"]: board["status"] for board in run_cli("targets", "--json").result["boards"]}
+    assert {name for name, status in listed.items() if status == NOT_RUN} == set(CHIPS) and set(listed) == set(boards())
+    assert "raspberry-pi-pico-2" in run_cli("targets").out
 
 
 def symbols(elf: Path) -> dict[str, int]:
@@ -269,20 +347,30 @@ def test_the_boot_rom_of_the_rp2350_finds_what_it_looks_for() -> None:
     assert all(found[symbol] in ram for symbol in ("operate", "page", "setup"))
 
 
+class FromDrive(Rp2350):
+    """Its boot ROM has written the file that was put on its drive: each block by itself."""
+
+    drive: Path
+
+    def power_on(self) -> None:
+        data = (self.drive / "edgehmn.uf2").read_bytes()
+        self.flash = bytearray(b"\xff" * self.FLASH[1])
+        for i in range(0, len(data), 512):
+            one, two, flags, address, size, number, count, family = struct.unpack_from("<8I", data, i)
+            assert (one, two, flags & 0x2000, family) == (0x0A324655, 0x9E5D5157, 0x2000, 0xE48BFF59)
+            assert (number, count, size, address % 256) == (i // 512, len(data) // 512, 256, 0)
+            assert self["FLASH_ADDRESS"] <= address < self["STATE_ADDRESS"], "what was learned stays"
+            at = address - self.FLASH[0]
+            self.flash[at : at + size] = data[i + 32 : i + 32 + size]
+        super().power_on()
+
+
 @needs_tools
-def test_the_uf2_file_of_the_pico_2_writes_firmware_and_model_for_its_family(tmp_path: Path) -> None:
-    board, image = boards()["raspberry-pi-pico-2"], tiny_image()
-    drive = programmer_for(board.name)
+def test_a_pico_2_is_flashed_by_its_drive_and_proves_that_it_runs(tiny_export: Path, tmp_path: Path) -> None:
+    name = "raspberry-pi-pico-2"
     (tmp_path / "INFO_UF2.TXT").write_text("UF2 Bootloader v1.0\nModel: Raspberry Pi RP2350\nBoard-ID: RP2350\n")
-    parts = parts_of(board, build_firmware(board.name).read_bytes(), image)
-    (place,) = drive.places(str(tmp_path))
-    drive.write(place, parts)
-    data, memory = (tmp_path / "edgehmn.uf2").read_bytes(), {}
-    for i in range(0, len(data), 512):
-        one, two, flags, address, size, number, count, family = struct.unpack_from("<8I", data, i)
-        assert (one, two, flags & 0x2000, family) == (0x0A324655, 0x9E5D5157, 0x2000, 0xE48BFF59)
-        assert (number, count, size, address % 256) == (i // 512, len(data) // 512, 256, 0)
-        memory[address] = data[i + 32 : i + 32 + size]
-    written = b"".join(memory[address] for address in sorted(memory) if address >= board.numbers["BOARD_IMAGE_ADDRESS"])
-    assert written.startswith(image) and memory[0x10000000].startswith(parts[0].data[:256])
-    assert max(memory) < board.numbers["BOARD_STATE_ADDRESS"], "what was learned stays"
+    board = FromDrive(boards()[name], build_firmware(name).read_bytes(), b"")
+    board.drive = tmp_path
+    with chip.serving(board) as url:
+        done = flash(Export.open(tiny_export), name, programmer_for(name), port=str(tmp_path), line=url)
+    assert (done.board, done.verified, done.self_test) == (name, "self-test", "ok")

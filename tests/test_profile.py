@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -131,27 +132,78 @@ def test_html_holds_all_that_it_shows(result: dict[str, Any]) -> None:
     assert "url(" not in text and "@import" not in text and "prefers-color-scheme" in text
 
 
+def browse(folder: Path, page: Path, *options: str) -> str:
+    """What headless Chromium writes to its two outputs."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("not run here: chromium is not installed (apt install chromium)")
+    quiet = ("--disable-background-networking", "--disable-component-update", "--no-first-run", "--disable-sync")
+    done = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr", *quiet,
+         f"--user-data-dir={folder / 'user'}", *options, page.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
 SIZES = {"wide": "1100,1400", "phone": "390,1400"}
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_html_in_a_browser(result: dict[str, Any], tmp_path: Path, size: str) -> None:
-    """No message on the console, no request, no text wider than the page."""
-    browser = shutil.which("chromium")
-    if browser is None:
-        pytest.skip("not run here: chromium is not installed (apt install chromium)")
+    """No message on the console, no request."""
     path, log, shot = tmp_path / "x.html", tmp_path / "net.json", tmp_path / "x.png"
     path.write_text(as_html(result), "utf-8")
-    done = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'user'}", f"--window-size={SIZES[size]}", f"--log-net-log={log}",
-            "--disable-background-networking", "--disable-component-update", "--no-first-run", "--disable-sync",
-            f"--screenshot={shot}", path.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert shot.stat().st_size > 5000, done.stderr
-    assert "CONSOLE" not in done.stderr
+    said = browse(tmp_path, path, f"--window-size={SIZES[size]}", f"--log-net-log={log}", f"--screenshot={shot}")
+    assert shot.stat().st_size > 5000, said
+    assert "CONSOLE" not in said
     asked = re.findall(r'"url":"(https?://[^"]+)"', log.read_text("utf-8", "replace"))
     assert not [url for url in asked if "google" not in url], "the browser's own calls home are not the page's"
+
+
+# A page that shows another in frames as wide as a phone and a desktop, and writes down how it looks there.
+FRAMES = """<!doctype html><title>frames</title><pre id=out></pre><script>
+function look(frame) {
+  const page = frame.contentDocument, root = page.documentElement, style = frame.contentWindow.getComputedStyle;
+  const all = [...page.querySelectorAll("body *")];
+  const small = all.filter(e => e.childNodes[0]?.nodeType == 3 && e.textContent.trim());
+  const sizes = small.map(e => parseFloat(style(e).fontSize) * (e.ownerSVGElement
+    ? e.ownerSVGElement.getBoundingClientRect().width / e.ownerSVGElement.viewBox.baseVal.width : 1));
+  document.getElementById("out").textContent += JSON.stringify({width: root.clientWidth, scroll: root.scrollWidth,
+    back: style(page.body).backgroundColor, ink: style(page.body).color, faint: style(page.querySelector("p")).color,
+    smallest: Math.min(...sizes), texts: small.length}) + "\\n";
+}
+</script>
+<iframe src=x.html width=390 height=800 onload="look(this)"></iframe>
+<iframe src=x.html width=1100 height=800 onload="look(this)"></iframe>"""
+
+
+def luminance(colour: str) -> float:
+    parts = [int(v) / 255 for v in re.findall(r"\d+", colour)[:3]]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    """Of WCAG: 4.5 is enough for text."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_html_is_readable(result: dict[str, Any], tmp_path: Path, scheme: str) -> None:
+    """On a phone and on a desktop: nothing is wider than the page, letters are large enough and stand out."""
+    (tmp_path / "x.html").write_text(as_html(result), "utf-8")
+    frames = tmp_path / "frames.html"
+    frames.write_text(FRAMES, "utf-8")
+    settings = f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"
+    said = browse(
+        tmp_path, frames, settings, "--allow-file-access-from-files", "--dump-dom", "--virtual-time-budget=3000"
+    )
+    looks = [json.loads(line) for line in re.findall(r"\{\"width.*\}", said)]
+    assert sorted(look["width"] for look in looks) == [390, 1100], said
+    for look in looks:
+        assert look["scroll"] <= look["width"] and look["texts"] > 100
+        assert look["smallest"] >= 11, "pixels"
+        assert (luminance(look["back"]) < 0.1) == (scheme == "dark")
+        assert min(contrast(look[key], look["back"]) for key in ("ink", "faint")) >= 4.5

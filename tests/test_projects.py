@@ -178,15 +178,6 @@ def test_metadata_of_arduino_and_platformio(project: Callable[[str], Path]) -> N
     assert sketches and all(path.stem == path.parent.name for path in sketches)
 
 
-def test_metadata_of_esp_idf(project: Callable[[str], Path]) -> None:
-    said = yaml.safe_load((project("esp-idf") / "idf_component.yml").read_text())
-    assert re.fullmatch(r"\d+\.\d+\.\d+", said["version"]) and said["license"] == "Apache-2.0"
-    assert said["dependencies"] == {"idf": ">=5.0"}
-    assert all((project("esp-idf") / example["path"] / "CMakeLists.txt").is_file() for example in said["examples"])
-    options = properties((project("esp-idf") / "examples/generate/sdkconfig.defaults").read_text())
-    assert int(options["CONFIG_ESP_MAIN_TASK_STACK_SIZE"]) >= 8192
-
-
 def test_metadata_of_zephyr(project: Callable[[str], Path]) -> None:
     folder = project("zephyr")
     said = yaml.safe_load((folder / "zephyr" / "module.yml").read_text())
@@ -354,8 +345,9 @@ def said_by_an_stm32f405(image: bytes, folder: Path) -> str:
         example / "example.c",
         folder / "main.c",
     ]
-    sources += [port / "cortex-m" / "startup.c", port / "cortex-m" / "memory.c", port / "stm32f4" / "peripherals.c"]
-    include = [f"-I{path}" for path in (folder / TOP / "src", example, folder, port / "cortex-m")]
+    sources += [port / "cortex-m" / "startup.c", port / "cortex-m" / "memory.c"]
+    sources += [port / "stm32f4" / "peripherals.c", port / "stm32f4" / "clock_as_reset.c"]
+    include = [f"-I{path}" for path in (folder / TOP / "src", example, folder, port / "cortex-m", port)]
     flags = [
         "-std=c11",
         "-O2",
@@ -438,65 +430,6 @@ def test_the_sketch_runs_on_a_stand_in_for_arduino(
     assert run(tmp_path / "program") == printed
 
 
-ESP_IDF = """\
-function(idf_component_register)
-  cmake_parse_arguments(it "" "" "SRCS;SRC_DIRS;INCLUDE_DIRS;REQUIRES" ${ARGN})
-  get_filename_component(name ${CMAKE_CURRENT_SOURCE_DIR} NAME)
-  set(files ${it_SRCS})
-  foreach(folder ${it_SRC_DIRS})
-    file(GLOB more ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*.c)
-    list(APPEND files ${more})
-  endforeach()
-  add_library(${name} STATIC ${files})
-  target_include_directories(${name} PUBLIC ${it_INCLUDE_DIRS})
-  target_link_libraries(${name} PUBLIC ${it_REQUIRES})
-endfunction()
-macro(project name)
-  _project(${name} LANGUAGES C)
-  foreach(folder ${EXTRA_COMPONENT_DIRS} ${CMAKE_CURRENT_LIST_DIR}/main)
-    get_filename_component(component ${folder} NAME)
-    get_filename_component(real ${folder} REALPATH)
-    get_filename_component(component ${real} NAME)
-    add_subdirectory(${real} ${CMAKE_BINARY_DIR}/${component})
-  endforeach()
-  file(WRITE ${CMAKE_BINARY_DIR}/start.c "void app_main(void); int main(void) { app_main(); return 0; }")
-  add_executable(program ${CMAKE_BINARY_DIR}/start.c)
-  target_link_libraries(program PRIVATE main)
-endmacro()
-"""
-
-
-def test_the_component_runs_on_a_stand_in_for_esp_idf(
-    project: Callable[[str], Path], printed: str, tmp_path: Path
-) -> None:
-    place = tmp_path / "idf" / "tools" / "cmake"
-    place.mkdir(parents=True)
-    (place / "project.cmake").write_text(ESP_IDF)
-    example = project("esp-idf") / "examples" / "generate"
-    assert run(built(example, tmp_path / "build", IDF_PATH=str(tmp_path / "idf")) / "program") == printed
-
-
-STRING_H = """\
-#include <stddef.h>
-void *memcpy(void *restrict, const void *restrict, size_t);
-void *memmove(void *, const void *, size_t);
-void *memset(void *, int, size_t);
-int memcmp(const void *, const void *, size_t);
-size_t strlen(const char *);
-"""
-
-
-def test_the_component_compiles_for_xtensa(project: Callable[[str], Path], tmp_path: Path) -> None:
-    """Not for the LX7 of an ESP32-S3, whose compiler comes with ESP-IDF, but for its older relative."""
-    compiler, folder = tool("xtensa-lx106-elf-gcc"), project("esp-idf")
-    (tmp_path / "string.h").write_text(STRING_H)  # that compiler comes without a C library
-    example = folder / EXAMPLE["esp-idf"]
-    sources = [*folder.glob("src/*.c"), *folder.glob("src/core/*.c"), example / "example.c"]
-    include = [f"-I{path}" for path in (tmp_path, folder / "src", example)]
-    strict = [*STRICT, "-Wconversion", "-Wshadow", "-Wpedantic"]
-    run(compiler, "-std=gnu11", "-O2", "-ffreestanding", *strict, *include, "-fsyntax-only", *sources)
-
-
 ZEPHYR = """\
 project(Zephyr-Kernel LANGUAGES C)
 file(STRINGS ${CMAKE_SOURCE_DIR}/prj.conf settings)
@@ -546,13 +479,6 @@ def test_with_arduino_cli(project: Callable[[str], Path], tmp_path: Path) -> Non
     folder = project("arduino")
     build = ["compile", "-b", "arduino:mbed_rp2040:pico", "--library", folder, "--build-path", tmp_path]
     run(arduino, *build, folder / "examples" / "Generate")
-
-
-def test_with_esp_idf(project: Callable[[str], Path], tmp_path: Path) -> None:
-    if "IDF_PATH" not in os.environ:
-        pytest.skip("not built here: no ESP-IDF (IDF_PATH is not set)")
-    example = project("esp-idf") / "examples" / "generate"
-    run(tool("idf.py"), "-C", example, "-B", tmp_path, "-DIDF_TARGET=esp32s3", "build")
 
 
 def test_with_zephyr(project: Callable[[str], Path], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from edgehmn.banks import open_core
 from edgehmn.core import CoreModel
 from edgehmn.device.server import Server
 from edgehmn.errors import CannotWriteError, InvalidFileError, LinkLostError
+from edgehmn.exported import Export
 from edgehmn.files import sha256
 from edgehmn.learn import Personalisation, personalise
 from edgehmn.resume import Keeper, Reached
@@ -169,6 +171,8 @@ def test_the_command_goes_on_after_a_lost_link_on_another_runtime(
         done = run_cli(*command, "--runtime", "device", "--port", server.url)
     assert (done.code, "give the same command again" in done.err) == (12, True), done
     assert Path(f"{state}.part").is_file() and not state.exists()
+    dry = run_cli(*command, "--dry-run", "--json").result
+    assert 0 < dry["learned"] < dry["tokens"] // 2 == dry["learned"] + dry["would_learn"]
     done = run_cli(*command)
     assert (done.code, "going on" in done.err) == (0, True)
     assert run_cli("state", "save", "copy", "--from", state).code == 0
@@ -188,6 +192,29 @@ def test_ctrl_c_keeps_what_was_reached(tiny_export: Path, tmp_path: Path) -> Non
     os.kill(running.pid, signal.SIGINT)
     stopped = finish(running)
     assert (stopped.code, part.is_file(), state.exists()) == (130, True, False), stopped
+    other = tmp_path / "other.txt"
+    other.write_text("another text, " * 20, "utf-8")
+    said = finish(process("personalise", tiny_export, other, "--save-state", state, "--dry-run", cwd=tmp_path)).err
+    assert "progress of another text" in said
     result = finish(process(*command, cwd=tmp_path)).result
     assert result == finish(process("personalise", tiny_export, text, "--save-state", tmp_path / "b.ehmd", "--json",
                                     cwd=tmp_path)).result | {"saved": str(state)}  # fmt: skip
+
+
+def test_a_dry_run_opens_all_and_learns_nothing(
+    run_cli: Cli, tiny_export: Path, short_text: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "mine.ehmd"
+    command = ("personalise", tiny_export, short_text, "--dry-run", "--save-state", state)
+    n = len(Export.open(tiny_export).encode(short_text.read_text("utf-8")))
+    with Server(tiny_export / "model.ehmn") as server:
+        where = ("--runtime", "device", "--port", server.url, "--timeout", "5")
+        result = run_cli(*command, *where, "--json").result
+        assert result == {"tokens": n, "would_learn": n // 2, "would_score": 2 * (n - n // 2), "learned": 0}
+        with closing(DeviceRuntime(server.url)) as board:
+            assert board.save() == CoreModel(Export.open(tiny_export).image).save()
+    assert not list(tmp_path.iterdir()), "nothing is written"
+    assert run_cli(*command, *where).code == 7, "the board is gone"
+    assert f"the state would go to {state}" in run_cli(*command).out
+    assert run_cli("personalise", tiny_export, "-", "--dry-run").code == 2
+    assert run_cli(*command, "--timeout", "0").code == 2

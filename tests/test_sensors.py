@@ -347,6 +347,23 @@ def test_joulescope() -> None:
         Joulescope(library).read()
 
 
+def test_what_a_library_raises_is_no_reading() -> None:
+    """A current beyond its range, a cable pulled out: classes that only the library has."""
+
+    class DeviceRangeError(Exception):
+        pass
+
+    def fail(*_: object, **__: object) -> None:
+        raise DeviceRangeError("Current out of range (overflow)")
+
+    nothing = dict.fromkeys(("get_modifiers", "use_ampere_meter", "start_measuring", "configure", "open"), lambda: None)
+    thing = SimpleNamespace(**nothing, toggle_DUT_power=lambda _: None, power=fail, get_data=fail, read=fail)
+    library = SimpleNamespace(INA219=lambda _: thing, scan_require_one=lambda config: thing)
+    for meter in (Ina219Bus(library=library), Ppk2("/dev/null", 3.0, lambda _: thing), Joulescope(library)):
+        with pytest.raises(DeviceError, match=r"no reading \(DeviceRangeError: Current"):
+            meter.read()
+
+
 @pytest.mark.parametrize("make", [Ina219Bus, Joulescope, lambda: Ppk2("/dev/null", 3.0), Nvml])
 def test_a_missing_library_names_its_package(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:

@@ -87,8 +87,8 @@ def test_a_profile_of_ones_own(tmp_path: Path, run_cli: Callable[..., Result]) -
 
 def test_targets_are_listed(run_cli: Callable[..., Result]) -> None:
     listed = run_cli("targets", "--json").result["targets"]
-    assert [t["name"] for t in listed] == target_names()
-    assert all(t["known_from"] and t["kind"] for t in listed) and not any(t["hardware_run"] for t in listed)
+    assert [t["name"] for t in listed][: len(target_names())] == target_names(), "boards first, then tiles"
+    assert all(t["known_from"] and t["kind"] for t in listed) and not any(t.get("hardware_run") for t in listed)
     assert "rp2350" in run_cli("targets").out
 
 
@@ -143,6 +143,23 @@ def test_what_was_never_seen_is_less_certain(rows: list[Row]) -> None:
     runtime = replace(board, family="another", version="another 1")
     deviations = [fitted.predict(r)[1] for r in (known, board, runtime)]
     assert deviations[0] < deviations[1] < deviations[2]
+
+
+def test_the_next_release_is_predicted_from_the_last() -> None:
+    """Each release of a runtime takes 0.8 of the time of the one before, on one board."""
+    rng = np.random.default_rng(5)
+    rows, rounds = [], ("v0.5", "v0.7", "v1.0", "v1.1")
+    for i, name in enumerate(rounds):
+        for core in ("Cortex-M4F", "Cortex-M7"):
+            for family in ("a", "b"):
+                made = synthetic(core, family, f"{core} board", 0.8**i, rng)
+                rows += [replace(r, version=f"{family} {i} {name}") for r in made]
+    fitted = latency_fit.fit_all([r for r in rows if not r.version.endswith("v1.1")])
+    newest = [r for r in rows if r.version.endswith("v1.1")]
+    errors = [fitted.predict(r)[0] / r.cycles - 1 for r in newest]
+    assert np.median(np.abs(errors)) < 0.12, "not the mean of all releases, which is 1.5 times as long"
+    assert latency_fit.release("a 7.3 v1.1") < latency_fit.release("a 8.0 v1.1") < latency_fit.release("a unseen")
+    assert latency_fit._releases(replace(rows[0], version="a 0 v0.4"), fitted.order) == ["a 0 v0.5", "a 0 v0.4"]
 
 
 def test_intervals_hold_what_was_left_out(rows: list[Row]) -> None:
@@ -232,6 +249,9 @@ def test_the_committed_errors_keep_to_the_limits_where_they_say_so() -> None:
     for key in ("board", "submitter"):
         e = results["zero_shot"][key]
         assert e["median_percent"] <= 19 and e["p90_percent"] <= 50 and e["inside_90_percent"] >= 85
+    for e in (*results["rounds"], results["found"]["all"], results["found"]["cores of the fit"]):
+        assert e["median_percent"] <= 19 and e["p90_percent"] <= 50 and e["inside_90_percent"] >= 85, "later rounds"
+    assert results["found"]["energy"]["given_latency"]["p90_percent"] <= 8
     anchored = results["anchored"]["board"]
     assert anchored["median_percent"] <= 14 and anchored["p90_percent"] <= 35
     given = results["energy"]["given_latency"]

@@ -25,12 +25,15 @@ if [ "$purpose" = test ]; then
     need llvm-cov llvm
     need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     need qemu-aarch64 qemu-user
+    need riscv64-linux-gnu-gcc gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
     need arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
     need riscv64-linux-gnu-gcc gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
     need stm32flash stm32flash
+    ! grep -qs '^ID=debian' /etc/os-release || need chromium chromium # elsewhere it is no package of apt
     need xtensa-lx106-elf-gcc gcc-xtensa-lx106
     need gdb-multiarch gdb-multiarch
-    [ -x /usr/sbin/sshd ] || missing="$missing openssh-server openssh-client"
+    need ssh openssh-client
+    [ -x /usr/sbin/sshd ] || missing="$missing openssh-server"
     ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a >/dev/null 2>&1 || missing="$missing libclang-rt-14-dev"
 fi
 if [ -n "$missing" ]; then

@@ -37,6 +37,10 @@ PROGRAMS = {
         "edgehmn-device for 32-bit Raspberry Pi",
         "sudo apt-get install gcc-arm-linux-gnueabihf libc6-dev-armhf-cross",
     ),
+    "riscv64-linux-gnu-gcc": (
+        "edgehmn-device for RISC-V Linux boards",
+        "sudo apt-get install gcc-riscv64-linux-gnu libc6-dev-riscv64-cross",
+    ),
     "ssh": ("flashing Linux boards", "sudo apt-get install openssh-client"),
     "stm32flash": ("flashing STM32 boards through their boot loader", "sudo apt-get install stm32flash"),
     "pyocd": ("flashing boards through a debug probe", "pip install pyocd"),

@@ -57,6 +57,7 @@ finished parts are kept: an interrupted run goes on where it was."""
 @click.option("--runtime", type=click.Choice(["host", "onnx", "tflite", "tile"]), default="host", show_default=True)
 @click.option("--target", help="Memristive tile, with --runtime tile: hermes, neurram, ...")
 @tile_options()
+@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Seeds of a tile at once.")
 @click.option("--static-only", is_flag=True, help="p0 without learning.")
 @click.option("--float", "with_float", metavar="CKPT", help="p0 also by the float model of this checkpoint.")
 @click.option("--excerpts", "count", type=click.IntRange(1, 1000), default=20, show_default=True)
@@ -79,6 +80,7 @@ def _parts(
     session: Session, export: Any, names: tuple[str, ...], data: tuple[Path, ...], *, code: Path | None, seeds: int,
     tokens: int | None, banks: int, bleu: int, output: Path | None, runtime: str, static_only: bool,
     with_float: str | None, count: int, target: str | None, tiles: Any,
+    jobs: int,
 ) -> Outcome:  # fmt: skip
     from edgehmn.evaluation.plan import evaluate, write
     from edgehmn.evaluation.report import markdown
@@ -86,7 +88,7 @@ def _parts(
     from edgehmn.evaluation.sources import Sources
     from edgehmn.evaluation.store import Store
 
-    asked = Options(seeds, tokens, banks, bleu, runtime, static_only, with_float, target, tiles)
+    asked = Options(seeds, tokens, banks, bleu, runtime, static_only, with_float, target, tiles, jobs)
     store = Store(output, export.image)
     run = Run(export, Sources(data, code), asked, store, session.progress, session.note)
     results = evaluate(run, names)

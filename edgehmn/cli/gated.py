@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehmn.banks import split
+from edgehmn.cli.output import Outcome, Session
 from edgehmn.errors import LearningDivergedError, LinkLostError
 from edgehmn.files import sha256
 from edgehmn.gate import KNOWN_TOKENS, Verdict
-from edgehmn.learn import CONTEXT, SECTION, Personalisation
+from edgehmn.learn import CONTEXT, SECTION, Personalisation, learned_part
 from edgehmn.resume import Keeper
 
 REASONS = {
@@ -47,6 +48,17 @@ def gate_result(rollbacks: int, verdict: Verdict | None) -> dict[str, Any]:
     }
 
 
+def gate_sentence(verdict: Verdict | None) -> str:
+    """What a state that stays does to ordinary text."""
+    if verdict is None:
+        return "not judged by the gate"
+    rise = f"ordinary text (the guard): {verdict.rise_percent:+.2f} % perplexity"
+    if verdict.gains == 1:
+        return rise
+    kept = f"{verdict.kept_rise_percent:+.2f} % with the {100 * verdict.gains:.0f} % of the gains at rest that are kept"
+    return f"{rise}, {kept}"
+
+
 def personalisation_result(outcome: Personalisation, banks: int) -> dict[str, Any]:
     return {
         "tokens": outcome.tokens,
@@ -59,6 +71,18 @@ def personalisation_result(outcome: Personalisation, banks: int) -> dict[str, An
         "banks": {"asked": banks, "used": len(split(outcome.delta))},
         "gate": gate_result(outcome.learning.rollbacks, outcome.verdict),
     }
+
+
+def dry_personalisation(ids: npt.NDArray[np.int32], runtime: str, keeper: Keeper | None) -> Outcome:
+    """What a personalisation would do with these tokens."""
+    half = learned_part(ids)
+    reached = None if keeper is None else keeper.read()
+    done = 0 if reached is None else len(reached.online)
+    result = {"tokens": len(ids), "would_learn": half - done, "would_score": 2 * (len(ids) - half), "learned": done}
+    where = f"; the state would go to {keeper.output}" if keeper else "; nothing would be kept"
+    before = f", {done:,} were learned before it was interrupted" if done else ""
+    text = f"{len(ids):,} tokens: {half - done:,} would be learned on {runtime}{before}, the other half scored{where}"
+    return Outcome(result, text)
 
 
 def keeper_of(
@@ -75,12 +99,20 @@ def keeper_of(
 
 
 @contextlib.contextmanager
-def telling_how_to_go_on(keeper: Keeper | None) -> Iterator[None]:
-    """A lost link says what is kept, and how to go on or that it cannot."""
+def telling_how_to_go_on(session: Session, keeper: Keeper | None) -> Iterator[None]:
+    """Who is interrupted, or loses the link, is told what is kept and how to go on, or how it could be."""
+    how = "with --save-state the next one can go on where it was lost"
+    if keeper is not None:
+        how = f"what was learned is kept in {keeper.path}; give the same command again to go on"
+        if keeper.read() is not None:
+            session.note(f"going on with what {keeper.path} holds of an interrupted run")
+        elif keeper.path.exists():
+            session.note(f"{keeper.path} holds progress of another text or model, and is replaced")
     try:
         yield
+    except KeyboardInterrupt:
+        if keeper is not None and keeper.path.exists():
+            session.note(how)
+        raise
     except LinkLostError as e:
-        how = "with --save-state the next one can go on where it was lost"
-        if keeper is not None:
-            how = f"what was learned is kept in {keeper.path}; give the same command again to go on"
         raise LinkLostError(f"{e}. {how}", **e.detail) from e

@@ -13,6 +13,7 @@ from edgehmn.cli.tiles import tile_options
 from edgehmn.errors import UsageError
 
 MAX_BANKS = 16  # checked against EHMN_MAX_BANKS by a test: the core is not loaded to print help
+MAX_THREADS = 64  # the same of EHMN_MAX_THREADS
 PROVIDERS = ("cpu", "cuda", "tensorrt")
 RUNTIMES = ("host", "onnx", "tflite", "tile", "emulator", "device")
 
@@ -25,12 +26,23 @@ def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--runtime", type=click.Choice(RUNTIMES), default="host", show_default=True),
             click.option("--target", help="Emulated board, by QEMU's name, or tile: hermes, neurram, ..."),
             click.option("--port", help="Device, as a pyserial URL: /dev/ttyACM0, socket://127.0.0.1:3333."),
+            click.option("--host", help="Linux board, as USER@NAME for ssh, in the place of --port."),
             click.option(
                 "--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True, help="Of onnxruntime."
             ),
             click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Start of every draw."),
             click.option(
                 "--banks", type=click.IntRange(1, MAX_BANKS), default=1, help="Deltas, chosen by topic (host)."
+            ),
+            click.option(
+                "--threads", type=click.IntRange(1, MAX_THREADS), default=1, help="For large matrices (host)."
+            ),
+            click.option(
+                "--timeout",
+                type=click.FloatRange(0.1),
+                default=60.0,
+                show_default=True,
+                help="Seconds that a board has for an answer.",
             ),
             click.option("--load-state", help="Learned state to start from: a name or a .ehmd file."),
         ]
@@ -94,41 +106,51 @@ def run_command(
 @command(
     "personalise",
     "Learn the first half of TEXT with the model of OUT, and score the second half before and after. Several "
-    "files are one text, in the order given. '-' is standard input, learned line by line as it is typed. With "
-    "--save-state, one that was interrupted goes on when it is started again.",
+    "files are one text, in the order given, as are the .txt and .md files of a folder. '-' is standard input, learned "
+    "line by line as it is typed. With --save-state, one that was interrupted goes on when it is started again.",
 )
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--save-state", help="Keep what was learned: a name or a .ehmd file.")
 @click.option("--gate/--no-gate", default=True, help="Keep it only if ordinary text stays as it was (the default).")
+@click.option("--dry-run", is_flag=True, help="Open all that is needed and say what would be done; learn nothing.")
 @runtime_options
 def personalise_command(
-    session: Session, export: Path, texts: tuple[Path, ...], save_state: str | None, gate: bool,
+    session: Session, export: Path, texts: tuple[Path, ...], save_state: str | None, gate: bool, dry_run: bool,
     load_state: str | None, **where: Any,
 ) -> Outcome:  # fmt: skip
     if [str(path) for path in texts] == ["-"]:
+        if dry_run:
+            raise UsageError("--dry-run goes with files: what will be typed is not known before")
         from edgehmn.cli.live import personalise_live
 
         return personalise_live(session, export, save_state, load_state, gate, where)
     from edgehmn import states
-    from edgehmn.cli.gated import keeper_of, personalisation_result, raise_if_refused, telling_how_to_go_on
+    from edgehmn.cli.gated import (
+        dry_personalisation,
+        gate_sentence,
+        keeper_of,
+        personalisation_result,
+        raise_if_refused,
+        telling_how_to_go_on,
+    )
     from edgehmn.exported import Export
-    from edgehmn.files import read_text
+    from edgehmn.files import read_texts
     from edgehmn.learn import personalise
     from edgehmn.runtime.select import open_runtime
 
     opened = Export.open(export)
-    ids = opened.encode("".join(read_text(p) for p in texts))
+    ids = opened.encode(read_texts(texts))
     keeper = keeper_of(save_state, opened.image.id, ids, load_state, where)
     with (
         open_runtime(opened, **where) as runtime,
         session.progress("personalising", len(ids) * 3 // 2) as progress,
-        telling_how_to_go_on(keeper),
+        telling_how_to_go_on(session, keeper),
     ):
-        if keeper is not None and keeper.read() is not None:
-            session.note(f"going on with what {keeper.path} holds of an interrupted run")
-        elif load_state:
+        if load_state and (keeper is None or keeper.read() is None):
             states.load_into(runtime, load_state, where["banks"])
+        if dry_run:
+            return dry_personalisation(ids, where["runtime"], keeper)
         outcome = personalise(
             runtime,
             ids,
@@ -142,7 +164,9 @@ def personalise_command(
     refused = outcome.verdict is not None and outcome.verdict.refused
     saved = str(states.save(save_state, outcome.delta)) if save_state and not refused else None
     raise_if_refused(outcome.learning.rollbacks, outcome.verdict, saved, **result)
-    text = personalisation_text(outcome) + (f"\nlearned state: {saved}" if saved else "")
+    text = f"{personalisation_text(outcome)}\n{gate_sentence(outcome.verdict)}" + (
+        f"\nlearned state: {saved}" if saved else ""
+    )
     return Outcome(result | {"saved": saved}, text)
 
 

@@ -66,7 +66,7 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
     multiple=True,
     help="A board, a memristive tile (hermes, ...), or a profile of your own (FILE.toml); several times, or a,b.",
 )
-@click.option("--runtime-profile", help="Runtime of a .tflite or .onnx that the estimate is for.")
+@click.option("--runtime-profile", help="Runtime of a .tflite, .onnx or .gguf that the estimate is for.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write one self-contained page.")
 @click.option("--csv", type=click.Path(path_type=Path), help="Write totals and layers as CSV.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write tables as Markdown.")

@@ -37,12 +37,12 @@ def record_command(
     from edgehmn import states
     from edgehmn.errors import UsageError
     from edgehmn.exported import Export
-    from edgehmn.files import read_text
+    from edgehmn.files import read_texts
     from edgehmn.replay import Recorder
     from edgehmn.runtime.select import open_runtime
 
     opened = Export.open(export)
-    ids = opened.encode("".join(read_text(p) for p in texts))
+    ids = opened.encode(read_texts(texts))
     if not len(ids):
         raise UsageError("the text is empty: give some to record")
     learn, follow = MODES[mode]

@@ -6,6 +6,7 @@ import click
 
 from edgehmn.cli.compared import diff_command
 from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.cli.settled import settle_command
 from edgehmn.cli.stored import stored_commands
 
 
@@ -34,7 +35,7 @@ def _amount(state: object) -> str:
 
 @command("save", "Fetch what the device at --port has learned, or take the file --from, and keep it as NAME.")
 @click.argument("name")
-@click.option("--port", help="Device, as a pyserial URL.")
+@click.option("--port", help="Device, as a pyserial URL, unix://PATH or ssh://USER@NAME.")
 @click.option("--from", "source", type=click.Path(path_type=Path), help="A .ehmd file.")
 def save_command(session: Session, name: str, port: str | None, source: Path | None) -> Outcome:
     from edgehmn import states
@@ -58,7 +59,7 @@ def save_command(session: Session, name: str, port: str | None, source: Path | N
 
 @command("load", "Give the state NAME to the device at --port, or write it to the file --to.")
 @click.argument("name")
-@click.option("--port", help="Device, as a pyserial URL.")
+@click.option("--port", help="Device, as a pyserial URL, unix://PATH or ssh://USER@NAME.")
 @click.option("--to", "target", type=click.Path(path_type=Path), help="A .ehmd file.")
 def load_command(session: Session, name: str, port: str | None, target: Path | None) -> Outcome:
     from edgehmn import states
@@ -90,5 +91,5 @@ def list_command(session: Session) -> Outcome:
     return Outcome({"states": [_row(s) for s in known]}, text)
 
 
-for _command in (save_command, load_command, list_command, diff_command, *stored_commands()):
+for _command in (save_command, load_command, list_command, diff_command, settle_command, *stored_commands()):
     state_command.add_command(_command)

@@ -26,8 +26,9 @@ def _command(name: str, method: str, text: str) -> click.Command:
         from contextlib import closing
 
         from edgehmn.runtime.device import DeviceRuntime
+        from edgehmn.runtime.over_ssh import reached
 
-        with closing(DeviceRuntime(port)) as device:
+        with reached(port) as url, closing(DeviceRuntime(url)) as device:
             act: Callable[[], Any] = getattr(device, method)
             state = act()
         result = asdict(state) | {"provisional": state.provisional, "applied": state.applied}
@@ -37,5 +38,5 @@ def _command(name: str, method: str, text: str) -> click.Command:
         kept = "" if state.applied else f"; it was learned with image {state.image_id[:16]} and is not in use"
         return Outcome(result, f"state {state.sequence}, {how}, {state.size:,} bytes{kept}")
 
-    option = click.option("--port", required=True, help="Device, as a pyserial URL or unix://PATH.")
+    option = click.option("--port", required=True, help="Device, as a pyserial URL, unix://PATH or ssh://USER@NAME.")
     return command(name, text)(option(run))

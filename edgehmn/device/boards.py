@@ -24,6 +24,7 @@ class Board:
     cpu: str  # the compiler's flags for its core
     tools: dict[str, str]  # programs that write a real one, the usual first, and what they call its chip
     numbers: dict[str, int]  # the integers of its board.h, by name: addresses, sizes in bytes, frequencies in Hz
+    run_by: str | None = None  # who ran its firmware on the real board, and when
 
     @property
     def machine(self) -> str | None:
@@ -33,6 +34,8 @@ class Board:
     @property
     def status(self) -> str:
         """What is known of its firmware."""
+        if self.run_by is not None:
+            return f"run on hardware: {self.run_by}"
         return "emulated by QEMU" if self.machine else NOT_RUN
 
     @property
@@ -113,7 +116,8 @@ def _read(folder: Path, ports: Path) -> Board:
     defined = re.findall(r"^#define (BOARD_\w+) (0x[0-9A-Fa-f]+|\d+)$", (folder / "board.h").read_text("utf-8"), re.M)
     numbers = {name: int(value, 0) for name, value in defined}
     text = (folder / "board.cmake").read_text("utf-8")
-    cpu = re.search(r'BOARD_CPU "([^"]+)"', text)
+    cpu, run_by = (re.search(rf'^set\(BOARD_{name} "([^"]+)"\)', text, re.M) for name in ("CPU", "RUN_BY"))
     named = re.findall(r"^set\(BOARD_(\w+) ([^\s\"]+)\)", text, re.M)
     tools = {name.lower(): what for name, what in named if name in TOOLS}
-    return Board(folder.name, folder.relative_to(ports).as_posix(), cpu[1] if cpu else "", tools, numbers)
+    place = folder.relative_to(ports).as_posix()
+    return Board(folder.name, place, cpu[1] if cpu else "", tools, numbers, run_by[1] if run_by else None)

@@ -1,15 +1,18 @@
 """P0 on simulated memristive tiles: what of the gain is kept there, and what it costs.
 
 A seed is another chip: its devices are drawn anew. What its frozen part makes of the text is computed once, for the
-static scores and for those while learning. The digital core stands beside it.
+static scores and for those while learning. The digital core stands beside it. Several chips run at once, each in a
+process of its own.
 """
 
-from dataclasses import asdict, replace
-from functools import lru_cache
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from statistics import mean
 from typing import Any
 
-from edgehmn.core import CoreModel
+from edgehmn.core import CoreModel, Image
+from edgehmn.errors import UsageError
 from edgehmn.evaluate import Progress, no_progress
 from edgehmn.evaluation.p0 import figures_of, online_part, summary
 from edgehmn.evaluation.run import Run
@@ -19,6 +22,7 @@ from edgehmn.streams import FEED, LEARN, HiddenStream, Ids, in_nats, open_head, 
 from edgehmn.targets.memristive.setup import TileSetup
 
 NOT_MEANS = ("calibrated_to", "tokens_per_day")
+PART = "p0-tile"
 
 
 def p0_tiles(run: Run, name: str, text: str, ids: Ids, settings: dict[str, Any]) -> dict[str, Any]:
@@ -26,13 +30,16 @@ def p0_tiles(run: Run, name: str, text: str, ids: Ids, settings: dict[str, Any])
     kept."""
     o = run.options
     setup = o.tiles or TileSetup()
+    if o.static_only and setup.mapping == "adapters":
+        raise UsageError("--static-only: with --mapping adapters nothing lies on tiles before it is learned")
     target = setup.of(o.target or DEFAULT_TILE).name
     asked = {"target": target, **asdict(setup), "static_only": o.static_only}
     settings = settings | asked
-    passes = 2 if o.static_only else 3
-    with run.progress_bar("p0", passes * len(ids) * run.missing("p0-tile", settings)) as progress:
-        chips = _Chips(run, ids, target, setup, progress)
-        parts = run.per_seed("p0-tile", settings, chips.part)
+    chips = Chips(run.export.image.bytes.tobytes(), ids, target, setup, o.static_only)
+    missing = [i for i in range(o.seeds) if not run.store.has(f"{PART}-{i}", settings | {"seed": i})]
+    with run.progress_bar("p0", (2 if o.static_only else 3) * len(ids) * len(missing)) as progress:
+        done = _at_once(chips, missing, o.jobs, progress)
+        parts = run.per_seed(PART, settings, lambda seed: done[seed] if seed in done else chips.part(seed, progress))
     totals = {key: mean(p[key] for p in parts) for key in parts[0] if key.endswith("nats")}
     figures = {key: figures_of(total, ids, text) for key, total in totals.items()}
     result: dict[str, Any] = {
@@ -49,42 +56,57 @@ def p0_tiles(run: Run, name: str, text: str, ids: Ids, settings: dict[str, Any])
     return result | summary(parts, len(ids), lambda total: figures_of(total, ids, text))
 
 
-class _Chips:
-    """What each chip makes of a text."""
+def _at_once(chips: "Chips", seeds: list[int], jobs: int, progress: Progress) -> dict[int, dict[str, Any]]:
+    """Parts of some seeds, in as many processes as asked for; nothing if that is one."""
+    if min(jobs, len(seeds)) < 2:
+        return {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(seeds)), mp_context=context) as pool:
+        done = {}
+        for seed, part in zip(seeds, pool.map(chips.part, seeds), strict=True):
+            done[seed] = part
+            progress((2 if chips.static_only else 3) * len(chips.ids))
+        return done
 
-    def __init__(self, run: Run, ids: Ids, target: str, setup: TileSetup, progress: Progress) -> None:
-        self.run, self.ids, self.target, self.setup, self.progress = run, ids, target, setup, progress
-        self._digital = lru_cache(maxsize=1)(self._encode_digital)
 
-    def part(self, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Chips:
+    """What any chip with an image is asked to do with a text."""
+
+    image: bytes
+    ids: Ids
+    target: str
+    setup: TileSetup
+    static_only: bool
+
+    def part(self, seed: int, progress: Progress = no_progress) -> dict[str, Any]:
         """Of one chip: total nats, the online part of p0, and the cost of the last run."""
-        image, static_only = self.run.export.image, self.run.options.static_only
-        digital, use = self._digital()
+        image = Image(self.image)
+        digital, use = self._digital(image)
         stream, still = digital, digital.static
+        frozen = self._open(image, "encoder", seed)
         if self.setup.mapping != "adapters":
-            encoder = self._open("encoder", seed)
-            stream, use = encoder.encode_stream(self.ids, self.progress), encoder.encoder_use()
-            frozen = self._open("encoder", seed)
+            encoder = self._open(image, "encoder", seed)
+            stream, use = encoder.encode_stream(self.ids, progress), encoder.encoder_use()
             frozen.encoded_by(use)
-            still = play(frozen, stream, mode=FEED, progress=self.progress)
+            still = play(frozen, stream, mode=FEED, progress=progress)
         part = {
             "static_nats": float(in_nats(still).sum()), "digital_static_nats": float(in_nats(digital.static).sum())
         }  # fmt: skip
-        if static_only:
-            runtime = self._open("encoder", seed) if self.setup.mapping == "adapters" else frozen
-            return part | {"cost": runtime.cost().as_dict()}
-        learner = self._open(self.setup.mapping, seed)
+        if self.static_only:
+            return part | {"cost": frozen.cost().as_dict()}
+        learner = self._open(image, self.setup.mapping, seed)
         learner.encoded_by(use)
-        scores = play(learner, stream, mode=LEARN, progress=self.progress)
+        scores = play(learner, stream, mode=LEARN, progress=progress)
         beside = in_nats(play(open_head(image, seed), digital)).sum()
         return part | online_part(still, scores) | {"digital_nats": float(beside), "cost": learner.cost().as_dict()}
 
-    def _open(self, mapping: str, seed: int) -> TileRuntime:
-        return TileRuntime(self.run.export.image, self.target, replace(self.setup, mapping=mapping), seed=seed)
+    def _open(self, image: Image, mapping: str, seed: int) -> TileRuntime:
+        return TileRuntime(image, self.target, replace(self.setup, mapping=mapping), seed=seed)
 
-    def _encode_digital(self) -> tuple[HiddenStream, EncoderUse]:
-        image = self.run.export.image
-        stream = HiddenStream.encode(image, self.ids, no_progress)
+    def _digital(self, image: Image) -> tuple[HiddenStream, EncoderUse]:
+        """Hidden vectors of the digital encoder, and what a token takes there."""
+        stream = HiddenStream.encode(image, self.ids)
         model = CoreModel(image, plastic=False)
         for token in self.ids[: 2 * int(image.header.n_ctx)].tolist():
             model.encode(token)

@@ -19,7 +19,8 @@ ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
 @dataclass(frozen=True)
 class Options:
     """seeds: how many, from 0 on. tokens: at most so many of each text, None for all that the plan asks for. banks: of
-    P2, beside one. bleu: people of P1 whose turns are continued. runtime to tiles: of P0; target: a tile."""
+    P2, beside one. bleu: people of P1 whose turns are continued. runtime to jobs: of P0; target: a tile;
+    jobs: seeds of a tile at once."""
 
     seeds: int = 3
     tokens: int | None = None
@@ -30,6 +31,7 @@ class Options:
     float_checkpoint: str | None = None
     target: str | None = None
     tiles: "TileSetup | None" = None
+    jobs: int = 1
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from edgehmn.core import CoreModel, Image
 from edgehmn.errors import DeviceError, UsageError
 from edgehmn.files import write_bytes
 from edgehmn.image import build_image
+from edgehmn.measure.token_by_token import feed
 from edgehmn.quantize import quantise
 from edgehmn.targets.schema import Measured, Target, load_target, read_target
 from edgehmn.workload_export import count_learning, image_operations
@@ -46,7 +47,7 @@ SHAPES = (
 COPIES = (1, 2, 4)
 LARGE = replace(FIRST, n_layers=2, d_model=640, d_hidden=1280, n_heads=10, n_kv_heads=5, vocab_size=40_000)
 SECONDS = 0.6  # of each timing
-LEAST_FACTOR = 1.15
+LEAST_FACTOR, MOST_FACTOR = 1.15, 20.0  # the most that a profile may have: then hardly anything is known
 REMOTE_S = 900.0
 NOT_FOUND = 127  # what a shell ends with where there is no such program
 
@@ -103,13 +104,13 @@ def model_timing(image: Image, ids: npt.NDArray[np.int32], frozen: float, learne
 def _seconds_per_token(model: CoreModel, ids: npt.NDArray[np.int32], *, learn: bool) -> float:
     """Median of pieces of the second half of `ids`."""
     half = len(ids) // 2
-    model.process(ids[:half], learn=learn)
+    feed(model, ids[:half], learn=learn)
     pieces = np.array_split(ids[half:], 4)
     took: list[float] = []
     end = time.perf_counter() + SECONDS
     for piece in itertools.cycle(pieces):
         start = time.process_time()
-        model.process(piece, learn=learn)
+        feed(model, piece, learn=learn)
         took.append((time.process_time() - start) / len(piece))
         if time.perf_counter() > end and len(took) >= len(pieces):
             break
@@ -133,7 +134,7 @@ def fit_speeds(timings: Iterable[Timing]) -> dict[str, float]:
     out = dict(zip(names, a.tolist(), strict=True))
     out |= dict(zip(("seconds_per_plastic_mac", "seconds_per_write"), b.tolist(), strict=True))
     residual = np.abs(np.log(frozen @ a / [t.frozen_s for t in known]))
-    return out | {"interval_factor": max(LEAST_FACTOR, float(np.exp(2 * residual.max())))}
+    return out | {"interval_factor": min(MOST_FACTOR, max(LEAST_FACTOR, float(np.exp(2 * residual.max()))))}
 
 
 def time_copies(image: Image, ids: npt.NDArray[np.int32], timing: Timing) -> list[Timing]:
@@ -142,12 +143,12 @@ def time_copies(image: Image, ids: npt.NDArray[np.int32], timing: Timing) -> lis
     for n in COPIES[1:]:
         models = [CoreModel(Image(image.bytes.tobytes()), plastic=False) for _ in range(n)]
         for model in models:
-            model.process(ids[:-8], learn=False)
+            feed(model, ids[:-8], learn=False)
         took = []
         for token in ids[-8:]:
             start = time.process_time()
             for model in models:
-                model.process(np.array([token], np.int32), learn=False)
+                feed(model, np.array([token], np.int32), learn=False)
             took.append((time.process_time() - start) / n)
         out.append(replace(timing, image_bytes=n * timing.image_bytes, frozen_s=float(np.median(took))))
     return out

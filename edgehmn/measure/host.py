@@ -103,17 +103,18 @@ def _works(path: Path) -> tuple[dict[str, tuple[Work, int]], str]:
 def _export_works(path: Path) -> dict[str, tuple[Work, int]]:
     from edgehmn.core import CoreModel
     from edgehmn.exported import Export
+    from edgehmn.measure.token_by_token import feed
     from edgehmn.texts import EVALUATION, shipped
 
     export = Export.open(path)
     ids = export.encode(shipped(EVALUATION)[:8000])[: 3 * TOKENS]
     frozen, learning = CoreModel(export.image, plastic=False), CoreModel(export.image)
-    frozen.process(ids, learn=False)
-    learning.process(ids, learn=True)
+    feed(frozen, ids, learn=False)
+    feed(learning, ids, learn=True)
     few = ids[:TOKENS]
     return {
-        "token": (lambda: frozen.process(few, learn=False), len(few)),
-        "learned_token": (lambda: learning.process(few, learn=True), len(few)),
+        "token": (lambda: feed(frozen, few, learn=False), len(few)),
+        "learned_token": (lambda: feed(learning, few, learn=True), len(few)),
     }
 
 

@@ -1,7 +1,8 @@
 """NVML, and meters outside of the machine, each by its own library."""
 
+import contextlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,9 @@ class Nvml:
         self.description = Description("NVML", f"card {card}", "the machine around the card", 20.0)
 
     def read(self) -> float:
-        try:
-            return plausible(self._nvml.nvmlDeviceGetPowerUsage(self._card) / 1000, "NVML")
-        except DeviceError:
-            raise
-        except Exception as e:
-            raise DeviceError(f"NVML: {e}") from e
+        with _own_errors("NVML"):
+            milliwatts = self._nvml.nvmlDeviceGetPowerUsage(self._card)
+        return plausible(milliwatts / 1000, "NVML")
 
 
 class Ina2xx:
@@ -77,7 +75,9 @@ class Ina219Bus:
         self.description = Description("INA219 over I2C", "the wire it is in", "nothing after it", 20.0)
 
     def read(self) -> float:
-        return plausible(float(self._chip.power()) / 1000, "INA219")  # the library gives milliwatts
+        with _own_errors("INA219"):  # such as a current beyond its range
+            milliwatts = float(self._chip.power())
+        return plausible(milliwatts / 1000, "INA219")
 
 
 class Ppk2:
@@ -101,8 +101,9 @@ class Ppk2:
         )
 
     def read(self) -> float:
-        data = self._meter.get_data()
-        samples = self._meter.get_samples(data) if data else []
+        with _own_errors("PPK2"):
+            data = self._meter.get_data()
+            samples = self._meter.get_samples(data) if data else []
         if isinstance(samples, tuple):  # later releases give the digital pins too
             samples = samples[0]
         return mean_microamperes(samples) * 1e-6 * self._volts
@@ -139,7 +140,8 @@ class Joulescope:
         )
 
     def read(self) -> float:
-        data = self._device.read(contiguous_duration=WINDOW_S)
+        with _own_errors("Joulescope"):
+            data = self._device.read(contiguous_duration=WINDOW_S)
         if data is None or not len(data):
             raise DeviceError("Joulescope: no samples arrived")
         watts = [w for w in (float(i) * float(v) for i, v in data) if w == w]  # it marks what it missed as no number
@@ -149,6 +151,15 @@ class Joulescope:
 
     def close(self) -> None:
         self._device.close()
+
+
+@contextlib.contextmanager
+def _own_errors(meter: str) -> Iterator[None]:
+    """Whatever a meter's library raises, as a DeviceError: its classes are not there without it."""
+    try:
+        yield
+    except Exception as e:
+        raise DeviceError(f"{meter}: no reading ({type(e).__name__}: {e})") from e
 
 
 def _library(module: str, package: str) -> Any:

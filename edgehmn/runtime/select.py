@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BOARD = "mps2-an386"
 DEFAULT_TILE = "hermes"
+ANSWER_S = 60.0
 
 
 @contextlib.contextmanager
@@ -27,9 +28,15 @@ def open_runtime(
     seed: int = 0,
     banks: int = 1,
     provider: str = "cpu",
+    timeout: float = ANSWER_S,
+    host: str | None = None,
     tiles: "TileSetup | None" = None,
+    threads: int = 1,
 ) -> Iterator[Runtime]:
     """The runtime of that name with the export's model and nothing learned, in 1..MAX_BANKS banks. Closed at the end.
+    threads: for large matrices, on the host.
+    timeout: seconds that a board has for an answer, beside its work. host: USER@NAME of a Linux board, for ssh, instead
+    of a port.
     Raises DependencyError if it cannot have so many."""
     if target is not None and runtime not in ("emulator", "tile"):
         raise UsageError(
@@ -39,19 +46,24 @@ def open_runtime(
         raise UsageError("--mapping, --cell-bits, --writes and --write-threshold go with --runtime tile")
     if provider != "cpu" and runtime != "onnx":
         raise UsageError("--provider is what onnxruntime computes with: it goes with --runtime onnx")
+    if threads > 1 and runtime != "host":
+        raise UsageError("--threads is for the core on this machine: it goes with --runtime host")
+    if host is not None and port is not None:
+        raise UsageError("--host reaches a Linux board by ssh, --port any other device: give one of them")
+    port = port if host is None else f"ssh://{host}"
     if (port is not None) != (runtime == "device"):
-        raise UsageError("--port and --runtime device go together: name the device's port")
+        raise UsageError("--port, or --host, and --runtime device go together: name the device's port")
     if banks > 1 and runtime in ("emulator", "device"):
         raise DependencyError(
             f"the firmware has one bank, not {banks}: leave --banks out, or use --runtime host, onnx or tflite"
         )
     if runtime == "emulator":
-        with open_emulator(export.image, target or DEFAULT_BOARD) as device:
+        with open_emulator(export.image, target or DEFAULT_BOARD, timeout) as device:
             device.forget(seed)
             yield device
     elif runtime == "device":
         assert port is not None
-        with open_device(port) as device:
+        with open_device(port, timeout) as device:
             if device.image_id != export.image.id:
                 raise UsageError(
                     f"the device at {port} runs image {device.image_id[:16]}, the export is {export.image.id[:16]}"
@@ -62,7 +74,9 @@ def open_runtime(
             raise DependencyError(f"--runtime tile has one bank, not {banks}: leave --banks out, or use --runtime host")
         yield open_tiles(export.image, target or DEFAULT_TILE, seed, tiles)
     elif runtime == "host":
-        yield open_core(export.image, seed, banks)
+        core = open_core(export.image, seed, banks)
+        core.use_threads(threads)
+        yield core
     else:
         yield encoder_runtime(runtime, export.folder, export.image, seed, provider, banks)
 
@@ -76,18 +90,18 @@ def open_tiles(image: Image, target: str, seed: int, setup: "TileSetup | None" =
 
 
 @contextlib.contextmanager
-def open_device(port: str) -> Iterator[Runtime]:
-    """The device at a pyserial URL. What it has learned stays."""
-    from edgehmn.runtime.device import DeviceRuntime
+def open_device(port: str, timeout: float = ANSWER_S) -> Iterator[Runtime]:
+    """The device at a pyserial URL, unix://PATH or ssh://USER@NAME. What it has learned stays."""
+    from edgehmn.runtime.over_ssh import open_kept
 
-    with contextlib.closing(DeviceRuntime(port)) as device:
+    with open_kept(port, timeout) as device:
         yield device
 
 
 @contextlib.contextmanager
-def open_emulator(image: Image, board: str = DEFAULT_BOARD) -> Iterator[Runtime]:
+def open_emulator(image: Image, board: str = DEFAULT_BOARD, timeout: float = ANSWER_S) -> Iterator[Runtime]:
     """A fresh emulated board with this image."""
     from edgehmn.runtime.device import DeviceRuntime
 
-    with contextlib.closing(DeviceRuntime.emulated(image.bytes.tobytes(), board)) as device:
+    with contextlib.closing(DeviceRuntime.emulated(image.bytes.tobytes(), board, timeout_s=timeout)) as device:
         yield device

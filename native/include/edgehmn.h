@@ -107,6 +107,18 @@ int32_t ehmn_work_bytes(const void *image, uint32_t tokens, uint32_t *bytes);
 int32_t ehmn_process(ehmn_model *model, const uint32_t *tokens, uint32_t n, uint32_t how, uint32_t *bits, void *work,
                      uint32_t work_bytes);
 
+/* Threads that the caller lends, for the cores of a Linux board: run(context, work, argument, parts) calls work(argument,
+ * part) once for each part below `parts`, on any of `threads` threads, its own among them, and returns when all are done.
+ * ports/linux/threads.c is such a pool. Products of large matrices then take several; every result stays the same.
+ * `parallel` is lent until the model is no longer used; NULL: one thread. EHMN_E_ARGUMENT. */
+typedef struct {
+    void (*run)(void *context, void (*work)(void *argument, uint32_t part), void *argument, uint32_t parts);
+    void *context;
+    uint32_t threads;
+} ehmn_parallel;
+
+int32_t ehmn_use_threads(ehmn_model *model, const ehmn_parallel *parallel);
+
 /* The prediction: base-2 logits, int16[vocab_size] with EHMN_LOGIT_FRAC fractional bits; NULL before the first
  * step. Valid until the next step or reset. */
 const int16_t *ehmn_logits(const ehmn_model *model);
@@ -160,6 +172,13 @@ int32_t ehmn_get_topic(const ehmn_model *model, ehmn_topic *topic);
 /* Score of guard vector `index` of the image by what has been learned so far, as ehmn_score gives it; costs a head
  * pass. EHMN_E_ARGUMENT, _STATE (static). */
 int32_t ehmn_guard_score(ehmn_model *model, uint32_t index, uint32_t *bits);
+
+/* Turn the gains at rest of what has been learned down until the guard's perplexity is within one per cent of the frozen
+ * model's; weights and memories stay, and in use the gains follow the text. For a pause after learning, such as before
+ * storing: at most 9 looks at the whole guard, a head pass for each vector. Of several banks, the present one. kept: of
+ * 256 parts, those that are left; 256 if all are. The prediction that was made stays until the next step.
+ * EHMN_E_ARGUMENT, _STATE (static). */
+int32_t ehmn_settle(ehmn_model *model, uint32_t *kept);
 
 /* Name of a status, as in this header, without the prefix: "OK", "E_CRC". Never NULL. */
 const char *ehmn_status_name(int32_t status);

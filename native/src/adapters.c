@@ -23,9 +23,7 @@ static void dense_forward(ehmn_model *m, uint32_t layer, const int8_t *input, in
     const int8_t *w = (const int8_t *)ehmn_in_delta(m, m->in.dense) + (size_t)layer * d * d;
     m->kernels->matvec_s8(w, d, d, d, input, pre);
     m->counts.macs += (uint64_t)d * d;
-    for (uint32_t i = 0; i < d; i++) {
-        z[i] = (int16_t)ehmn_tanh(ehmn_round_shift32(pre[i], m->image->rule.weight_frac + frac - 16));
-    }
+    ehmn_tanh_all(pre, d, m->image->rule.weight_frac + frac - 16, z);
 }
 
 /* v = scale v + P sum */

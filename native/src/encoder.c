@@ -1,6 +1,7 @@
 /* The frozen encoder: embedding, then for each layer attention over the window and an MLP. */
 #include "fixed.h"
 #include "model.h"
+#include "vectors_mve.h"
 
 #include <string.h>
 
@@ -10,8 +11,8 @@ int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, u
                       : ehmn_quantise16(v, n, frac, bits, ehmn_at(m, m->at.mantissas));
 }
 
-void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
-                   int32_t out_frac, int32_t *out)
+void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
+                        int32_t out_frac, int32_t *out)
 {
     uint32_t stride = ehmn_row_bytes(matrix);
     const int8_t *w = ehmn_weights(m, matrix) + (size_t)first * stride;
@@ -24,6 +25,12 @@ void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uin
         m->kernels->matvec_s16(w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     }
     m->kernels->scale(out, scale, rows, matrix->shift + frac - out_frac, out);
+}
+
+void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
+                   int32_t out_frac, int32_t *out)
+{
+    m->multiply(m, matrix, first, rows, frac, out_frac, out);
     m->counts.macs += (uint64_t)rows * matrix->cols;
 }
 
@@ -87,7 +94,11 @@ void ehmn_normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
 /* Rotate the pairs (i, i + half) of one head by `turn`: for each pair the cosine and the sine of its phase. */
 static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
 {
-    for (uint32_t i = 0; i < half; i++) {
+    uint32_t i = 0;
+#if defined(EHMN_MVE)
+    i = ehmn_mve_rotate(turn, half, v);
+#endif
+    for (; i < half; i++) {
         int64_t c = turn[2u * i];
         int64_t s = turn[2u * i + 1u];
         int32_t a = v[i];
@@ -102,6 +113,16 @@ static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
     }
 }
 
+/* Where the values of the window from one column and position on lie: position by position as the keys; with Helium,
+ * which sums up rows, column by column. */
+#if defined(EHMN_MVE)
+#define VALUES_AT(im, layer, column, position) \
+    (((size_t)(layer) * ehmn_d_kv(im) + (column)) * (im)->n_ctx + (position))
+#else
+#define VALUES_AT(im, layer, column, position) \
+    (((size_t)(layer) * (im)->n_ctx + (position)) * ehmn_d_kv(im) + (column))
+#endif
+
 /* Put the key and value of the present position into the window. kv: keys, then values, int32[2][d_kv]. */
 static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *kv)
 {
@@ -110,7 +131,7 @@ static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, 
     uint32_t d_kv = ehmn_d_kv(im);
     size_t slot = (size_t)layer * im->n_ctx + m->position;
     int8_t *key = (int8_t *)ehmn_at(m, m->at.keys) + slot * d_kv;
-    int8_t *value = (int8_t *)ehmn_at(m, m->at.values) + slot * d_kv;
+    int8_t *value = (int8_t *)ehmn_at(m, m->at.values) + VALUES_AT(im, layer, 0u, m->position);
     int8_t *key_frac = (int8_t *)ehmn_at(m, m->at.key_fracs) + slot * im->n_kv_heads;
     int8_t *value_frac = (int8_t *)ehmn_at(m, m->at.value_fracs) + slot * im->n_kv_heads;
     for (uint32_t h = 0; h < im->n_kv_heads; h++) {
@@ -119,7 +140,13 @@ static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, 
             rotate(turn, d_head / 2u, k);
         }
         key_frac[h] = (int8_t)ehmn_quantise8(k, d_head, im->value_frac, key + h * d_head);
+#if defined(EHMN_MVE)
+        int8_t *row = ehmn_at(m, m->at.mantissas); /* of which a column of the window is made */
+        value_frac[h] = (int8_t)ehmn_quantise8(k + d_kv, d_head, im->value_frac, row);
+        ehmn_mve_spread(row, d_head, value + h * d_head * im->n_ctx, im->n_ctx);
+#else
         value_frac[h] = (int8_t)ehmn_quantise8(k + d_kv, d_head, im->value_frac, value + h * d_head);
+#endif
     }
 }
 
@@ -132,7 +159,7 @@ static void attend_head(ehmn_model *m, uint32_t layer, uint32_t head, const int3
     uint32_t kv_head = head / (im->n_heads / im->n_kv_heads);
     size_t window = (size_t)layer * im->n_ctx;
     const int8_t *keys = (const int8_t *)ehmn_at(m, m->at.keys) + window * d_kv + kv_head * d_head;
-    const int8_t *values = (const int8_t *)ehmn_at(m, m->at.values) + window * d_kv + kv_head * d_head;
+    const int8_t *values = (const int8_t *)ehmn_at(m, m->at.values) + VALUES_AT(im, layer, kv_head * d_head, 0u);
     const int8_t *key_frac = (const int8_t *)ehmn_at(m, m->at.key_fracs) + window * im->n_kv_heads + kv_head;
     const int8_t *value_frac = (const int8_t *)ehmn_at(m, m->at.value_fracs) + window * im->n_kv_heads + kv_head;
     int32_t *scores = ehmn_at(m, m->at.scores);
@@ -142,8 +169,13 @@ static void attend_head(ehmn_model *m, uint32_t layer, uint32_t head, const int3
     int32_t max = ehmn_fit_scores(key_frac, im->n_kv_heads, m->filled, q_frac, EHMN_LOGIT_FRAC, scores);
     uint32_t total = m->kernels->soften(scores, m->filled, max);
     int32_t frac = ehmn_align_weights(value_frac, im->n_kv_heads, m->filled, scores);
-    m->kernels->weighted_sum(values, m->filled, d_head, d_kv, scores, out);
     int32_t reciprocal = (int32_t)(((uint64_t)1 << 45) / total); /* total >= 2^15 */
+#if defined(EHMN_MVE)
+    m->kernels->matvec_s16(values, d_head, m->filled, im->n_ctx, ehmn_mve_negate16(scores, m->filled), out);
+    reciprocal = -reciprocal;
+#else
+    m->kernels->weighted_sum(values, m->filled, d_head, d_kv, scores, out);
+#endif
     ehmn_scale_all(out, d_head, reciprocal, 45 + frac - im->value_frac, out);
     m->counts.macs += 2u * (uint64_t)m->filled * d_head;
 }
@@ -286,9 +318,7 @@ void ehmn_end_token(ehmn_model *m, uint32_t token, const int32_t *residual, int1
         recent[m->newest] = token;
         m->newest = (m->newest + 1u) % (im->n_ctx / 2u);
     }
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        hidden[i] = ehmn_sat16(ehmn_round_shift(residual[i], im->value_frac - im->hidden_frac));
-    }
+    ehmn_fit_all(residual, im->d_model, im->value_frac - im->hidden_frac, hidden);
     m->counts.steps++;
 }
 

@@ -1,26 +1,38 @@
 #include "fixed.h"
 
+int32_t ehmn_round_rarely(int64_t v, int32_t shift)
+{
+    return ehmn_round_shift(v, shift);
+}
+
 int32_t ehmn_bit_length(uint64_t v)
 {
     return v != 0 ? 64 - __builtin_clzll(v) : 0;
 }
 
+/* The upper half of the root digit by digit, the lower half by a division, which is one too large at most (Zimmermann,
+ * Karatsuba Square Root, INRIA 1999). */
 uint32_t ehmn_isqrt(uint64_t v)
 {
-    uint64_t root = 0;
-    uint64_t bit = (uint64_t)1 << 62;
-    while (bit > v) {
-        bit >>= 2;
-    }
-    for (; bit != 0; bit >>= 2) {
-        if (v >= root + bit) {
-            v -= root + bit;
-            root = (root >> 1) + bit;
-        } else {
-            root >>= 1;
+    int32_t up = (64 - ehmn_bit_length(v)) & ~1;
+    uint64_t normal = v != 0 ? v << up : 0;
+    uint32_t rest = (uint32_t)(normal >> 32), middle = (uint32_t)normal >> 16, root = 0;
+    for (uint32_t bit = 1u << 30; bit != 0; bit >>= 2) {
+        uint32_t with = root + bit;
+        root >>= 1;
+        if (rest >= with) {
+            rest -= with;
+            root += bit;
         }
     }
-    return (uint32_t)root;
+    if (root == 0) {
+        return 0;
+    }
+    uint32_t half = rest << 15 | middle >> 1; /* rest is at most twice the root */
+    uint32_t low = half / root;
+    uint64_t left = ((uint64_t)(half - low * root) << 1 | (middle & 1u)) << 16 | (normal & 0xFFFFu);
+    uint64_t whole = ((uint64_t)root << 16) + low - (left < (uint64_t)low * low);
+    return (uint32_t)(whole >> (up / 2));
 }
 
 int32_t ehmn_log2(uint64_t v)

@@ -41,10 +41,13 @@ static inline int32_t ehmn_round_shift(int64_t v, int32_t shift)
     return ehmn_sat32(v * ((int64_t)1 << -shift));
 }
 
+/* The same as a call: where it is rare, and speed is worth less than size. */
+int32_t ehmn_round_rarely(int64_t v, int32_t shift);
+
 /* The same of 32 bits. */
 static inline int32_t ehmn_round_shift32(int32_t v, int32_t shift)
 {
-    return shift > 0 && shift < 32 ? (v >> shift) + (v >> (shift - 1) & 1) : ehmn_round_shift(v, shift);
+    return shift > 0 && shift < 32 ? (v >> shift) + (v >> (shift - 1) & 1) : ehmn_round_rarely(v, shift);
 }
 
 /* The same for a shift of 1..31 and a result that is known to fit 32 bits. */
@@ -72,8 +75,11 @@ static inline int32_t ehmn_mul(int32_t a, int32_t b, int32_t shift)
 /* mean += (value - mean) * rate, rate 0..1 in Q16. */
 static inline int32_t ehmn_follow_value(int32_t mean, int32_t value, int32_t rate)
 {
-    int64_t difference = ehmn_sat32((int64_t)value - mean);
-    return ehmn_add(mean, ehmn_round_fit(difference * rate, 16));
+    int32_t difference;
+    if (__builtin_sub_overflow(value, mean, &difference) || difference == INT32_MIN) {
+        difference = value < 0 ? -INT32_MAX : INT32_MAX;
+    }
+    return ehmn_add(mean, ehmn_round_fit((int64_t)difference * rate, 16));
 }
 
 /* floor((a + floor(b / 2)) / b) for b > 0. */
@@ -135,7 +141,8 @@ static inline int32_t ehmn_cos(uint32_t phase)
     return ehmn_sin(phase + 0x40000000u);
 }
 
-/* vectors.c, from here on. Divide an int32 vector by a power of two so that it fits 8, or `bits` (9..16), bits, symmetric, as tightly as it
+/* vectors.c, from here on. Divide an int32 vector by a power of two so that it fits 8, or `bits` (9..16), bits, symmetric,
+ * as tightly as it
  * can. v[n] has frac fractional bits; the return value is the number of fractional bits of the result. */
 int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
 int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);
@@ -149,6 +156,12 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
 
 /* v[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15)), gain not negative. */
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain);
+
+/* out[i] = round(v[i] / 2^shift), saturated to 16 bits; |shift| at most 62. */
+void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out);
+
+/* z[i] = ehmn_tanh(round(v[i] / 2^shift)); |shift| at most 62. */
+void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z);
 
 /* mean[i] = ehmn_follow_value(mean[i], v[i], rate). */
 void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate);
@@ -171,5 +184,9 @@ int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int
 /* Weights, at most 2^15, of values with as many fractional bits as value_frac says -> at one exponent. Returns the
  * fractional bits that it stands for. */
 int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights);
+
+/* Take ehmn_exp2_neg(max - logits[i]) from *ahead for i = 0, 1, ... as long as it has so much; returns the first i for
+ * which it has not, or n. */
+uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead);
 
 #endif

@@ -5,6 +5,8 @@
 #define PERIOD 64u
 #define AVERAGE_RATE 2048 /* Q16: a look counts one thirty-second */
 #define EXCESS_LIMIT (1 << 20)
+#define SETTLE_PARTS 256u
+#define SETTLE_LIMIT 940 /* Q16: log2(1.01), rounded down */
 
 static const ehmn_guard *guard(const ehmn_model *m)
 {
@@ -78,4 +80,78 @@ void ehmn_watch(ehmn_model *m)
         ehmn_roll_back(m);
         m->counts.rollbacks++;
     }
+}
+
+/* Bits by which the guard's loss lies above the frozen model's, summed over its vectors: Q16. */
+static int64_t rise(ehmn_model *m)
+{
+    int64_t sum = 0;
+    for (uint32_t i = 0; i < m->image->n_guard; i++) {
+        uint32_t bits = 0;
+        (void)ehmn_guard_score(m, i, &bits);
+        sum += (int64_t)bits - guard(m)[i].bits;
+    }
+    return sum;
+}
+
+/* frozen + floor((gain - frozen) kept / SETTLE_PARTS) */
+static int32_t part_of(int32_t gain, int32_t frozen, uint32_t kept)
+{
+    int64_t moved = ((int64_t)gain - frozen) * kept;
+    int64_t parts = (int64_t)SETTLE_PARTS;
+    return frozen + (int32_t)(moved >= 0 ? moved / parts : -((-moved + parts - 1) / parts));
+}
+
+static void turn_down(ehmn_gains *gains, const ehmn_gains *learned, uint32_t kept)
+{
+    gains->scale = part_of(learned->scale, 1 << 16, kept);
+    gains->bias = part_of(learned->bias, 0, kept);
+    for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
+        gains->row[k] = part_of(learned->row[k], 0, kept);
+    }
+    for (uint32_t i = 0; i < EHMN_MAX_DENSE; i++) {
+        gains->dense[i] = part_of(learned->dense[i], 0, kept);
+    }
+    for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
+        for (uint32_t c = 0; c < EHMN_NGRAM_COUNTS; c++) {
+            gains->ngram[o][c] = part_of(learned->ngram[o][c], 0, kept);
+        }
+    }
+    for (uint32_t i = 0; i < EHMN_EPISODE_BUCKETS; i++) {
+        int32_t share = part_of(learned->share[i], 0, kept);
+        gains->share[i] = share > EHMN_SHARE_MIN ? share : EHMN_SHARE_MIN;
+    }
+}
+
+int32_t ehmn_settle(ehmn_model *m, uint32_t *kept)
+{
+    if (m == NULL || kept == NULL) {
+        return EHMN_E_ARGUMENT;
+    }
+    if (m->mode != EHMN_PLASTIC) {
+        return EHMN_E_STATE;
+    }
+    ehmn_end_following(m);
+    int64_t limit = (int64_t)SETTLE_LIMIT * m->image->n_guard;
+    ehmn_gains *gains = ehmn_model_gains(m);
+    ehmn_gains *learned = ehmn_at(m, m->at.kept); /* free while the model does not follow */
+    uint32_t low = 0;
+    uint32_t high = SETTLE_PARTS;
+    *kept = SETTLE_PARTS;
+    if (rise(m) <= limit) {
+        return EHMN_OK;
+    }
+    *learned = *gains;
+    while (high - low > 1u) {
+        uint32_t middle = (low + high) / 2u;
+        turn_down(gains, learned, middle);
+        if (rise(m) <= limit) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    turn_down(gains, learned, low);
+    *kept = low;
+    return EHMN_OK;
 }

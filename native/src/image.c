@@ -381,6 +381,7 @@ int32_t ehmn_open(const void *image, void *arena, uint32_t arena_bytes, uint32_t
     m->matrices = (const ehmn_matrix *)(const void *)((const uint8_t *)image + im->matrices_offset);
     m->vectors = (const ehmn_vector *)(const void *)((const uint8_t *)image + im->vectors_offset);
     m->kernels = ehmn_best_kernels();
+    m->multiply = ehmn_multiply_rows;
     m->arena = arena;
     m->at = layout;
     m->in = ehmn_layout_delta(im);

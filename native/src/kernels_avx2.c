@@ -6,6 +6,7 @@
 
 #include <immintrin.h>
 #include <stddef.h>
+#include <string.h>
 
 static inline __m256i load16(const int8_t *p)
 {
@@ -127,6 +128,8 @@ void ehmn_kernels_avx2_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols,
     }
 }
 
+/* Sixteen columns, two rows at a time: each lane multiplies a pair of values by a pair of weights. A weight of 2^15 has no
+ * place in 16 bits, so weights enter negated. */
 static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
                          int32_t *acc)
 {
@@ -134,18 +137,47 @@ static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t
     for (; c + 16u <= cols; c += 16u) {
         __m256i s0 = _mm256_setzero_si256(), s1 = s0;
         const int8_t *at = w + c;
-        for (uint32_t r = 0; r < rows; r++, at += stride) {
-            __m256i f = _mm256_set1_epi32(weight[r]);
-            __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)at);
-            s0 = _mm256_add_epi32(s0, _mm256_mullo_epi32(f, _mm256_cvtepi8_epi32(bytes)));
-            s1 = _mm256_add_epi32(s1, _mm256_mullo_epi32(f, _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))));
+        for (uint32_t r = 0; r < rows; r += 2u, at += (size_t)2u * stride) {
+            int last = r + 1u == rows;
+            uint32_t second = last ? 0u : (uint32_t)-weight[r + 1u];
+            __m256i f = _mm256_set1_epi32((int32_t)(((uint32_t)-weight[r] & 0xFFFFu) | second << 16));
+            __m128i a = _mm_loadu_si128((const __m128i *)(const void *)at);
+            __m128i b = _mm_loadu_si128((const __m128i *)(const void *)(last ? at : at + stride));
+            s0 = _mm256_add_epi32(s0, _mm256_madd_epi16(f, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(a, b))));
+            s1 = _mm256_add_epi32(s1, _mm256_madd_epi16(f, _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(a, b))));
         }
-        _mm256_storeu_si256((__m256i *)(void *)(acc + c), s0);
-        _mm256_storeu_si256((__m256i *)(void *)(acc + c + 8u), s1);
+        _mm256_storeu_si256((__m256i *)(void *)(acc + c), _mm256_sub_epi32(_mm256_setzero_si256(), s0));
+        _mm256_storeu_si256((__m256i *)(void *)(acc + c + 8u), _mm256_sub_epi32(_mm256_setzero_si256(), s1));
     }
     if (c < cols) {
         ehmn_kernels_rows_weighted_sum(w + c, rows, cols - c, stride, weight, acc + c);
     }
+}
+
+/* The same where the whole products count, by a shift of 1..32; less than eight values, or where one leaves 32 bits,
+ * in plain C. */
+static uint32_t scale_whole(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
+{
+    __m256i half = _mm256_set1_epi64x((int64_t)1 << (shift - 1));
+    __m128i right = _mm_cvtsi32_si128(shift), left = _mm_cvtsi32_si128(32 - shift), sign = _mm_cvtsi32_si128(shift - 1);
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        __m256i a = load32(v + i), b = load32(factor + i);
+        __m256i even = _mm256_add_epi64(_mm256_mul_epi32(a, b), half);
+        __m256i odd = _mm256_mul_epi32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
+        odd = _mm256_add_epi64(odd, half);
+        __m256i low = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+        __m256i high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
+        __m256i y = _mm256_or_si256(_mm256_srl_epi32(low, right), _mm256_sll_epi32(high, left));
+        __m256i fits = _mm256_cmpeq_epi32(_mm256_sra_epi32(high, sign), _mm256_srai_epi32(y, 31));
+        __m256i least = _mm256_cmpeq_epi32(y, _mm256_set1_epi32(INT32_MIN));
+        if (_mm256_movemask_epi8(_mm256_andnot_si256(least, fits)) == -1) {
+            _mm256_storeu_si256((__m256i *)(void *)(out + i), y);
+        } else {
+            ehmn_kernels_rows_scale(v + i, factor + i, 8u, shift, out + i);
+        }
+    }
+    return i;
 }
 
 void ehmn_kernels_avx2_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
@@ -161,6 +193,9 @@ void ehmn_kernels_avx2_scale(const int32_t *v, const int32_t *factor, uint32_t n
             __m256i high = _mm256_blend_epi32(even, odd, 0xAA);
             _mm256_storeu_si256((__m256i *)(void *)(out + i), _mm256_sra_epi32(_mm256_add_epi32(high, half), count));
         }
+    }
+    if (shift >= 1 && shift <= 32) {
+        i = scale_whole(v, factor, n, shift, out);
     }
     ehmn_kernels_rows_scale(v + i, factor + i, n - i, shift, out + i);
 }
@@ -329,20 +364,50 @@ int32_t ehmn_kernels_avx2_fit(const int32_t *v, const int16_t *bias, int32_t gai
     return ehmn_kernels_rows_fit(v + i, bias != NULL ? bias + i : NULL, gain, n - i, max, out + i);
 }
 
+/* Every processor with AVX2 counts bits by an instruction, of two words at a time. */
+static inline uint32_t differences_of(const uint32_t *a, const uint32_t *b, uint32_t words)
+{
+    uint32_t w = 0;
+    int64_t sum = 0;
+    for (; w + 2u <= words; w += 2u) {
+        uint64_t u, v;
+        memcpy(&u, a + w, sizeof u);
+        memcpy(&v, b + w, sizeof v);
+        sum += _mm_popcnt_u64(u ^ v);
+    }
+    return (uint32_t)sum + (w < words ? (uint32_t)_mm_popcnt_u32(a[w] ^ b[w]) : 0u);
+}
+
+void ehmn_kernels_avx2_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *bits)
+{
+    uint32_t own[4];
+    if (words != 4u) {
+        for (uint32_t i = 0; i < n; i++, keys += words) {
+            bits[i] = differences_of(keys, key, words);
+        }
+        return;
+    }
+    memcpy(own, key, sizeof own); /* the usual length, unrolled, with the key in registers */
+    for (uint32_t i = 0; i < n; i++, keys += 4) {
+        bits[i] = differences_of(keys, own, 4u);
+    }
+}
+
 const ehmn_kernels ehmn_kernels_avx2 = {
-    "avx2",
-    matvec_s8,
-    matvec_s16,
-    ehmn_kernels_avx2_matvec_s4,
-    weighted_sum,
-    ehmn_kernels_avx2_scale,
-    ehmn_kernels_avx2_step_row,
-    ehmn_kernels_avx2_exp_sum,
-    ehmn_kernels_avx2_soften,
-    ehmn_kernels_avx2_gate,
-    ehmn_kernels_avx2_fit,
-    ehmn_kernels_avx2_matmat_s16,
-    ehmn_kernels_avx2_matmat_s4,
+    .name = "avx2",
+    .matvec_s8 = matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = ehmn_kernels_avx2_matvec_s4,
+    .weighted_sum = weighted_sum,
+    .scale = ehmn_kernels_avx2_scale,
+    .step_row = ehmn_kernels_avx2_step_row,
+    .exp_sum = ehmn_kernels_avx2_exp_sum,
+    .soften = ehmn_kernels_avx2_soften,
+    .gate = ehmn_kernels_avx2_gate,
+    .fit = ehmn_kernels_avx2_fit,
+    .differences = ehmn_kernels_avx2_differences,
+    .matmat_s16 = ehmn_kernels_avx2_matmat_s16,
+    .matmat_s4 = ehmn_kernels_avx2_matmat_s4,
 };
 
 #endif

@@ -105,7 +105,7 @@ static inline int32_t gate_one(int32_t v, int32_t up)
     int64_t product = (int64_t)round_16((uint32_t)opened, (int32_t)(opened >> 32)) * up;
     int32_t high = (int32_t)(product >> 32);
     if ((uint32_t)high + (1u << 14) >= 1u << 15) { /* it may leave 32 bits */
-        return ehmn_round_shift(product, 16);
+        return ehmn_round_rarely(product, 16);
     }
     return round_16((uint32_t)product, high);
 }
@@ -148,6 +148,60 @@ int32_t ehmn_kernels_cortex_m_fit(const int32_t *v, const int16_t *bias, int32_t
     return max;
 }
 
+/* clang-format off */
+#define PAIRS(v) \
+    "and r9, %[pairs], " v ", lsr #1\n"         \
+    "sub " v ", " v ", r9\n"
+#define FOURS(u, v) \
+    "and r9, %[fours], " u ", lsr #2\n"         \
+    "and " u ", " u ", %[fours]\n"              \
+    "and r10, %[fours], " v ", lsr #2\n"        \
+    "and " v ", " v ", %[fours]\n"              \
+    "add " u ", " u ", r9\n"                    \
+    "add " v ", " v ", r10\n"                   \
+    "add " u ", " u ", " v "\n"
+/* clang-format on */
+
+/* Four words at a time: counts of pairs of bits, then of fours, then of eights. Here a mask and a shift of what it masks
+ * are one instruction. */
+void ehmn_kernels_cortex_m_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
+                                       uint32_t *bits)
+{
+    if (words % 4u != 0) {
+        ehmn_kernels_rows_differences(keys, n, key, words, bits);
+        return;
+    }
+    for (uint32_t *last = bits + n; bits < last; bits++) {
+        uint32_t sum = 0;
+        const uint32_t *k = key, *end = keys + words;
+        do {
+            __asm__ volatile("ldmia %[keys]!, {r4, r5, r6, r8}\n"
+                             "ldrd r9, r10, [%[k]], #8\n"
+                             "eor r4, r4, r9\n"
+                             "eor r5, r5, r10\n"
+                             "ldrd r9, r10, [%[k]], #8\n"
+                             "eor r6, r6, r9\n"
+                             "eor r8, r8, r10\n"
+                             PAIRS("r4") PAIRS("r5") PAIRS("r6") PAIRS("r8")
+                             FOURS("r4", "r5") FOURS("r6", "r8")
+                             "and r9, %[eights], r4, lsr #4\n"
+                             "and r4, r4, %[eights]\n"
+                             "and r10, %[eights], r6, lsr #4\n"
+                             "and r6, r6, %[eights]\n"
+                             "add r4, r4, r9\n"
+                             "add r6, r6, r10\n"
+                             "add r4, r4, r6\n"
+                             "mul r4, r4, %[ones]\n"
+                             "add %[sum], %[sum], r4, lsr #24\n"
+                             : [keys] "+r"(keys), [k] "+r"(k), [sum] "+r"(sum)
+                             : [pairs] "r"(0x55555555u), [fours] "r"(0x33333333u), [eights] "r"(0x0F0F0F0Fu),
+                               [ones] "r"(0x01010101u)
+                             : "r4", "r5", "r6", "r8", "r9", "r10", "memory");
+        } while (keys < end);
+        *bits = sum;
+    }
+}
+
 /* A value times its factor, the upper half plus `half`: SMMLA where there is one. v0..v3 by f0..f3. */
 /* clang-format off */
 #if defined(EHMN_ARM_DSP)
@@ -157,11 +211,34 @@ int32_t ehmn_kernels_cortex_m_fit(const int32_t *v, const int16_t *bias, int32_t
 #endif
 /* clang-format on */
 
-/* For shifts above 32 the upper halves of the products are enough, and no result leaves 32 bits. */
+/* out = v 2^more, if all of it fits 32 bits. */
+static int lengthen(const int32_t *v, uint32_t n, uint32_t more, int32_t *out)
+{
+    uint32_t any = 0;
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        any |= (uint32_t)(v[i] ^ v[i] >> 31);
+    }
+    if (any >> (31u - more) != 0) {
+        return 0;
+    }
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = (int32_t)((uint32_t)v[i] << more);
+    }
+    return 1;
+}
+
+/* For shifts above 32 the upper halves of the products are enough, and no result leaves 32 bits. For some less, values
+ * that have the room are made longer. */
 void ehmn_kernels_cortex_m_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
     uint32_t fours = n / 4u * 4u;
     int32_t *end = out + fours;
+    if (shift > 24 && shift < 33 && lengthen(v, n, 33u - (uint32_t)shift, out)) {
+        v = out;
+        shift = 33;
+    }
     if (shift < 33 || shift > 62) {
         ehmn_kernels_rows_scale(v, factor, n, shift, out);
         return;

@@ -368,19 +368,20 @@ static void matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stri
 }
 
 const ehmn_kernels ehmn_kernels_dot = {
-    "dot",
-    matvec_s8,
-    matvec_s16,
-    matvec_s4,
-    ehmn_kernels_neon_weighted_sum,
-    ehmn_kernels_neon_scale,
-    ehmn_kernels_neon_step_row,
-    ehmn_kernels_rows_exp_sum,
-    ehmn_kernels_rows_soften,
-    ehmn_kernels_rows_gate,
-    ehmn_kernels_rows_fit,
-    matmat_s16,
-    matmat_s4,
+    .name = "dot",
+    .matvec_s8 = matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = matvec_s4,
+    .weighted_sum = ehmn_kernels_neon_weighted_sum,
+    .scale = ehmn_kernels_neon_scale,
+    .step_row = ehmn_kernels_neon_step_row,
+    .exp_sum = ehmn_kernels_neon_exp_sum,
+    .soften = ehmn_kernels_neon_soften,
+    .gate = ehmn_kernels_rows_gate,
+    .fit = ehmn_kernels_rows_fit,
+    .differences = ehmn_kernels_rows_differences,
+    .matmat_s16 = matmat_s16,
+    .matmat_s4 = matmat_s4,
 };
 
 #endif

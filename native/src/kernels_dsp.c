@@ -323,61 +323,68 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
     return ehmn_kernels_cortex_m_fit(v + i, bias != NULL ? bias + i : NULL, gain, n - i, max, out + i);
 }
 
-/* Bytewise a - b modulo 256, and a + b saturated to +-127. */
-static inline uint32_t subtract_bytes(uint32_t a, uint32_t b)
-{
-    uint32_t out;
-    __asm__("usub8 %0, %1, %2" : "=r"(out) : "r"(a), "r"(b) : "cc");
-    return out;
-}
+/* clang-format off */
+/* Four weights: the upper bytes of their places on the line, less those of the weights before; added, or for the other
+ * direction subtracted, where the sign's byte is 0. -128 becomes -127: it is the only value that the last two move. */
+#define FOUR_STEPS(add) \
+    "ldmia %[edge]!, {r4, r5, r6, r8}\n"        \
+    "mla r4, r4, %[rate], %[at]\n"              \
+    "mla r5, r5, %[rate], %[at]\n"              \
+    "mla r6, r6, %[rate], %[at]\n"              \
+    "mla r8, r8, %[rate], %[at]\n"              \
+    "pkhtb r6, r6, r4, asr #16\n"               \
+    "pkhtb r8, r8, r5, asr #16\n"               \
+    "uxtb16 r4, r6, ror #8\n"                   \
+    "uxtb16 r5, r8, ror #8\n"                   \
+    "orr r4, r4, r5, lsl #8\n"                  \
+    "orr r5, %[before], r4, lsl #8\n"           \
+    "lsr %[before], r4, #24\n"                  \
+    "ldr r6, [%[sign]], #4\n"                   \
+    "usub8 r4, r4, r5\n"                        \
+    "eor r4, r4, r6\n"                          \
+    "usub8 r4, r4, r6\n"                        \
+    "ldr r8, [%[w]]\n"                          \
+    add " r8, r8, r4\n"                         \
+    "qsub8 r8, r8, %[ones]\n"                   \
+    "qadd8 r8, r8, %[ones]\n"                   \
+    "str r8, [%[w]], #4\n"
 
-static inline uint32_t add_bytes(uint32_t a, uint32_t b)
-{
-    uint32_t out;
-    __asm__("qadd8 %0, %1, %2\n\tqsub8 %0, %0, %3\n\tqadd8 %0, %0, %3"
-            : "=&r"(out)
-            : "r"(a), "r"(b), "r"(0x01010101u)); /* -128 becomes -127: it is the only value that moves */
-    return out;
-}
+#define EIGHT_STEPS(add) \
+    __asm__ volatile(FOUR_STEPS(add) FOUR_STEPS(add)                                                       \
+                     : [w] "+r"(w), [edge] "+r"(edge), [sign] "+r"(sign), [before] "+r"(before)            \
+                     : [rate] "r"(rate), [at] "r"(at), [ones] "r"(0x01010101u)                             \
+                     : "r4", "r5", "r6", "r8", "cc", "memory")
+/* clang-format on */
 
-/* Four weights at a time: the upper bytes of their places on the line, less those of the weights before. */
 static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
                      uint32_t at)
 {
     uint32_t before = 0;
-    uint32_t j = 0;
-    for (; j + 4u <= n; j += 4u) {
-        uint32_t p0 = at + rate * edge[j], p1 = at + rate * edge[j + 1u];
-        uint32_t p2 = at + rate * edge[j + 2u], p3 = at + rate * edge[j + 3u];
-        uint32_t now = (upper(p0, p2) >> 8 & 0x00FF00FFu) | (upper(p1, p3) & 0xFF00FF00u);
-        uint32_t steps = subtract_bytes(now, now << 8 | before);
-        uint32_t down = load(sign + j) ^ (uint32_t)flip;
-        uint32_t moved = add_bytes(load(w + j), subtract_bytes(steps ^ down, down));
-        __builtin_memcpy(w + j, &moved, 4);
-        before = now >> 24;
+    const int8_t *end = w + (n & ~7u);
+    while (flip == 0 && w < end) {
+        EIGHT_STEPS("qadd8");
     }
-    for (; j < n; j++) {
-        uint32_t now = (at + rate * edge[j]) >> 24;
-        int32_t steps = (int32_t)((now - before) & 255u);
-        w[j] = (int8_t)ehmn_clamp(w[j] + ((sign[j] ^ flip) < 0 ? -steps : steps), -127, 127);
-        before = now;
+    while (w < end) {
+        EIGHT_STEPS("qsub8");
+    }
+    if ((n & 7u) != 0) { /* counted from where the eights ended */
+        ehmn_kernels_rows_step_row(w, edge, sign, flip, n & 7u, rate, at - (before << 24));
     }
 }
 
 const ehmn_kernels ehmn_kernels_dsp = {
-    "dsp",
-    matvec_s8,
-    matvec_s16,
-    ehmn_kernels_rows_matvec_s4,
-    weighted_sum,
-    ehmn_kernels_cortex_m_scale,
-    step_row,
-    ehmn_kernels_cortex_m_exp_sum,
-    ehmn_kernels_cortex_m_soften,
-    ehmn_kernels_cortex_m_gate,
-    fit,
-    NULL,
-    NULL,
+    .name = "dsp",
+    .matvec_s8 = matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = ehmn_kernels_rows_matvec_s4,
+    .weighted_sum = weighted_sum,
+    .scale = ehmn_kernels_cortex_m_scale,
+    .step_row = step_row,
+    .exp_sum = ehmn_kernels_cortex_m_exp_sum,
+    .soften = ehmn_kernels_cortex_m_soften,
+    .gate = ehmn_kernels_cortex_m_gate,
+    .fit = fit,
+    .differences = ehmn_kernels_cortex_m_differences,
 };
 
 #endif

@@ -121,27 +121,50 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     }
 }
 
-/* Sixteen columns at a time; weights enter negated, since 2^15 has no place in 16 bits. */
-void ehmn_kernels_neon_weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
-                         int32_t *acc)
+/* s[0..7] += a weight times 32 values of a row. */
+#define ADD_ROW(at, weights, lane)                                                  \
+    do {                                                                            \
+        int8x16_t a = vld1q_s8(at), b = vld1q_s8((at) + 16);                        \
+        int16x8_t p = vmovl_s8(vget_low_s8(a)), q = vmovl_high_s8(a);               \
+        int16x8_t u = vmovl_s8(vget_low_s8(b)), v = vmovl_high_s8(b);               \
+        s0 = vmlal_lane_s16(s0, vget_low_s16(p), weights, lane);                    \
+        s1 = vmlal_high_lane_s16(s1, p, weights, lane);                             \
+        s2 = vmlal_lane_s16(s2, vget_low_s16(q), weights, lane);                    \
+        s3 = vmlal_high_lane_s16(s3, q, weights, lane);                             \
+        s4 = vmlal_lane_s16(s4, vget_low_s16(u), weights, lane);                    \
+        s5 = vmlal_high_lane_s16(s5, u, weights, lane);                             \
+        s6 = vmlal_lane_s16(s6, vget_low_s16(v), weights, lane);                    \
+        s7 = vmlal_high_lane_s16(s7, v, weights, lane);                             \
+    } while (0)
+
+/* Thirty-two columns at a time; weights enter negated, since 2^15 has no place in 16 bits. */
+void ehmn_kernels_neon_weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride,
+                                    const int32_t *weight, int32_t *acc)
 {
     uint32_t c = 0;
-    for (; c + 16u <= cols; c += 16u) {
-        int32x4_t s0 = vdupq_n_s32(0), s1 = s0, s2 = s0, s3 = s0;
+    for (; c + 32u <= cols; c += 32u) {
+        int32x4_t s0 = vdupq_n_s32(0), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
         const int8_t *at = w + c;
-        for (uint32_t r = 0; r < rows; r++, at += stride) {
-            int8x16_t a = vld1q_s8(at);
-            int16x8_t low = vmovl_s8(vget_low_s8(a)), high = vmovl_high_s8(a);
-            int16_t f = (int16_t)-weight[r];
-            s0 = vmlal_n_s16(s0, vget_low_s16(low), f);
-            s1 = vmlal_high_n_s16(s1, low, f);
-            s2 = vmlal_n_s16(s2, vget_low_s16(high), f);
-            s3 = vmlal_high_n_s16(s3, high, f);
+        uint32_t r = 0;
+        for (; r + 4u <= rows; r += 4u, at += (size_t)4u * stride) {
+            int16x4_t f = vmovn_s32(vnegq_s32(vld1q_s32(weight + r)));
+            ADD_ROW(at, f, 0);
+            ADD_ROW(at + stride, f, 1);
+            ADD_ROW(at + (size_t)2u * stride, f, 2);
+            ADD_ROW(at + (size_t)3u * stride, f, 3);
+        }
+        for (; r < rows; r++, at += stride) {
+            int16x4_t f = vdup_n_s16((int16_t)-weight[r]);
+            ADD_ROW(at, f, 0);
         }
         vst1q_s32(acc + c, vnegq_s32(s0));
         vst1q_s32(acc + c + 4u, vnegq_s32(s1));
         vst1q_s32(acc + c + 8u, vnegq_s32(s2));
         vst1q_s32(acc + c + 12u, vnegq_s32(s3));
+        vst1q_s32(acc + c + 16u, vnegq_s32(s4));
+        vst1q_s32(acc + c + 20u, vnegq_s32(s5));
+        vst1q_s32(acc + c + 24u, vnegq_s32(s6));
+        vst1q_s32(acc + c + 28u, vnegq_s32(s7));
     }
     if (c < cols) {
         ehmn_kernels_rows_weighted_sum(w + c, rows, cols - c, stride, weight, acc + c);
@@ -199,20 +222,77 @@ void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *s
     }
 }
 
+#define FAR (25u * 256u + 1u) /* from here on, 2^-(x / 256) counts as nothing */
+
+/* ehmn_exp2_neg of eight values, at most FAR: only the table is read one by one. */
+static inline void exp2_neg(uint16x8_t x, uint32x4_t *low, uint32x4_t *high)
+{
+    uint16x8_t whole = vshrq_n_u16(vaddq_u16(x, vdupq_n_u16(255)), 8);
+    uint16_t index[8], entry[8];
+    vst1q_u16(index, vsubq_u16(vshlq_n_u16(whole, 8), x));
+    for (uint32_t k = 0; k < 8u; k++) {
+        entry[k] = ehmn_exp2_table[index[k] & 255u];
+    }
+    uint16x8_t mantissa = vaddq_u16(vld1q_u16(entry), vdupq_n_u16(32768));
+    int16x8_t right = vnegq_s16(vreinterpretq_s16_u16(whole));
+    uint16x8_t near = vcltq_u16(x, vdupq_n_u16(FAR));
+    mantissa = vandq_u16(mantissa, near);
+    *low = vrshlq_u32(vshll_n_u16(vget_low_u16(mantissa), 9), vmovl_s16(vget_low_s16(right)));
+    *high = vrshlq_u32(vshll_high_n_u16(mantissa, 9), vmovl_high_s16(right));
+}
+
+uint32_t ehmn_kernels_neon_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread)
+{
+    const uint16x8_t most = vdupq_n_u16((uint16_t)max), far = vdupq_n_u16(FAR);
+    uint32x4_t sum = vdupq_n_u32(0), p, q;
+    uint64x2_t weighted = vdupq_n_u64(0);
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        uint16x8_t below = vminq_u16(vsubq_u16(most, vreinterpretq_u16_s16(vld1q_s16(logits + i))), far);
+        exp2_neg(below, &p, &q);
+        uint32x4_t a = vmovl_u16(vget_low_u16(below)), b = vmovl_high_u16(below);
+        sum = vaddq_u32(sum, vaddq_u32(p, q));
+        weighted = vmlal_high_u32(vmlal_u32(weighted, vget_low_u32(p), vget_low_u32(a)), p, a);
+        weighted = vmlal_high_u32(vmlal_u32(weighted, vget_low_u32(q), vget_low_u32(b)), q, b);
+    }
+    *spread += vaddvq_u64(weighted);
+    return vaddvq_u32(sum) + ehmn_kernels_rows_exp_sum(logits + i, n - i, max, spread);
+}
+
+uint32_t ehmn_kernels_neon_soften(int32_t *scores, uint32_t n, int32_t max)
+{
+    const int32x4_t most = vdupq_n_s32(max);
+    const uint32x4_t far = vdupq_n_u32(FAR);
+    uint32x4_t sum = vdupq_n_u32(0), p, q;
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        uint32x4_t a = vreinterpretq_u32_s32(vsubq_s32(most, vld1q_s32(scores + i)));
+        uint32x4_t b = vreinterpretq_u32_s32(vsubq_s32(most, vld1q_s32(scores + i + 4)));
+        exp2_neg(vmovn_high_u32(vmovn_u32(vminq_u32(a, far)), vminq_u32(b, far)), &p, &q);
+        p = vrshrq_n_u32(p, 9);
+        q = vrshrq_n_u32(q, 9);
+        sum = vaddq_u32(sum, vaddq_u32(p, q));
+        vst1q_s32(scores + i, vreinterpretq_s32_u32(p));
+        vst1q_s32(scores + i + 4, vreinterpretq_s32_u32(q));
+    }
+    return vaddvq_u32(sum) + ehmn_kernels_rows_soften(scores + i, n - i, max);
+}
+
 const ehmn_kernels ehmn_kernels_neon = {
-    "neon",
-    matvec_s8,
-    matvec_s16,
-    ehmn_kernels_rows_matvec_s4,
-    ehmn_kernels_neon_weighted_sum,
-    ehmn_kernels_neon_scale,
-    ehmn_kernels_neon_step_row,
-    ehmn_kernels_rows_exp_sum,
-    ehmn_kernels_rows_soften,
-    ehmn_kernels_rows_gate,
-    ehmn_kernels_rows_fit,
-    ehmn_kernels_neon_matmat_s16,
-    ehmn_kernels_neon_matmat_s4,
+    .name = "neon",
+    .matvec_s8 = matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = ehmn_kernels_rows_matvec_s4,
+    .weighted_sum = ehmn_kernels_neon_weighted_sum,
+    .scale = ehmn_kernels_neon_scale,
+    .step_row = ehmn_kernels_neon_step_row,
+    .exp_sum = ehmn_kernels_neon_exp_sum,
+    .soften = ehmn_kernels_neon_soften,
+    .gate = ehmn_kernels_rows_gate,
+    .fit = ehmn_kernels_rows_fit,
+    .differences = ehmn_kernels_rows_differences,
+    .matmat_s16 = ehmn_kernels_neon_matmat_s16,
+    .matmat_s4 = ehmn_kernels_neon_matmat_s4,
 };
 
 #endif

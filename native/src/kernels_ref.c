@@ -115,18 +115,27 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
     return max;
 }
 
+static void differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *bits)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        bits[i] = 0;
+        for (uint32_t b = 0; b < 32u * words; b++) {
+            bits[i] += (keys[i * words + b / 32u] ^ key[b / 32u]) >> (b % 32u) & 1u;
+        }
+    }
+}
+
 const ehmn_kernels ehmn_kernels_ref = {
-    "ref",
-    matvec_s8,
-    matvec_s16,
-    matvec_s4,
-    weighted_sum,
-    scale,
-    step_row,
-    exp_sum,
-    soften,
-    gate,
-    fit,
-    NULL,
-    NULL,
+    .name = "ref",
+    .matvec_s8 = matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = matvec_s4,
+    .weighted_sum = weighted_sum,
+    .scale = scale,
+    .step_row = step_row,
+    .exp_sum = exp_sum,
+    .soften = soften,
+    .gate = gate,
+    .fit = fit,
+    .differences = differences,
 };

@@ -116,7 +116,7 @@ void ehmn_kernels_rows_scale(const int32_t *v, const int32_t *factor, uint32_t n
     }
     if (shift < 1 || shift > 62) {
         for (uint32_t i = 0; i < n; i++) {
-            out[i] = ehmn_mul(v[i], factor[i], shift);
+            out[i] = ehmn_round_rarely((int64_t)v[i] * factor[i], shift);
         }
         return;
     }
@@ -198,18 +198,33 @@ int32_t ehmn_kernels_rows_fit(const int32_t *v, const int16_t *bias, int32_t gai
     return max;
 }
 
+/* Counts of pairs of bits, then of fours, then of eights. */
+void ehmn_kernels_rows_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
+                                   uint32_t *bits)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t sum = 0;
+        for (uint32_t w = 0; w < words; w++) {
+            uint32_t v = *keys++ ^ key[w];
+            v -= v >> 1 & 0x55555555u;
+            v = (v & 0x33333333u) + (v >> 2 & 0x33333333u);
+            sum += ((v + (v >> 4)) & 0x0F0F0F0Fu) * 0x01010101u >> 24;
+        }
+        bits[i] = sum;
+    }
+}
+
 const ehmn_kernels ehmn_kernels_rows = {
-    "rows",
-    ehmn_kernels_rows_matvec_s8,
-    matvec_s16,
-    ehmn_kernels_rows_matvec_s4,
-    ehmn_kernels_rows_weighted_sum,
-    ehmn_kernels_rows_scale,
-    ehmn_kernels_rows_step_row,
-    ehmn_kernels_rows_exp_sum,
-    ehmn_kernels_rows_soften,
-    ehmn_kernels_rows_gate,
-    ehmn_kernels_rows_fit,
-    NULL,
-    NULL,
+    .name = "rows",
+    .matvec_s8 = ehmn_kernels_rows_matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = ehmn_kernels_rows_matvec_s4,
+    .weighted_sum = ehmn_kernels_rows_weighted_sum,
+    .scale = ehmn_kernels_rows_scale,
+    .step_row = ehmn_kernels_rows_step_row,
+    .exp_sum = ehmn_kernels_rows_exp_sum,
+    .soften = ehmn_kernels_rows_soften,
+    .gate = ehmn_kernels_rows_gate,
+    .fit = ehmn_kernels_rows_fit,
+    .differences = ehmn_kernels_rows_differences,
 };

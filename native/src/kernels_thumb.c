@@ -3,8 +3,6 @@
 #include "fixed.h"
 #include "kernels_tables.h"
 
-#include <stddef.h>
-
 #if defined(EHMN_THUMB)
 
 #define MOST_COLS 384u /* inputs of 8 bits that are made longer on the stack */
@@ -189,19 +187,18 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
 }
 
 const ehmn_kernels ehmn_kernels_thumb = {
-    "thumb",
-    matvec_s8,
-    matvec_s16,
-    ehmn_kernels_rows_matvec_s4,
-    weighted_sum,
-    ehmn_kernels_cortex_m_scale,
-    step_row,
-    ehmn_kernels_cortex_m_exp_sum,
-    ehmn_kernels_cortex_m_soften,
-    ehmn_kernels_cortex_m_gate,
-    ehmn_kernels_cortex_m_fit,
-    NULL,
-    NULL,
+    .name = "thumb",
+    .matvec_s8 = matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = ehmn_kernels_rows_matvec_s4,
+    .weighted_sum = weighted_sum,
+    .scale = ehmn_kernels_cortex_m_scale,
+    .step_row = step_row,
+    .exp_sum = ehmn_kernels_cortex_m_exp_sum,
+    .soften = ehmn_kernels_cortex_m_soften,
+    .gate = ehmn_kernels_cortex_m_gate,
+    .fit = ehmn_kernels_cortex_m_fit,
+    .differences = ehmn_kernels_cortex_m_differences,
 };
 
 #endif

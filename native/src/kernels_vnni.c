@@ -1,12 +1,12 @@
 /* x86 with AVX-512 and VNNI: thirty-two columns in a register, multiplied and summed by one instruction; the
  * columns that are left are loaded under a mask. What gains nothing is that of AVX2. */
+#include "fixed.h"
 #include "kernels_tables.h"
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
 
 #include <immintrin.h>
 #include <stddef.h>
-
 static inline __m512i load(const int8_t *w, __mmask32 some)
 {
     return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(some, w));
@@ -79,42 +79,172 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     }
 }
 
-/* Two rows at a time: each lane multiplies a pair of values by a pair of weights. A weight of 2^15 has no place in
- * 16 bits, so weights enter negated. */
+/* Weights of two rows, for lanes that hold a pair of values. A weight of 2^15 has no place in 16 bits, so weights enter
+ * negated. */
+static inline __m512i pair_of(const int32_t *weight, uint32_t rows)
+{
+    uint32_t first = (uint32_t)-weight[0] & 0xFFFFu, second = rows > 1u ? (uint32_t)-weight[1] : 0u;
+    return _mm512_set1_epi32((int32_t)(first | second << 16));
+}
+
+/* Pairs of the values of two rows: columns 0 to 7 and 16 to 23 in *even, the others in *odd. */
+static inline void pairs_of(const int8_t *a, const int8_t *b, __mmask32 some, __m512i *even, __m512i *odd)
+{
+    __m256i p = _mm256_maskz_loadu_epi8(some, a), q = _mm256_maskz_loadu_epi8(some, b);
+    *even = _mm512_cvtepi8_epi16(_mm256_unpacklo_epi8(p, q));
+    *odd = _mm512_cvtepi8_epi16(_mm256_unpackhi_epi8(p, q));
+}
+
+/* Thirty-two columns, two rows at a time, in two pairs of sums that do not wait for each other. */
 static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
                          int32_t *acc)
 {
-    for (uint32_t c = 0; c < cols; c += 16u) {
-        uint32_t n = cols - c < 16u ? cols - c : 16u;
-        __mmask16 some = (__mmask16)((1u << n) - 1u);
-        __m512i s = _mm512_setzero_si512();
+    for (uint32_t c = 0; c < cols; c += 32u) {
+        __mmask32 some = first_of(cols - c);
+        __m512i s0 = _mm512_setzero_si512(), s1 = s0, t0 = s0, t1 = s0, even, odd;
         const int8_t *at = w + c;
-        for (uint32_t r = 0; r < rows; r += 2u, at += (size_t)2u * stride) {
-            int32_t second = r + 1u < rows ? weight[r + 1u] : 0;
-            const int8_t *next = r + 1u < rows ? at + stride : at;
-            uint32_t pair = ((uint32_t)-weight[r] & 0xFFFFu) | (uint32_t)-second << 16;
-            __m128i a = _mm_maskz_loadu_epi8(some, at), b = _mm_maskz_loadu_epi8(some, next);
-            __m256i pairs = _mm256_set_m128i(_mm_unpackhi_epi8(a, b), _mm_unpacklo_epi8(a, b));
-            s = _mm512_dpwssd_epi32(s, _mm512_cvtepi8_epi16(pairs), _mm512_set1_epi32((int32_t)pair));
+        uint32_t r = 0;
+        for (; r + 4u <= rows; r += 4u, at += (size_t)4u * stride) {
+            __m512i f = pair_of(weight + r, 2u), g = pair_of(weight + r + 2u, 2u);
+            pairs_of(at, at + stride, some, &even, &odd);
+            s0 = _mm512_dpwssd_epi32(s0, even, f);
+            s1 = _mm512_dpwssd_epi32(s1, odd, f);
+            pairs_of(at + (size_t)2u * stride, at + (size_t)3u * stride, some, &even, &odd);
+            t0 = _mm512_dpwssd_epi32(t0, even, g);
+            t1 = _mm512_dpwssd_epi32(t1, odd, g);
         }
-        _mm512_mask_storeu_epi32(acc + c, some, _mm512_sub_epi32(_mm512_setzero_si512(), s));
+        for (; r < rows; r += 2u, at += (size_t)2u * stride) {
+            __m512i f = pair_of(weight + r, rows - r);
+            pairs_of(at, rows - r > 1u ? at + stride : at, some, &even, &odd);
+            s0 = _mm512_dpwssd_epi32(s0, even, f);
+            s1 = _mm512_dpwssd_epi32(s1, odd, f);
+        }
+        s0 = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_add_epi32(s0, t0));
+        s1 = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_add_epi32(s1, t1));
+        __m512i first = _mm512_inserti64x4(s0, _mm512_castsi512_si256(s1), 1);
+        __m512i second = _mm512_inserti64x4(s1, _mm512_extracti64x4_epi64(s0, 1), 0);
+        _mm512_mask_storeu_epi32(acc + c, (__mmask16)some, first);
+        if (cols - c > 16u) {
+            _mm512_mask_storeu_epi32(acc + c + 16u, (__mmask16)(some >> 16), second);
+        }
+    }
+}
+
+/* Entries 0..255 of the table of 2^(i / 256), for thirty-two indices: it fills eight registers. */
+static inline __m512i exp2_entries(__m512i index)
+{
+    const uint16_t *table = ehmn_exp2_table;
+    __m512i t0 = _mm512_loadu_si512(table), t1 = _mm512_loadu_si512(table + 32);
+    __m512i t2 = _mm512_loadu_si512(table + 64), t3 = _mm512_loadu_si512(table + 96);
+    __m512i t4 = _mm512_loadu_si512(table + 128), t5 = _mm512_loadu_si512(table + 160);
+    __m512i t6 = _mm512_loadu_si512(table + 192), t7 = _mm512_loadu_si512(table + 224);
+    __mmask32 second = _mm512_test_epi16_mask(index, _mm512_set1_epi16(64));
+    __mmask32 upper = _mm512_test_epi16_mask(index, _mm512_set1_epi16(128));
+    __m512i low = _mm512_mask_blend_epi16(second, _mm512_permutex2var_epi16(t0, index, t1),
+                                          _mm512_permutex2var_epi16(t2, index, t3));
+    __m512i high = _mm512_mask_blend_epi16(second, _mm512_permutex2var_epi16(t4, index, t5),
+                                           _mm512_permutex2var_epi16(t6, index, t7));
+    return _mm512_mask_blend_epi16(upper, low, high);
+}
+
+/* ehmn_exp2_neg of sixteen values: the entries of the table and the whole parts. */
+static inline __m512i exp2_neg(__m256i entries, __m256i wholes)
+{
+    __m512i whole = _mm512_cvtepu16_epi32(wholes), one = _mm512_set1_epi32(1);
+    __m512i mantissa = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtepu16_epi32(entries), _mm512_set1_epi32(32768)), 9);
+    __m512i half = _mm512_srli_epi32(_mm512_sllv_epi32(one, whole), 1);
+    return _mm512_srlv_epi32(_mm512_add_epi32(mantissa, half), whole);
+}
+
+static inline __m512i add_spread(__m512i spread, __m512i p, __m512i below)
+{
+    spread = _mm512_add_epi64(spread, _mm512_mul_epu32(p, below));
+    return _mm512_add_epi64(spread, _mm512_mul_epu32(_mm512_srli_epi64(p, 32), _mm512_srli_epi64(below, 32)));
+}
+
+static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread)
+{
+    const __m512i byte = _mm512_set1_epi16(255), least = _mm512_set1_epi16(25 * 256 + 1);
+    __m512i sum = _mm512_setzero_si512(), weighted = sum;
+    for (uint32_t i = 0; i < n; i += 32u) {
+        __mmask32 some = first_of(n - i);
+        __m512i below = _mm512_sub_epi16(_mm512_set1_epi16((int16_t)max), _mm512_maskz_loadu_epi16(some, logits + i));
+        some = _mm512_mask_cmplt_epu16_mask(some, below, least); /* the others are too small to count */
+        below = _mm512_maskz_mov_epi16(some, below);
+        __m512i whole = _mm512_srli_epi16(_mm512_add_epi16(below, byte), 8);
+        __m512i entry = exp2_entries(_mm512_sub_epi16(_mm512_slli_epi16(whole, 8), below));
+        __m512i p = exp2_neg(_mm512_castsi512_si256(entry), _mm512_castsi512_si256(whole));
+        __m512i q = exp2_neg(_mm512_extracti64x4_epi64(entry, 1), _mm512_extracti64x4_epi64(whole, 1));
+        p = _mm512_maskz_mov_epi32((__mmask16)some, p);
+        q = _mm512_maskz_mov_epi32((__mmask16)(some >> 16), q);
+        sum = _mm512_add_epi32(sum, _mm512_add_epi32(p, q));
+        weighted = add_spread(weighted, p, _mm512_cvtepu16_epi32(_mm512_castsi512_si256(below)));
+        weighted = add_spread(weighted, q, _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(below, 1)));
+    }
+    *spread += (uint64_t)_mm512_reduce_add_epi64(weighted);
+    return (uint32_t)_mm512_reduce_add_epi32(sum);
+}
+
+static uint32_t soften(int32_t *scores, uint32_t n, int32_t max)
+{
+    const __m512i byte = _mm512_set1_epi16(255), far = _mm512_set1_epi32(25 * 256 + 1);
+    const __m256i last = _mm256_set1_epi16(25 * 256 + 1);
+    __m512i sum = _mm512_setzero_si512();
+    for (uint32_t i = 0; i < n; i += 16u) {
+        __mmask16 some = (__mmask16)first_of(n - i);
+        __m512i below32 = _mm512_sub_epi32(_mm512_set1_epi32(max), _mm512_maskz_loadu_epi32(some, scores + i));
+        __m256i below = _mm512_cvtepi32_epi16(_mm512_min_epu32(below32, far));
+        __mmask16 near = some & (__mmask16)~_mm256_cmpeq_epi16_mask(below, last);
+        __m512i wide = _mm512_castsi256_si512(below), whole = _mm512_srli_epi16(_mm512_add_epi16(wide, byte), 8);
+        __m512i entry = exp2_entries(_mm512_sub_epi16(_mm512_slli_epi16(whole, 8), wide));
+        __m512i p = exp2_neg(_mm512_castsi512_si256(entry), _mm512_castsi512_si256(whole));
+        __m512i weight = _mm512_srli_epi32(_mm512_add_epi32(p, _mm512_set1_epi32(256)), 9);
+        weight = _mm512_maskz_mov_epi32(near, weight);
+        sum = _mm512_add_epi32(sum, weight);
+        _mm512_mask_storeu_epi32(scores + i, some, weight);
+    }
+    return (uint32_t)_mm512_reduce_add_epi32(sum);
+}
+
+/* As for AVX2, thirty-two columns at a time. */
+static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
+                     uint32_t at)
+{
+    const __m512i r = _mm512_set1_epi32((int32_t)rate), u = _mm512_set1_epi32((int32_t)at);
+    const __m256i most = _mm256_set1_epi8(127), least = _mm256_set1_epi8(-127), turn = _mm256_set1_epi8((int8_t)flip);
+    __m256i before = _mm256_setzero_si256(); /* its last byte: the steps up to here, modulo 256 */
+    for (uint32_t j = 0; j < n; j += 32u) {
+        __mmask32 some = first_of(n - j);
+        __m512i a = _mm512_maskz_loadu_epi32((__mmask16)some, edge + j);
+        __m512i b = _mm512_maskz_loadu_epi32((__mmask16)(some >> 16), edge + j + (n - j > 16u ? 16u : 0u));
+        a = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_mullo_epi32(r, a)), 24);
+        b = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_mullo_epi32(r, b)), 24);
+        __m256i now = _mm256_set_m128i(_mm512_cvtepi32_epi8(b), _mm512_cvtepi32_epi8(a));
+        __m256i shifted = _mm256_alignr_epi8(now, _mm256_permute2x128_si256(before, now, 0x21), 15);
+        __m256i steps = _mm256_sub_epi8(now, shifted);
+        __m256i down = _mm256_xor_si256(_mm256_maskz_loadu_epi8(some, sign + j), turn);
+        steps = _mm256_sub_epi8(_mm256_xor_si256(steps, down), down);
+        __m256i moved = _mm256_adds_epi8(_mm256_maskz_loadu_epi8(some, w + j), steps);
+        _mm256_mask_storeu_epi8(w + j, some, _mm256_max_epi8(_mm256_min_epi8(moved, most), least));
+        before = now;
     }
 }
 
 const ehmn_kernels ehmn_kernels_vnni = {
-    "vnni",
-    matvec_s8,
-    matvec_s16,
-    ehmn_kernels_avx2_matvec_s4,
-    weighted_sum,
-    ehmn_kernels_avx2_scale,
-    ehmn_kernels_avx2_step_row,
-    ehmn_kernels_avx2_exp_sum,
-    ehmn_kernels_avx2_soften,
-    ehmn_kernels_avx2_gate,
-    ehmn_kernels_avx2_fit,
-    ehmn_kernels_vnni_matmat_s16,
-    ehmn_kernels_vnni_matmat_s4,
+    .name = "vnni",
+    .matvec_s8 = matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = ehmn_kernels_avx2_matvec_s4,
+    .weighted_sum = weighted_sum,
+    .scale = ehmn_kernels_avx2_scale,
+    .step_row = step_row,
+    .exp_sum = exp_sum,
+    .soften = soften,
+    .gate = ehmn_kernels_avx2_gate,
+    .fit = ehmn_kernels_avx2_fit,
+    .differences = ehmn_kernels_avx2_differences,
+    .matmat_s16 = ehmn_kernels_vnni_matmat_s16,
+    .matmat_s4 = ehmn_kernels_vnni_matmat_s4,
 };
 
 #endif

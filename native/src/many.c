@@ -30,6 +30,7 @@ typedef struct {
     uint8_t *work;
     record at;
     uint32_t n;
+    int own_table; /* of kernels: one that somebody has changed may not mean its products of several vectors */
 } batch;
 
 static record layout_record(const ehmn_image *im)
@@ -67,16 +68,16 @@ static void reduce(const batch *b, uint32_t vector, uint32_t n, int32_t frac, ui
     }
 }
 
-/* `rows` rows of a matrix from `first` on times every token's mantissas. */
-static void multiply(const batch *b, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, uint32_t out,
-                     int32_t out_frac)
+/* `rows` rows of a matrix from `first` on times every token's mantissas, on the thread that calls. */
+static void multiply_rows(const batch *b, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, uint32_t out,
+                          int32_t out_frac)
 {
     const ehmn_kernels *kernels = b->m->kernels;
     uint32_t cols = matrix->cols, stride = ehmn_row_bytes(matrix), record_bytes = (uint32_t)b->at.total;
     const int8_t *w = ehmn_weights(b->m, matrix) + (size_t)first * stride;
     const int32_t *scales = ehmn_scales(b->m, matrix) + first;
     void (*many)(const void *, uint32_t, uint32_t, uint32_t, const int16_t *, uint32_t, uint32_t, int32_t *, uint32_t);
-    many = matrix->weight_bits == 4u ? kernels->matmat_s4 : kernels->matmat_s16;
+    many = !b->own_table ? NULL : matrix->weight_bits == 4u ? kernels->matmat_s4 : kernels->matmat_s16;
     if (many != NULL) {
         many(w, rows, cols, stride, of(b, 0, b->at.mantissas), b->n, record_bytes / 2u, of(b, 0, out),
              record_bytes / 4u);
@@ -92,7 +93,37 @@ static void multiply(const batch *b, const ehmn_matrix *matrix, uint32_t first, 
         int32_t frac = *(const int32_t *)of(b, t, b->at.frac);
         kernels->scale(acc, scales, rows, matrix->shift + frac - out_frac, acc);
     }
-    b->m->counts.macs += (uint64_t)b->n * rows * cols;
+}
+
+typedef struct {
+    const batch *b;
+    const ehmn_matrix *matrix;
+    uint32_t first;
+    uint32_t rows;
+    uint32_t out;
+    int32_t out_frac;
+    uint32_t rows_of_part;
+} product;
+
+static void multiply_part(void *argument, uint32_t part)
+{
+    const product *p = argument;
+    uint32_t begin = part * p->rows_of_part, left = p->rows - begin;
+    multiply_rows(p->b, p->matrix, p->first + begin, left < p->rows_of_part ? left : p->rows_of_part,
+                  p->out + 4u * begin, p->out_frac);
+}
+
+static void multiply(const batch *b, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, uint32_t out,
+                     int32_t out_frac)
+{
+    uint32_t share = ehmn_rows_of_part(b->m, rows, (uint64_t)b->n * matrix->cols);
+    if (share >= rows) {
+        multiply_rows(b, matrix, first, rows, out, out_frac);
+    } else {
+        product p = {b, matrix, first, rows, out, out_frac, share};
+        b->m->parallel->run(b->m->parallel->context, multiply_part, &p, (rows + share - 1u) / share);
+    }
+    b->m->counts.macs += (uint64_t)b->n * rows * matrix->cols;
 }
 
 /* A matrix of a layer times every token's vector, to which its bias is added. */
@@ -115,11 +146,7 @@ static void normalise(const batch *b)
 static void add(const batch *b, uint32_t vector)
 {
     for (uint32_t t = 0; t < b->n; t++) {
-        int32_t *residual = of(b, t, b->at.residual);
-        const int32_t *v = of(b, t, vector);
-        for (uint32_t i = 0; i < b->m->image->d_model; i++) {
-            residual[i] = ehmn_add(residual[i], v[i]);
-        }
+        ehmn_add_all(of(b, t, b->at.residual), of(b, t, vector), b->m->image->d_model);
     }
 }
 
@@ -314,6 +341,16 @@ static void teach(ehmn_model *m, uint32_t token, uint32_t how)
     }
 }
 
+static int is_own_table(const ehmn_kernels *kernels)
+{
+    const ehmn_kernels *table;
+    uint32_t index = 0;
+    do {
+        table = ehmn_kernel_table(index++);
+    } while (table != NULL && table != kernels);
+    return table != NULL;
+}
+
 static void one_by_one(ehmn_model *m, const uint32_t *tokens, uint32_t n, uint32_t how, uint32_t *bits)
 {
     for (uint32_t t = 0; t < n; t++) {
@@ -377,7 +414,7 @@ int32_t ehmn_process(ehmn_model *m, const uint32_t *tokens, uint32_t n, uint32_t
             return EHMN_E_ARGUMENT;
         }
     }
-    batch b = {m, work, layout_record(m->image), 0};
+    batch b = {m, work, layout_record(m->image), 0, is_own_table(m->kernels)};
     uint32_t capacity = (uint32_t)(work_bytes / b.at.total);
     if (n > 1u && capacity > 1u) {
         several_at_once(&b, tokens, n, how, bits, capacity);

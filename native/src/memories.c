@@ -2,6 +2,8 @@
  * came then. SPEC.md, "Learning". */
 #include "model.h"
 
+#define BLOCK 32u /* episodes whose distances wait on the stack */
+
 _Static_assert(EHMN_MAX_VOCAB <= EHMN_NGRAM_TOKEN_MASK + 1u, "a token must fit an n-gram's slot");
 
 /* A hash whose bits all depend on all of its input's: two rounds of multiply and xor-shift. */
@@ -144,22 +146,6 @@ void ehmn_decay_bias(ehmn_model *m, int32_t factor)
     }
 }
 
-/* Number of bits in which two keys differ. Two words at a time: counts of pairs of bits, then of fours, of both words,
- * then of eights. */
-static uint32_t distance_of(const uint32_t *a, const uint32_t *b, uint32_t words)
-{
-    const uint32_t pairs = 0x55555555u, fours = 0x33333333u, eights = 0x0F0F0F0Fu;
-    uint32_t distance = 0;
-    for (uint32_t w = 0; w < words; w += 2u) {
-        uint32_t u = a[w] ^ b[w], v = w + 1u < words ? a[w + 1u] ^ b[w + 1u] : 0u;
-        u -= u >> 1 & pairs;
-        v -= v >> 1 & pairs;
-        u = (u & fours) + (u >> 2 & fours) + (v & fours) + (v >> 2 & fours);
-        distance += ((u & eights) + (u >> 4 & eights)) * 0x01010101u >> 24;
-    }
-    return distance;
-}
-
 static void make_key(ehmn_model *m)
 {
     const int32_t *x = ehmn_at(m, m->at.standard);
@@ -172,31 +158,44 @@ static void make_key(ehmn_model *m)
     }
 }
 
-/* The episodes with the least (distance, index), in order: found[0..] gets indices, far[0..] distances. */
-static uint32_t nearest_episodes(ehmn_model *m, uint32_t *found, uint32_t *far)
+/* Episodes in order of (distance, index), those with the least, at most EHMN_RECALLED. */
+typedef struct {
+    uint32_t n;
+    uint32_t limit; /* what a distance must be below to come among them */
+    uint32_t found[EHMN_RECALLED];
+    uint32_t far[EHMN_RECALLED];
+} nearest;
+
+static void insert(nearest *among, uint32_t index, uint32_t distance)
 {
-    ehmn_delta_layout in = m->in;
-    const uint32_t *keys = ehmn_in_delta(m, in.keys);
-    const uint32_t *key = ehmn_at(m, m->at.key);
-    uint32_t words = ehmn_key_words(m->image);
-    uint32_t written = ehmn_model_delta(m)->written;
-    uint32_t n = written < m->image->rule.episodes ? written : m->image->rule.episodes;
-    uint32_t kept = 0;
-    m->counts.macs += (uint64_t)n * words;
-    for (uint32_t i = 0; i < n; i++, keys += words) {
-        uint32_t distance = distance_of(keys, key, words);
-        if (kept == EHMN_RECALLED && distance >= far[kept - 1u]) {
-            continue;
-        }
-        uint32_t at = kept < EHMN_RECALLED ? kept++ : kept - 1u;
-        for (; at > 0 && far[at - 1u] > distance; at--) {
-            far[at] = far[at - 1u];
-            found[at] = found[at - 1u];
-        }
-        far[at] = distance;
-        found[at] = i;
+    uint32_t at = among->n < EHMN_RECALLED ? among->n++ : EHMN_RECALLED - 1u;
+    for (; at > 0 && among->far[at - 1u] > distance; at--) {
+        among->far[at] = among->far[at - 1u];
+        among->found[at] = among->found[at - 1u];
     }
-    return kept;
+    among->far[at] = distance;
+    among->found[at] = index;
+    among->limit = among->n == EHMN_RECALLED ? among->far[EHMN_RECALLED - 1u] : UINT32_MAX;
+}
+
+static void find_nearest(ehmn_model *m, nearest *among)
+{
+    const uint32_t *keys = ehmn_in_delta(m, m->in.keys);
+    uint32_t words = ehmn_key_words(m->image), written = ehmn_model_delta(m)->written;
+    uint32_t n = written < m->image->rule.episodes ? written : m->image->rule.episodes;
+    uint32_t distance[BLOCK];
+    among->n = 0;
+    among->limit = UINT32_MAX;
+    for (uint32_t first = 0; first < n; first += BLOCK) {
+        uint32_t inside = n - first < BLOCK ? n - first : BLOCK;
+        m->kernels->differences(keys + first * words, inside, ehmn_at(m, m->at.key), words, distance);
+        for (uint32_t *next = distance, *end = distance + inside; next < end; next++) {
+            if (*next < among->limit) {
+                insert(among, first + (uint32_t)(next - distance), *next);
+            }
+        }
+    }
+    m->counts.macs += (uint64_t)n * words;
 }
 
 /* cos(pi distance / d_model), Q15: 32767 for equal keys. */
@@ -206,22 +205,22 @@ static int32_t similarity(const ehmn_model *m, uint32_t distance)
 }
 
 /* Sum the weights of the recalled episodes by token: fills weight[0..] and m->recalled; returns the sum of all. */
-static uint64_t weigh(ehmn_model *m, uint32_t kept, const uint32_t *found, const uint32_t *far, uint64_t *weight)
+static uint64_t weigh(ehmn_model *m, const nearest *among, uint64_t *weight)
 {
     const uint32_t *tokens = ehmn_in_delta(m, m->in.tokens);
     int32_t sharpness = m->image->rule.sharpness;
-    int32_t least = ehmn_mul(32768 - similarity(m, far[0]), sharpness, 15);
+    int32_t least = ehmn_mul(32768 - similarity(m, among->far[0]), sharpness, 15);
     uint64_t total = 0;
     m->n_recalled = 0;
-    for (uint32_t i = 0; i < kept; i++) {
-        int32_t below = ehmn_mul(32768 - similarity(m, far[i]), sharpness, 15) - least;
+    for (uint32_t i = 0; i < among->n; i++) {
+        int32_t below = ehmn_mul(32768 - similarity(m, among->far[i]), sharpness, 15) - least;
         uint32_t w = ehmn_exp2_neg((uint32_t)below);
         uint32_t at = 0;
-        while (at < m->n_recalled && m->recalled[at].token != tokens[found[i]]) {
+        while (at < m->n_recalled && m->recalled[at].token != tokens[among->found[i]]) {
             at++;
         }
         if (at == m->n_recalled) {
-            m->recalled[m->n_recalled++].token = tokens[found[i]];
+            m->recalled[m->n_recalled++].token = tokens[among->found[i]];
             weight[at] = 0;
         }
         weight[at] += w;
@@ -233,21 +232,20 @@ static uint64_t weigh(ehmn_model *m, uint32_t kept, const uint32_t *found, const
 static void recall_episodes(ehmn_model *m)
 {
     const int16_t *logits = ehmn_at(m, m->at.logits);
-    uint32_t found[EHMN_RECALLED];
-    uint32_t far[EHMN_RECALLED];
+    nearest among;
     uint64_t weight[EHMN_RECALLED];
     int32_t changed[EHMN_RECALLED];
     make_key(m);
-    uint32_t kept = nearest_episodes(m, found, far);
-    if (kept == 0) {
+    find_nearest(m, &among);
+    if (among.n == 0) {
         return;
     }
-    int32_t best = similarity(m, far[0]);
+    int32_t best = similarity(m, among.far[0]);
     m->bucket = best > 0 ? (uint32_t)best >> 11 : 0u;
     uint64_t share = (uint64_t)ehmn_model_gains(m)->share[m->bucket];
     uint64_t odds = (share << 16) / (65536u - share);
     uint64_t extra = (m->mass >> 8) * odds >> 8;
-    uint64_t total = weigh(m, kept, found, far, weight);
+    uint64_t total = weigh(m, &among, weight);
     int32_t max = m->max_logit;
     for (uint32_t i = 0; i < m->n_recalled; i++) {
         ehmn_recall *r = m->recalled + i;
@@ -266,7 +264,6 @@ static void recall_episodes(ehmn_model *m)
 void ehmn_learn_episodes(ehmn_model *m, uint32_t token, int write)
 {
     ehmn_delta *delta = ehmn_model_delta(m);
-    ehmn_delta_layout in = m->in;
     uint32_t episodes = m->image->rule.episodes;
     uint32_t words = ehmn_key_words(m->image);
     const uint32_t *key = ehmn_at(m, m->at.key);
@@ -283,11 +280,11 @@ void ehmn_learn_episodes(ehmn_model *m, uint32_t token, int write)
         return;
     }
     uint32_t at = delta->written % episodes;
-    uint32_t *stored = (uint32_t *)ehmn_in_delta(m, in.keys) + (size_t)at * words;
+    uint32_t *stored = (uint32_t *)ehmn_in_delta(m, m->in.keys) + (size_t)at * words;
     for (uint32_t w = 0; w < words; w++) {
         stored[w] = key[w];
     }
-    ((uint32_t *)ehmn_in_delta(m, in.tokens))[at] = token;
+    ((uint32_t *)ehmn_in_delta(m, m->in.tokens))[at] = token;
     delta->written++;
     if (delta->written >= EHMN_MAX_WRITTEN) { /* the ring stays full, and the place in it stays */
         delta->written = episodes + delta->written % episodes;

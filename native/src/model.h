@@ -66,6 +66,9 @@ struct ehmn_model {
     const ehmn_matrix *matrices;
     const ehmn_vector *vectors;
     const ehmn_kernels *kernels;
+    void (*multiply)(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
+                     int32_t out_frac, int32_t *out); /* ehmn_multiply_rows, on several threads if there are any */
+    const ehmn_parallel *parallel;                    /* NULL: none */
     uint8_t *arena;
     ehmn_layout at;
     uint32_t mode;
@@ -212,6 +215,13 @@ int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, u
 /* ... and multiply `rows` rows from `first` on by them. */
 void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
                    int32_t out_frac, int32_t *out);
+
+/* encoder.c: what is behind it: a part of the rows, on the thread that calls. */
+void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
+                        int32_t out_frac, int32_t *out);
+
+/* parallel.c: how many of `rows` rows, each of so many multiplications, one thread takes; all, if it is alone. */
+uint32_t ehmn_rows_of_part(const ehmn_model *m, uint32_t rows, uint64_t macs_of_row);
 
 /* encoder.c: empty the window. */
 void ehmn_clear_window(ehmn_model *m);

@@ -97,10 +97,9 @@ static int32_t presynaptic(ehmn_model *m, uint32_t layer, const int8_t **pre)
 {
     const ehmn_rule *rule = &m->image->rule;
     uint32_t d = m->image->d_model;
-    ehmn_delta_layout in_delta = m->in;
-    const int32_t *trace = delta_array(m, in_delta.trace) + layer * d;
-    int32_t *slow = delta_array(m, in_delta.slow) + layer * d;
-    int32_t *context = delta_array(m, in_delta.context) + layer * d;
+    const int32_t *trace = delta_array(m, m->in.trace) + layer * d;
+    int32_t *slow = delta_array(m, m->in.slow) + layer * d;
+    int32_t *context = delta_array(m, m->in.context) + layer * d;
     int32_t *wide = ehmn_at(m, m->at.mixed);
     uint32_t *alpha = ehmn_at(m, m->at.cumulative);
     int32_t max = -INT32_MAX;
@@ -238,18 +237,21 @@ static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32
     int8_t *w = dense_weights(m, layer);
     const int16_t *z = (const int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
     const int8_t *pre;
+    int32_t *rates = ehmn_at(m, m->at.mixed);
     int32_t shift = ERROR_FRAC + 24 - EVENT_FRAC - m->image->rule.weight_frac + presynaptic(m, layer, &pre);
     uint64_t next = draw_offset(m, EHMN_STREAM_WRITES + layer);
 
     direction along = make_direction(m, pre);
     for (uint32_t i = 0; i < d; i++) {
         int32_t slope = 32768 - (z[i] * z[i] >> 15); /* tanh', Q15 */
-        int32_t post = ehmn_mul(error[i], slope, 15);
+        rates[i] = ehmn_round_fit((int64_t)error[i] * slope, 15);
         if (m->image->rule.phase_step != 0) {
-            post = ehmn_mul(post, phase_gate(m, layer, i), 15);
+            rates[i] = ehmn_mul(rates[i], phase_gate(m, layer, i), 15);
         }
-        int32_t row_rate = ehmn_clamp(ehmn_mul(post, rate, shift), -MAX_ROW_RATE, MAX_ROW_RATE);
-        m->counts.writes += draw_row(m, w + i * d, &along, row_rate, &next);
+    }
+    ehmn_scale_all(rates, d, rate, shift, rates);
+    for (uint32_t i = 0; i < d; i++) {
+        m->counts.writes += draw_row(m, w + i * d, &along, ehmn_clamp(rates[i], -MAX_ROW_RATE, MAX_ROW_RATE), &next);
     }
     m->counts.macs += 2u * d;
 }
@@ -308,9 +310,11 @@ static void learn_scale(ehmn_model *m, const int32_t *delta)
     const int32_t *plain = ehmn_at(m, m->at.plain);
     int32_t shift = im->value_frac + ehmn_bit_length(im->rule.n_negatives) - 1;
     int32_t *scale = &ehmn_model_gains(m)->scale;
+    int32_t *product = ehmn_at(m, m->at.mixed);
     int64_t sum = 0;
+    m->kernels->scale(plain, delta, im->d_model, shift, product);
     for (uint32_t i = 0; i < im->d_model; i++) {
-        sum += ehmn_mul(plain[i], delta[i], shift);
+        sum += product[i];
     }
     int32_t moved = ehmn_add(*scale, ehmn_mul(ehmn_sat32(sum), im->rule.eta_scale, im->value_frac + 8));
     *scale = ehmn_clamp(moved, 0, im->rule.gain_max);

@@ -1,13 +1,37 @@
 /* Arithmetic on whole vectors. These loops are a good part of a small processor's work: each has a short body for the
  * usual case, and the general one out of its way. */
-#include "fixed.h"
+#if defined(EHMN_ASK_X86) /* vectors_x86.c has the names */
+#include "vectors_x86.h"
+#define ehmn_quantise8 ehmn_plain_quantise8
+#define ehmn_quantise16 ehmn_plain_quantise16
+#define ehmn_add_all ehmn_plain_add_all
+#define ehmn_add_weights ehmn_plain_add_weights
+#define ehmn_add_outputs ehmn_plain_add_outputs
+#define ehmn_follow_all ehmn_plain_follow_all
+#define ehmn_running_sums ehmn_plain_running_sums
+#define ehmn_scale_all ehmn_plain_scale_all
+#define ehmn_rms_normalise ehmn_plain_rms_normalise
+#define ehmn_fit_scores ehmn_plain_fit_scores
+#define ehmn_align_weights ehmn_plain_align_weights
+#endif
 
-#define RARE __attribute__((noinline, cold)) static
+#include "fixed.h"
+#include "vectors_mve.h"
+
+#define RARE static __attribute__((noinline, cold))
+
+/* Bits of v, which has at most 32. */
+static inline int32_t bits_of(uint32_t v)
+{
+    return v != 0 ? 32 - __builtin_clz(v) : 0;
+}
+
+#if !defined(EHMN_MVE)
 
 /* Bits by which a number of this magnitude can be shifted to the left within 31; 30 for zero, which none changes. */
 static int32_t spare_bits(uint32_t magnitude)
 {
-    return 31 - ehmn_bit_length(magnitude | 1u);
+    return 31 - bits_of(magnitude | 1u);
 }
 
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
@@ -20,7 +44,7 @@ void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 RARE void scale_slowly(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
     for (uint32_t i = 0; i < n; i++) {
-        out[i] = ehmn_mul(v[i], factor, shift);
+        out[i] = ehmn_round_rarely((int64_t)v[i] * factor, shift);
     }
 }
 
@@ -31,9 +55,10 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
         scale_slowly(v, n, factor, shift, out);
         return;
     }
-    factor *= 1 << spare;
+    factor = (int32_t)((uint32_t)factor << spare);
     shift += spare;
     int32_t half = (int32_t)(1u << (shift - 33)); /* the upper halves of the products are enough */
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         out[i] = ((int32_t)(((int64_t)v[i] * factor) >> 32) + half) >> (shift - 32);
     }
@@ -45,13 +70,13 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
     int32_t beyond = shift + spare + 17 - 32; /* bits of the upper half of a product that are rounded away */
     if (beyond < 1 || beyond > 30) {
         for (uint32_t i = 0; i < n; i++) {
-            v[i] = ehmn_add(v[i], ehmn_mul(w[i] * factor, scale, shift));
+            v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)(w[i] * factor) * scale, shift));
         }
         return;
     }
     int32_t half = 1 << (beyond - 1);
     factor *= 1 << 17;
-    scale *= 1 << spare;
+    scale = (int32_t)((uint32_t)scale << spare);
     for (uint32_t i = 0; i < n; i++) {
         int32_t high = (int32_t)(((int64_t)(w[i] * factor) * scale) >> 32);
         v[i] = ehmn_add(v[i], (high + half) >> beyond);
@@ -64,15 +89,29 @@ void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
     int32_t beyond = 15 + 15 + spare - 32;
     if (beyond < 1 || beyond > 30) {
         for (uint32_t i = 0; i < n; i++) {
-            v[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15));
+            v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)z[i] * gain, 15));
         }
         return;
     }
     int32_t half = 1 << (beyond - 1);
-    gain *= 1 << spare;
+    gain = (int32_t)((uint32_t)gain << spare);
     for (uint32_t i = 0; i < n; i++) {
         int32_t high = (int32_t)(((int64_t)(z[i] * (1 << 15)) * gain) >> 32);
         v[i] = ehmn_add(v[i], (high + half) >> beyond);
+    }
+}
+
+void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_sat16(ehmn_round_shift32(v[i], shift));
+    }
+}
+
+void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        z[i] = (int16_t)ehmn_tanh(ehmn_round_shift32(v[i], shift));
     }
 }
 
@@ -87,19 +126,42 @@ void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign
 {
     uint32_t sum = 0;
     for (uint32_t i = 0; i < n; i++) {
-        sum += ehmn_abs(v[i]);
+        int32_t value = v[i]; /* read once: for all that the compiler knows, edge and sign may be the same memory */
+        sum += (uint32_t)((value ^ value >> 31) - (value >> 31));
         edge[i] = sum;
-        sign[i] = (int8_t)((v[i] - 1) >> 8);
+        sign[i] = (int8_t)((value - 1) >> 8);
     }
 }
 
-/* The smallest shift by which a magnitude of at most `max` rounds into `limit` = 2^k - 1. */
-static int32_t fitting_shift(uint32_t max, int32_t bits)
+#endif
+
+/* The smallest shift by which a magnitude of at most `max` rounds into `bits` bits with a sign. */
+static inline int32_t fitting_shift(uint32_t max, int32_t bits)
 {
-    int32_t limit = (1 << (bits - 1)) - 1;
-    int32_t shift = ehmn_bit_length(max) - (bits - 1);
-    return shift + (ehmn_round_shift(max, shift) > limit);
+    int32_t shift = bits_of(max) - (bits - 1);
+    return shift + (shift > 0 && ((max >> (shift - 1)) + 1u) >> 1 >> (bits - 1) != 0);
 }
+
+#if defined(EHMN_ASK_X86)
+int32_t ehmn_fitting_shift(uint32_t max, int32_t bits)
+{
+    return fitting_shift(max, bits);
+}
+#endif
+
+#if defined(EHMN_MVE)
+
+static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
+{
+    uint32_t max = ehmn_mve_max_abs(v, n);
+    return max != 0 ? fitting_shift(max, bits) : 0;
+}
+
+#define shift_into8 ehmn_mve_shift_into8
+#define shift_into16 ehmn_mve_shift_into16
+#define square ehmn_mve_square
+
+#else
 
 RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
 {
@@ -115,6 +177,7 @@ RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
 static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
 {
     uint32_t max = 0;
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         uint32_t a = (uint32_t)(v[i] ^ v[i] >> 31);
         max = a > max ? a : max;
@@ -129,45 +192,37 @@ static inline int32_t widen(int32_t v, int32_t shift)
     return v * (1 << -shift);
 }
 
-int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
+static inline void shift_into8(const int32_t *v, uint32_t n, int32_t shift, int8_t *out)
 {
-    int32_t shift = fitting_all(v, n, 8);
-    for (uint32_t i = 0; i < n && shift > 0; i++) {
+    if (shift <= 0) {
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = (int8_t)widen(v[i], shift);
+        }
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
         out[i] = (int8_t)(((v[i] >> (shift - 1)) + 1) >> 1);
     }
-    for (uint32_t i = 0; i < n && shift <= 0; i++) {
-        out[i] = (int8_t)widen(v[i], shift);
-    }
-    return frac - shift;
 }
 
-int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out)
+static inline void shift_into16(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
 {
-    int32_t shift = fitting_all(v, n, (int32_t)bits);
-    for (uint32_t i = 0; i < n && shift > 0; i++) {
+    if (shift <= 0) {
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = (int16_t)widen(v[i], shift);
+        }
+        return;
+    }
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
         out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
     }
-    for (uint32_t i = 0; i < n && shift <= 0; i++) {
-        out[i] = (int16_t)widen(v[i], shift);
-    }
-    return frac - shift;
 }
 
-/* eps_mantissa * 2^-shift, at most 2^61. */
-static uint64_t scaled_eps(int32_t eps_mantissa, int32_t shift)
+/* The sum of the squares of q[i] = round(v[i] / 2^shift), of 16 bits; out[i] = 2^16 q[i]. */
+static inline uint64_t square(const int32_t *v, uint32_t n, int32_t shift, int32_t *out)
 {
-    if (shift >= 0 || eps_mantissa == 0) {
-        return (uint32_t)ehmn_round_shift(eps_mantissa, shift);
-    }
-    return ehmn_bit_length((uint32_t)eps_mantissa) - shift > 61 ? (uint64_t)1 << 61
-                                                               : (uint64_t)(uint32_t)eps_mantissa << -shift;
-}
-
-void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
-                        int32_t *out)
-{
-    int32_t shift = fitting_all(v, n, 16);
-    uint64_t sum = scaled_eps(eps_mantissa, eps_shift - 2 * (frac - shift));
+    uint64_t sum = 0;
     for (uint32_t i = 0; i < n && shift > 0; i++) {
         int32_t q = ((v[i] >> (shift - 1)) + 1) >> 1;
         sum += (uint64_t)((int64_t)q * q);
@@ -178,22 +233,66 @@ void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_
         sum += (uint64_t)((int64_t)q * q);
         out[i] = q * 65536;
     }
+    return sum;
+}
+
+#endif
+
+int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
+{
+    int32_t shift = fitting_all(v, n, 8);
+    shift_into8(v, n, shift, out);
+    return frac - shift;
+}
+
+int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out)
+{
+    int32_t shift = fitting_all(v, n, (int32_t)bits);
+    shift_into16(v, n, shift, out);
+    return frac - shift;
+}
+
+/* eps_mantissa * 2^-shift, at most 2^61. */
+uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift)
+{
+    if (shift >= 0 || eps_mantissa == 0) {
+        return (uint32_t)ehmn_round_rarely(eps_mantissa, shift);
+    }
+    return ehmn_bit_length((uint32_t)eps_mantissa) - shift > 61 ? (uint64_t)1 << 61
+                                                               : (uint64_t)(uint32_t)eps_mantissa << -shift;
+}
+
+/* What the values, times 2^16, are scaled by, of whose squares and n eps this is the sum. */
+int32_t ehmn_rms_factor(uint64_t sum, uint32_t n, int32_t *shift)
+{
     if (sum == 0) {
         sum = 1;
     }
     int32_t k = (62 - ehmn_bit_length(sum)) / 2;             /* sum * 4^k lies in [2^60, 2^62) */
     uint64_t root = ehmn_isqrt(sum << (2 * k));              /* sqrt(sum) * 2^k, 31 bits */
     uint64_t sqrt_n = ehmn_isqrt((uint64_t)n << 32);         /* Q16 */
-    int32_t factor = ehmn_sat32((int64_t)((sqrt_n << 30) / root)); /* sqrt(n / sum), Q(46 - k) */
-    ehmn_scale_all(out, n, factor, 46 - k - EHMN_NORM_FRAC + 16, out);
+    *shift = 46 - k - EHMN_NORM_FRAC + 16;
+    return ehmn_sat32((int64_t)((sqrt_n << 30) / root)); /* sqrt(n / sum), Q(46 - k) */
 }
+
+void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
+                        int32_t *out)
+{
+    int32_t shift = fitting_all(v, n, 16);
+    int32_t down;
+    uint64_t sum = ehmn_scaled_eps(eps_mantissa, eps_shift - 2 * (frac - shift)) + square(v, n, shift, out);
+    int32_t factor = ehmn_rms_factor(sum, n, &down);
+    ehmn_scale_all(out, n, factor, down, out);
+}
+
+#if !defined(EHMN_MVE)
 
 int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
 {
     int32_t max = INT32_MIN;
     for (int32_t *at = scores, *end = scores + n; at < end; at++, key_frac += stride) {
         int32_t but_one = frac + *key_frac - to - 1; /* of the bits that are rounded away */
-        int32_t score = (uint32_t)but_one < 31u ? ((*at >> but_one) + 1) >> 1 : ehmn_round_shift(*at, but_one + 1);
+        int32_t score = (uint32_t)but_one < 31u ? ((*at >> but_one) + 1) >> 1 : ehmn_round_rarely(*at, but_one + 1);
         max = score > max ? score : max;
         *at = score;
     }
@@ -204,14 +303,33 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
 {
     const int8_t *frac = value_frac;
     int32_t least = *value_frac;
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++, frac += stride) {
         least = *frac < least ? *frac : least;
     }
     frac = value_frac;
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++, frac += stride) {
         uint32_t shift = (uint32_t)(*frac - least);
         shift = shift < 31u ? shift : 31u; /* which leaves nothing */
         weights[i] = (int32_t)((((uint32_t)weights[i] << 1 >> shift) + 1u) >> 1);
     }
     return least;
+}
+
+#endif
+
+uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
+{
+    uint64_t left = *ahead;
+    uint32_t i = 0;
+    for (; i < n; i++) {
+        uint32_t p = ehmn_exp2_neg((uint32_t)(max - logits[i]));
+        if (left < p) {
+            break;
+        }
+        left -= p;
+    }
+    *ahead = left;
+    return i;
 }

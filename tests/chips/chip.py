@@ -35,7 +35,8 @@ from edgehmn.device.flash.parts import contents
 NOWHERE = 0xFFFFFFFE
 PPB, PPB_BYTES = 0xE0000000, 0x100000  # the core's own registers
 PAGE = 4096
-PATIENCE_S = 60  # that the core may compute without sleeping
+VTOR = 0xE000ED08
+PATIENCE_S = 30  # that the core may compute without sleeping
 CYCLES = 1000  # that the counter goes on from one look to the next
 BLANK = b"\xff"
 
@@ -104,7 +105,7 @@ class Chip:
     def reset(self) -> None:
         self.received: deque[int] = deque()
         self.sent = bytearray()
-        self.registers: dict[int, int] = {0xE000EDFC: 0, 0xE0001000: 0, 0xE0001FB0: 0, 0xE000ED14: 0}
+        self.registers: dict[int, int] = {0xE000EDFC: 0, 0xE0001000: 0, 0xE0001FB0: 0, 0xE000ED14: 0, VTOR: 0}
         self.readers: dict[int, Callable[[], int]] = {0xE0001004: self._cycles}
         self.writers: dict[int, Callable[[int], None]] = {0xE000ED0C: self._reset_control, 0xE0001004: self._restart}
         for n in range(8):
@@ -170,6 +171,7 @@ class Chip:
     def send(self, value: int) -> None:
         """A byte of the board for the host."""
         if not self.line_checked:
+            self.require(self.registers[VTOR] == self["FLASH_ADDRESS"], "faults go elsewhere")
             self.check_line()
             self.line_checked = True
         self.sent.append(value & 0xFF)
@@ -273,7 +275,7 @@ def serving(chip: Chip) -> Iterator[str]:
             yield f"socket://127.0.0.1:{server.getsockname()[1]}"
         finally:
             server.shutdown(socket.SHUT_RDWR)
-            thread.join(30)
+            thread.join(5)  # not for ever, if a test ends in a session
             if violations:
                 raise violations[0]
 

@@ -13,6 +13,8 @@ from unicorn import arm_const as arm
 from tests.chips.chip import Chip
 
 MHZ = 1_000_000
+CPACR = 0xE000ED88
+DIVIDERS = (0x40010034, 0x40010040, 0x4001004C)
 SECTOR, PAGE = 4096, 256
 TABLE, FUNCTIONS = 0x100, ("IF", "EX", "FO", "FC")
 RETURN = 0x4770  # bx lr
@@ -41,10 +43,13 @@ class Rp2350(Chip):
         self.reading = True
         self.connected = self.commands = False
         plain = {0x40048000: 0, 0x4004800C: 0xC4, 0x40010030: 0, 0x4001003C: 0x41, 0x40010048: 0}
+        plain |= dict.fromkeys(DIVIDERS, 0x20000)  # as a boot ROM might leave them
         plain |= {0x40050000: 1, 0x40050004: 0x2D, 0x40050008: 0, 0x4005000C: 0x77000, 0x40020000: 0x1FFFFFFF}
         plain |= dict.fromkeys((uart + 0x24, uart + 0x28, uart + 0x2C, uart + 0x30, uart + 0x38, uart + 0x44), 0)
         plain |= {0x40028004 + 8 * pin: 0x1F for pin in pins} | {0x40038004 + 4 * pin: 0x116 for pin in pins}
-        self.registers |= plain | {0x400E0000 + i: w for i, w in zip(range(0, 256, 4), self._setup(), strict=True)}
+        self.registers |= (
+            plain | {CPACR: 0} | {0x400E0000 + i: w for i, w in zip(range(0, 256, 4), self._setup(), strict=True)}
+        )
         self.readers |= {
             0x40048004: lambda: (self.registers[0x40048000] == 0xFABAA0) << 31,
             0x40010038: lambda: 1 << (self.registers[0x40010030] & 3),
@@ -105,6 +110,7 @@ class Rp2350(Chip):
     def _format(self, value: int) -> None:
         uart = self["UART_ADDRESS"]
         divisor = self.registers[uart + 0x24] + self.registers[uart + 0x28] / 64
+        self.require(all(self.registers[divider] == 0x10000 for divider in DIVIDERS), "a clock is divided")
         self.require(self.registers[0x40010048] == 0x800, "the peripherals have no clock")
         self.require(value == 0x70, "not 8 bits, no parity, one stop bit, with FIFOs")
         error = self.core_hz / (16 * divisor) / self["BAUD"] - 1
@@ -138,6 +144,7 @@ class Rp2350(Chip):
             uc.reg_write(register, self.random.getrandbits(32))
 
     def _connect(self) -> int:
+        self.require(self.registers[CPACR] >> 14 & 3 == 3, "the boot ROM cannot check itself")
         self.connected, self.reading = True, False
         self.uc.mem_protect(*self.FLASH, UC_PROT_NONE)
         return 0

@@ -1,5 +1,7 @@
 """STM32F405 (reference manual RM0090) and STM32H743 (RM0433)."""
 
+from collections.abc import Callable
+
 from unicorn import UC_HOOK_MEM_READ
 from unicorn import arm_const as arm
 
@@ -15,6 +17,7 @@ class Stm32(Chip):
     GPIO: int
     BAUD_ERROR = 0.01
     has_crystal = True
+    from_loader = False  # started by the boot loader in ROM, which leaves its clocks and its line on
 
     def start_pins(self) -> None:
         port = self["UART_PORT_ADDRESS"]
@@ -77,7 +80,9 @@ class Stm32F405(Stm32):
         self.clock_hz = {"core": 16 * MHZ, "apb1": 16 * MHZ, "apb2": 16 * MHZ}
         uart = self["UART_ADDRESS"]
         self.registers |= {0x40023804: 0x24003010, 0x40023830: 0x00100000, self["UART_ENABLE_ADDRESS"]: 0}
-        self.registers |= {uart + 0xC: 0, 0x40023800: 0x83, 0x40023808: 0}
+        self.registers |= {uart + 0xC: 0, uart + 0x10: 0, uart + 0x14: 0, 0x40023800: 0x83, 0x40023808: 0}
+        if self.from_loader:
+            self.registers |= {0x40023800: 0x01010083, 0x40023808: 0x940A, uart + 0xC: 0x340C, uart + 0x10: 0x2000}
         self.acr, self.stale = 0, False
         self.readers |= {
             0x40023800: self._rcc_control,
@@ -88,12 +93,13 @@ class Stm32F405(Stm32):
             uart + 4: lambda: self.received.popleft() if self.received else 0,
         }
         self.writers |= {
-            0x40023800: lambda value: self.registers.__setitem__(0x40023800, value),
+            0x40023800: lambda value: self.registers.__setitem__(0x40023800, value & ~(1 << 25 | 1 << 17 | 2)),
+            0x40023804: self._configure,
             0x40023808: self._select,
             0x40023C00: self._access_control,
             0x40023C0C: lambda value: setattr(self, "errors", self.errors & ~value),
             uart + 4: self.send,
-            uart + 8: lambda value: self.check_baud(self.clock_hz["apb1"], value),
+            uart + 8: lambda value: self.check_baud(self.clock_hz["apb1" if uart < 0x40010000 else "apb2"], value),
         }
 
     def clocked(self, address: int) -> bool:
@@ -106,13 +112,22 @@ class Stm32F405(Stm32):
     def line_interrupt(self) -> bool:
         return self.registers[self["UART_ADDRESS"] + 0xC] & 0x2024 == 0x2024
 
+    def send(self, value: int) -> None:
+        self.require(not self.stale, "the data cache may hold what the flash held before")
+        super().send(value)
+
     def check_line(self) -> None:
         self.check_pins()
-        self.require(self.registers[self["UART_ADDRESS"] + 0xC] & 0x2008 == 0x2008, "the transmitter is off")
+        control = [self.registers[self["UART_ADDRESS"] + at] for at in (0xC, 0x10, 0x14)]
+        self.require(control == [0x202C, 0, 0], "not 8 bits, no parity, one stop bit; or the line is off")
 
     def _rcc_control(self) -> int:
         on = self.registers[0x40023800]
-        return on | (on >> 16 & 1 and self.has_crystal) << 17 | (on >> 24 & 1) << 25
+        return on | (on & 1) << 1 | (on >> 16 & 1 and self.has_crystal) << 17 | (on >> 24 & 1) << 25
+
+    def _configure(self, value: int) -> None:
+        self.require(not self.registers[0x40023800] >> 24 & 1, "the PLL is changed while it is on")
+        self.registers[0x40023804] = value
 
     def _select(self, value: int) -> None:
         pll, control = self.registers[0x40023804], self.registers[0x40023800]
@@ -184,9 +199,11 @@ class Stm32H743(Stm32):
         self.registers |= {
             0x5802480C: 6, 0x58024818: 0x4000, 0x52002000: 0x37, 0x58024400: 1, 0x58024410: 0, 0x58024418: 0,
             0x5802441C: 0, 0x58024420: 0, 0x58024428: 0x02020200, 0x5802442C: 0x01FF0000, 0x58024430: 0x01010280,
-            0x580244DC: 0, 0x580244E0: 0, 0x580244E8: 0, uart: 0, uart + 8: 0,
+            0x580244DC: 0, 0x580244E0: 0, 0x580244E8: 0, uart: 0, uart + 4: 0, uart + 8: 0,
             0xE000ED84: 0, 0xE000ED98: 0, 0xE000ED9C: 0, 0xE000EDA0: 0, 0xE000ED94: 0,
         }  # fmt: skip
+        if self.from_loader:
+            self.registers |= {0x58024400: 0x01050019, 0x58024410: 3, uart: 0x140D, uart + 4: 0x2000}
         self.supplied = False
         self.readers |= {
             0x58024804: lambda: 1 << 13 if self.supplied else 0,
@@ -201,8 +218,9 @@ class Stm32H743(Stm32):
         self.writers |= {
             0x5802480C: self._supply,
             0x58024818: lambda value: self.registers.__setitem__(0x58024818, value),
-            0x58024400: lambda value: self.registers.__setitem__(0x58024400, value),
+            0x58024400: lambda value: self.registers.__setitem__(0x58024400, value & ~(1 << 25 | 1 << 17 | 4)),
             0x58024410: self._select,
+            **{address: self._configured(address) for address in (0x58024428, 0x5802442C, 0x58024430)},
             0x52002114: lambda value: setattr(self, "errors", self.errors & ~value),
             uart + 0xC: lambda value: self.check_baud(self.apb1_hz, value),
             uart + 0x28: self.send,
@@ -230,7 +248,8 @@ class Stm32H743(Stm32):
 
     def check_line(self) -> None:
         self.check_pins()
-        self.require(self.registers[self["UART_ADDRESS"]] & 9 == 9, "the transmitter is off")
+        control = [self.registers[self["UART_ADDRESS"] + at] for at in (0, 4, 8)]
+        self.require(control == [0x2000002D, 0, 0x1000], "not 8 bits, no parity, one stop bit; or the line is off")
 
     def _supply(self, value: int) -> None:
         self.require(value == 2, f"supply {value:#x}: the board has only the chip's regulator")
@@ -239,11 +258,19 @@ class Stm32H743(Stm32):
     def _rcc_control(self) -> int:
         on = self.registers[0x58024400]
         bypassed = on >> 16 & on >> 18 & 1 and self.has_crystal
-        return on | 4 | bypassed << 17 | (on >> 24 & 1) << 25
+        return on | (on & 1) << 2 | bypassed << 17 | (on >> 24 & 1) << 25
+
+    def _configured(self, address: int) -> Callable[[int], None]:
+        def configure(value: int) -> None:
+            self.require(not self.registers[0x58024400] >> 24 & 1, "the PLL is changed while it is on")
+            self.registers[address] = value
+
+        return configure
 
     def _select(self, value: int) -> None:
         select, config, divide = (self.registers[a] for a in (0x58024428, 0x5802442C, 0x58024430))
         if value & 7 == 3:
+            self.require(self.registers[0x58024400] >> 3 & 3 == 0, "the oscillator within is divided")
             source = {0: 64 * MHZ, 2: self["CRYSTAL_HZ"]}[select & 3]
             self.require(select & 3 == 0 or self.has_crystal, "the PLL runs from a clock that does not")
             reference = source / (select >> 4 & 0x3F)

@@ -7,21 +7,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgehmn.device.flash.parts import Part
-from edgehmn.device.flash.programmer import Place, program, run, starting
+from edgehmn.device.flash.programmer import Place, program, run, starting, time_for
 from edgehmn.errors import DeviceError, FlashError
 
 INSTALL_LINE = "pip install esptool"
 ASK_S = 60.0
-BY_ROM = 4  # times as long as with the stub, for the same bytes
 
 
 class EspTool:
     """Places are serial ports. A chip that does not take esptool's stub is written by the loader in its ROM."""
 
-    def __init__(self, chip: str, timeout_s: float = 300.0) -> None:
+    def __init__(self, chip: str, limit_s: float | None = None) -> None:
         """chip: as esptool prints it, such as ESP32-S3."""
         self._program = program("esptool", INSTALL_LINE)
-        self._chip, self._timeout_s = chip, timeout_s
+        self._chip, self._limit_s = chip, limit_s
         self._stub = True
 
     def places(self, port: str | None) -> list[Place]:
@@ -61,13 +60,14 @@ class EspTool:
                 path = Path(folder) / f"{part.name}.bin"
                 path.write_bytes(part.data)
                 words += [f"0x{part.address:x}", str(path)]
-            self._run(place.name, words, self._timeout_s, after="no-reset")
+            size = sum(len(part.data) for part in parts)
+            self._run(place.name, words, time_for(size, self._limit_s), after="no-reset")
 
     def read(self, place: Place, part: Part) -> bytes | None:
         with tempfile.TemporaryDirectory(prefix="edgehmn-") as folder:
             path = Path(folder) / "back.bin"
             words = ["read-flash", f"0x{part.address:x}", str(len(part.data)), str(path)]
-            self._run(place.name, words, self._timeout_s, after="no-reset")
+            self._run(place.name, words, time_for(len(part.data), self._limit_s), after="no-reset")
             return path.read_bytes() if path.is_file() else b""
 
     @contextlib.contextmanager
@@ -78,5 +78,4 @@ class EspTool:
 
     def _run(self, port: str, words: list[str], timeout_s: float, after: str = "hard-reset") -> bytes:
         loader = [] if self._stub else ["--no-stub"]
-        limit_s = timeout_s if self._stub else BY_ROM * timeout_s
-        return run([self._program, "--port", port, *loader, "--after", after, *words], limit_s)
+        return run([self._program, "--port", port, *loader, "--after", after, *words], timeout_s)

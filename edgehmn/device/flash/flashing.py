@@ -46,27 +46,28 @@ def ways(board: str) -> list[str]:
     return [*known.tools, *([EMULATOR] if known.machine else [])]
 
 
-def programmer_for(board: str, via: str | None = None) -> Programmer:
-    """Raises UsageError for a board that has no such way, DependencyError where the program of it is missing."""
+def programmer_for(board: str, via: str | None = None, limit_s: float | None = None) -> Programmer:
+    """limit_s: for its program to write, or to read back; None: by size. Raises UsageError for a board that has no such
+    way, DependencyError where the program of it is missing."""
     if board == LINUX:
-        return LinuxBoard()
+        return LinuxBoard(limit_s)
     known, possible = find_board(board), ways(board)
     way = via or possible[-1 if known.machine else 0]
     if way not in possible:
         raise UsageError(f"{board} cannot be written by '{way}'; it can by {', '.join(possible)}")
     if way == EMULATOR:
         return Emulated(known)
-    return _real(known, way)
+    return _real(known, way, limit_s)
 
 
-def _real(board: Board, way: str) -> Programmer:
+def _real(board: Board, way: str, limit_s: float | None) -> Programmer:
     said = board.tools[way]
     if way == "stm32flash":
-        return Stm32Flash(int(said, 0), board.numbers["BOARD_FLASH_ADDRESS"])
+        return Stm32Flash(int(said, 0), board.numbers["BOARD_FLASH_ADDRESS"], limit_s)
     if way == "pyocd":
-        return PyOcd(said)
+        return PyOcd(said, limit_s)
     if way == "esptool":
-        return EspTool(said)
+        return EspTool(said, limit_s)
     board_id, _, family = said.partition(":")
     return Uf2Drive(board_id, int(family, 0))
 
@@ -86,15 +87,7 @@ def flash(
     Raises DeviceError unless exactly one right board is there, FlashError if it does not hold what was written or
     computes something else, and ManualStepError if all was written but the board waits for somebody's hand.
     """
-    place = choose(programmer.places(port), port)
-    note(f"found {place.name} ({place.what})")
-    image = export.image.bytes.tobytes()
-    if isinstance(programmer, LinuxBoard):
-        parts = programmer.parts(place, image)
-    else:
-        known = find_board(board)
-        known.fit(export.image)
-        parts = parts_of(known, build_firmware(board).read_bytes(), image)
+    place, parts = prepare(export, board, programmer, port, note)
     size = sum(len(part.data) for part in parts)
     note(f"writing {size:,} bytes")
     programmer.write(place, parts)
@@ -103,6 +96,24 @@ def flash(
     with programmer.running(place, line) as url:
         _self_test(export, board, url, verified)
     return Flashed(board, place.name, size, verified, "ok")
+
+
+def prepare(
+    export: Export,
+    board: str,
+    programmer: Programmer,
+    port: str | None,
+    note: Callable[[str], None] = lambda text: None,
+) -> tuple[Place, tuple[Part, ...]]:
+    """All that comes before writing: the one place, and what goes there. Raises as `flash`, and DoesNotFitError."""
+    place = choose(programmer.places(port), port)
+    note(f"found {place.name} ({place.what})")
+    image = export.image.bytes.tobytes()
+    if isinstance(programmer, LinuxBoard):
+        return place, programmer.parts(place, image)
+    known = find_board(board)
+    known.fit(export.image)
+    return place, parts_of(known, build_firmware(board).read_bytes(), image)
 
 
 def _verify(programmer: Programmer, place: Place, parts: Sequence[Part]) -> str:

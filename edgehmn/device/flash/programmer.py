@@ -14,6 +14,7 @@ from edgehmn.device.flash.parts import Part
 from edgehmn.errors import DependencyError, DeviceError, FlashError, ManualStepError
 
 LAST_LINES = 4  # of what a program said that go into a message
+LEAST_S, SLOWEST = 60.0, 2000.0  # how long a program may take: so many seconds, and one for each so many bytes
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ def choose(places: Sequence[Place], port: str | None) -> Place:
         raise DeviceError("no board of this kind is connected" + (f" at {port}" if port else ""), candidates=[])
     said = f"{port} is none of these" if port else "several boards are connected; name one with --port"
     raise DeviceError(f"{said}:{lines}", candidates=[place.name for place in places])
+
+
+def time_for(size: int, limit_s: float | None) -> float:
+    """Seconds that a program may take for so many bytes: twice what a line of 115,200 baud needs, written and
+    verified, or the limit that somebody gave."""
+    return LEAST_S + size / SLOWEST if limit_s is None else limit_s
 
 
 def program(name: str, install: str) -> str:

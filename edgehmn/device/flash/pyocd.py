@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgehmn.device.flash.parts import Part
-from edgehmn.device.flash.programmer import Place, program, run, starting
+from edgehmn.device.flash.programmer import Place, program, run, starting, time_for
 from edgehmn.errors import DeviceError
 
 INSTALL_LINE = "pip install pyocd"
@@ -17,10 +17,10 @@ ASK_S = 30.0
 class PyOcd:
     """Places are probes, by their unique ids."""
 
-    def __init__(self, target: str, timeout_s: float = 300.0) -> None:
+    def __init__(self, target: str, limit_s: float | None = None) -> None:
         """target: pyocd's name of the chip."""
         self._program = program("pyocd", INSTALL_LINE)
-        self._target, self._timeout_s = target, timeout_s
+        self._target, self._limit_s = target, limit_s
 
     def places(self, port: str | None) -> list[Place]:
         try:
@@ -37,13 +37,20 @@ class PyOcd:
                 path = Path(folder) / f"{part.name}.bin"
                 path.write_bytes(part.data)
                 at = ["--base-address", f"0x{part.address:x}"]
-                self._run(place, "load", ["--no-reset", "--format", "bin", *at, str(path)], self._timeout_s)
+                self._run(
+                    place,
+                    "load",
+                    ["--no-reset", "--format", "bin", *at, str(path)],
+                    time_for(len(part.data), self._limit_s),
+                )
 
     def read(self, place: Place, part: Part) -> bytes | None:
         with tempfile.TemporaryDirectory(prefix="edgehmn-") as folder:
             path = Path(folder) / "back.bin"
             ask = f'savemem 0x{part.address:x} {len(part.data)} "{path}"'
-            self._run(place, "commander", ["--connect", "halt", "--command", ask], self._timeout_s)
+            self._run(
+                place, "commander", ["--connect", "halt", "--command", ask], time_for(len(part.data), self._limit_s)
+            )
             return path.read_bytes() if path.is_file() else b""
 
     @contextlib.contextmanager

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 
 from edgehmn.device.flash.parts import Part
-from edgehmn.device.flash.programmer import Place, last_lines, program, run
+from edgehmn.device.flash.programmer import Place, last_lines, program, run, time_for
 from edgehmn.device.server import COMPILERS, build_server
 from edgehmn.errors import DeviceError, FlashError
 
@@ -23,18 +23,20 @@ PORTS = range(20000, 60000)
 class LinuxBoard:
     """Places are what ssh takes: user@host, or a name of its configuration. It must let us in without a question."""
 
-    def __init__(self, timeout_s: float = 300.0, *, folder: str = FOLDER) -> None:
+    def __init__(self, limit_s: float | None = None, *, folder: str = FOLDER) -> None:
         """folder: of plain letters, below the home there."""
         self._folder = folder
         self._program = program("ssh", INSTALL_LINE)
-        self._timeout_s = timeout_s
+        self._limit_s = limit_s
+        self._machine = ""  # of the place that was asked last
 
     def places(self, port: str | None) -> list[Place]:
         if port is None:
             raise DeviceError("a Linux board is reached through ssh: name it with --port USER@HOST")
         if port.startswith("-"):
             raise DeviceError(f"{port}: no name of a machine")
-        return [Place(port, f"Linux, {self.machine(port)}")]
+        self._machine = self.machine(port)
+        return [Place(port, f"Linux, {self._machine}")]
 
     def machine(self, port: str) -> str:
         """What the machine calls its processor. Raises DeviceError if there is no server for it."""
@@ -47,7 +49,9 @@ class LinuxBoard:
         return said[1]
 
     def parts(self, place: Place, image: bytes) -> tuple[Part, ...]:
-        return Part(SERVER, 0, build_server(self.machine(place.name)).read_bytes()), Part(IMAGE, 0, image)
+        return Part(SERVER, 0, build_server(self._machine or self.machine(place.name)).read_bytes()), Part(
+            IMAGE, 0, image
+        )
 
     def write(self, place: Place, parts: Sequence[Part]) -> None:
         """Each file under another name first, so that there is never half of one."""
@@ -55,11 +59,12 @@ class LinuxBoard:
             new, name = shlex.quote(f"{self._folder}/{part.name}.new"), shlex.quote(f"{self._folder}/{part.name}")
             mode = "755" if part.name == SERVER else "644"
             there = f"mkdir -p {self._folder} && cat > {new} && chmod {mode} {new} && sync && mv {new} {name}"
-            self._there(place.name, there, self._timeout_s, part.data)
+            self._there(place.name, there, time_for(len(part.data), self._limit_s), part.data)
 
     def read(self, place: Place, part: Part) -> bytes | None:
         """The part itself if the machine gives its hash: so little has to come back."""
-        said = self._there(place.name, f"sha256sum {shlex.quote(f'{self._folder}/{part.name}')}", self._timeout_s)
+        there = f"sha256sum {shlex.quote(f'{self._folder}/{part.name}')}"
+        said = self._there(place.name, there, time_for(len(part.data), self._limit_s))
         return part.data if said.split()[:1] == [hashlib.sha256(part.data).hexdigest().encode()] else b""
 
     def remove(self, place: Place) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgehmn.device.flash.parts import Part
-from edgehmn.device.flash.programmer import Place, program, run, starting
+from edgehmn.device.flash.programmer import Place, program, run, starting, time_for
 from edgehmn.errors import DeviceError, FlashError
 
 INSTALL_LINE = "sudo apt-get install stm32flash"
@@ -17,10 +17,10 @@ ASK_S = 20.0
 class Stm32Flash:
     """Places are serial ports. The board must have started with BOOT0 high."""
 
-    def __init__(self, chip: int, start: int, timeout_s: float = 300.0) -> None:
+    def __init__(self, chip: int, start: int, limit_s: float | None = None) -> None:
         """chip: the id that the boot loader must give. start: address of the firmware."""
         self._program = program("stm32flash", INSTALL_LINE)
-        self._chip, self._start, self._timeout_s = chip, start, timeout_s
+        self._chip, self._start, self._limit_s = chip, start, limit_s
 
     def places(self, port: str | None) -> list[Place]:
         if port is not None:
@@ -48,13 +48,13 @@ class Stm32Flash:
         for part in parts:
             with _file(part.data) as path:
                 area = f"0x{part.address:08x}:{len(part.data)}"
-                self._run(place.name, ["-w", str(path), "-v", "-S", area], self._timeout_s)
+                self._run(place.name, ["-w", str(path), "-v", "-S", area], time_for(len(part.data), self._limit_s))
 
     def read(self, place: Place, part: Part) -> bytes | None:
         with _file(b"") as path:
             path.unlink()
             area = f"0x{part.address:08x}:{len(part.data)}"
-            self._run(place.name, ["-r", str(path), "-S", area], self._timeout_s)
+            self._run(place.name, ["-r", str(path), "-S", area], time_for(len(part.data), self._limit_s))
             return path.read_bytes()[: len(part.data)] if path.is_file() else b""
 
     @contextlib.contextmanager

@@ -8,6 +8,7 @@ extern uint32_t stack_end[];
 extern uint8_t data_load[], data_start[], data_end[], bss_start[], bss_end[];
 
 /* Armv7-M Architecture Reference Manual, B3.2.6: Application Interrupt and Reset Control Register. */
+#define VTOR (*(volatile uint32_t *)0xE000ED08u) /* B3.2.5 */
 #define AIRCR (*(volatile uint32_t *)0xE000ED0Cu)
 #define AIRCR_KEY 0x05FA0000u
 #define AIRCR_SYSRESETREQ 0x00000004u
@@ -28,6 +29,12 @@ typedef struct {
 
 void reset(void);
 
+__attribute__((section(".vectors"), used)) static const vector_table vectors = {
+    stack_end,
+    {reset, system_reset, system_reset, system_reset, system_reset, system_reset, system_reset, system_reset,
+     system_reset, system_reset, system_reset, system_reset, system_reset, system_reset, system_reset},
+};
+
 void system_reset(void)
 {
     __asm__ volatile("dsb" ::: "memory");
@@ -40,6 +47,7 @@ void system_reset(void)
 void reset(void)
 {
     __asm__ volatile("cpsid i" ::: "memory");
+    VTOR = (uint32_t)(uintptr_t)&vectors; /* a boot loader may have left its own */
 #if defined(__ARM_FEATURE_MVE)
     CPACR |= CPACR_FPU;
     CCR |= CCR_LOB;
@@ -50,9 +58,3 @@ void reset(void)
     main();
     system_reset();
 }
-
-__attribute__((section(".vectors"), used)) static const vector_table vectors = {
-    stack_end,
-    {reset, system_reset, system_reset, system_reset, system_reset, system_reset, system_reset, system_reset,
-     system_reset, system_reset, system_reset, system_reset, system_reset, system_reset, system_reset},
-};

@@ -4,6 +4,7 @@
 #define _POSIX_C_SOURCE 200809L
 
 #include "device.h"
+#include "threads.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -29,13 +30,15 @@
 #define ALIGNMENT 64u
 
 static const char usage[] =
-    "usage: edgehmn-device IMAGE (--listen PORT | --unix PATH) [--state FILE]\n"
+    "usage: edgehmn-device IMAGE (--listen PORT | --unix PATH) [--state FILE] [--threads N]\n"
     "Serve the model in the file IMAGE on port PORT of 127.0.0.1 (0: any that is free) or on the Unix socket PATH.\n"
-    "FILE keeps what was learned; without it the state lives as long as the process.\n";
+    "FILE keeps what was learned; without it the state lives as long as the process.\n"
+    "N threads share the products of large matrices; without it there is one.\n";
 
 static struct timespec started;
 static int client = -1;
 static int restarting;
+static ehmn_pool *pool; /* NULL: one thread */
 
 static void fail(const char *what, const char *name)
 {
@@ -207,6 +210,28 @@ static int listen_unix(const char *path)
     return server;
 }
 
+static void start_threads(const char *word)
+{
+    char *end;
+    unsigned long n = strtoul(word, &end, 10);
+    errno = 0;
+    if (*word == '\0' || *end != '\0' || n < 1u || n > EHMN_MAX_THREADS) {
+        fail("is no number of threads, 1 to 64", word);
+    }
+    pool = ehmn_pool_start((uint32_t)n);
+    if (pool == NULL) {
+        fail("cannot be started", "threads");
+    }
+}
+
+static void start_device(ehmn_device *device, const ehmn_port *port)
+{
+    ehmn_device_start(device, port);
+    if (pool != NULL && device->model != NULL) {
+        ehmn_use_threads(device->model, ehmn_pool_parallel(pool));
+    }
+}
+
 static void serve(ehmn_device *device, const ehmn_port *port)
 {
     uint8_t bytes[4096];
@@ -216,7 +241,7 @@ static void serve(ehmn_device *device, const ehmn_port *port)
             ehmn_device_take(device, bytes[i]);
             if (restarting) {
                 restarting = 0;
-                ehmn_device_start(device, port);
+                start_device(device, port);
             }
         }
     }
@@ -225,11 +250,12 @@ static void serve(ehmn_device *device, const ehmn_port *port)
 int main(int argc, char **argv)
 {
     static ehmn_device device;
-    const char *image = NULL, *listen_on = NULL, *path = NULL, *state = NULL;
+    const char *image = NULL, *listen_on = NULL, *path = NULL, *state = NULL, *threads = NULL;
     for (int i = 1; i < argc; i++) {
         const char **value = strcmp(argv[i], "--listen") == 0 ? &listen_on
             : strcmp(argv[i], "--unix") == 0                  ? &path
             : strcmp(argv[i], "--state") == 0                 ? &state
+            : strcmp(argv[i], "--threads") == 0               ? &threads
                                                               : NULL;
         if (value == NULL && image == NULL && argv[i][0] != '-') {
             image = argv[i];
@@ -247,6 +273,9 @@ int main(int argc, char **argv)
     ehmn_port port = {.board = "linux", .tick_hz = TICK_HZ, .timer_start = timer_start, .timer_read = timer_read,
                       .write = send_all, .restart = restart};
     uint32_t delta_bytes = 0;
+    if (threads != NULL) {
+        start_threads(threads);
+    }
     port.image = map_image(image, &port.image_room);
     if (ehmn_image_check(port.image, port.image_room) == EHMN_OK) {
         ehmn_arena_bytes(port.image, EHMN_PLASTIC, &port.arena_room);
@@ -262,7 +291,7 @@ int main(int argc, char **argv)
     }
     int server = listen_on != NULL ? listen_tcp(listen_on) : listen_unix(path);
     fflush(stdout);
-    ehmn_device_start(&device, &port);
+    start_device(&device, &port);
     while ((client = accept(server, NULL, NULL)) >= 0 || errno == EINTR || errno == ECONNABORTED) {
         int one = 1;
         if (client >= 0) {

@@ -14,10 +14,14 @@
 #define STARTUP_DELAY ((BOARD_CRYSTAL_HZ / 1000u + 255u) / 256u) /* 1 ms, in units of 256 periods */
 
 #define CLK_REF_CTRL REGISTER(0x40010030)
+#define CLK_REF_DIV REGISTER(0x40010034)
 #define CLK_REF_SELECTED REGISTER(0x40010038)
 #define CLK_SYS_CTRL REGISTER(0x4001003C)
+#define CLK_SYS_DIV REGISTER(0x40010040)
 #define CLK_SYS_SELECTED REGISTER(0x40010044)
 #define CLK_PERI_CTRL REGISTER(0x40010048)
+#define CLK_PERI_DIV REGISTER(0x4001004C)
+#define DIV_1 (1u << 16)
 #define REF_CRYSTAL 2u
 #define SYS_REF 0u
 #define SYS_AUXILIARY 1u /* and its source, 0 in bits 5 to 7, is the system PLL */
@@ -47,6 +51,7 @@ void clock_start(void)
     XOSC_CTRL = CTRL_ENABLE | CTRL_1_TO_15_MHZ;
     while (!(XOSC_STATUS & STATUS_STABLE)) {
     }
+    CLK_REF_DIV = DIV_1;
     CLK_REF_CTRL = REF_CRYSTAL;
     while (CLK_REF_SELECTED != 1u << REF_CRYSTAL) {
     }
@@ -61,8 +66,10 @@ void clock_start(void)
     }
     PLL_PRIM = POST_1 << 16 | POST_2 << 12;
     PLL_PWR = PWR_DSM_OFF;
+    CLK_SYS_DIV = DIV_1;
     CLK_SYS_CTRL = SYS_AUXILIARY;
     while (CLK_SYS_SELECTED != 1u << SYS_AUXILIARY) {
     }
+    CLK_PERI_DIV = DIV_1;
     CLK_PERI_CTRL = PERI_ENABLE;
 }

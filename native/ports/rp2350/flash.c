@@ -14,6 +14,8 @@
 #define ROM_LOOKUP 0x16u
 #define ROM_CODE(a, b) ((uint32_t)(a) | (uint32_t)(b) << 8)
 #define ROM_SECURE_FUNCTION 0x4u
+#define CPACR REGISTER(0xE000ED88)
+#define CPACR_REDUNDANCY (3u << 14) /* the coprocessor that functions of the boot ROM check themselves with: 3.6 */
 #define OP_SECURE 0x100u /* and in flash's own addresses */
 #define OP_ERASE 0x00000u
 #define OP_PROGRAM 0x10000u
@@ -51,6 +53,8 @@ static int find(rom_functions *rom)
     if ((REGISTER(low(ROM_MAGIC)) & ROM_MAGIC_FIELD) != ROM_MAGIC_RP2350) {
         return 0;
     }
+    CPACR |= CPACR_REDUNDANCY;
+    __asm__ volatile("dsb\n\tisb" ::: "memory");
     lookup look = (lookup)(uintptr_t)*(const volatile uint16_t *)low(ROM_LOOKUP);
     rom->connect = (action)look(ROM_CODE('I', 'F'), ROM_SECURE_FUNCTION);
     rom->leave_reading = (action)look(ROM_CODE('E', 'X'), ROM_SECURE_FUNCTION);

@@ -7,6 +7,8 @@
 #define RCC_CR REGISTER(0x40023800)
 #define RCC_PLLCFGR REGISTER(0x40023804)
 #define RCC_CFGR REGISTER(0x40023808)
+#define CR_HSI_ON 1u
+#define CR_HSI_READY 2u
 #define CR_HSE_ON (1u << 16)
 #define CR_HSE_READY (1u << 17)
 #define CR_PLL_ON (1u << 24)
@@ -27,11 +29,25 @@
 #define PLL_P 2u              /* what its oscillator is divided by for the core; the field is half of it, less one */
 #define PLL_N (PLL_P * BOARD_TICK_HZ / REFERENCE_HZ)
 #define PLL_Q (PLL_N * REFERENCE_HZ / 48000000u) /* for a USB that nobody uses, but 2 at least */
-#define HSE_PATIENCE 1000000u                    /* looks at the crystal: 0.3 s or more, and it takes a few ms */
+#define HSE_PATIENCE 200000u                     /* looks at the crystal: 0.1 s or more, and it takes a few ms */
 
 _Static_assert(BOARD_CRYSTAL_HZ % REFERENCE_HZ == 0, "the crystal is no multiple of the PLL's reference");
 _Static_assert(PLL_N >= 50u && PLL_N <= 216u && BOARD_TICK_HZ <= 168000000, "the PLL reaches 432 MHz at most");
 _Static_assert(BOARD_UART_CLOCK_HZ == BOARD_TICK_HZ / 4 || BOARD_UART_CLOCK_HZ == BOARD_TICK_HZ / 2, "APB1 or APB2");
+
+/* The boot loader in the chip's ROM starts programs with its own clocks, and the PLL cannot be changed while it is on. */
+static void begin_as_after_reset(void)
+{
+    RCC_CR |= CR_HSI_ON;
+    while (!(RCC_CR & CR_HSI_READY)) {
+    }
+    RCC_CFGR = 0;
+    while (RCC_CFGR & CFGR_STATUS) {
+    }
+    RCC_CR &= ~CR_PLL_ON;
+    while (RCC_CR & CR_PLL_READY) {
+    }
+}
 
 static int crystal_runs(void)
 {
@@ -46,6 +62,7 @@ static int crystal_runs(void)
 
 void clock_start(void)
 {
+    begin_as_after_reset();
     uint32_t source = crystal_runs() ? PLLCFGR_HSE | BOARD_CRYSTAL_HZ / REFERENCE_HZ : HSI_HZ / REFERENCE_HZ;
     RCC_PLLCFGR = source | PLL_N << 6 | (PLL_P / 2u - 1u) << 16 | PLL_Q << 24;
     RCC_CR |= CR_PLL_ON;

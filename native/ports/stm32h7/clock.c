@@ -25,6 +25,9 @@
 #define RCC_PLLCKSELR REGISTER(0x58024428)
 #define RCC_PLLCFGR REGISTER(0x5802442C)
 #define RCC_PLL1DIVR REGISTER(0x58024430)
+#define CR_HSI_ON 1u
+#define CR_HSI_READY 4u
+#define CR_HSI_DIVIDER (3u << 3)
 #define CR_HSE_ON (1u << 16)
 #define CR_HSE_READY (1u << 17)
 #define CR_HSE_BYPASS (1u << 18)
@@ -45,12 +48,26 @@
 #define REFERENCE_HZ 4000000u /* of the PLL */
 #define PLL_P 2u
 #define PLL_N (PLL_P * (BOARD_TICK_HZ / REFERENCE_HZ))
-#define HSE_PATIENCE 1000000u /* looks at the clock from outside: tens of ms, and it takes a few */
+#define HSE_PATIENCE 200000u /* looks at the clock from outside: tens of ms, and it takes a few */
 
 _Static_assert(BOARD_CRYSTAL_HZ % REFERENCE_HZ == 0, "the clock is no multiple of the PLL's reference");
 _Static_assert(BOARD_TICK_HZ % REFERENCE_HZ == 0 && BOARD_TICK_HZ <= 400000000, "the core's clock cannot be made");
 _Static_assert(PLL_N * REFERENCE_HZ >= 192000000u && PLL_N * REFERENCE_HZ <= 836000000u, "range of the oscillator");
 _Static_assert(BOARD_UART_CLOCK_HZ == BOARD_TICK_HZ / 4, "APB1");
+
+/* The boot loader in the chip's ROM starts programs with its own clocks, and the PLL cannot be changed while it is on. */
+static void begin_as_after_reset(void)
+{
+    RCC_CR = (RCC_CR & ~CR_HSI_DIVIDER) | CR_HSI_ON;
+    while (!(RCC_CR & CR_HSI_READY)) {
+    }
+    RCC_CFGR = 0;
+    while (RCC_CFGR & CFGR_STATUS(7u)) {
+    }
+    RCC_CR &= ~CR_PLL1_ON;
+    while (RCC_CR & CR_PLL1_READY) {
+    }
+}
 
 static void supply(void)
 {
@@ -76,6 +93,7 @@ static int clock_from_outside(void)
 
 void clock_start(void)
 {
+    begin_as_after_reset();
     supply();
     FLASH_ACR = ACR_WAITS;
     while ((FLASH_ACR & ACR_FIELDS) != ACR_WAITS) {

@@ -25,6 +25,9 @@
 #define BOARD_STATE_SECTOR_BYTES 0x00020000
 #define BOARD_STATE_SLOT_SECTORS 1
 #define BOARD_STATE_UNIT 32
+/* BOARD_STATE_ERASE_CYCLES: of the STM32H743 (data sheet DS12110, flash memory endurance, minimum); simulated flash
+ * does not wear */
+#define BOARD_STATE_ERASE_CYCLES 10000
 
 #define BOARD_TICK_HZ 32000000
 #define BOARD_UART_ADDRESS 0x59303000

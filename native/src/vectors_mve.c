@@ -1,0 +1,289 @@
+/* Loops over vectors for Helium: see vectors_mve.h. A shift to the right with rounding is the rounding rule itself. */
+#include "vectors_mve.h"
+
+#if defined(EHMN_MVE)
+
+#include "fixed.h"
+
+/* Of every byte. */
+#define COUNTS_OF_4(n) n, n + 1, n + 1, n + 2
+#define COUNTS_OF_16(n) COUNTS_OF_4(n), COUNTS_OF_4(n + 1), COUNTS_OF_4(n + 1), COUNTS_OF_4(n + 2)
+#define COUNTS_OF_64(n) COUNTS_OF_16(n), COUNTS_OF_16(n + 1), COUNTS_OF_16(n + 1), COUNTS_OF_16(n + 2)
+const uint8_t ehmn_mve_bit_counts[256] = {COUNTS_OF_64(0), COUNTS_OF_64(1), COUNTS_OF_64(1), COUNTS_OF_64(2)};
+
+/* ehmn_add. */
+static inline int32x4_t add(int32x4_t a, int32x4_t b)
+{
+    return vmaxq_s32(vqaddq_s32(a, b), vdupq_n_s32(-INT32_MAX));
+}
+
+uint32_t ehmn_mve_max_abs(const int32_t *v, uint32_t n)
+{
+    uint32_t max = 0;
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4) {
+        max = vmaxavq_s32(max, vld1q_s32(v));
+    }
+    return n % 4u ? vmaxavq_p_s32(max, vld1q_s32(v), vctp32q(n % 4u)) : max;
+}
+
+void ehmn_mve_shift_into16(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
+{
+    for (uint32_t left = n / 8u; left > 0; left--, v += 8, out += 8) {
+        int32x4x2_t two = vld2q_s32(v); /* even ones, odd ones */
+        int16x8_t even = vreinterpretq_s16_s32(vrshlq_n_s32(two.val[0], -shift));
+        vst1q_s16(out, vmovntq_s32(even, vrshlq_n_s32(two.val[1], -shift)));
+    }
+    for (uint32_t i = 0; i < n % 8u; i++) {
+        out[i] = (int16_t)ehmn_round_shift(v[i], shift);
+    }
+}
+
+void ehmn_mve_shift_into8(const int32_t *v, uint32_t n, int32_t shift, int8_t *out)
+{
+    for (uint32_t left = n / 16u; left > 0; left--, v += 16, out += 16) {
+        int32x4x4_t four = vld4q_s32(v);
+        int16x8_t even = vreinterpretq_s16_s32(vrshlq_n_s32(four.val[0], -shift));
+        int16x8_t odd = vreinterpretq_s16_s32(vrshlq_n_s32(four.val[1], -shift));
+        even = vmovntq_s32(even, vrshlq_n_s32(four.val[2], -shift));
+        odd = vmovntq_s32(odd, vrshlq_n_s32(four.val[3], -shift));
+        vst1q_s8(out, vmovntq_s16(vreinterpretq_s8_s16(even), odd));
+    }
+    for (uint32_t i = 0; i < n % 16u; i++) {
+        out[i] = (int8_t)ehmn_round_shift(v[i], shift);
+    }
+}
+
+uint64_t ehmn_mve_square(const int32_t *v, uint32_t n, int32_t shift, int32_t *out)
+{
+    int64_t sum = 0;
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4, out += 4) {
+        int32x4_t q = vrshlq_n_s32(vld1q_s32(v), -shift);
+        sum = vmlaldavaq_s32(sum, q, q);
+        vst1q_s32(out, vshlq_n_s32(q, 16));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        int32_t q = ehmn_round_shift(v[i], shift);
+        sum += (int64_t)q * q;
+        out[i] = q * 65536;
+    }
+    return (uint64_t)sum;
+}
+
+void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
+{
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4, more += 4) {
+        vst1q_s32(v, add(vld1q_s32(v), vld1q_s32(more)));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        v[i] = ehmn_add(v[i], more[i]);
+    }
+}
+
+void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
+{
+    int32_t spare = 31 - ehmn_bit_length(ehmn_abs(factor)); /* bits: a larger factor takes less of a product */
+    uint32_t left = shift >= 2 && shift + spare <= 62 ? n / 4u : 0u;
+    n -= 4u * left;
+    if (shift + spare > 32) { /* the upper halves of the products are enough */
+        const int32x4_t factors = vdupq_n_s32((int32_t)((uint32_t)factor << spare));
+        for (; left > 0; left--, v += 4, out += 4) {
+            vst1q_s32(out, vrshlq_n_s32(vmulhq_s32(vld1q_s32(v), factors), 32 - shift - spare));
+        }
+    }
+    for (; left > 0; left--, v += 4, out += 4) {
+        vst1q_s32(out, ehmn_mve_multiply_round(vld1q_s32(v), vdupq_n_s32(factor), shift));
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_mul(v[i], factor, shift);
+    }
+}
+
+void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+{
+    int32_t spare = 31 - ehmn_bit_length((uint32_t)scale);
+    int32_t beyond = shift + spare + 17 - 32; /* bits of the upper half of a product that are rounded away */
+    const int32x4_t scales = vdupq_n_s32((int32_t)((uint32_t)scale << spare));
+    for (uint32_t left = beyond >= 1 && beyond <= 30 ? n / 4u : 0u; left > 0; left--, v += 4, w += 4, n -= 4u) {
+        int32x4_t high = vmulhq_s32(vmulq_n_s32(vldrbq_s32(w), factor * (1 << 17)), scales);
+        vst1q_s32(v, add(vld1q_s32(v), vrshlq_n_s32(high, -beyond)));
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = ehmn_add(v[i], ehmn_mul(w[i] * factor, scale, shift));
+    }
+}
+
+void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
+{
+    int32_t spare = 31 - ehmn_bit_length((uint32_t)gain);
+    int32_t beyond = 15 + 15 + spare - 32;
+    const int32x4_t gains = vdupq_n_s32((int32_t)((uint32_t)gain << spare));
+    for (uint32_t left = beyond >= 1 && beyond <= 30 ? n / 4u : 0u; left > 0; left--, v += 4, z += 4, n -= 4u) {
+        int32x4_t high = vmulhq_s32(vshlq_n_s32(vldrhq_s32(z), 15), gains);
+        vst1q_s32(v, add(vld1q_s32(v), vrshlq_n_s32(high, -beyond)));
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15));
+    }
+}
+
+void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
+{
+    const int16x8_t least = vdupq_n_s16(-INT16_MAX);
+    for (uint32_t left = n / 8u; left > 0; left--, v += 8, out += 8) {
+        int32x4x2_t two = vld2q_s32(v);
+        int16x8_t even = vqmovnbq_s32(least, vqrshlq_n_s32(two.val[0], -shift));
+        vst1q_s16(out, vmaxq_s16(vqmovntq_s32(even, vqrshlq_n_s32(two.val[1], -shift)), least));
+    }
+    for (uint32_t i = 0; i < n % 8u; i++) {
+        out[i] = ehmn_sat16(ehmn_round_shift32(v[i], shift));
+    }
+}
+
+/* tanh(x) = 2 sigmoid(2x) - 1 */
+void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
+{
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4, z += 4) {
+        int32x4_t x = vqrshlq_n_s32(vld1q_s32(v), -shift);
+        uint32x4_t magnitude = vqshlq_n_u32(vreinterpretq_u32_s32(vqabsq_s32(x)), 1);
+        int32x4_t y = vsubq_n_s32(vreinterpretq_s32_u32(ehmn_mve_sigmoid_of(magnitude)), 32768);
+        int32x4_t sign = vshrq_n_s32(x, 31);
+        vstrhq_s32(z, vsubq_s32(veorq_s32(y, sign), sign));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        z[i] = (int16_t)ehmn_tanh(ehmn_round_shift32(v[i], shift));
+    }
+}
+
+/* round(difference rate / 2^16) is the upper half of 2 difference (2^15 rate), rounded. */
+void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+{
+    const int32x4_t least = vdupq_n_s32(-INT32_MAX);
+    for (uint32_t left = rate < 65536 ? n / 4u : 0u; left > 0; left--, mean += 4, v += 4, n -= 4u) {
+        int32x4_t before = vld1q_s32(mean);
+        int32x4_t difference = vmaxq_s32(vqsubq_s32(vld1q_s32(v), before), least);
+        vst1q_s32(mean, add(before, vqrdmulhq_n_s32(difference, rate * 32768)));
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        mean[i] = ehmn_follow_value(mean[i], v[i], rate);
+    }
+}
+
+/* Sums of four values: each has the one before added, then the two before, and the sum of all that went before. */
+void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign)
+{
+    uint32_t sum = 0;
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4, edge += 4, sign += 4, n -= 4u) {
+        int32x4_t w = vldrbq_s32(v);
+        uint32x4_t sums = vreinterpretq_u32_s32(vabsq_s32(w));
+        uint32_t in = 0;
+        sums = vaddq_u32(sums, vshlcq_u32(sums, &in, 32));
+        in = 0;
+        uint32x4_t by_one = vshlcq_u32(sums, &in, 32);
+        in = 0;
+        sums = vaddq_n_u32(vaddq_u32(sums, vshlcq_u32(by_one, &in, 32)), sum);
+        sum = vgetq_lane_u32(sums, 3);
+        vst1q_u32(edge, sums);
+        vstrbq_s32(sign, vshrq_n_s32(vsubq_n_s32(w, 1), 8));
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        sum += ehmn_abs(v[i]);
+        edge[i] = sum;
+        sign[i] = (int8_t)((v[i] - 1) >> 8);
+    }
+}
+
+void ehmn_mve_spread(const int8_t *v, uint32_t n, int8_t *out, uint32_t stride)
+{
+    const uint32x4_t at = vmulq_n_u32(vidupq_n_u32(0, 1), stride);
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4, out += 4u * stride) {
+        vstrbq_scatter_offset_s32(out, at, vldrbq_s32(v));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        out[i * stride] = v[i];
+    }
+}
+
+const int16_t *ehmn_mve_negate16(int32_t *weights, uint32_t n)
+{
+    int16_t *out = (int16_t *)(void *)weights, *end = out + (n & ~7u);
+    const int32_t *in = weights;
+    for (; out < end; in += 8, out += 8) {
+        int32x4x2_t two = vld2q_s32(in);
+        int16x8_t even = vreinterpretq_s16_s32(vnegq_s32(two.val[0]));
+        vst1q_s16(out, vmovntq_s32(even, vnegq_s32(two.val[1])));
+    }
+    for (uint32_t i = 0; i < n % 8u; i++) {
+        int32_t minus = -in[i];
+        __builtin_memcpy(out + i, &minus, 2); /* the lower half */
+    }
+    return (const int16_t *)(const void *)weights;
+}
+
+/* (a c - b s) / 2^15 of numbers below 2^29, which come as high 2^15 + low: no sum of two products leaves 32 bits. */
+static inline int32x4_t turn_part(int32x4_t high_c, int32x4_t high_s, int32x4_t low_c, int32x4_t low_s)
+{
+    return vaddq_s32(vsubq_s32(high_c, high_s), vrshrq_n_s32(vsubq_s32(low_c, low_s), 15));
+}
+
+uint32_t ehmn_mve_rotate(const int16_t *turn, uint32_t half, int32_t *v)
+{
+    const int32x4_t low_bits = vdupq_n_s32(32767);
+    if (ehmn_mve_max_abs(v, 2u * half) >= 1u << 29) {
+        return 0;
+    }
+    for (uint32_t left = half / 4u; left > 0; left--, turn += 8, v += 4) {
+        int16x8_t both = vld1q_s16(turn);
+        int32x4_t c = vmovlbq_s16(both), s = vmovltq_s16(both);
+        int32x4_t a = vld1q_s32(v), b = vld1q_s32(v + half);
+        int32x4_t a_low = vandq_s32(a, low_bits), b_low = vandq_s32(b, low_bits);
+        int32x4_t a_high = vshrq_n_s32(a, 15), b_high = vshrq_n_s32(b, 15), minus_s = vnegq_s32(s);
+        vst1q_s32(v, turn_part(vmulq_s32(a_high, c), vmulq_s32(b_high, s), vmulq_s32(a_low, c), vmulq_s32(b_low, s)));
+        vst1q_s32(v + half, turn_part(vmulq_s32(b_high, c), vmulq_s32(a_high, minus_s), vmulq_s32(b_low, c),
+                                      vmulq_s32(a_low, minus_s)));
+    }
+    return half & ~3u;
+}
+
+int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
+{
+    const uint32x4_t at = vmulq_n_u32(vidupq_n_u32(0, 1), stride);
+    const int32x4_t up = vdupq_n_s32(to - frac), least = vdupq_n_s32(-INT32_MAX);
+    int32_t max = INT32_MIN;
+    for (uint32_t left = n / 4u; left > 0; left--, scores += 4, key_frac += 4u * stride) {
+        int32x4_t by = vsubq_s32(up, vldrbq_gather_offset_s32(key_frac, at));
+        int32x4_t score = vmaxq_s32(vqrshlq_s32(vld1q_s32(scores), by), least);
+        max = vmaxvq_s32(max, score);
+        vst1q_s32(scores, score);
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        scores[i] = ehmn_round_shift(scores[i], frac + key_frac[i * stride] - to);
+        max = scores[i] > max ? scores[i] : max;
+    }
+    return max;
+}
+
+int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights)
+{
+    const uint16x8_t at8 = vmulq_n_u16(vidupq_n_u16(0, 1), (uint16_t)stride);
+    const uint32x4_t at = vmulq_n_u32(vidupq_n_u32(0, 1), stride);
+    const int8_t *frac = value_frac;
+    int16_t small = INT8_MAX;
+    for (uint32_t left = n / 8u; left > 0; left--, frac += 8u * stride) {
+        small = vminvq_s16(small, vldrbq_gather_offset_s16(frac, at8));
+    }
+    int32_t least = small;
+    for (uint32_t i = 0; i < n % 8u; i++) {
+        least = frac[i * stride] < least ? frac[i * stride] : least;
+    }
+    const int32x4_t from = vdupq_n_s32(least);
+    for (uint32_t left = n / 4u; left > 0; left--, weights += 4, value_frac += 4u * stride) {
+        int32x4_t by = vsubq_s32(from, vldrbq_gather_offset_s32(value_frac, at));
+        vst1q_s32(weights, vrshlq_s32(vld1q_s32(weights), by));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        weights[i] = ehmn_round_shift(weights[i], value_frac[i * stride] - least);
+    }
+    return least;
+}
+
+#endif

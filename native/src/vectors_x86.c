@@ -1,0 +1,66 @@
+/* Which of the functions of vectors.c: on an x86 processor that has AVX2 those for it. */
+#include "vectors_x86.h"
+#include "fixed.h"
+
+#if defined(EHMN_ASK_X86)
+
+#define CHOOSE(name, ...) \
+    (__builtin_cpu_supports("avx2") ? ehmn_avx2_##name(__VA_ARGS__) : ehmn_plain_##name(__VA_ARGS__))
+
+int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
+{
+    return CHOOSE(quantise8, v, n, frac, out);
+}
+
+int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out)
+{
+    return CHOOSE(quantise16, v, n, frac, bits, out);
+}
+
+void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
+{
+    CHOOSE(add_all, v, more, n);
+}
+
+void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+{
+    CHOOSE(add_weights, v, w, n, factor, scale, shift);
+}
+
+void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
+{
+    CHOOSE(add_outputs, v, z, n, gain);
+}
+
+void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+{
+    CHOOSE(follow_all, mean, v, n, rate);
+}
+
+void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign)
+{
+    CHOOSE(running_sums, v, n, edge, sign);
+}
+
+void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
+{
+    CHOOSE(scale_all, v, n, factor, shift, out);
+}
+
+void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
+                        int32_t *out)
+{
+    CHOOSE(rms_normalise, v, n, frac, eps_mantissa, eps_shift, out);
+}
+
+int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
+{
+    return CHOOSE(fit_scores, key_frac, stride, n, frac, to, scores);
+}
+
+int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights)
+{
+    return CHOOSE(align_weights, value_frac, stride, n, weights);
+}
+
+#endif

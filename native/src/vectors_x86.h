@@ -1,0 +1,32 @@
+/* On x86 the functions of vectors.c are there twice, in plain C and for AVX2; vectors_x86.c asks the processor. */
+#ifndef EHMN_VECTORS_X86_H
+#define EHMN_VECTORS_X86_H
+
+#include <stdint.h>
+
+#define EHMN_DECLARE_VECTORS(set)                                                                                       \
+    int32_t ehmn_##set##_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);                            \
+    int32_t ehmn_##set##_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);           \
+    void ehmn_##set##_add_all(int32_t *v, const int32_t *more, uint32_t n);                                             \
+    void ehmn_##set##_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale,               \
+                                  int32_t shift);                                                                       \
+    void ehmn_##set##_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain);                              \
+    void ehmn_##set##_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate);                            \
+    void ehmn_##set##_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign);                          \
+    void ehmn_##set##_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out);             \
+    void ehmn_##set##_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa,                   \
+                                    int32_t eps_shift, int32_t *out);                                                   \
+    int32_t ehmn_##set##_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to,      \
+                                    int32_t *scores);                                                                   \
+    int32_t ehmn_##set##_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights)
+
+EHMN_DECLARE_VECTORS(plain);
+EHMN_DECLARE_VECTORS(avx2);
+
+/* Parts of them that vectors.c shares: by how much a vector is shifted whose largest magnitude is max; of
+ * ehmn_rms_normalise, what it begins and ends with. */
+int32_t ehmn_fitting_shift(uint32_t max, int32_t bits);
+uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift);
+int32_t ehmn_rms_factor(uint64_t sum, uint32_t n, int32_t *shift);
+
+#endif

@@ -1,0 +1,219 @@
+/* The arithmetic on whole vectors against its definition, one value at a time: random and extreme, of all sizes, every
+ * array a block of its own. compare_kernels.c calls this. */
+#include "fixed.h"
+#include "vectors_mve.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MOST 80u
+
+void compare_vectors(void);
+
+static uint32_t state = 7;
+
+static int32_t between(int32_t low, int32_t high)
+{
+    state = state * 1664525u + 1013904223u;
+    return (int32_t)(low + (int64_t)((state >> 8) * (uint64_t)((int64_t)high - low + 1) >> 24));
+}
+
+/* A copy of its own for every use, so that a sanitizer sees a byte too far. */
+static void *copy(const void *from, size_t bytes)
+{
+    void *p = malloc(bytes);
+    return p != NULL ? memcpy(p, from, bytes) : (exit(2), NULL);
+}
+
+/* What `made` holds must be `expected`, of n values of `size` bytes; frees `made`. */
+static void same(const char *what, uint32_t n, const void *expected, void *made, size_t size)
+{
+    if (memcmp(expected, made, n * size) != 0) {
+        printf("%s differs at size %u\n", what, (unsigned)n);
+        exit(1);
+    }
+    free(made);
+}
+
+static int32_t limits[] = {100, 1 << 14, 1 << 20, (1 << 29) - 1, INT32_MAX};
+
+static void fill(int32_t *v, uint32_t n, int32_t limit)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = between(0, 9) ? between(-limit, limit) : between(0, 1) ? limit : -limit;
+    }
+}
+
+static void sums(uint32_t n, int32_t limit)
+{
+    int32_t v[MOST], w[MOST], out[MOST], factor = between(-limit, limit);
+    int32_t rate = between(0, 1) ? between(0, 65535) : 65536;
+    int8_t weight[MOST], sign[MOST];
+    int16_t z[MOST];
+    uint32_t edge[MOST], sum = 0;
+    fill(v, n, limit);
+    fill(w, n, limit);
+    for (uint32_t i = 0; i < n; i++) {
+        weight[i] = (int8_t)between(-127, 127);
+        z[i] = (int16_t)between(-32767, 32767);
+    }
+    int32_t *a = copy(v, 4u * n);
+    ehmn_add_all(a, w, n);
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_add(v[i], w[i]);
+    }
+    same("ehmn_add_all", n, out, a, 4);
+    for (int32_t shift = -3; shift < 63; shift += 1 + (int32_t)(n % 5u)) {
+        a = copy(v, 4u * n);
+        ehmn_scale_all(a, n, factor, shift, a);
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = ehmn_mul(v[i], factor, shift);
+        }
+        same("ehmn_scale_all", n, out, a, 4);
+        int32_t many = between(-64, 64), scale = between(0, 1) ? ehmn_clamp(factor, 0, INT32_MAX) : between(0, 99);
+        int8_t *own = copy(weight, n);
+        a = copy(v, 4u * n);
+        ehmn_add_weights(a, own, n, many, scale, shift);
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = ehmn_add(v[i], ehmn_mul(weight[i] * many, scale, shift));
+        }
+        same("ehmn_add_weights", n, out, a, 4);
+        same("its weights", n, weight, own, 1);
+    }
+    int32_t gain = between(0, 1) ? ehmn_clamp(factor, 0, INT32_MAX) : between(0, 1 << 17);
+    a = copy(v, 4u * n);
+    ehmn_add_outputs(a, z, n, gain);
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15));
+    }
+    same("ehmn_add_outputs", n, out, a, 4);
+    a = copy(v, 4u * n);
+    ehmn_follow_all(a, w, n, rate);
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_follow_value(v[i], w[i], rate);
+    }
+    same("ehmn_follow_all", n, out, a, 4);
+    uint32_t *edges = copy(edge, 4u * n);
+    int8_t *signs = copy(weight, n);
+    ehmn_running_sums(weight, n, edges, signs);
+    for (uint32_t i = 0; i < n; i++) {
+        edge[i] = sum += ehmn_abs(weight[i]);
+        sign[i] = weight[i] > 0 ? 0 : -1;
+    }
+    same("ehmn_running_sums", n, edge, edges, 4);
+    same("its signs", n, sign, signs, 1);
+}
+
+static int32_t shift_for(const int32_t *v, uint32_t n, int32_t bits)
+{
+    uint32_t max = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        max = ehmn_abs(v[i]) > max ? ehmn_abs(v[i]) : max;
+    }
+    int32_t shift = max ? -30 : 0;
+    while (max && ehmn_round_shift(max, shift) > (1 << (bits - 1)) - 1) {
+        shift++;
+    }
+    return shift;
+}
+
+static void reductions(uint32_t n, int32_t limit)
+{
+    int32_t v[MOST], turned[MOST];
+    int16_t out[MOST], turn[MOST];
+    int8_t bytes[MOST];
+    fill(v, n, limit);
+    int32_t *own = copy(v, 4u * n);
+    int16_t *a = copy(v, 2u * n);
+    int32_t bits = between(9, 16), shift = shift_for(v, n, bits), got = -ehmn_quantise16(own, n, 0, (uint32_t)bits, a);
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = (int16_t)ehmn_round_shift(v[i], shift);
+    }
+    same("the shift of ehmn_quantise16", 1, &shift, copy(&got, 4), 4);
+    same("ehmn_quantise16", n, out, a, 2);
+    int8_t *b = copy(v, n);
+    shift = shift_for(v, n, 8);
+    got = -ehmn_quantise8(own, n, 0, b);
+    for (uint32_t i = 0; i < n; i++) {
+        bytes[i] = (int8_t)ehmn_round_shift(v[i], shift);
+    }
+    same("the shift of ehmn_quantise8", 1, &shift, copy(&got, 4), 4);
+    same("ehmn_quantise8", n, bytes, b, 1);
+    for (shift = -5; shift < 40; shift += 1 + (int32_t)(n % 4u)) {
+        a = copy(v, 2u * n);
+        ehmn_fit_all(own, n, shift, a);
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = ehmn_sat16(ehmn_round_shift(v[i], shift));
+        }
+        same("ehmn_fit_all", n, out, a, 2);
+        a = copy(v, 2u * n);
+        ehmn_tanh_all(own, n, shift, a);
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = (int16_t)ehmn_tanh(ehmn_round_shift(v[i], shift));
+        }
+        same("ehmn_tanh_all", n, out, a, 2);
+    }
+    same("what was reduced", n, v, own, 4);
+#if defined(EHMN_MVE)
+    for (uint32_t i = 0; i < n; i++) {
+        turn[i] = (int16_t)between(-32767, 32767);
+    }
+    own = copy(v, 4u * n);
+    uint32_t half = n / 2u, done = ehmn_mve_rotate(turn, half, own);
+    memcpy(turned, v, 4u * n);
+    for (uint32_t i = 0; i < done; i++) {
+        int64_t c = turn[2u * i], s = turn[2u * i + 1u], x = v[i], y = v[i + half];
+        turned[i] = ehmn_round_shift(x * c - y * s, 15);
+        turned[i + half] = ehmn_round_shift(y * c + x * s, 15);
+    }
+    same("ehmn_mve_rotate", n, turned, own, 4);
+    if (limit < 1 << 29 && done != (half & ~3u)) {
+        printf("ehmn_mve_rotate leaves pairs at size %u\n", (unsigned)n);
+        exit(1);
+    }
+#else
+    (void)turned;
+    (void)turn;
+#endif
+}
+
+static void attention(uint32_t n, int32_t limit)
+{
+    uint32_t stride = (uint32_t)between(1, 4);
+    int32_t scores[MOST], out[MOST], frac = between(0, 20), max = INT32_MIN, least = INT32_MAX;
+    int8_t fracs[4u * MOST];
+    fill(scores, n, limit);
+    for (uint32_t i = 0; i < n * stride; i++) {
+        fracs[i] = (int8_t)between(-6, 20);
+    }
+    int8_t *own = copy(fracs, (n - 1u) * stride + 1u);
+    int32_t *a = copy(scores, 4u * n), got = ehmn_fit_scores(own, stride, n, frac, 8, a);
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_round_shift(scores[i], frac + fracs[i * stride] - 8);
+        max = out[i] > max ? out[i] : max;
+        least = fracs[i * stride] < least ? fracs[i * stride] : least;
+    }
+    same("ehmn_fit_scores", n, out, a, 4);
+    same("its maximum", 1, &max, copy(&got, 4), 4);
+    for (uint32_t i = 0; i < n; i++) {
+        scores[i] = between(0, 1 << 15);
+        out[i] = ehmn_round_shift(scores[i], fracs[i * stride] - least);
+    }
+    a = copy(scores, 4u * n);
+    got = ehmn_align_weights(own, stride, n, a);
+    same("ehmn_align_weights", n, out, a, 4);
+    same("its fractional bits", 1, &least, copy(&got, 4), 4);
+    free(own);
+}
+
+void compare_vectors(void)
+{
+    for (uint32_t n = 1; n <= MOST; n++) {
+        for (uint32_t k = 0; k < sizeof limits / sizeof limits[0]; k++) {
+            sums(n, limits[k]);
+            reductions(n, limits[k]);
+            attention(n, limits[k] < 1 << 30 ? limits[k] : 1 << 30); /* no score is larger */
+        }
+    }
+}

@@ -1,0 +1,152 @@
+/* The functions of vectors.c for AVX2 against those in plain C, on random and extreme inputs of all sizes. Each array is
+ * a block of its own, so that a sanitizer sees a byte too far. Ends with 1 and a message at the first difference. */
+#include "vectors_x86.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint32_t state = 1;
+
+static uint32_t bits(void)
+{
+    state = state * 1664525u + 1013904223u;
+    return state >> 8 ^ state << 16;
+}
+
+static void *room(size_t bytes)
+{
+    void *p = malloc(bytes > 0 ? bytes : 1u);
+    return p != NULL ? p : (exit(2), NULL);
+}
+
+static void compare(const char *what, uint32_t n, const void *a, const void *b, size_t bytes)
+{
+    if (memcmp(a, b, bytes) != 0) {
+        printf("%s differs at size %u\n", what, (unsigned)n);
+        exit(1);
+    }
+}
+
+static void same(const char *what, uint32_t n, int32_t a, int32_t b)
+{
+    compare(what, n, &a, &b, sizeof a);
+}
+
+/* Values of up to `width` bits and a sign; width 0: zeros; 32: at the limits. */
+static int32_t *values(uint32_t n, uint32_t width)
+{
+    int32_t *v = room(4u * n);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t most = width >= 31u ? INT32_MAX : (1u << width) - 1u;
+        int32_t a = (int32_t)(width == 32u ? most - bits() % 2u : bits() & most);
+        v[i] = bits() % 2u ? a : -a;
+    }
+    return v;
+}
+
+static int32_t *copy(const int32_t *v, uint32_t n)
+{
+    return memcpy(room(4u * n), v, 4u * n);
+}
+
+static void narrow(uint32_t n, uint32_t width)
+{
+    int32_t *v = values(n, width), *a = room(4u * n), *b = room(4u * n);
+    int8_t *a8 = room(n), *b8 = room(n);
+    int16_t *a16 = room(2u * n), *b16 = room(2u * n);
+    same("quantise8", n, ehmn_plain_quantise8(v, n, 20, a8), ehmn_avx2_quantise8(v, n, 20, b8));
+    compare("quantise8", n, a8, b8, n);
+    for (uint32_t k = 9; k <= 16u; k++) {
+        same("quantise16", n, ehmn_plain_quantise16(v, n, 20, k, a16), ehmn_avx2_quantise16(v, n, 20, k, b16));
+        compare("quantise16", n, a16, b16, 2u * n);
+    }
+    for (int32_t frac = 8; frac <= 24; frac += 8) {
+        int32_t eps = (int32_t)(bits() % 1000u), shift = (int32_t)(bits() % 40u);
+        ehmn_plain_rms_normalise(v, n, frac, eps, shift, a);
+        ehmn_avx2_rms_normalise(v, n, frac, eps, shift, b);
+        compare("rms_normalise", n, a, b, 4u * n);
+    }
+    ehmn_plain_running_sums(a8, n, (uint32_t *)a, b8);
+    memcpy(a16, b8, n);
+    ehmn_avx2_running_sums(a8, n, (uint32_t *)b, b8);
+    compare("running_sums", n, a, b, 4u * n);
+    compare("signs", n, a16, b8, n);
+    free(v);
+    free(a);
+    free(b);
+    free(a8);
+    free(b8);
+    free(a16);
+    free(b16);
+}
+
+static void move(uint32_t n, uint32_t width, int32_t shift)
+{
+    int32_t *v = values(n, width), *more = values(n, (width + 3u) % 33u), *a = copy(v, n), *b = copy(v, n);
+    int32_t factor = (int32_t)(bits() >> bits() % 31u) * (bits() % 2u ? 1 : -1);
+    int8_t *w = room(n);
+    int16_t *z = room(2u * n);
+    for (uint32_t i = 0; i < n; i++) {
+        w[i] = (int8_t)(bits() % 255u - 127u);
+        z[i] = (int16_t)(bits() % 65535u - 32767u);
+    }
+    ehmn_plain_add_all(a, more, n);
+    ehmn_avx2_add_all(b, more, n);
+    compare("add_all", n, a, b, 4u * n);
+    factor = factor == INT32_MIN ? 1 : factor;
+    int32_t positive = factor < 0 ? -factor : factor;
+    ehmn_plain_add_weights(a, w, n, factor % 65, positive, shift);
+    ehmn_avx2_add_weights(b, w, n, factor % 65, positive, shift);
+    compare("add_weights", n, a, b, 4u * n);
+    ehmn_plain_add_outputs(a, z, n, positive);
+    ehmn_avx2_add_outputs(b, z, n, positive);
+    compare("add_outputs", n, a, b, 4u * n);
+    ehmn_plain_follow_all(a, more, n, positive % 65537);
+    ehmn_avx2_follow_all(b, more, n, positive % 65537);
+    compare("follow_all", n, a, b, 4u * n);
+    ehmn_plain_scale_all(v, n, factor, shift, a);
+    ehmn_avx2_scale_all(v, n, factor, shift, b);
+    compare("scale_all", n, a, b, 4u * n);
+    free(v);
+    free(more);
+    free(a);
+    free(b);
+    free(w);
+    free(z);
+}
+
+static void attention(uint32_t n, uint32_t stride, uint32_t spread)
+{
+    int8_t *frac = room((n - 1u) * stride + 1u);
+    int32_t *a = values(n, 31), *b = copy(a, n);
+    for (uint32_t i = 0; i < (n - 1u) * stride + 1u; i++) {
+        frac[i] = (int8_t)(bits() % (spread + 1u) - spread / 2u);
+    }
+    same("fit_scores", n, ehmn_plain_fit_scores(frac, stride, n, 14, 8, a),
+         ehmn_avx2_fit_scores(frac, stride, n, 14, 8, b));
+    compare("fit_scores", n, a, b, 4u * n);
+    for (uint32_t i = 0; i < n; i++) {
+        a[i] = b[i] = (int32_t)(bits() % 32769u);
+    }
+    same("align_weights", n, ehmn_plain_align_weights(frac, stride, n, a), ehmn_avx2_align_weights(frac, stride, n, b));
+    compare("align_weights", n, a, b, 4u * n);
+    free(frac);
+    free(a);
+    free(b);
+}
+
+int main(void)
+{
+    for (uint32_t n = 1; n <= 140; n++) {
+        for (uint32_t width = 0; width <= 32u; width += 1u + n % 3u) {
+            narrow(n, width);
+            move(n, width, (int32_t)(bits() % 64u));
+        }
+        for (uint32_t k = 0; k < 12u; k++) {
+            attention(n, 1u + k % 5u, 6u + 20u * k);
+        }
+    }
+    puts("the same");
+    return 0;
+}
