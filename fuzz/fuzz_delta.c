@@ -114,7 +114,11 @@ static void change_word(draws *d, uint8_t *data, size_t size)
     uint32_t words = (uint32_t)(size - sizeof(ehmn_delta)) / 4u;
     if (words > 0) {
         uint8_t *word = data + sizeof(ehmn_delta) + 4u * below(d, words);
-        put32(word, below(d, 3) == 0 ? 0u : other_value(d, get32(word), 0, 0xFFFFFFFFu));
+        uint32_t old = get32(word), how = below(d, 4);
+        /* zero, another token in the slot of an n-gram, or anything */
+        put32(word, how == 0 ? 0u
+                  : how == 1u ? (old & ~EHMN_NGRAM_TOKEN_MASK) | below(d, 12)
+                              : other_value(d, old, 0, 0xFFFFFFFFu));
     }
 }
 

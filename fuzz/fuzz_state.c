@@ -170,17 +170,21 @@ static void repair(draws *d, uint8_t *slot, size_t size)
         record.magic = EHMN_STATE_MAGIC;
         record.version = EHMN_STATE_VERSION;
         record.bytes = below(d, 4) == 0 ? record.bytes % 150u : STATE_BYTES;
-        if (record.bytes > size - at - head) {
-            break;
+        if (below(d, 16) == 0) {
+            record.bytes = below(d, 2) == 0 ? 0u - below(d, 2u * SECTOR) : draw(d);
         }
+        int fits = record.bytes <= size - at - head;
         record.sequence = below(d, 8) != 0 ? record.sequence % 8u : record.sequence;
         if (below(d, 8) != 0) {
             memset(record.image_id, 0, sizeof record.image_id);
             record.image_id[0] = 1;
         }
-        record.data_crc = fuzz_crc32(slot + at + head, record.bytes) + (below(d, 16) == 0);
+        record.data_crc = (fits ? fuzz_crc32(slot + at + head, record.bytes) : 0u) + (below(d, 16) == 0);
         record.crc32 = fuzz_crc32((const uint8_t *)&record, offsetof(ehmn_state_record, crc32));
         memcpy(slot + at, &record, sizeof record);
+        if (!fits) {
+            break;
+        }
         for (uint32_t mark = 0; mark < EHMN_STATE_TRIALS + 2u && below(d, 8) != 0; mark++) {
             memset(slot + at + sizeof record + mark * UNIT, below(d, 3) == 0 ? 0 : 0xFF, UNIT);
         }

@@ -3,6 +3,7 @@
 #include "edgehmn_wire.h"
 
 #define MOST_FRAMES 64u
+#define LONGEST (EHMN_WIRE_MAX_FRAME + 8u) /* of frames that are put in: longer than there may be */
 #define USUAL_FRAMES 12u /* beyond these, what follows is mostly cut off: speed */
 
 typedef struct {
@@ -19,7 +20,7 @@ static size_t find_frames(const uint8_t *data, size_t size, size_t from, span *f
             at++;
             continue;
         }
-        bytes = bytes <= size - at && bytes <= EHMN_WIRE_MAX_FRAME ? bytes : EHMN_WIRE_OVERHEAD;
+        bytes = bytes <= size - at && bytes <= LONGEST ? bytes : EHMN_WIRE_OVERHEAD;
         frames[n++] = (span){at, bytes};
         at += bytes;
     }
@@ -80,9 +81,10 @@ static uint32_t payload_of(draws *d, uint32_t command, uint8_t *out)
 /* Put a request in at `at`. */
 static size_t insert_frame(draws *d, uint8_t *data, size_t size, size_t max, size_t at)
 {
-    uint8_t frame[EHMN_WIRE_MAX_FRAME] = {0};
+    uint8_t frame[LONGEST] = {0};
     uint32_t command = below(d, 32) == 0 ? below(d, 256) : 1u + below(d, EHMN_WIRE_SAY);
     uint32_t length = payload_of(d, command, frame + 16);
+    length = below(d, 64) == 0 ? LONGEST - EHMN_WIRE_OVERHEAD - below(d, 16) : length;
     size_t bytes = EHMN_WIRE_OVERHEAD + length;
     if (size + bytes > max) {
         return size;
@@ -100,7 +102,7 @@ static size_t insert_frame(draws *d, uint8_t *data, size_t size, size_t max, siz
 static size_t change_frames(draws *d, uint8_t *data, size_t size, size_t max, size_t from)
 {
     static span frames[MOST_FRAMES];
-    static uint8_t copy[EHMN_WIRE_MAX_FRAME];
+    static uint8_t copy[LONGEST];
     size_t n = find_frames(data, size, from, frames);
     if (n == 0) {
         return insert_frame(d, data, size, max, size);

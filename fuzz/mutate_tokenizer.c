@@ -346,8 +346,14 @@ size_t mutate_tokenizer(draws *d, uint8_t *data, size_t size, size_t max, uint32
         size_t made = put_together(&p, data, max);
         size = made != 0 ? made : size;
     }
+    uint32_t words = (uint32_t)(size - sizeof p.h) / p.h.word_bytes;
     if (how == 7u) {
         change_field(d, data, header, COUNT(header));
+    } else if (below(d, 4) == 0 && words > 256u) { /* a token at the edge of those that there are */
+        uint32_t lists = p.h.n_merges * 4u + p.h.n_chars + p.h.n_whole, token = p.h.n_tokens + below(d, 3) - 1u;
+        uint32_t i = below(d, 3) == 0 ? below(d, words) : below(d, lists + 1u);
+        i += i >= p.h.n_merges * 4u ? 256u : 0u; /* mostly past the bytes, of which there are many */
+        memcpy(data + sizeof p.h + (i < words ? i : words - 1u) * p.h.word_bytes, &token, p.h.word_bytes);
     } else if (below(d, 4) == 0) {
         put32(data + 4u * below(d, (uint32_t)size / 4u), below(d, 2) == 0 ? below(d, 64) : draw(d));
     }

@@ -14,10 +14,10 @@ FLAGS = ("-std=c11", "-O2", "-g1", "-D_GNU_SOURCE", f"-I{NATIVE / 'include'}", f
 EDGES = ("-fsanitize=fuzzer-no-link", "-fno-sanitize-coverage=trace-cmp")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 LINES = ("-fprofile-instr-generate", "-fcoverage-mapping")
-# As in native/CMakeLists.txt: the kernels of x86, of which the processor has its choice when a model is opened.
+# As in native/CMakeLists.txt: the tables of x86, of which the processor has its choice when a model is opened.
+X86 = "-DEHMN_ASK_X86"
 OF_FILE = {
-    "kernels": ("-DEHMN_ASK_X86",),
-    **dict.fromkeys(("kernels_avx2", "kernels_avx2_many"), ("-mavx2",)),
+    **dict.fromkeys(("kernels_avx2", "kernels_avx2_many", "vectors_avx2"), ("-mavx2", "-mpopcnt")),
     **dict.fromkeys(("kernels_vnni", "kernels_vnni_many"), ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni")),
 }
 STRICT = ("-Wall", "-Wextra", "-Werror")
@@ -34,7 +34,7 @@ def compile_all(sources: Iterable[Path], flags: Iterable[str], folder: Path) -> 
 
     def compile_one(path: Path) -> None:
         out = folder / f"{path.stem}.o"
-        own = OF_FILE.get(path.stem, ()) if platform.machine() == "x86_64" else ()
+        own = (X86, *OF_FILE.get(path.stem, ())) if platform.machine() == "x86_64" else ()
         if not out.exists() or out.stat().st_mtime <= max(changed, path.stat().st_mtime):
             subprocess.run(["clang", *FLAGS, *flags, *own, "-c", str(path), "-o", str(out)], check=True)
 
