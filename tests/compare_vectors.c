@@ -88,6 +88,7 @@ static void sums(uint32_t n, int32_t limit)
         out[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15));
     }
     same("ehmn_add_outputs", n, out, a, 4);
+    v[between(0, (int32_t)n - 1)] = INT32_MIN; /* which a stored state may hold */
     a = copy(v, 4u * n);
     ehmn_follow_all(a, w, n, rate);
     for (uint32_t i = 0; i < n; i++) {

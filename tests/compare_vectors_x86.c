@@ -81,9 +81,9 @@ static void narrow(uint32_t n, uint32_t width)
     free(b16);
 }
 
-static void move(uint32_t n, uint32_t width, int32_t shift)
+static void move(uint32_t n, uint32_t width, uint32_t other, int32_t shift)
 {
-    int32_t *v = values(n, width), *more = values(n, (width + 3u) % 33u), *a = copy(v, n), *b = copy(v, n);
+    int32_t *v = values(n, width), *more = values(n, other), *a = copy(v, n), *b = copy(v, n);
     int32_t factor = (int32_t)(bits() >> bits() % 31u) * (bits() % 2u ? 1 : -1);
     int8_t *w = room(n);
     int16_t *z = room(2u * n);
@@ -102,6 +102,9 @@ static void move(uint32_t n, uint32_t width, int32_t shift)
     ehmn_plain_add_outputs(a, z, n, positive);
     ehmn_avx2_add_outputs(b, z, n, positive);
     compare("add_outputs", n, a, b, 4u * n);
+    for (uint32_t i = bits() % 4u; i < n; i += 1u + bits() % 8u) {
+        a[i] = b[i] = INT32_MIN; /* which a stored state may hold */
+    }
     ehmn_plain_follow_all(a, more, n, positive % 65537);
     ehmn_avx2_follow_all(b, more, n, positive % 65537);
     compare("follow_all", n, a, b, 4u * n);
@@ -141,7 +144,8 @@ int main(void)
     for (uint32_t n = 1; n <= 140; n++) {
         for (uint32_t width = 0; width <= 32u; width += 1u + n % 3u) {
             narrow(n, width);
-            move(n, width, (int32_t)(bits() % 64u));
+            move(n, width, bits() % 33u, (int32_t)(bits() % 64u));
+            move(n, width, 32u, (int32_t)(bits() % 64u));
         }
         for (uint32_t k = 0; k < 12u; k++) {
             attention(n, 1u + k % 5u, 6u + 20u * k);

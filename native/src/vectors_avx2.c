@@ -33,6 +33,16 @@ static inline __m256i add(__m256i a, __m256i b)
     return _mm256_max_epi32(sum, all(-INT32_MAX));
 }
 
+/* a - b of eight values, within +-INT32_MAX; b may be INT32_MIN, of which there is no negative. */
+static inline __m256i subtract(__m256i a, __m256i b)
+{
+    __m256i d = _mm256_sub_epi32(a, b);
+    __m256i over = _mm256_and_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(a, d));
+    __m256i limit = _mm256_xor_si256(_mm256_srai_epi32(a, 31), all(INT32_MAX));
+    d = _mm256_blendv_epi8(d, limit, _mm256_srai_epi32(over, 31));
+    return _mm256_max_epi32(d, all(-INT32_MAX));
+}
+
 /* The upper halves of eight products. */
 static inline __m256i upper(__m256i a, __m256i b)
 {
@@ -164,7 +174,7 @@ void ehmn_avx2_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t r
     __m256i r = all(rate), half = _mm256_set1_epi64x(1 << 15);
     for (; rate >= 0 && rate <= 65536 && i + 8u <= n; i += 8u) { /* no product leaves 32 bits when it is shifted */
         __m256i old = load(mean + i), new = load(v + i);
-        __m256i d = add(new, _mm256_sub_epi32(_mm256_setzero_si256(), old));
+        __m256i d = subtract(new, old);
         __m256i even = _mm256_add_epi64(_mm256_mul_epi32(d, r), half);
         __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(d, 32), r), half);
         __m256i moved = _mm256_blend_epi32(_mm256_srli_epi64(even, 16), _mm256_slli_epi64(odd, 16), 0xAA);
