@@ -2,8 +2,8 @@
 
     python tools/run.py bench.targets fit DATA      writes targets/fitted.json from DATA/measurements.csv
     python tools/run.py bench.targets check DATA    writes bench/results/targets.json and .md: errors, cross-validated
-    python tools/run.py bench.targets counts OUT    writes the entry cortex-m4 of targets/counts.json, counted on an
-                                                    emulated board; OUT: an export of the reference model
+    python tools/run.py bench.targets counts OUT    writes cortex-m4 and cortex-m55 of targets/counts.json, counted
+                                                    on emulated boards; OUT: an export of the reference model
 
 DATA: the folder of measurements.csv. Errors are of predictions by a fit that has not seen the board, or the submitter,
 of the row; never by random rows.
@@ -25,7 +25,7 @@ from bench.latency_fit import UNKNOWN, Fit, fit, fit_all, left_out, release
 from bench.latency_rows import CLASSES, MICROCONTROLLERS, Row, read_rows
 from bench.targets_text import as_markdown
 from edgehmn.estimate import SPREADS, least_relative_error
-from edgehmn.evaluation.p3 import EMULATED, _emulate
+from edgehmn.evaluation.p3 import EMULATED, count_on_board
 from edgehmn.exported import Export
 from edgehmn.files import sha256
 from edgehmn.targets.schema import load_target, target_names
@@ -35,6 +35,7 @@ from edgehmn.workload_export import count_learning
 ROOT = Path(__file__).resolve().parents[1]
 FITTED = ROOT / "targets" / "fitted.json"
 COUNTS = ROOT / "targets" / "counts.json"
+COUNTED_ON = {"cortex-m4": "mps2-an386", "cortex-m55": "mps3-an547"}
 RESULTS = ROOT / "bench" / "results"
 FOUND = ROOT / "bench" / "published_networks.csv"
 LAST_ROUNDS = (0.7, 1.0)
@@ -217,21 +218,21 @@ def _by_group(predicted: Sequence[tuple[Row, float, float]], key: str) -> dict[s
 
 
 def write_counts(folder: Path) -> None:
-    """Instructions per token of the reference model on an emulated board, as its evaluation counts them, beside what
-    the core counts over the same tokens."""
+    """Instructions per token of the reference model on emulated boards, as its evaluation counts them, beside what the
+    core counts over the same tokens."""
     export = Export.open(folder)
     ids = export.encode(shipped(EVALUATION))[: 2 * EMULATED]
-    emulated = _emulate(export.image, ids)
     macs, learning = count_learning(export.image, ids)
     predicted = macs + learning.macs_predicted
     known = json.loads(COUNTS.read_text("utf-8")) if COUNTS.exists() else {}
-    known["cortex-m4"] = {
-        "instructions_per_token": emulated["instructions_per_token"],
-        "macs_per_token": {"static": macs, "predicted": predicted, "learned": predicted + learning.macs_learned},
-        "writes_per_learned_token": learning.writes,
-        "kernels": "those of the board's firmware",
-        "source": f"bench.targets counts: counted on the emulated {emulated['board']}",
-    }
+    for core, board in COUNTED_ON.items():
+        known[core] = {
+            "instructions_per_token": count_on_board(export.image, ids, board)["instructions_per_token"],
+            "macs_per_token": {"static": macs, "predicted": predicted, "learned": predicted + learning.macs_learned},
+            "writes_per_learned_token": learning.writes,
+            "kernels": "those of the board's firmware",
+            "source": f"bench.targets counts: counted on the emulated {board}",
+        }
     COUNTS.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
     print(COUNTS)
 

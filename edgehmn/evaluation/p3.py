@@ -55,7 +55,7 @@ def p3(run: Run) -> dict[str, Any]:
     few = ids[: 2 * min(EMULATED, len(ids) // 2)]
     of = settings | {"tokens": len(few), "board": DEFAULT_BOARD}
     try:
-        emulated = run.store.part("p3-emulated", of, lambda: _emulate(run.export.image, few))
+        emulated = run.store.part("p3-emulated", of, lambda: count_on_board(run.export.image, few))
     except DependencyError as e:
         run.note(f"p3: no instructions are counted: {e}")
         return out
@@ -104,26 +104,26 @@ def frozen_image(image: Image) -> Image:
     return Image(with_rule(image.bytes.tobytes(), rule))
 
 
-def _emulate(image: Image, ids: Ids) -> dict[str, Any]:
-    """Instructions per token on an emulated Cortex-M4, in the second half of `ids`."""
-    static, _ = _instructions(frozen_image(image), ids, learn=False)
-    predicted, learning = _instructions(image, ids, learn=True)
+def count_on_board(image: Image, ids: Ids, board: str = DEFAULT_BOARD) -> dict[str, Any]:
+    """Instructions per token on an emulated board, in the second half of `ids`."""
+    static, _ = _instructions(frozen_image(image), ids, board, learn=False)
+    predicted, learning = _instructions(image, ids, board, learn=True)
     learned = predicted + learning
     return {
-        "board": DEFAULT_BOARD,
+        "board": board,
         "instructions_per_token": {"static": static, "predicted": predicted, "learned": learned},
         "plasticity_share": 1 - static / learned,
     }
 
 
-def _instructions(image: Image, ids: Ids, *, learn: bool) -> tuple[float, float]:
+def _instructions(image: Image, ids: Ids, board: str, *, learn: bool) -> tuple[float, float]:
     """Per token: for scoring and feeding it, and for learning it."""
     half = len(ids) // 2
-    with open_emulator(image) as board:
-        board.process(ids[:half], learn=learn)
-        start = board.counts()
-        board.process(ids[half:], learn=learn)
-        end = board.counts()
+    with open_emulator(image, board) as runtime:
+        runtime.process(ids[:half], learn=learn)
+        start = runtime.counts()
+        runtime.process(ids[half:], learn=learn)
+        end = runtime.counts()
     n = end.steps - start.steps
     step = (end.step_instructions or 0) - (start.step_instructions or 0)
     learning = (end.learn_instructions or 0) - (start.learn_instructions or 0)
