@@ -248,6 +248,7 @@ def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_doctor_says_what_each_program_is_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))  # beside which programs are looked for, too
     said = edgehmn("doctor").out
     for line in (
         "for flashing STM32 boards through their boot loader: sudo apt-get install stm32flash",

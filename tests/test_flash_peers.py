@@ -20,7 +20,7 @@ from edgehmn.device.firmware import build_firmware
 from edgehmn.device.flash.esp import EspTool
 from edgehmn.device.flash.flashing import flash
 from edgehmn.device.flash.parts import Part, contents
-from edgehmn.device.flash.programmer import Place
+from edgehmn.device.flash.programmer import Place, find_program
 from edgehmn.device.flash.stm32 import Stm32Flash
 from edgehmn.errors import DeviceError, FlashError
 from edgehmn.exported import Export
@@ -37,7 +37,7 @@ PART = Part("image", ESP_START, bytes(range(256)) * 12 + b"the end")
 
 
 def needs(program: str, package: str) -> pytest.MarkDecorator:
-    there = shutil.which(program) or Path("/usr/sbin", program).exists()
+    there = find_program(program) or Path("/usr/sbin", program).exists()
     return pytest.mark.skipif(not there, reason=f"not run here: {program} missing ({package})")
 
 

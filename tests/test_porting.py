@@ -14,7 +14,8 @@ from edgehmn.runtime.device import DeviceRuntime
 from tests.models import tiny_image
 from tests.test_ports import Stm32F405, chip, needs_tools
 
-GUIDE = (Path(__file__).resolve().parent.parent / "docs" / "porting.md").read_text("utf-8")
+ROOT = Path(__file__).resolve().parent.parent
+GUIDE = (ROOT / "docs" / "porting.md").read_text("utf-8")
 FIXED = {"BOARD_NAME", "BOARD_CPU", "BOARD_SOURCES", "BOARD_RUN_BY", *(f"BOARD_{tool}" for tool in TOOLS)}
 BASE = "feather-stm32f405"
 NAME = "my-board"
@@ -41,9 +42,8 @@ def test_the_guide_explains_every_number_and_no_other() -> None:
 
 
 def test_what_the_guide_names_is_there() -> None:
-    root = sources().parent
     for place in re.findall(r"`((?:native|tests)/[\w/.-]+)`", GUIDE):
-        assert "NAME" in place or (root / place).exists(), place
+        assert "NAME" in place or (ROOT / place).exists(), place
     for place in re.findall(r"`([\w-]+/[\w_]+\.[ch])`", GUIDE):
         assert (sources() / "ports" / place).is_file(), place
 

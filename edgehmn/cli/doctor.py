@@ -1,7 +1,6 @@
 """doctor: what this machine has, what each thing is for, and how to get what is missing."""
 
 import importlib.util
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,8 +69,10 @@ def _modules() -> Iterator[dict[str, Any]]:
 
 
 def _programs() -> Iterator[dict[str, Any]]:
+    from edgehmn.device.flash.programmer import find_program
+
     for name, (purpose, fix) in PROGRAMS.items():
-        path = shutil.which(name)
+        path = find_program(name)
         yield {"name": name, "ok": path is not None, "found": path or "", "for": purpose, "fix": fix}
 
 

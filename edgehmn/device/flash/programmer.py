@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -61,9 +62,14 @@ def time_for(size: int, limit_s: float | None) -> float:
     return LEAST_S + size / SLOWEST if limit_s is None else limit_s
 
 
+def find_program(name: str) -> str | None:
+    """Where a program is: on the PATH, or beside this Python, as in a virtual environment that is not activated."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+
+
 def program(name: str, install: str) -> str:
     """The path of a program. Raises DependencyError."""
-    path = shutil.which(name)
+    path = find_program(name)
     if path is None:
         raise DependencyError(f"{name} is missing; {install}")
     return path
