@@ -9,7 +9,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#define LOOKS 4000u /* for work, before a thread sleeps: some ten microseconds */
+#define LOOKS 100000u /* for work, before a thread sleeps: some hundred microseconds, what lies between two matrices */
 
 struct ehmn_pool {
     ehmn_parallel parallel;
