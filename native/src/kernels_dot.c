@@ -1,6 +1,7 @@
 /* aarch64 with dot products of bytes (FEAT_DotProd: A76, A78, Neoverse): an instruction multiplies sixteen bytes. Inputs
  * of 16 bits are split, x = 256 high + low, both bytes with a sign. What gains nothing is that of NEON. */
 #include "fixed.h"
+#include "kernels_blocks.h"
 #include "kernels_tables.h"
 
 #if defined(EHMN_NEON) && defined(__ARM_FEATURE_DOTPROD)
@@ -343,28 +344,14 @@ static void block(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, 
 static void matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, uint32_t n,
                        uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
 {
-    for (uint32_t r = 0; r < rows; r += ROWS) {
-        const int8_t *part = (const int8_t *)w + (size_t)r * stride;
-        uint32_t count = rows - r < ROWS ? rows - r : ROWS;
-        for (uint32_t c = 0; c < cols; c += SOME_COLS) {
-            block(part + c, count, cols - c < SOME_COLS ? cols - c : SOME_COLS, stride, x + c, n, x_stride, c != 0,
-                  acc + r, acc_stride);
-        }
-    }
+    ehmn_matmat_s16(block, ROWS, SOME_COLS, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
 static void matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, uint32_t n,
                       uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
 {
     int8_t part[ROWS * SOME_COLS];
-    for (uint32_t r = 0; r < rows; r += ROWS) {
-        uint32_t count = rows - r < ROWS ? rows - r : ROWS;
-        for (uint32_t c = 0; c < cols; c += SOME_COLS) {
-            uint32_t some = cols - c < SOME_COLS ? cols - c : SOME_COLS;
-            ehmn_unpack_s4((const uint8_t *)w + (size_t)r * stride + c / 2u, count, some, stride, part, SOME_COLS);
-            block(part, count, some, SOME_COLS, x + c, n, x_stride, c != 0, acc + r, acc_stride);
-        }
-    }
+    ehmn_matmat_s4(block, ROWS, SOME_COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
 const ehmn_kernels ehmn_kernels_dot = {

@@ -1,7 +1,7 @@
 /* Several vectors at once with Advanced SIMD: a register holds a column of eight rows, which one lane of a vector
  * multiplies, so that nothing is left to be summed. For this eight rows are laid out anew, 256 columns at a time; the
  * more vectors, the less that matters. */
-#include "kernels_tables.h"
+#include "kernels_blocks.h"
 
 #if defined(EHMN_NEON)
 
@@ -128,28 +128,14 @@ static void rows8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, 
 void ehmn_kernels_neon_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                   uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
 {
-    for (uint32_t r = 0; r < rows; r += ROWS) {
-        const int8_t *part = (const int8_t *)w + (size_t)r * stride;
-        uint32_t count = rows - r < ROWS ? rows - r : ROWS;
-        for (uint32_t c = 0; c < cols; c += COLS) {
-            rows8(part + c, count, cols - c < COLS ? cols - c : COLS, stride, x + c, n, x_stride, c != 0, acc + r,
-                  acc_stride);
-        }
-    }
+    ehmn_matmat_s16(rows8, ROWS, COLS, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
 void ehmn_kernels_neon_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
 {
     int8_t part[ROWS * COLS];
-    for (uint32_t r = 0; r < rows; r += ROWS) {
-        uint32_t count = rows - r < ROWS ? rows - r : ROWS;
-        for (uint32_t c = 0; c < cols; c += COLS) {
-            uint32_t some = cols - c < COLS ? cols - c : COLS;
-            ehmn_unpack_s4((const uint8_t *)w + (size_t)r * stride + c / 2u, count, some, stride, part, COLS);
-            rows8(part, count, some, COLS, x + c, n, x_stride, c != 0, acc + r, acc_stride);
-        }
-    }
+    ehmn_matmat_s4(rows8, ROWS, COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
 #endif

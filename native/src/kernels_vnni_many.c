@@ -1,7 +1,7 @@
 /* Several vectors at once with AVX-512 and VNNI: a register holds sixteen rows and a pair of columns, so that a pair of
  * a vector's values, spread over all lanes, is multiplied by all of them and nothing is left to be summed. For this
  * sixteen rows are laid out anew, 256 columns at a time; the more vectors, the less that matters. */
-#include "kernels_tables.h"
+#include "kernels_blocks.h"
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
 
@@ -120,28 +120,14 @@ static void rows16(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
 void ehmn_kernels_vnni_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                   uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
 {
-    for (uint32_t r = 0; r < rows; r += ROWS) {
-        const int8_t *part = (const int8_t *)w + (size_t)r * stride;
-        uint32_t count = rows - r < ROWS ? rows - r : ROWS;
-        for (uint32_t c = 0; c < cols; c += COLS) {
-            rows16(part + c, count, cols - c < COLS ? cols - c : COLS, stride, x + c, n, x_stride, c != 0, acc + r,
-                   acc_stride);
-        }
-    }
+    ehmn_matmat_s16(rows16, ROWS, COLS, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
 void ehmn_kernels_vnni_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
 {
     int8_t part[ROWS * COLS];
-    for (uint32_t r = 0; r < rows; r += ROWS) {
-        uint32_t count = rows - r < ROWS ? rows - r : ROWS;
-        for (uint32_t c = 0; c < cols; c += COLS) {
-            uint32_t some = cols - c < COLS ? cols - c : COLS;
-            ehmn_unpack_s4((const uint8_t *)w + (size_t)r * stride + c / 2u, count, some, stride, part, COLS);
-            rows16(part, count, some, COLS, x + c, n, x_stride, c != 0, acc + r, acc_stride);
-        }
-    }
+    ehmn_matmat_s4(rows16, ROWS, COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
 #endif
