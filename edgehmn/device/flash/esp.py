@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgehmn.device.flash.parts import Part
-from edgehmn.device.flash.programmer import Place, program, run, starting, time_for
+from edgehmn.device.flash.programmer import Place, program, run, serial_places, starting, time_for
 from edgehmn.errors import DeviceError, FlashError
 
 INSTALL_LINE = "pip install esptool"
@@ -24,15 +24,7 @@ class EspTool:
         self._stub = True
 
     def places(self, port: str | None) -> list[Place]:
-        if port is not None:
-            return [self._asked(port)]
-        from serial.tools import list_ports
-
-        found = []
-        for info in list_ports.comports():
-            with contextlib.suppress(DeviceError):
-                found.append(self._asked(info.device))
-        return found
+        return serial_places(port, self._asked)
 
     def _asked(self, port: str) -> Place:
         try:

@@ -5,8 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -54,6 +54,20 @@ def choose(places: Sequence[Place], port: str | None) -> Place:
         raise DeviceError("no board of this kind is connected" + (f" at {port}" if port else ""), candidates=[])
     said = f"{port} is none of these" if port else "several boards are connected; name one with --port"
     raise DeviceError(f"{said}:{lines}", candidates=[place.name for place in places])
+
+
+def serial_places(port: str | None, ask: Callable[[str], Place]) -> list[Place]:
+    """The places among serial ports: `port` alone if it is given, else all that answer. ask: what is at a port; raises
+    DeviceError, which is passed on for the one that was given."""
+    if port is not None:
+        return [ask(port)]
+    from serial.tools import list_ports
+
+    found = []
+    for info in list_ports.comports():
+        with suppress(DeviceError):
+            found.append(ask(info.device))
+    return found
 
 
 def time_for(size: int, limit_s: float | None) -> float:
