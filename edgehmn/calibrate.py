@@ -77,8 +77,8 @@ def calibrate(checkpoint: Checkpoint, ids: npt.NDArray[np.int32]) -> Calibration
 
 
 def _shifts(power: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
-    """Of the channels of one norm, whose summed squares these are: how many times as large as the middle one they usually
-    are, in bits; that one gets half of the range."""
+    """Of the channels of one norm, whose summed squares these are: how many times as large as the middle one they
+    usually are, in bits; that one gets half of the range."""
     bits = np.log2(np.maximum(power, np.finfo(np.float64).tiny)) / 2
     shifts = np.round(bits - np.median(bits)) + MAX_NORM_SHIFT // 2
     return np.clip(shifts, 0, MAX_NORM_SHIFT).astype(np.int32)
