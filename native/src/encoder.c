@@ -20,7 +20,7 @@ void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first
     if (matrix->weight_bits == 4u) {
         m->kernels->matvec_s4((const uint8_t *)w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     } else if (matrix->input_bits == 8u) {
-        m->kernels->matvec_s8(w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
+        ehmn_matvec_s8(m, matrix, first, rows, out);
     } else {
         m->kernels->matvec_s16(w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     }

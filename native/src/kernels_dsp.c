@@ -10,6 +10,7 @@
 
 #define MOST_COLS 384u /* inputs that are laid out on the stack */
 #define MOST_ROWS 128u /* weights of a sum that are paired there */
+#define UNUSED __attribute__((unused))
 
 static inline uint32_t load(const void *p)
 {
@@ -67,53 +68,86 @@ static inline int32_t multiply_add(uint32_t a, uint32_t b, int32_t sum)
     "sxtb16 r9, r9, ror #8\n"            \
     "smlad " sum ", r9, r7, " sum "\n"
 
-#define EIGHT_COLUMNS \
-    "ldmia r3!, {r4, r5, r6, r7}\n" \
-    ONE_ROW("r0", "r11") ONE_ROW("r1", "r12") ONE_ROW("r2", "lr")
+/* Every input joins the weight of the other column of its pair in the instruction that lengthens that weight. */
+#define ONE_ROW_PAIRED(row, sum) \
+    "ldrd r8, r9, [" row "], #8\n"           \
+    "sxtab16 r10, r4, r8\n"                  \
+    "sxtab16 r8, r5, r8, ror #8\n"           \
+    "smlad " sum ", r10, r8, " sum "\n"      \
+    "sxtab16 r10, r6, r9\n"                  \
+    "sxtab16 r9, r7, r9, ror #8\n"           \
+    "smlad " sum ", r10, r9, " sum "\n"
+
+#define EIGHT_COLUMNS(one_row) \
+    "ldmia r3!, {r4, r5, r6, r7}\n" one_row("r0", "r11") one_row("r1", "r12") one_row("r2", "lr")
+#define TWICE(part) part part
+#define SIXTY_FOUR_COLUMNS(one_row) TWICE(TWICE(TWICE(EIGHT_COLUMNS(one_row))))
+
+#define FROM_ZERO \
+    "mov r11, #0\n" \
+    "mov r12, #0\n" \
+    "mov lr, #0\n"
+#define FROM_BEGIN /* begin[0..2] and what all rows begin with; moves begin on */ \
+    "ldrd r4, r5, [sp, #64]\n"      \
+    "ldmia r4!, {r11, r12, lr}\n"   \
+    "str r4, [sp, #64]\n"           \
+    "add r11, r11, r5\n"            \
+    "add r12, r12, r5\n"            \
+    "add lr, lr, r5\n"
 
 /* acc[0..2] of three rows at a time, up to acc_end: r0, r1, r2 are the rows, r3 the inputs; r11, r12, lr the sums. Eight
  * columns at a time, eight times between two looks at x_end; `first`, 1..8, is how many of the eight the first round has.
- * w and stride are word-aligned; x has for each four columns columns 0 and 2, then 1 and 3. */
+ * w and stride are word-aligned. */
+#define DOT_ROWS(from, one_row) \
+    __asm__ volatile(                                                                               \
+        "push {r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n"                             \
+        "adr r4, 2f\n" /* where the first round begins takes the place of `first` */                \
+        "adr r5, 3f\n"                                                                              \
+        "sub r4, r5, r4\n"                                                                          \
+        "lsr r4, r4, #3\n"                                                                          \
+        "ldr r6, [sp, #60]\n"                                                                       \
+        "mls r4, r4, r6, r5\n"                                                                      \
+        "orr r4, r4, #1\n"                                                                          \
+        "str r4, [sp, #60]\n"                                                                       \
+        "1:\n"                                                                                      \
+        from                                                                                        \
+        "ldr r0, [sp]\n"                                                                            \
+        "ldrd r4, r3, [sp, #4]\n"                                                                   \
+        "add r1, r0, r4\n"                                                                          \
+        "add r2, r1, r4\n"                                                                          \
+        "add r5, r2, r4\n"                                                                          \
+        "str r5, [sp]\n"                                                                            \
+        "ldr pc, [sp, #60]\n"                                                                       \
+        "2:\n"                                                                                      \
+        SIXTY_FOUR_COLUMNS(one_row)                                                                 \
+        "3:\n"                                                                                      \
+        "ldr r4, [sp, #12]\n"                                                                       \
+        "cmp r3, r4\n"                                                                              \
+        "bne 2b\n"                                                                                  \
+        "ldrd r4, r5, [sp, #52]\n"                                                                  \
+        "stmia r4!, {r11, r12, lr}\n"                                                               \
+        "str r4, [sp, #52]\n"                                                                       \
+        "cmp r4, r5\n"                                                                              \
+        "bne 1b\n"                                                                                  \
+        "add sp, sp, #16\n"                                                                         \
+        "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n")
+
+/* x has for each four columns columns 0 and 2, then 1 and 3. */
 __attribute__((naked, noinline)) static void
-dot_rows(const int8_t *w __attribute__((unused)), uint32_t stride __attribute__((unused)),
-         const uint32_t *x __attribute__((unused)), const uint32_t *x_end __attribute__((unused)),
-         int32_t *acc __attribute__((unused)), int32_t *acc_end __attribute__((unused)),
-         uint32_t first __attribute__((unused)))
+dot_rows(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSED, const uint32_t *x_end UNUSED,
+         int32_t *acc UNUSED, int32_t *acc_end UNUSED, uint32_t first UNUSED)
 {
-    __asm__ volatile(
-        "push {r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n"
-        "adr r4, 2f\n" /* where the first round begins takes the place of `first` */
-        "adr r5, 3f\n"
-        "sub r4, r5, r4\n"
-        "lsr r4, r4, #3\n"
-        "ldr r6, [sp, #60]\n"
-        "mls r4, r4, r6, r5\n"
-        "orr r4, r4, #1\n"
-        "str r4, [sp, #60]\n"
-        "1:\n"
-        "ldr r0, [sp]\n"
-        "ldrd r4, r3, [sp, #4]\n"
-        "add r1, r0, r4\n"
-        "add r2, r1, r4\n"
-        "add r5, r2, r4\n"
-        "str r5, [sp]\n"
-        "mov r11, #0\n"
-        "mov r12, #0\n"
-        "mov lr, #0\n"
-        "ldr pc, [sp, #60]\n"
-        "2:\n"
-        EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS
-        "3:\n"
-        "ldr r4, [sp, #12]\n"
-        "cmp r3, r4\n"
-        "bne 2b\n"
-        "ldrd r4, r5, [sp, #52]\n"
-        "stmia r4!, {r11, r12, lr}\n"
-        "str r4, [sp, #52]\n"
-        "cmp r4, r5\n"
-        "bne 1b\n"
-        "add sp, sp, #16\n"
-        "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n");
+    DOT_ROWS(FROM_ZERO, ONE_ROW);
+}
+
+/* (w0 + x1) (w1 + x0) = w0 x0 + w1 x1 + w0 w1 + x0 x1 for each pair of columns: two multiplications in one. acc gets the
+ * sums of all four, and begin[r] + all. x has columns 1 and 3, then 0 and 2. */
+__attribute__((naked, noinline)) static void
+dot_rows_paired(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSED, const uint32_t *x_end UNUSED,
+                int32_t *acc UNUSED, int32_t *acc_end UNUSED, uint32_t first UNUSED, const int32_t *begin UNUSED,
+                int32_t all UNUSED)
+{
+    DOT_ROWS(FROM_BEGIN, ONE_ROW_PAIRED);
 }
 /* clang-format on */
 
@@ -188,6 +222,30 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
         paired[c / 2u + 1u] = odd(four);
     }
     multiply_rows(w, rows, stride, paired, cols, acc);
+}
+
+static void matvec_s8_paired(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                             const int32_t *pairs, int32_t *acc)
+{
+    uint32_t paired[MOST_COLS / 2u];
+    if (!fits(w, rows, cols, stride) || cols % 8u != 0) {
+        matvec_s8(w, rows, cols, stride, x, acc);
+        return;
+    }
+    int32_t all = 0;
+    for (uint32_t c = 0; c < cols; c += 4u) {
+        uint32_t four = load(x + c), evens = even(four), odds = odd(four);
+        paired[c / 2u] = odds;
+        paired[c / 2u + 1u] = evens;
+        all = multiply_add(evens, odds, all);
+    }
+    uint32_t whole = rows / 3u * 3u, first = (cols / 8u - 1u) % 8u + 1u;
+    const uint32_t *end = paired + cols / 2u;
+    dot_rows_paired(w, stride, paired, end, acc, acc + whole, first, pairs, -all);
+    if (whole < rows) {
+        uint32_t last = rows - 3u;
+        dot_rows_paired(w + last * stride, stride, paired, end, acc + last, acc + rows, first, pairs + last, -all);
+    }
 }
 
 /* clang-format off */
@@ -385,6 +443,7 @@ const ehmn_kernels ehmn_kernels_dsp = {
     .gate = ehmn_kernels_cortex_m_gate,
     .fit = fit,
     .differences = ehmn_kernels_cortex_m_differences,
+    .matvec_s8_paired = matvec_s8_paired,
 };
 
 #endif
