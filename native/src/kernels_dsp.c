@@ -71,11 +71,11 @@ static inline int32_t multiply_add(uint32_t a, uint32_t b, int32_t sum)
 /* Every input joins the weight of the other column of its pair in the instruction that lengthens that weight. */
 #define ONE_ROW_PAIRED(row, sum) \
     "ldrd r8, r9, [" row "], #8\n"           \
-    "sxtab16 r10, r4, r8\n"                  \
-    "sxtab16 r8, r5, r8, ror #8\n"           \
+    "sxtab16 r10, r5, r8\n"                  \
+    "sxtab16 r8, r4, r8, ror #8\n"           \
     "smlad " sum ", r10, r8, " sum "\n"      \
-    "sxtab16 r10, r6, r9\n"                  \
-    "sxtab16 r9, r7, r9, ror #8\n"           \
+    "sxtab16 r10, r7, r9\n"                  \
+    "sxtab16 r9, r6, r9, ror #8\n"           \
     "smlad " sum ", r10, r9, " sum "\n"
 
 #define EIGHT_COLUMNS(one_row) \
@@ -97,7 +97,7 @@ static inline int32_t multiply_add(uint32_t a, uint32_t b, int32_t sum)
 
 /* acc[0..2] of three rows at a time, up to acc_end: r0, r1, r2 are the rows, r3 the inputs; r11, r12, lr the sums. Eight
  * columns at a time, eight times between two looks at x_end; `first`, 1..8, is how many of the eight the first round has.
- * w and stride are word-aligned. */
+ * w and stride are word-aligned; x has for each four columns columns 0 and 2, then 1 and 3. */
 #define DOT_ROWS(from, one_row) \
     __asm__ volatile(                                                                               \
         "push {r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n"                             \
@@ -132,7 +132,6 @@ static inline int32_t multiply_add(uint32_t a, uint32_t b, int32_t sum)
         "add sp, sp, #16\n"                                                                         \
         "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n")
 
-/* x has for each four columns columns 0 and 2, then 1 and 3. */
 __attribute__((naked, noinline)) static void
 dot_rows(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSED, const uint32_t *x_end UNUSED,
          int32_t *acc UNUSED, int32_t *acc_end UNUSED, uint32_t first UNUSED)
@@ -141,7 +140,7 @@ dot_rows(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSE
 }
 
 /* (w0 + x1) (w1 + x0) = w0 x0 + w1 x1 + w0 w1 + x0 x1 for each pair of columns: two multiplications in one. acc gets the
- * sums of all four, and begin[r] + all. x has columns 1 and 3, then 0 and 2. */
+ * sums of all four, and begin[r] + all. */
 __attribute__((naked, noinline)) static void
 dot_rows_paired(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSED, const uint32_t *x_end UNUSED,
                 int32_t *acc UNUSED, int32_t *acc_end UNUSED, uint32_t first UNUSED, const int32_t *begin UNUSED,
@@ -167,14 +166,25 @@ static int32_t dot(const int8_t *w, const int16_t *x, uint32_t cols)
     return sum;
 }
 
-/* Three rows at a time over laid-out inputs, as far as they go; the last three may have been among those before. */
+/* Three rows at a time over laid-out inputs, as far as they go; the last three may have been among those before. pairs:
+ * NULL, or what the rows begin with besides `all`. */
 static void multiply_rows(const int8_t *w, uint32_t rows, uint32_t stride, const uint32_t *x, uint32_t cols,
-                          int32_t *acc)
+                          const int32_t *pairs, int32_t all, int32_t *acc)
 {
-    uint32_t whole = rows / 3u * 3u, first = (cols / 8u - 1u) % 8u + 1u;
-    dot_rows(w, stride, x, x + cols / 2u, acc, acc + whole, first);
-    if (whole < rows) {
-        dot_rows(w + (rows - 3u) * stride, stride, x, x + cols / 2u, acc + rows - 3u, acc + rows, first);
+    uint32_t from = 0, to = rows / 3u * 3u, first = (cols / 8u - 1u) % 8u + 1u;
+    const uint32_t *end = x + cols / 2u;
+    for (;;) {
+        const int8_t *row = w + from * stride;
+        if (pairs != NULL) {
+            dot_rows_paired(row, stride, x, end, acc + from, acc + to, first, pairs + from, all);
+        } else {
+            dot_rows(row, stride, x, end, acc + from, acc + to, first);
+        }
+        if (to == rows) {
+            return;
+        }
+        from = rows - 3u;
+        to = rows;
     }
 }
 
@@ -202,50 +212,34 @@ static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t s
         out[2] = lower(c, d);
         out[3] = upper(c, d);
     }
-    multiply_rows(w, rows, stride, paired, whole, acc);
+    multiply_rows(w, rows, stride, paired, whole, NULL, 0, acc);
     for (uint32_t r = 0; r < rows && whole < cols; r++) {
         acc[r] += dot(w + r * stride + whole, x + whole, cols - whole);
     }
-}
-
-static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
-                      int32_t *acc)
-{
-    uint32_t paired[MOST_COLS / 2u];
-    if (!fits(w, rows, cols, stride) || cols % 8u != 0) {
-        ehmn_kernels_rows_matvec_s8(w, rows, cols, stride, x, acc);
-        return;
-    }
-    for (uint32_t c = 0; c < cols; c += 4u) {
-        uint32_t four = load(x + c);
-        paired[c / 2u] = even(four);
-        paired[c / 2u + 1u] = odd(four);
-    }
-    multiply_rows(w, rows, stride, paired, cols, acc);
 }
 
 static void matvec_s8_paired(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                              const int32_t *pairs, int32_t *acc)
 {
     uint32_t paired[MOST_COLS / 2u];
+    int32_t all = 0;
     if (!fits(w, rows, cols, stride) || cols % 8u != 0) {
-        matvec_s8(w, rows, cols, stride, x, acc);
+        ehmn_kernels_rows_matvec_s8(w, rows, cols, stride, x, acc);
         return;
     }
-    int32_t all = 0;
-    for (uint32_t c = 0; c < cols; c += 4u) {
-        uint32_t four = load(x + c), evens = even(four), odds = odd(four);
-        paired[c / 2u] = odds;
-        paired[c / 2u + 1u] = evens;
-        all = multiply_add(evens, odds, all);
+    for (uint32_t *out = paired, *end = paired + cols / 2u; out < end; x += 4, out += 2) {
+        uint32_t four = load(x);
+        out[0] = even(four);
+        out[1] = odd(four);
+        all = multiply_add(out[0], out[1], all);
     }
-    uint32_t whole = rows / 3u * 3u, first = (cols / 8u - 1u) % 8u + 1u;
-    const uint32_t *end = paired + cols / 2u;
-    dot_rows_paired(w, stride, paired, end, acc, acc + whole, first, pairs, -all);
-    if (whole < rows) {
-        uint32_t last = rows - 3u;
-        dot_rows_paired(w + last * stride, stride, paired, end, acc + last, acc + rows, first, pairs + last, -all);
-    }
+    multiply_rows(w, rows, stride, paired, cols, pairs, -all, acc);
+}
+
+static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                      int32_t *acc)
+{
+    matvec_s8_paired(w, rows, cols, stride, x, NULL, acc);
 }
 
 /* clang-format off */

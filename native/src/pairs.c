@@ -6,11 +6,15 @@
 
 #if defined(EHMN_ARM_DSP)
 
-static int takes_pairs(const ehmn_image *im, uint32_t index, const ehmn_matrix *matrix)
+/* -(the sum of w0 w1) of each row. */
+static void sum_pairs(const int8_t *w, uint32_t rows, uint32_t cols, int32_t *sums)
 {
-    int multiplied = index < ehmn_embedding_index(im) || index == ehmn_head_index(im)
-                  || index >= ehmn_preconditioner_index(im);
-    return multiplied && matrix->weight_bits == 8u && matrix->input_bits == 8u && matrix->cols % 8u == 0;
+    for (int32_t *end = sums + rows; sums < end; sums++) {
+        *sums = 0;
+        for (const int8_t *row_end = w + cols; w < row_end; w += 2) {
+            *sums -= w[0] * w[1];
+        }
+    }
 }
 
 void ehmn_keep_pairs(ehmn_model *m, uint32_t arena_bytes)
@@ -20,20 +24,17 @@ void ehmn_keep_pairs(ehmn_model *m, uint32_t arena_bytes)
     if (m->kernels->matvec_s8_paired == NULL || room < n) {
         return;
     }
+    m->pairs = pairs;
     for (uint32_t i = 0; i < n; i++) {
         const ehmn_matrix *matrix = m->matrices + i;
-        int keep = takes_pairs(m->image, i, matrix) && matrix->rows <= room - used;
-        const int8_t *w = ehmn_weights(m, matrix);
-        pairs[i] = keep ? (int32_t)used : 0;
-        for (uint32_t end = keep ? used + matrix->rows : used; used < end; used++) {
-            int32_t sum = 0;
-            for (const int8_t *row_end = w + matrix->cols; w < row_end; w += 2) {
-                sum -= w[0] * w[1];
-            }
-            pairs[used] = sum;
+        int only_read = i == ehmn_embedding_index(m->image) && !m->image->tied_head; /* never multiplied */
+        pairs[i] = 0;
+        if (matrix->input_bits == 8u && matrix->cols % 8u == 0 && matrix->rows <= room - used && !only_read) {
+            pairs[i] = (int32_t)used;
+            sum_pairs(ehmn_weights(m, matrix), matrix->rows, matrix->cols, pairs + used);
+            used += matrix->rows;
         }
     }
-    m->pairs = pairs;
 }
 
 void ehmn_matvec_s8(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t *out)
