@@ -3,13 +3,13 @@
  * order first. */
 #include "fixed.h"
 #include "kernels_tables.h"
+#include "values.h"
 
 #include <stddef.h>
 
 #if defined(EHMN_ARM_DSP)
 
 #define MOST_COLS 384u /* inputs that are laid out on the stack */
-#define MOST_ROWS 128u /* weights of a sum that are paired there */
 #define UNUSED __attribute__((unused))
 
 static inline uint32_t load(const void *p)
@@ -242,77 +242,23 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     matvec_s8_paired(w, rows, cols, stride, x, NULL, acc);
 }
 
-/* clang-format off */
-/* Rows whose words are in a and b, by a pair of weights. */
-#define TWO_ROWS(pair) \
-    "pkhbt %[t], %[a], %[b], lsl #16\n"         \
-    "pkhtb %[b], %[b], %[a], asr #16\n"         \
-    "sxtb16 %[a], %[t]\n"                       \
-    "smlad %[s0], %[a], " pair ", %[s0]\n"      \
-    "sxtb16 %[t], %[t], ror #8\n"               \
-    "smlad %[s1], %[t], " pair ", %[s1]\n"      \
-    "sxtb16 %[a], %[b]\n"                       \
-    "smlad %[s2], %[a], " pair ", %[s2]\n"      \
-    "sxtb16 %[b], %[b], ror #8\n"               \
-    "smlad %[s3], %[b], " pair ", %[s3]\n"
-
-#define FOUR_ROWS \
-    "ldrd %[f], %[g], [%[pair]], #8\n"          \
-    "ldr %[a], [%[w]]\n"                        \
-    "ldr %[b], [%[w], %[stride]]\n"             \
-    TWO_ROWS("%[f]")                            \
-    "add %[w], %[w], %[stride], lsl #1\n"       \
-    "ldr %[a], [%[w]]\n"                        \
-    "ldr %[b], [%[w], %[stride]]\n"             \
-    TWO_ROWS("%[g]")                            \
-    "add %[w], %[w], %[stride], lsl #1\n"
-/* clang-format on */
-
-/* Four columns of rows at w and w + stride and so on, by pairs of weights, an even number of them, at least two. */
-static void sum_four(const int8_t *w, const uint32_t *pair, uint32_t pairs, uint32_t stride, int32_t *acc)
+const int16_t *ehmn_dsp_negate16(int32_t *weights, uint32_t n)
 {
-    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    uint32_t a, b, t, f, g;
-    const uint32_t *end = pair + pairs;
-    __asm__ volatile("tst %[pairs], #2\n" /* an odd number of fours begins in the middle */
-                     "bne 3f\n"
-                     "2:\n" FOUR_ROWS "3:\n" FOUR_ROWS
-                     "cmp %[pair], %[end]\n"
-                     "bne 2b\n"
-                     : [w] "+&r"(w), [pair] "+&r"(pair), [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2),
-                       [s3] "+&r"(s3), [a] "=&r"(a), [b] "=&r"(b), [t] "=&r"(t), [f] "=&r"(f), [g] "=&r"(g)
-                     : [stride] "r"(stride), [end] "r"(end), [pairs] "r"(pairs)
-                     : "cc", "memory");
-    acc[0] -= s0;
-    acc[1] -= s1;
-    acc[2] -= s2;
-    acc[3] -= s3;
-}
-
-/* A weight of 2^15 has no place in 16 bits, so weights are paired negated. */
-static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
-                         int32_t *acc)
-{
-    uint32_t pair[MOST_ROWS / 2u];
-    for (uint32_t c = 0; c < cols; c++) {
-        acc[c] = 0;
+    const int32_t *in = weights, *end = weights + (n & ~7u);
+    uint32_t *out = (uint32_t *)(void *)weights;
+    for (; in < end; in += 8, out += 4) { /* each word is read before it is written */
+        uint32_t a = lower((uint32_t)-in[0], (uint32_t)-in[1]), b = lower((uint32_t)-in[2], (uint32_t)-in[3]);
+        uint32_t c = lower((uint32_t)-in[4], (uint32_t)-in[5]), d = lower((uint32_t)-in[6], (uint32_t)-in[7]);
+        out[0] = a;
+        out[1] = b;
+        out[2] = c;
+        out[3] = d;
     }
-    uint32_t done = 0;
-    while (rows - done >= 4u) {
-        uint32_t n = rows - done < MOST_ROWS ? (rows - done) / 4u * 2u : MOST_ROWS / 2u;
-        for (uint32_t i = 0; i < n; i++) {
-            pair[i] = lower((uint32_t)-weight[done + 2u * i], (uint32_t)-weight[done + 2u * i + 1u]);
-        }
-        for (uint32_t c = 0; c + 4u <= cols; c += 4u) {
-            sum_four(w + done * stride + c, pair, n, stride, acc + c);
-        }
-        done += 2u * n;
+    for (uint32_t i = 0; i < (n & 7u); i++) {
+        int32_t minus = -in[i];
+        __builtin_memcpy((int8_t *)out + 2u * i, &minus, 2); /* the lower half */
     }
-    for (uint32_t c = 0; c < cols; c++) { /* what no four columns and no four rows cover */
-        for (uint32_t r = c < (cols & ~3u) ? done : 0u; r < rows; r++) {
-            acc[c] += weight[r] * w[r * stride + c];
-        }
-    }
+    return (const int16_t *)(const void *)weights;
 }
 
 /* Two values as 16 bits, symmetric: -32768 becomes -32767. */
@@ -429,7 +375,7 @@ const ehmn_kernels ehmn_kernels_dsp = {
     .matvec_s8 = matvec_s8,
     .matvec_s16 = matvec_s16,
     .matvec_s4 = ehmn_kernels_rows_matvec_s4,
-    .weighted_sum = weighted_sum,
+    .weighted_sum = ehmn_kernels_rows_weighted_sum,
     .scale = ehmn_kernels_cortex_m_scale,
     .step_row = step_row,
     .exp_sum = ehmn_kernels_cortex_m_exp_sum,
