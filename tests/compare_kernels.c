@@ -61,6 +61,18 @@ static void products(const ehmn_kernels *t, shape s)
     ehmn_kernels_ref.matvec_s8(w, s.rows, s.cols, s.stride, x8, a);
     t->matvec_s8(w, s.rows, s.cols, s.stride, x8, b);
     compare(t->name, "matvec_s8", s.cols, a, b, 4u * s.rows);
+    if (t->matvec_s8_paired != NULL) {
+        int32_t *pairs = room(4u * s.rows);
+        for (uint32_t r = 0; r < s.rows; r++) {
+            pairs[r] = 0;
+            for (uint32_t c = 0; c + 1u < s.cols; c += 2u) {
+                pairs[r] -= w[r * s.stride + c] * w[r * s.stride + c + 1u];
+            }
+        }
+        t->matvec_s8_paired(w, s.rows, s.cols, s.stride, x8, pairs, b);
+        compare(t->name, "matvec_s8_paired", s.cols, a, b, 4u * s.rows);
+        free(pairs);
+    }
     ehmn_kernels_ref.matvec_s16(w, s.rows, s.cols, s.stride, x16, a);
     t->matvec_s16(w, s.rows, s.cols, s.stride, x16, b);
     compare(t->name, "matvec_s16", s.cols, a, b, 4u * s.rows);
