@@ -366,7 +366,7 @@ const ehmn_kernels ehmn_kernels_dot = {
     .soften = ehmn_kernels_neon_soften,
     .gate = ehmn_kernels_neon_gate,
     .fit = ehmn_kernels_rows_fit,
-    .differences = ehmn_kernels_rows_differences,
+    .find_near = ehmn_kernels_neon_find_near,
     .matmat_s16 = matmat_s16,
     .matmat_s4 = matmat_s4,
 };
