@@ -327,6 +327,7 @@ const ehmn_kernels ehmn_kernels_neon = {
     .differences = ehmn_kernels_rows_differences,
     .matmat_s16 = ehmn_kernels_neon_matmat_s16,
     .matmat_s4 = ehmn_kernels_neon_matmat_s4,
+    .matmat_s8 = ehmn_kernels_neon_matmat_s8,
 };
 
 #endif

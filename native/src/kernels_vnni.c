@@ -17,6 +17,11 @@ static inline __mmask32 first_of(uint32_t n)
     return n >= 32u ? 0xFFFFFFFFu : (1u << n) - 1u;
 }
 
+static inline __mmask64 first64(uint32_t n)
+{
+    return n >= 64u ? ~(__mmask64)0 : ((__mmask64)1 << n) - 1u;
+}
+
 /* The sums of four registers. */
 static inline __m128i sum16x4(__m512i a, __m512i b, __m512i c, __m512i d)
 {
@@ -66,16 +71,44 @@ static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t s
     }
 }
 
+/* Sixty-four columns of bytes: the instruction takes one factor without a sign, so that weights enter plus 128, and 128
+ * times the sum of x leaves in the end. Beyond the columns x is zero, whatever the weights are. */
+static inline __m512i add_bytes(__m512i sum, const int8_t *w, __m512i x, __mmask64 some)
+{
+    __m512i raised = _mm512_xor_si512(_mm512_maskz_loadu_epi8(some, w), _mm512_set1_epi8(-128));
+    return _mm512_dpbusd_epi32(sum, raised, x);
+}
+
 static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                       int32_t *acc)
 {
-    for (uint32_t r = 0; r < rows; r++, w += stride) {
-        __m512i sum = _mm512_setzero_si512();
-        for (uint32_t i = 0; i < cols; i += 32u) {
-            __mmask32 some = first_of(cols - i);
-            sum = _mm512_dpwssd_epi32(sum, load(w + i, some), load(x + i, some));
+    uint32_t r = 0;
+    __m512i raise = _mm512_setzero_si512();
+    for (uint32_t i = 0; i < cols; i += 64u) {
+        raise = _mm512_dpbusd_epi32(raise, _mm512_set1_epi8(-128), _mm512_maskz_loadu_epi8(first64(cols - i), x + i));
+    }
+    const int32_t raised = _mm512_reduce_add_epi32(raise);
+    for (; r + 4u <= rows; r += 4u, w += (size_t)4u * stride) {
+        const int8_t *a = w, *b = a + stride, *c = b + stride, *d = c + stride;
+        __m512i s0 = _mm512_setzero_si512(), s1 = s0, s2 = s0, s3 = s0;
+        for (uint32_t i = 0; i < cols; i += 64u) {
+            __mmask64 some = first64(cols - i);
+            __m512i v = _mm512_maskz_loadu_epi8(some, x + i);
+            s0 = add_bytes(s0, a + i, v, some);
+            s1 = add_bytes(s1, b + i, v, some);
+            s2 = add_bytes(s2, c + i, v, some);
+            s3 = add_bytes(s3, d + i, v, some);
         }
-        acc[r] = _mm512_reduce_add_epi32(sum);
+        __m128i sum = _mm_sub_epi32(sum16x4(s0, s1, s2, s3), _mm_set1_epi32(raised));
+        _mm_storeu_si128((__m128i *)(void *)(acc + r), sum);
+    }
+    for (; r < rows; r++, w += stride) {
+        __m512i sum = _mm512_setzero_si512();
+        for (uint32_t i = 0; i < cols; i += 64u) {
+            __mmask64 some = first64(cols - i);
+            sum = add_bytes(sum, w + i, _mm512_maskz_loadu_epi8(some, x + i), some);
+        }
+        acc[r] = (int32_t)((uint32_t)_mm512_reduce_add_epi32(sum) - (uint32_t)raised);
     }
 }
 
@@ -245,6 +278,7 @@ const ehmn_kernels ehmn_kernels_vnni = {
     .differences = ehmn_kernels_avx2_differences,
     .matmat_s16 = ehmn_kernels_vnni_matmat_s16,
     .matmat_s4 = ehmn_kernels_vnni_matmat_s4,
+    .matmat_s8 = ehmn_kernels_vnni_matmat_s8,
 };
 
 #endif
