@@ -43,7 +43,7 @@ typedef struct {
                        uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
     void (*matmat_s4)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, uint32_t n,
                       uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
-    /* What matvec_s8 gives for each of them; NULL or not as the two before. */
+    /* What matvec_s8 gives for each of them; a table has all three or none. */
     void (*matmat_s8)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, uint32_t n,
                       uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 } ehmn_kernels;

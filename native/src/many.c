@@ -12,7 +12,7 @@
 typedef struct {
     uint32_t hidden;    /* int16[d_model] */
     uint32_t frac;      /* int32, of the mantissas */
-    uint32_t mantissas; /* int16[max(d_model, d_hidden)]: input of a matrix */
+    uint32_t mantissas; /* int8 or int16[max(d_model, d_hidden)]: input of a matrix */
     uint32_t residual;  /* encoder: int32[d_model] */
     uint32_t wide;      /* int32[max(2 d_hidden, d_model + 2 d_kv)] */
     uint32_t mixed;     /* int32[d_model] */
@@ -59,12 +59,48 @@ static void *of(const batch *b, uint32_t token, uint32_t offset)
     return b->work + (size_t)token * b->at.total + offset;
 }
 
-/* The mantissas of every token's vector, of n values with `frac` fractional bits. */
+/* The mantissas of a token's vector, of n values with `frac` fractional bits. */
+static void reduce_one(const batch *b, uint32_t t, const int32_t *v, uint32_t n, int32_t frac, uint32_t bits)
+{
+    int32_t *out = of(b, t, b->at.frac);
+    void *mantissas = of(b, t, b->at.mantissas);
+    *out = bits == 8u ? ehmn_quantise8(v, n, frac, mantissas) : ehmn_quantise16(v, n, frac, bits, mantissas);
+}
+
 static void reduce(const batch *b, uint32_t vector, uint32_t n, int32_t frac, uint32_t bits)
 {
     for (uint32_t t = 0; t < b->n; t++) {
-        int32_t *out = of(b, t, b->at.frac);
-        *out = ehmn_quantise16(of(b, t, vector), n, frac, bits, of(b, t, b->at.mantissas));
+        reduce_one(b, t, of(b, t, vector), n, frac, bits);
+    }
+}
+
+/* Products of rows with every token's mantissas: of 8 bits or 16. */
+static void products(const batch *b, const ehmn_matrix *matrix, const int8_t *w, uint32_t rows, uint32_t out)
+{
+    const ehmn_kernels *kernels = b->m->kernels;
+    uint32_t cols = matrix->cols, stride = ehmn_row_bytes(matrix), bytes = (uint32_t)b->at.total;
+    const void *x = of(b, 0, b->at.mantissas);
+    int32_t *acc = of(b, 0, out);
+    if (b->own_table && kernels->matmat_s16 != NULL) {
+        if (matrix->weight_bits == 4u) {
+            kernels->matmat_s4(w, rows, cols, stride, x, b->n, bytes / 2u, acc, bytes / 4u);
+        } else if (matrix->input_bits == 8u) {
+            kernels->matmat_s8(w, rows, cols, stride, x, b->n, bytes, acc, bytes / 4u);
+        } else {
+            kernels->matmat_s16(w, rows, cols, stride, x, b->n, bytes / 2u, acc, bytes / 4u);
+        }
+        return;
+    }
+    for (uint32_t t = 0; t < b->n; t++) {
+        acc = of(b, t, out);
+        x = of(b, t, b->at.mantissas);
+        if (matrix->weight_bits == 4u) {
+            kernels->matvec_s4((const uint8_t *)w, rows, cols, stride, x, acc);
+        } else if (matrix->input_bits == 8u) {
+            kernels->matvec_s8(w, rows, cols, stride, x, acc);
+        } else {
+            kernels->matvec_s16(w, rows, cols, stride, x, acc);
+        }
     }
 }
 
@@ -72,26 +108,12 @@ static void reduce(const batch *b, uint32_t vector, uint32_t n, int32_t frac, ui
 static void multiply_rows(const batch *b, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, uint32_t out,
                           int32_t out_frac)
 {
-    const ehmn_kernels *kernels = b->m->kernels;
-    uint32_t cols = matrix->cols, stride = ehmn_row_bytes(matrix), record_bytes = (uint32_t)b->at.total;
-    const int8_t *w = ehmn_weights(b->m, matrix) + (size_t)first * stride;
+    const int8_t *w = ehmn_weights(b->m, matrix) + (size_t)first * ehmn_row_bytes(matrix);
     const int32_t *scales = ehmn_scales(b->m, matrix) + first;
-    void (*many)(const void *, uint32_t, uint32_t, uint32_t, const int16_t *, uint32_t, uint32_t, int32_t *, uint32_t);
-    many = !b->own_table ? NULL : matrix->weight_bits == 4u ? kernels->matmat_s4 : kernels->matmat_s16;
-    if (many != NULL) {
-        many(w, rows, cols, stride, of(b, 0, b->at.mantissas), b->n, record_bytes / 2u, of(b, 0, out),
-             record_bytes / 4u);
-    }
+    products(b, matrix, w, rows, out);
     for (uint32_t t = 0; t < b->n; t++) {
-        int32_t *acc = of(b, t, out);
-        const int16_t *x = of(b, t, b->at.mantissas);
-        if (many == NULL && matrix->weight_bits == 4u) {
-            kernels->matvec_s4((const uint8_t *)w, rows, cols, stride, x, acc);
-        } else if (many == NULL) {
-            kernels->matvec_s16(w, rows, cols, stride, x, acc);
-        }
         int32_t frac = *(const int32_t *)of(b, t, b->at.frac);
-        kernels->scale(acc, scales, rows, matrix->shift + frac - out_frac, acc);
+        b->m->kernels->scale(of(b, t, out), scales, rows, matrix->shift + frac - out_frac, of(b, t, out));
     }
 }
 
@@ -293,8 +315,7 @@ static void prepare_head(const batch *b, const uint32_t *tokens)
             memcpy(of(b, t, b->at.standard), ehmn_at(m, m->at.standard), 4u * (size_t)d);
         }
         ehmn_to_bits(m, v);
-        int32_t *frac = of(b, t, b->at.frac);
-        *frac = ehmn_quantise16(v, d, m->image->value_frac, bits, of(b, t, b->at.mantissas));
+        reduce_one(b, t, v, d, m->image->value_frac, bits);
     }
 }
 
