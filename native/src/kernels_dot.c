@@ -369,7 +369,9 @@ static void matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stri
 static inline void eight_rows8(const columns4 *part, uint32_t cols, const int8_t *const *x, int32x4_t (*sum)[2])
 {
     int32x4_t s[TOKENS8][2];
-    memcpy(s, sum, sizeof s);
+    for (uint32_t t = 0; t < TOKENS8; t++) {
+        s[t][0] = s[t][1] = vdupq_n_s32(0);
+    }
     for (uint32_t c = 0; c < cols; c += 16u, part += 4) {
         int8x16_t v[TOKENS8];
         for (uint32_t t = 0; t < TOKENS8; t++) {
@@ -404,13 +406,15 @@ static void block8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
         }
         for (uint32_t r = 0; r < rows; r += 8u) {
             int32x4_t sum[TOKENS8][2];
-            memset(sum, 0, sizeof sum);
             eight_rows8(part[r / 8u], whole, v, sum);
+            for (uint32_t k = 0; k < TOKENS8 && t + k < n; k++) {
+                put(sum[k], rows - r, add, acc + (t + k) * acc_stride + r);
+            }
             if (whole < cols) {
                 eight_rows8(part[r / 8u] + whole / 4u, 16u, end, sum);
             }
-            for (uint32_t k = 0; k < TOKENS8 && t + k < n; k++) {
-                put(sum[k], rows - r, add, acc + (t + k) * acc_stride + r);
+            for (uint32_t k = 0; whole < cols && k < TOKENS8 && t + k < n; k++) {
+                put(sum[k], rows - r, 1, acc + (t + k) * acc_stride + r);
             }
         }
     }
