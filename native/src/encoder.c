@@ -2,6 +2,7 @@
 #include "fixed.h"
 #include "model.h"
 #include "vectors_mve.h"
+#include "vectors_neon.h"
 
 #include <string.h>
 
@@ -97,6 +98,8 @@ static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
     uint32_t i = 0;
 #if defined(EHMN_MVE)
     i = ehmn_mve_rotate(turn, half, v);
+#elif defined(EHMN_NEON)
+    i = ehmn_neon_rotate(turn, half, v);
 #endif
     for (; i < half; i++) {
         int64_t c = turn[2u * i];

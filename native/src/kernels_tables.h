@@ -4,6 +4,7 @@
 
 #include "kernels.h"
 #include "vectors_mve.h"
+#include "vectors_neon.h"
 
 /* EHMN_ASK_X86, EHMN_ASK_AARCH64: the build compiles the files of some tables with the flags of their instruction sets,
  * and the processor is asked (CMakeLists.txt). */
@@ -12,9 +13,6 @@
 #define EHMN_ARM_DSP
 #elif defined(__thumb2__)
 #define EHMN_THUMB
-#endif
-#if defined(__aarch64__) && defined(__ARM_NEON)
-#define EHMN_NEON
 #endif
 
 /* Each row keeps a pointer of its own, which loads move along: compilers would rather add an index to each of them. */
