@@ -3,6 +3,9 @@
 #include "model.h"
 #include "vectors_mve.h"
 #include "vectors_neon.h"
+#if defined(EHMN_ASK_X86)
+#include "vectors_x86.h"
+#endif
 
 #include <string.h>
 
@@ -100,6 +103,8 @@ static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
     i = ehmn_mve_rotate(turn, half, v);
 #elif defined(EHMN_NEON)
     i = ehmn_neon_rotate(turn, half, v);
+#elif defined(EHMN_ASK_X86)
+    i = __builtin_cpu_supports("avx2") ? ehmn_avx2_rotate(turn, half, v) : 0u;
 #endif
     for (; i < half; i++) {
         int64_t c = turn[2u * i];
