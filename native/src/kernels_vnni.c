@@ -73,16 +73,27 @@ static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t s
 
 /* Sixty-four columns of bytes: the instruction takes one factor without a sign, so that weights enter plus 128, and 128
  * times the sum of x leaves in the end. Beyond the columns x is zero, whatever the weights are. */
-static inline __m512i add_bytes(__m512i sum, const int8_t *w, __m512i x, __mmask64 some)
+static inline __m512i add_bytes(__m512i sum, __m512i w, __m512i x)
 {
-    __m512i raised = _mm512_xor_si512(_mm512_maskz_loadu_epi8(some, w), _mm512_set1_epi8(-128));
-    return _mm512_dpbusd_epi32(sum, raised, x);
+    return _mm512_dpbusd_epi32(sum, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), x);
+}
+
+/* One row: whole registers, then the rest under a mask. */
+static inline __m512i dot8(const int8_t *w, const int8_t *x, uint32_t cols)
+{
+    __m512i sum = _mm512_setzero_si512();
+    for (uint32_t i = 0; i < cols; i += 64u) {
+        __mmask64 some = first64(cols - i);
+        sum = add_bytes(sum, _mm512_maskz_loadu_epi8(some, w + i), _mm512_maskz_loadu_epi8(some, x + i));
+    }
+    return sum;
 }
 
 static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                       int32_t *acc)
 {
-    uint32_t r = 0;
+    uint32_t r = 0, rest = cols & 63u;
+    const size_t whole = cols & ~63u;
     __m512i raise = _mm512_setzero_si512();
     for (uint32_t i = 0; i < cols; i += 64u) {
         raise = _mm512_dpbusd_epi32(raise, _mm512_set1_epi8(-128), _mm512_maskz_loadu_epi8(first64(cols - i), x + i));
@@ -90,25 +101,20 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     const int32_t raised = _mm512_reduce_add_epi32(raise);
     for (; r + 4u <= rows; r += 4u, w += (size_t)4u * stride) {
         const int8_t *a = w, *b = a + stride, *c = b + stride, *d = c + stride;
-        __m512i s0 = _mm512_setzero_si512(), s1 = s0, s2 = s0, s3 = s0;
-        for (uint32_t i = 0; i < cols; i += 64u) {
-            __mmask64 some = first64(cols - i);
-            __m512i v = _mm512_maskz_loadu_epi8(some, x + i);
-            s0 = add_bytes(s0, a + i, v, some);
-            s1 = add_bytes(s1, b + i, v, some);
-            s2 = add_bytes(s2, c + i, v, some);
-            s3 = add_bytes(s3, d + i, v, some);
+        __m512i s0 = dot8(a + whole, x + whole, rest), s1 = dot8(b + whole, x + whole, rest);
+        __m512i s2 = dot8(c + whole, x + whole, rest), s3 = dot8(d + whole, x + whole, rest);
+        for (size_t i = 0; i < whole; i += 64u) {
+            __m512i v = _mm512_loadu_si512(x + i);
+            s0 = add_bytes(s0, _mm512_loadu_si512(a + i), v);
+            s1 = add_bytes(s1, _mm512_loadu_si512(b + i), v);
+            s2 = add_bytes(s2, _mm512_loadu_si512(c + i), v);
+            s3 = add_bytes(s3, _mm512_loadu_si512(d + i), v);
         }
         __m128i sum = _mm_sub_epi32(sum16x4(s0, s1, s2, s3), _mm_set1_epi32(raised));
         _mm_storeu_si128((__m128i *)(void *)(acc + r), sum);
     }
     for (; r < rows; r++, w += stride) {
-        __m512i sum = _mm512_setzero_si512();
-        for (uint32_t i = 0; i < cols; i += 64u) {
-            __mmask64 some = first64(cols - i);
-            sum = add_bytes(sum, w + i, _mm512_maskz_loadu_epi8(some, x + i), some);
-        }
-        acc[r] = (int32_t)((uint32_t)_mm512_reduce_add_epi32(sum) - (uint32_t)raised);
+        acc[r] = (int32_t)((uint32_t)_mm512_reduce_add_epi32(dot8(w, x, cols)) - (uint32_t)raised);
     }
 }
 
