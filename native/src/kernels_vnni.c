@@ -269,17 +269,85 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
     }
 }
 
+/* round(a b / 2^shift), shift 1..62, without its saturation: even and odd lanes, as 64 bits. */
+static inline void rounded(__m512i a, __m512i b, uint32_t shift, __m512i *even, __m512i *odd)
+{
+    const __m512i half = _mm512_set1_epi64((int64_t)1 << (shift - 1u));
+    __m512i p = _mm512_mul_epi32(a, b), q = _mm512_mul_epi32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32));
+    __m128i count = _mm_cvtsi32_si128((int)shift);
+    *even = _mm512_sra_epi64(_mm512_add_epi64(p, half), count);
+    *odd = _mm512_sra_epi64(_mm512_add_epi64(q, half), count);
+}
+
+static inline __m512i together(__m512i even, __m512i odd)
+{
+    return _mm512_mask_blend_epi32(0xAAAAu, even, _mm512_slli_epi64(odd, 32));
+}
+
+static inline __m512i saturated(__m512i even, __m512i odd)
+{
+    const __m512i most = _mm512_set1_epi64(INT32_MAX), least = _mm512_set1_epi64(-INT32_MAX);
+    even = _mm512_max_epi64(_mm512_min_epi64(even, most), least);
+    return together(even, _mm512_max_epi64(_mm512_min_epi64(odd, most), least));
+}
+
+static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
+{
+    __m512i even, odd;
+    if (shift < 1 || shift > 62) {
+        ehmn_kernels_rows_scale(v, factor, n, shift, out);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i += 16u) {
+        __mmask16 some = (__mmask16)first_of(n - i);
+        __m512i a = _mm512_maskz_loadu_epi32(some, v + i), b = _mm512_maskz_loadu_epi32(some, factor + i);
+        rounded(a, b, (uint32_t)shift, &even, &odd);
+        _mm512_mask_storeu_epi32(out + i, some, saturated(even, odd));
+    }
+}
+
+/* ehmn_sigmoid of sixteen values: one read brings an entry of the table and the next. */
+static inline __m512i sigmoid(__m512i x)
+{
+    __m512i a = _mm512_abs_epi32(x); /* -2^31 stays, and lies beyond the table as an unsigned number */
+    __mmask16 beyond = _mm512_cmpge_epu32_mask(a, _mm512_set1_epi32(1 << 20));
+    __m512i index = _mm512_min_epu32(_mm512_srli_epi32(a, 11), _mm512_set1_epi32(511));
+    __m512i word = _mm512_i32gather_epi32(index, (const void *)ehmn_sigmoid_table, 2);
+    __m512i low = _mm512_and_si512(word, _mm512_set1_epi32(65535));
+    __m512i step = _mm512_sub_epi32(_mm512_srli_epi32(word, 16), low);
+    __m512i part = _mm512_mullo_epi32(step, _mm512_and_si512(a, _mm512_set1_epi32(2047)));
+    __m512i y = _mm512_add_epi32(low, _mm512_srli_epi32(_mm512_add_epi32(part, _mm512_set1_epi32(1024)), 11));
+    y = _mm512_mask_mov_epi32(y, beyond, _mm512_set1_epi32(65535));
+    return _mm512_mask_sub_epi32(y, _mm512_cmplt_epi32_mask(x, _mm512_setzero_si512()), _mm512_set1_epi32(65536), y);
+}
+
+static void gate(const int32_t *by, int32_t *up, uint32_t n, int32_t frac)
+{
+    __m512i even, odd;
+    if (frac != 16) {
+        ehmn_kernels_avx2_gate(by, up, n, frac);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i += 16u) {
+        __mmask16 some = (__mmask16)first_of(n - i);
+        __m512i g = _mm512_maskz_loadu_epi32(some, by + i), u = _mm512_maskz_loadu_epi32(some, up + i);
+        rounded(g, sigmoid(g), 16u, &even, &odd); /* less than g */
+        rounded(together(even, odd), u, 16u, &even, &odd);
+        _mm512_mask_storeu_epi32(up + i, some, saturated(even, odd));
+    }
+}
+
 const ehmn_kernels ehmn_kernels_vnni = {
     .name = "vnni",
     .matvec_s8 = matvec_s8,
     .matvec_s16 = matvec_s16,
     .matvec_s4 = ehmn_kernels_avx2_matvec_s4,
     .weighted_sum = weighted_sum,
-    .scale = ehmn_kernels_avx2_scale,
+    .scale = scale,
     .step_row = step_row,
     .exp_sum = exp_sum,
     .soften = soften,
-    .gate = ehmn_kernels_avx2_gate,
+    .gate = gate,
     .fit = ehmn_kernels_avx2_fit,
     .differences = ehmn_kernels_avx2_differences,
     .matmat_s16 = ehmn_kernels_vnni_matmat_s16,
