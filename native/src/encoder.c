@@ -95,8 +95,7 @@ void ehmn_normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
     ehmn_rms_normalise(v, im->d_model, im->value_frac, im->norm_eps_mantissa, im->norm_eps_shift, out);
 }
 
-/* Rotate the pairs (i, i + half) of one head by `turn`: for each pair the cosine and the sine of its phase. */
-static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
+void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v)
 {
     uint32_t i = 0;
 #if defined(EHMN_MVE)
@@ -145,7 +144,7 @@ static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, 
     for (uint32_t h = 0; h < im->n_kv_heads; h++) {
         int32_t *k = kv + h * d_head;
         if (im->positions == EHMN_POSITIONS_ROPE) {
-            rotate(turn, d_head / 2u, k);
+            ehmn_rotate(turn, d_head / 2u, k);
         }
         key_frac[h] = (int8_t)ehmn_quantise8(k, d_head, im->value_frac, key + h * d_head);
 #if defined(EHMN_MVE)
@@ -195,7 +194,7 @@ void ehmn_attend(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *qk
     store_key_value(m, layer, turn, qkv + im->d_model);
     for (uint32_t h = 0; h < im->n_heads; h++) {
         if (im->positions == EHMN_POSITIONS_ROPE) {
-            rotate(turn, d_head / 2u, qkv + h * d_head);
+            ehmn_rotate(turn, d_head / 2u, qkv + h * d_head);
         }
         attend_head(m, layer, h, qkv + h * d_head, out + h * d_head);
     }

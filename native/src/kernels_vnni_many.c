@@ -130,8 +130,8 @@ void ehmn_kernels_vnni_matmat_s4(const void *w, uint32_t rows, uint32_t cols, ui
     ehmn_matmat_s4(rows16, ROWS, COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
-/* ---- Vectors of 8 bits: a register holds sixteen rows and four columns. The instruction takes one factor without a sign:
- * weights enter plus 128, and 128 times the sum of the vector leaves. */
+/* ---- Vectors of 8 bits: a register holds sixteen rows and four columns. The instruction takes one factor without a
+ * sign: weights enter plus 128, and 128 times the sum of the vector leaves. */
 
 #define ROWS8 64u /* laid out at a time */
 

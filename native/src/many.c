@@ -1,6 +1,6 @@
-/* Many tokens: the encoder, and the head where nothing is learned, run on several at a time, so that each weight is read
- * once for all of them. Each token has a record in the caller's work memory. Attention stays token by token, in order:
- * one may take the place in the window of another that an earlier one still sees. */
+/* Many tokens: the encoder, and the head where nothing is learned, run on several at a time, so that each weight is
+ * read once for all of them. Each token has a record in the caller's work memory. What attention makes of the window
+ * stays in order: a token may take the place there of another that an earlier one still sees. */
 #include "model.h"
 
 #include <string.h>
@@ -17,6 +17,9 @@ typedef struct {
     uint32_t wide;      /* int32[max(2 d_hidden, d_model + 2 d_kv)] */
     uint32_t mixed;     /* int32[d_model] */
     uint32_t turn;      /* int16[d_head] */
+    uint32_t scores;    /* int32[n_ctx] */
+    uint32_t query;     /* int16[d_head] */
+    uint32_t fracs;     /* int8[2 n_kv_heads] */
     uint32_t standard;  /* head: int32[d_model] */
     uint32_t block;     /* int32[HEAD_ROWS] */
     uint32_t max;       /* int32: the largest logit */
@@ -46,6 +49,9 @@ static record layout_record(const ehmn_image *im)
     r.wide = ehmn_take(&at, RECORD_ALIGN, 4u * (uint64_t)ehmn_wide(im));
     r.mixed = ehmn_take(&at, RECORD_ALIGN, 4u * d);
     r.turn = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)ehmn_d_head(im));
+    r.scores = ehmn_take(&at, RECORD_ALIGN, 4u * (uint64_t)im->n_ctx);
+    r.query = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)ehmn_d_head(im));
+    r.fracs = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)im->n_kv_heads);
     r.standard = ehmn_take(&head, RECORD_ALIGN, 4u * d);
     r.block = ehmn_take(&head, RECORD_ALIGN, 4u * HEAD_ROWS);
     r.max = ehmn_take(&head, RECORD_ALIGN, 4u);
@@ -184,6 +190,31 @@ static void multiply_each(const batch *b, const ehmn_matrix *const *matrix, uint
     }
 }
 
+/* Each token's query to the keys, the first of them at m->position; the rows are in the room of mantissas. */
+static void attend(const batch *b, uint32_t layer)
+{
+    ehmn_model *m = b->m;
+    const record *at = &b->at;
+    const ehmn_attending tokens = {b->n,
+                                   (uint32_t)at->total,
+                                   of(b, 0, at->turn),
+                                   of(b, 0, at->wide),
+                                   of(b, 0, at->mixed),
+                                   of(b, 0, at->scores),
+                                   of(b, 0, at->query),
+                                   of(b, 0, at->mantissas),
+                                   of(b, 0, at->fracs)};
+    if (b->own_table && m->kernels->matmat_s16 != NULL) {
+        ehmn_attend_many(m, layer, &tokens);
+        return;
+    }
+    for (uint32_t t = 0; t < b->n; t++) {
+        ehmn_attend(m, layer, of(b, t, at->turn), of(b, t, at->wide), of(b, t, at->mixed));
+        m->position = m->position + 1u == m->image->n_ctx ? 0u : m->position + 1u;
+        m->filled += m->filled < m->image->n_ctx;
+    }
+}
+
 /* The first token is at `position`, where `filled` positions hold something with it. */
 static void attention_block(const batch *b, uint32_t layer, uint32_t position, uint32_t filled)
 {
@@ -197,11 +228,7 @@ static void attention_block(const batch *b, uint32_t layer, uint32_t position, u
     multiply_each(b, from, 3u, to);
     m->position = position;
     m->filled = filled;
-    for (uint32_t t = 0; t < b->n; t++) {
-        ehmn_attend(m, layer, of(b, t, b->at.turn), of(b, t, b->at.wide), of(b, t, b->at.mixed));
-        m->position = m->position + 1u == im->n_ctx ? 0u : m->position + 1u;
-        m->filled += m->filled < im->n_ctx;
-    }
+    attend(b, layer);
     reduce(b, b->at.mixed, im->d_model, im->value_frac, projection->input_bits);
     multiply_all(b, projection, b->at.wide);
     add(b, b->at.wide);

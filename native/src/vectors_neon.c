@@ -1,5 +1,5 @@
-/* Functions of vectors.c for aarch64. The instructions that shift with rounding, add or narrow with saturation follow the
- * one rounding rule; only their lower limit is one below ours. */
+/* Functions of vectors.c for aarch64. The instructions that shift with rounding, add or narrow with saturation follow
+ * the one rounding rule; only their lower limit is one below ours. */
 #include "vectors_neon.h"
 #include "fixed.h"
 
