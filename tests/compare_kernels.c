@@ -115,6 +115,15 @@ static void many(const ehmn_kernels *t, shape s, uint32_t n)
                                               acc_stride);
         compare(t->name, four ? "matmat_s4" : "matmat_s16", s.cols, a, b, 4u * n * acc_stride);
     }
+    int8_t *bytes = bytes_of((n - 1u) * x_stride + s.cols, -s.extreme);
+    for (uint32_t k = 0; k < n && t->matmat_s8 != NULL; k++) {
+        ehmn_kernels_ref.matvec_s8(w, s.rows, s.cols, s.stride, bytes + k * x_stride, a + k * acc_stride);
+    }
+    if (t->matmat_s8 != NULL) {
+        t->matmat_s8(w, s.rows, s.cols, s.stride, bytes, n, x_stride, b, acc_stride);
+        compare(t->name, "matmat_s8", s.cols, a, b, 4u * n * acc_stride);
+    }
+    free(bytes);
     free(w);
     free(w4);
     free(x);

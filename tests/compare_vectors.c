@@ -2,6 +2,7 @@
  * array a block of its own. compare_kernels.c calls this. */
 #include "fixed.h"
 #include "vectors_mve.h"
+#include "vectors_neon.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -172,21 +173,25 @@ static void reductions(uint32_t n, int32_t limit)
         same("ehmn_tanh_all", n, out, a, 2);
     }
     same("what was reduced", n, v, own, 4);
-#if defined(EHMN_MVE)
+#if defined(EHMN_MVE) || defined(EHMN_NEON)
     for (uint32_t i = 0; i < n; i++) {
         turn[i] = (int16_t)between(-32767, 32767);
     }
     own = copy(v, 4u * n);
+#if defined(EHMN_MVE)
     uint32_t half = n / 2u, done = ehmn_mve_rotate(turn, half, own);
+#else
+    uint32_t half = n / 2u, done = ehmn_neon_rotate(turn, half, own);
+#endif
     memcpy(turned, v, 4u * n);
     for (uint32_t i = 0; i < done; i++) {
         int64_t c = turn[2u * i], s = turn[2u * i + 1u], x = v[i], y = v[i + half];
         turned[i] = ehmn_round_shift(x * c - y * s, 15);
         turned[i + half] = ehmn_round_shift(y * c + x * s, 15);
     }
-    same("ehmn_mve_rotate", n, turned, own, 4);
+    same("rotate", n, turned, own, 4);
     if (limit < 1 << 29 && done != (half & ~3u)) {
-        printf("ehmn_mve_rotate leaves pairs at size %u\n", (unsigned)n);
+        printf("rotate leaves pairs at size %u\n", (unsigned)n);
         exit(1);
     }
 #else

@@ -3,6 +3,10 @@
 #include "model.h"
 #include "values.h"
 #include "vectors_mve.h"
+#include "vectors_neon.h"
+#if defined(EHMN_ASK_X86)
+#include "vectors_x86.h"
+#endif
 
 #include <string.h>
 
@@ -100,12 +104,15 @@ void ehmn_normalise(const ehmn_model *m, uint32_t index, const int32_t *v, int32
     }
 }
 
-/* Rotate the pairs (i, i + half) of one head by `turn`: for each pair the cosine and the sine of its phase. */
-static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
+void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v)
 {
     uint32_t i = 0;
 #if defined(EHMN_MVE)
     i = ehmn_mve_rotate(turn, half, v);
+#elif defined(EHMN_NEON)
+    i = ehmn_neon_rotate(turn, half, v);
+#elif defined(EHMN_ASK_X86)
+    i = __builtin_cpu_supports("avx2") ? ehmn_avx2_rotate(turn, half, v) : 0u;
 #endif
     for (; i < half; i++) {
         int64_t c = turn[2u * i];
@@ -136,7 +143,7 @@ static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, 
     for (uint32_t h = 0; h < im->n_kv_heads; h++) {
         int32_t *k = kv + h * d_head;
         if (im->positions == EHMN_POSITIONS_ROPE) {
-            rotate(turn, d_head / 2u, k);
+            ehmn_rotate(turn, d_head / 2u, k);
         }
         key_frac[h] = (int8_t)ehmn_quantise8(k, d_head, im->value_frac, key + h * d_head);
 #if defined(EHMN_VALUES_BY_COLUMN)
@@ -186,7 +193,7 @@ void ehmn_attend(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *qk
     store_key_value(m, layer, turn, qkv + im->d_model);
     for (uint32_t h = 0; h < im->n_heads; h++) {
         if (im->positions == EHMN_POSITIONS_ROPE) {
-            rotate(turn, d_head / 2u, qkv + h * d_head);
+            ehmn_rotate(turn, d_head / 2u, qkv + h * d_head);
         }
         attend_head(m, layer, h, qkv + h * d_head, out + h * d_head);
     }

@@ -1,6 +1,6 @@
-/* Many tokens: the encoder, and the head where nothing is learned, run on several at a time, so that each weight is read
- * once for all of them. Each token has a record in the caller's work memory. Attention stays token by token, in order:
- * one may take the place in the window of another that an earlier one still sees. */
+/* Many tokens: the encoder, and the head where nothing is learned, run on several at a time, so that each weight is
+ * read once for all of them. Each token has a record in the caller's work memory. What attention makes of the window
+ * stays in order: a token may take the place there of another that an earlier one still sees. */
 #include "model.h"
 
 #include <string.h>
@@ -18,6 +18,9 @@ typedef struct {
     uint32_t wide;      /* int32[max(2 d_hidden, d_model + 2 d_kv)] */
     uint32_t mixed;     /* int32[d_model] */
     uint32_t turn;      /* int16[d_head] */
+    uint32_t scores;    /* int32[n_ctx] */
+    uint32_t query;     /* int16[d_head] */
+    uint32_t fracs;     /* int8[2 n_kv_heads] */
     uint32_t standard;  /* head: int32[d_model] */
     uint32_t block;     /* int32[HEAD_ROWS] */
     uint32_t max;       /* int32: the largest logit */
@@ -55,6 +58,9 @@ static record layout_record(const ehmn_image *im)
     r.wide = ehmn_take(&at, RECORD_ALIGN, 4u * (uint64_t)ehmn_wide(im));
     r.mixed = ehmn_take(&at, RECORD_ALIGN, 4u * d);
     r.turn = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)ehmn_d_head(im));
+    r.scores = ehmn_take(&at, RECORD_ALIGN, 4u * (uint64_t)im->n_ctx);
+    r.query = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)ehmn_d_head(im));
+    r.fracs = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)im->n_kv_heads);
     r.standard = ehmn_take(&head, RECORD_ALIGN, 4u * d);
     r.block = ehmn_take(&head, RECORD_ALIGN, 4u * HEAD_ROWS);
     r.max = ehmn_take(&head, RECORD_ALIGN, 4u);
@@ -84,36 +90,51 @@ static void reduce(const batch *b, uint32_t vector, uint32_t n, int32_t frac, ui
     }
 }
 
+/* Products of rows with every token's mantissas: of 8 bits or 16. */
+static void products(const batch *b, const ehmn_matrix *matrix, const int8_t *w, uint32_t rows, uint32_t out)
+{
+    const ehmn_kernels *kernels = b->m->kernels;
+    uint32_t cols = matrix->cols, stride = ehmn_row_bytes(matrix), bytes = (uint32_t)b->at.total;
+    uint32_t input = matrix->input_bits == 8u ? b->at.narrow : b->at.mantissas;
+    const void *x = of(b, 0, input);
+    int32_t *acc = of(b, 0, out);
+    if (b->own_table && kernels->matmat_s16 != NULL) {
+        if (matrix->weight_bits == 4u) {
+            kernels->matmat_s4(w, rows, cols, stride, x, b->n, bytes / 2u, acc, bytes / 4u);
+        } else if (matrix->input_bits == 8u) {
+            kernels->matmat_s8(w, rows, cols, stride, x, b->n, bytes, acc, bytes / 4u);
+        } else {
+            kernels->matmat_s16(w, rows, cols, stride, x, b->n, bytes / 2u, acc, bytes / 4u);
+        }
+        return;
+    }
+    for (uint32_t t = 0; t < b->n; t++) {
+        acc = of(b, t, out);
+        x = of(b, t, input);
+        if (matrix->weight_bits == 4u) {
+            kernels->matvec_s4((const uint8_t *)w, rows, cols, stride, x, acc);
+        } else if (matrix->input_bits == 8u) {
+            kernels->matvec_s8(w, rows, cols, stride, x, acc);
+        } else {
+            kernels->matvec_s16(w, rows, cols, stride, x, acc);
+        }
+    }
+}
+
 /* `rows` rows of a matrix from `first` on times every token's mantissas, on the thread that calls. */
 static void multiply_rows(const batch *b, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, uint32_t out,
                           int32_t out_frac)
 {
-    const ehmn_kernels *kernels = b->m->kernels;
-    uint32_t cols = matrix->cols, stride = ehmn_row_bytes(matrix), record_bytes = (uint32_t)b->at.total;
-    const int8_t *w = ehmn_weights(b->m, matrix) + (size_t)first * stride;
+    const int8_t *w = ehmn_weights(b->m, matrix) + (size_t)first * ehmn_row_bytes(matrix);
     const int32_t *scales = ehmn_scales(b->m, matrix) + first;
-    void (*many)(const void *, uint32_t, uint32_t, uint32_t, const int16_t *, uint32_t, uint32_t, int32_t *, uint32_t);
-    int bytes = matrix->input_bits == 8u;
-    many = !b->own_table || bytes ? NULL : matrix->weight_bits == 4u ? kernels->matmat_s4 : kernels->matmat_s16;
-    if (many != NULL) {
-        many(w, rows, cols, stride, of(b, 0, b->at.mantissas), b->n, record_bytes / 2u, of(b, 0, out),
-             record_bytes / 4u);
-    }
+    products(b, matrix, w, rows, out);
     for (uint32_t t = 0; t < b->n; t++) {
-        int32_t *acc = of(b, t, out);
-        const int16_t *x = of(b, t, b->at.mantissas);
-        if (bytes) {
-            kernels->matvec_s8(w, rows, cols, stride, of(b, t, b->at.narrow), acc);
-        } else if (many == NULL && matrix->weight_bits == 4u) {
-            kernels->matvec_s4((const uint8_t *)w, rows, cols, stride, x, acc);
-        } else if (many == NULL) {
-            kernels->matvec_s16(w, rows, cols, stride, x, acc);
-        }
         const input_scale *scale = of(b, t, b->at.scale);
-        if (bytes) {
+        int32_t *acc = of(b, t, out);
+        if (matrix->input_bits == 8u) {
             ehmn_multiply_all(acc, rows, scale->step);
         }
-        kernels->scale(acc, scales, rows, matrix->shift + scale->frac - out_frac, acc);
+        b->m->kernels->scale(acc, scales, rows, matrix->shift + scale->frac - out_frac, acc);
     }
 }
 
@@ -185,6 +206,31 @@ static void multiply_each(const batch *b, uint32_t index, const ehmn_matrix *con
     }
 }
 
+/* Each token's query to the keys, the first of them at m->position; the rows are in the room of mantissas. */
+static void attend(const batch *b, uint32_t layer)
+{
+    ehmn_model *m = b->m;
+    const record *at = &b->at;
+    const ehmn_attending tokens = {b->n,
+                                   (uint32_t)at->total,
+                                   of(b, 0, at->turn),
+                                   of(b, 0, at->wide),
+                                   of(b, 0, at->mixed),
+                                   of(b, 0, at->scores),
+                                   of(b, 0, at->query),
+                                   of(b, 0, at->mantissas),
+                                   of(b, 0, at->fracs)};
+    if (b->own_table && m->kernels->matmat_s16 != NULL) {
+        ehmn_attend_many(m, layer, &tokens);
+        return;
+    }
+    for (uint32_t t = 0; t < b->n; t++) {
+        ehmn_attend(m, layer, of(b, t, at->turn), of(b, t, at->wide), of(b, t, at->mixed));
+        m->position = m->position + 1u == m->image->n_ctx ? 0u : m->position + 1u;
+        m->filled += m->filled < m->image->n_ctx;
+    }
+}
+
 /* The first token is at `position`, where `filled` positions hold something with it. */
 static void attention_block(const batch *b, uint32_t layer, uint32_t position, uint32_t filled)
 {
@@ -198,11 +244,7 @@ static void attention_block(const batch *b, uint32_t layer, uint32_t position, u
     multiply_each(b, 2u * layer, from, 3u, to);
     m->position = position;
     m->filled = filled;
-    for (uint32_t t = 0; t < b->n; t++) {
-        ehmn_attend(m, layer, of(b, t, b->at.turn), of(b, t, b->at.wide), of(b, t, b->at.mixed));
-        m->position = m->position + 1u == im->n_ctx ? 0u : m->position + 1u;
-        m->filled += m->filled < im->n_ctx;
-    }
+    attend(b, layer);
     reduce(b, b->at.mixed, im->d_model, im->value_frac, projection->input_bits);
     multiply_all(b, projection, b->at.wide);
     add(b, b->at.wide);

@@ -240,11 +240,30 @@ void ehmn_normalise(const ehmn_model *m, uint32_t index, const int32_t *v, int32
 void ehmn_add_bias(const ehmn_model *m, const ehmn_matrix *matrix, int32_t *out);
 /* ... put the key and the value into the window, and attend to it. qkv: int32[d_model + 2 d_kv], out: int32[d_model]; ... */
 void ehmn_attend(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *qkv, int32_t *out);
+/* ... rotate the pairs (i, i + half) of one head by `turn`: for each pair the cosine and the sine of its phase; ... */
+void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v);
 /* ... up[d_hidden] = its activation, by the gate that follows it if there is one; ... */
 void ehmn_activate(const ehmn_model *m, int32_t *up);
 /* ... the next position; and, for a token that was fed and not merely encoded again, its hidden vector. */
 void ehmn_end_position(ehmn_model *m);
 void ehmn_end_token(ehmn_model *m, uint32_t token, const int32_t *residual, int16_t *hidden);
+
+/* many_attention.c: what tokens at successive positions have of their own, in memory that begins as these pointers say for
+ * the first of them, and `stride` bytes on for each other. */
+typedef struct {
+    uint32_t n;
+    uint32_t stride;
+    const int16_t *turn; /* int16[d_head] */
+    int32_t *qkv;        /* int32[d_model + 2 d_kv] */
+    int32_t *out;        /* int32[d_model] */
+    int32_t *scores;     /* int32[n_ctx] */
+    int16_t *query;      /* int16[d_head] */
+    int8_t *rows;        /* int8[2 d_kv]: key and value, or what they take the place of */
+    int8_t *fracs;       /* int8[2 n_kv_heads], of the rows */
+} ehmn_attending;
+
+/* What ehmn_attend does for each of them in turn, the first of them at m->position, which moves on with m->filled. */
+void ehmn_attend_many(ehmn_model *m, uint32_t layer, const ehmn_attending *tokens);
 
 /* Add round(factor * row `row` of `matrix`, of 8-bit weights) at `frac` fractional bits to v[cols]. */
 void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v);

@@ -19,6 +19,7 @@
 
 #include "fixed.h"
 #include "vectors_mve.h"
+#include "vectors_neon.h"
 
 #define RARE static __attribute__((noinline, cold))
 
@@ -36,12 +37,14 @@ static int32_t spare_bits(uint32_t magnitude)
     return 31 - bits_of(magnitude | 1u);
 }
 
+#if !defined(EHMN_NEON)
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], more[i]);
     }
 }
+#endif
 
 RARE void scale_slowly(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
@@ -165,6 +168,16 @@ static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
 
 #else
 
+#if defined(EHMN_NEON)
+
+static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
+{
+    uint32_t max = ehmn_neon_max_abs(v, n);
+    return max != 0 ? fitting_shift(max, bits) : 0;
+}
+
+#else
+
 RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
 {
     uint32_t max = 0;
@@ -187,6 +200,8 @@ static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
     int32_t shift = fitting_shift(max, bits);
     return max != 0 && shift == fitting_shift(max + 1u, bits) ? shift : fitting_exactly(v, n, bits);
 }
+
+#endif
 
 /* By a shift that is not positive: to the left, into 16 bits. */
 static inline int32_t widen(int32_t v, int32_t shift)
@@ -322,6 +337,8 @@ void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_
 
 #if !defined(EHMN_MVE)
 
+#if !defined(EHMN_NEON)
+
 int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
 {
     int32_t max = INT32_MIN;
@@ -351,6 +368,8 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     }
     return least;
 }
+
+#endif
 
 uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 {

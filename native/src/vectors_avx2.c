@@ -359,4 +359,35 @@ int32_t ehmn_avx2_align_weights(const int8_t *value_frac, uint32_t stride, uint3
     return least;
 }
 
+/* Even lanes of a x - b y, rounded, and odd ones, in their places; no result leaves 32 bits. */
+static inline __m256i turned(__m256i a, __m256i x, __m256i b, __m256i y, int plus)
+{
+    const __m256i half = _mm256_set1_epi64x(1 << 14);
+    __m256i p = _mm256_mul_epi32(a, x), q = _mm256_mul_epi32(b, y);
+    __m256i even = _mm256_add_epi64(plus ? _mm256_add_epi64(p, q) : _mm256_sub_epi64(p, q), half);
+    p = _mm256_mul_epi32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(x, 32));
+    q = _mm256_mul_epi32(_mm256_srli_epi64(b, 32), _mm256_srli_epi64(y, 32));
+    __m256i odd = _mm256_add_epi64(plus ? _mm256_add_epi64(p, q) : _mm256_sub_epi64(p, q), half);
+    return _mm256_blend_epi32(_mm256_srli_epi64(even, 15), _mm256_slli_epi64(odd, 17), 0xAA);
+}
+
+/* Eight pairs at a time, as long as none is so large that it might have to be saturated. */
+uint32_t ehmn_avx2_rotate(const int16_t *turn, uint32_t half, int32_t *v)
+{
+    uint32_t i = 0;
+    for (; i + 8u <= half; i += 8u) {
+        __m256i both = _mm256_loadu_si256((const __m256i *)(const void *)(turn + 2u * i));
+        __m256i c = _mm256_srai_epi32(_mm256_slli_epi32(both, 16), 16), s = _mm256_srai_epi32(both, 16);
+        __m256i a = load(v + i), b = load(v + i + half);
+        __m256i large = _mm256_or_si256(_mm256_xor_si256(a, _mm256_srai_epi32(a, 31)),
+                                        _mm256_xor_si256(b, _mm256_srai_epi32(b, 31)));
+        if (!_mm256_testz_si256(large, all((int32_t)0xC0000000))) {
+            break;
+        }
+        store(v + i, turned(a, c, b, s, 0));
+        store(v + i + half, turned(b, c, a, s, 1));
+    }
+    return i;
+}
+
 #endif

@@ -25,6 +25,9 @@
 EHMN_DECLARE_VECTORS(plain);
 EHMN_DECLARE_VECTORS(avx2);
 
+/* As in encoder.c. Returns how many pairs were rotated, from the first on. */
+uint32_t ehmn_avx2_rotate(const int16_t *turn, uint32_t half, int32_t *v);
+
 /* Parts of them that vectors.c shares: by how much a vector is shifted whose largest magnitude is max; of
  * ehmn_rms_normalise, what it begins and ends with. */
 int32_t ehmn_fitting_shift(uint32_t max, int32_t bits);
