@@ -123,8 +123,8 @@ void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v)
             v[i] = ehmn_round_fit(a * c - b * s, 15);
             v[i + half] = ehmn_round_fit(b * c + a * s, 15);
         } else {
-            v[i] = ehmn_round_shift(a * c - b * s, 15);
-            v[i + half] = ehmn_round_shift(b * c + a * s, 15);
+            v[i] = ehmn_round_rarely(a * c - b * s, 15);
+            v[i + half] = ehmn_round_rarely(b * c + a * s, 15);
         }
     }
 }
