@@ -3,13 +3,19 @@
 #include "model.h"
 #include "values.h"
 #include "vectors_mve.h"
+#include "vectors_neon.h"
+#if defined(EHMN_ASK_X86)
+#include "vectors_x86.h"
+#endif
 
 #include <string.h>
 
 int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, uint32_t bits)
 {
-    return bits == 8u ? ehmn_quantise8(v, n, frac, ehmn_at(m, m->at.mantissas))
-                      : ehmn_quantise16(v, n, frac, bits, ehmn_at(m, m->at.mantissas));
+    int16_t *mantissas = ehmn_at(m, m->at.mantissas);
+    frac = ehmn_quantise16(v, n, frac, bits == 8u ? 16u : bits, mantissas);
+    m->step = bits == 8u ? ehmn_narrow(mantissas, n, ehmn_at(m, m->at.narrow)) : 1;
+    return frac;
 }
 
 void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
@@ -22,6 +28,7 @@ void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first
         m->kernels->matvec_s4((const uint8_t *)w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     } else if (matrix->input_bits == 8u) {
         ehmn_matvec_s8(m, matrix, first, rows, out);
+        ehmn_multiply_all(out, rows, m->step);
     } else {
         m->kernels->matvec_s16(w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     }
@@ -76,8 +83,10 @@ static void multiply_each(ehmn_model *m, const ehmn_matrix *const *matrix, uint3
     }
 }
 
-void ehmn_normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
+void ehmn_normalise(const ehmn_model *m, uint32_t index, const int32_t *v, int32_t *out)
 {
+    const ehmn_image *im = m->image;
+    const int32_t *shift = ehmn_vector_data(m, EHMN_VECTOR_NORM_SHIFTS) + (size_t)index * im->d_model;
     if (im->norm == EHMN_NORM_LAYERNORM) {
         int64_t sum = 0;
         for (uint32_t i = 0; i < im->d_model; i++) {
@@ -90,14 +99,20 @@ void ehmn_normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
         v = out;
     }
     ehmn_rms_normalise(v, im->d_model, im->value_frac, im->norm_eps_mantissa, im->norm_eps_shift, out);
+    for (uint32_t i = 0; i < im->d_model; i++) {
+        out[i] >>= shift[i];
+    }
 }
 
-/* Rotate the pairs (i, i + half) of one head by `turn`: for each pair the cosine and the sine of its phase. */
-static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
+void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v)
 {
     uint32_t i = 0;
 #if defined(EHMN_MVE)
     i = ehmn_mve_rotate(turn, half, v);
+#elif defined(EHMN_NEON)
+    i = ehmn_neon_rotate(turn, half, v);
+#elif defined(EHMN_ASK_X86)
+    i = __builtin_cpu_supports("avx2") ? ehmn_avx2_rotate(turn, half, v) : 0u;
 #endif
     for (; i < half; i++) {
         int64_t c = turn[2u * i];
@@ -108,8 +123,8 @@ static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
             v[i] = ehmn_round_fit(a * c - b * s, 15);
             v[i + half] = ehmn_round_fit(b * c + a * s, 15);
         } else {
-            v[i] = ehmn_round_shift(a * c - b * s, 15);
-            v[i + half] = ehmn_round_shift(b * c + a * s, 15);
+            v[i] = ehmn_round_rarely(a * c - b * s, 15);
+            v[i + half] = ehmn_round_rarely(b * c + a * s, 15);
         }
     }
 }
@@ -128,7 +143,7 @@ static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, 
     for (uint32_t h = 0; h < im->n_kv_heads; h++) {
         int32_t *k = kv + h * d_head;
         if (im->positions == EHMN_POSITIONS_ROPE) {
-            rotate(turn, d_head / 2u, k);
+            ehmn_rotate(turn, d_head / 2u, k);
         }
         key_frac[h] = (int8_t)ehmn_quantise8(k, d_head, im->value_frac, key + h * d_head);
 #if defined(EHMN_VALUES_BY_COLUMN)
@@ -178,7 +193,7 @@ void ehmn_attend(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *qk
     store_key_value(m, layer, turn, qkv + im->d_model);
     for (uint32_t h = 0; h < im->n_heads; h++) {
         if (im->positions == EHMN_POSITIONS_ROPE) {
-            rotate(turn, d_head / 2u, qkv + h * d_head);
+            ehmn_rotate(turn, d_head / 2u, qkv + h * d_head);
         }
         attend_head(m, layer, h, qkv + h * d_head, out + h * d_head);
     }
@@ -195,7 +210,7 @@ static void attention_block(ehmn_model *m, uint32_t layer, const int16_t *turn)
     int32_t *kv = q + d;
     int32_t *mixed = ehmn_at(m, m->at.mixed);
 
-    ehmn_normalise(im, residual, mixed);
+    ehmn_normalise(m, 2u * layer, residual, mixed);
     const ehmn_matrix *of[] = {matrix + EHMN_MATRIX_Q, matrix + EHMN_MATRIX_K, matrix + EHMN_MATRIX_V};
     int32_t *to[] = {q, kv, kv + ehmn_d_kv(im)};
     multiply_each(m, of, 3u, mixed, to);
@@ -225,7 +240,7 @@ static void mlp_block(ehmn_model *m, uint32_t layer)
     int32_t *up = ehmn_at(m, m->at.wide);
     int32_t *mixed = ehmn_at(m, m->at.mixed);
 
-    ehmn_normalise(im, residual, mixed);
+    ehmn_normalise(m, 2u * layer + 1u, residual, mixed);
     const ehmn_matrix *of[] = {matrix + EHMN_MATRIX_UP, matrix + EHMN_MATRIX_GATE};
     int32_t *to[] = {up, up + im->d_hidden};
     multiply_each(m, of, im->mlp == EHMN_MLP_GELU ? 1u : 2u, mixed, to);

@@ -388,7 +388,7 @@ const ehmn_kernels ehmn_kernels_dsp = {
     .soften = ehmn_kernels_cortex_m_soften,
     .gate = ehmn_kernels_cortex_m_gate,
     .fit = fit,
-    .differences = ehmn_kernels_cortex_m_differences,
+    .find_near = ehmn_kernels_cortex_m_find_near,
     .matvec_s8_paired = matvec_s8_paired,
 };
 

@@ -19,7 +19,8 @@ typedef struct {
     uint32_t wide;          /* int32[wide]: outputs of matrices; wide = max(2 d_hidden, d_model + 2 d_kv) */
     uint32_t mixed;         /* int32[d_model]: attention output */
     uint32_t scores;        /* int32[n_ctx] */
-    uint32_t mantissas;     /* int16[max(d_model, d_hidden)]: input of a matrix, 8 or 16 bits */
+    uint32_t mantissas;     /* int16[max(d_model, d_hidden)]: input of a matrix */
+    uint32_t narrow;        /* int8[max(d_model, d_hidden)]: the same of a matrix with 8-bit inputs */
     uint32_t normed;        /* int32[d_model]: output of the final norm, then adapted */
     uint32_t logits;        /* int16[vocab_size] */
     uint32_t recent;        /* uint32[n_ctx / 2]: the newest tokens, a ring; only if the window restarts */
@@ -78,12 +79,11 @@ struct ehmn_model {
     uint32_t newest;     /* where the next one goes in the ring of recent tokens */
     uint32_t predicted;  /* 1: the logits are those of the present context */
     int32_t max_logit;   /* of the prediction */
-    uint32_t entropy;    /* of the prediction, bits in Q16 */
     uint64_t seed;
     uint64_t sampled;    /* draws of ehmn_sample since the last reset, forgetting or loading */
     uint64_t mass;       /* sum of 2^(logit - max_logit) in Q24 */
-    uint64_t spread;     /* the same, each times max_logit - logit in Q8 */
     uint32_t summed;     /* log2 of the tokens whose masses have sums in the room of the scores; 0: no sums are there */
+    int32_t step;        /* of the mantissas that ehmn_reduce made last: a mantissa stands for step * 2^-frac */
     int32_t input_fracs[EHMN_MAX_DENSE];
     ehmn_delta_layout in; /* of the delta */
     ehmn_counts counts;
@@ -234,17 +234,36 @@ void ehmn_clear_window(ehmn_model *m);
 /* encoder.c: the steps of a token, which many.c does for several of them at once. The residual of a token at the next
  * position of the window, and by which its heads are rotated, int16[d_head]; ... */
 void ehmn_begin_position(ehmn_model *m, uint32_t token, int32_t *residual, int16_t *turn);
-/* ... the norm of a layer, without the gain and bias that the next matrix holds: Q20; ... */
-void ehmn_normalise(const ehmn_image *im, const int32_t *v, int32_t *out);
+/* ... norm `index` (2 layer, and 2 layer + 1 of the MLP), without the gain and bias that the next matrix holds: Q20; ... */
+void ehmn_normalise(const ehmn_model *m, uint32_t index, const int32_t *v, int32_t *out);
 /* ... what a matrix of a layer adds to its product; ... */
 void ehmn_add_bias(const ehmn_model *m, const ehmn_matrix *matrix, int32_t *out);
 /* ... put the key and the value into the window, and attend to it. qkv: int32[d_model + 2 d_kv], out: int32[d_model]; ... */
 void ehmn_attend(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *qkv, int32_t *out);
+/* ... rotate the pairs (i, i + half) of one head by `turn`: for each pair the cosine and the sine of its phase; ... */
+void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v);
 /* ... up[d_hidden] = its activation, by the gate that follows it if there is one; ... */
 void ehmn_activate(const ehmn_model *m, int32_t *up);
 /* ... the next position; and, for a token that was fed and not merely encoded again, its hidden vector. */
 void ehmn_end_position(ehmn_model *m);
 void ehmn_end_token(ehmn_model *m, uint32_t token, const int32_t *residual, int16_t *hidden);
+
+/* many_attention.c: what tokens at successive positions have of their own, in memory that begins as these pointers say for
+ * the first of them, and `stride` bytes on for each other. */
+typedef struct {
+    uint32_t n;
+    uint32_t stride;
+    const int16_t *turn; /* int16[d_head] */
+    int32_t *qkv;        /* int32[d_model + 2 d_kv] */
+    int32_t *out;        /* int32[d_model] */
+    int32_t *scores;     /* int32[n_ctx] */
+    int16_t *query;      /* int16[d_head] */
+    int8_t *rows;        /* int8[2 d_kv]: key and value, or what they take the place of */
+    int8_t *fracs;       /* int8[2 n_kv_heads], of the rows */
+} ehmn_attending;
+
+/* What ehmn_attend does for each of them in turn, the first of them at m->position, which moves on with m->filled. */
+void ehmn_attend_many(ehmn_model *m, uint32_t layer, const ehmn_attending *tokens);
 
 /* Add round(factor * row `row` of `matrix`, of 8-bit weights) at `frac` fractional bits to v[cols]. */
 void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v);
@@ -308,9 +327,10 @@ void ehmn_end_prediction(ehmn_model *m);
 int32_t ehmn_fit_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t max, const int32_t *v, int16_t *out);
 uint32_t ehmn_block_rows(const ehmn_model *m, uint32_t first);
 
-/* head.c: mass and entropy of the logits as they are now, of which max_logit is known; change one of them, and
- * max_logit with it; and all of the recalled tokens, and the mass with them. */
+/* head.c: mass of the logits as they are now, of which max_logit is known; their entropy, bits in Q16; change one of
+ * them, and max_logit with it; and all of the recalled tokens, and the mass with them. */
 void ehmn_summarise(ehmn_model *m);
+uint32_t ehmn_entropy(const ehmn_model *m);
 void ehmn_change_logit(ehmn_model *m, uint32_t token, int32_t logit);
 void ehmn_change_recalled(ehmn_model *m, const int32_t *logits);
 

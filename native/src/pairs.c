@@ -39,7 +39,7 @@ void ehmn_keep_pairs(ehmn_model *m, uint32_t arena_bytes)
 
 void ehmn_matvec_s8(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t *out)
 {
-    const int8_t *w = ehmn_weights(m, matrix) + (size_t)first * matrix->cols, *x = ehmn_at(m, m->at.mantissas);
+    const int8_t *w = ehmn_weights(m, matrix) + (size_t)first * matrix->cols, *x = ehmn_at(m, m->at.narrow);
     int32_t at = m->pairs != NULL ? m->pairs[matrix - m->matrices] : 0;
     if (at != 0 && m->kernels->matvec_s8_paired != NULL) {
         m->kernels->matvec_s8_paired(w, rows, matrix->cols, matrix->cols, x, m->pairs + at + first, out);
@@ -59,7 +59,7 @@ void ehmn_keep_pairs(ehmn_model *m, uint32_t arena_bytes)
 void ehmn_matvec_s8(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t *out)
 {
     const int8_t *w = ehmn_weights(m, matrix) + (size_t)first * matrix->cols;
-    m->kernels->matvec_s8(w, rows, matrix->cols, matrix->cols, ehmn_at(m, m->at.mantissas), out);
+    m->kernels->matvec_s8(w, rows, matrix->cols, matrix->cols, ehmn_at(m, m->at.narrow), out);
 }
 
 #endif

@@ -4,6 +4,8 @@
 #include "vectors_x86.h"
 #define ehmn_quantise8 ehmn_plain_quantise8
 #define ehmn_quantise16 ehmn_plain_quantise16
+#define ehmn_narrow ehmn_plain_narrow
+#define ehmn_multiply_all ehmn_plain_multiply_all
 #define ehmn_add_all ehmn_plain_add_all
 #define ehmn_add_weights ehmn_plain_add_weights
 #define ehmn_add_outputs ehmn_plain_add_outputs
@@ -17,6 +19,7 @@
 
 #include "fixed.h"
 #include "vectors_mve.h"
+#include "vectors_neon.h"
 
 #define RARE static __attribute__((noinline, cold))
 
@@ -34,12 +37,14 @@ static int32_t spare_bits(uint32_t magnitude)
     return 31 - bits_of(magnitude | 1u);
 }
 
+#if !defined(EHMN_NEON)
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], more[i]);
     }
 }
+#endif
 
 RARE void scale_slowly(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
@@ -163,6 +168,16 @@ static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
 
 #else
 
+#if defined(EHMN_NEON)
+
+static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
+{
+    uint32_t max = ehmn_neon_max_abs(v, n);
+    return max != 0 ? fitting_shift(max, bits) : 0;
+}
+
+#else
+
 RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
 {
     uint32_t max = 0;
@@ -185,6 +200,8 @@ static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
     int32_t shift = fitting_shift(max, bits);
     return max != 0 && shift == fitting_shift(max + 1u, bits) ? shift : fitting_exactly(v, n, bits);
 }
+
+#endif
 
 /* By a shift that is not positive: to the left, into 16 bits. */
 static inline int32_t widen(int32_t v, int32_t shift)
@@ -252,6 +269,39 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
     return frac - shift;
 }
 
+int32_t ehmn_step_of(uint32_t max)
+{
+    return max != 0 ? (int32_t)((max + 126u) / 127u) : 1;
+}
+
+#if !defined(EHMN_MVE)
+
+int32_t ehmn_narrow(const int16_t *v, uint32_t n, int8_t *out)
+{
+    uint32_t max = 0;
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t a = ehmn_abs(v[i]);
+        max = a > max ? a : max;
+    }
+    int32_t step = ehmn_step_of(max), reciprocal = EHMN_RECIPROCAL(step);
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = (int8_t)((v[i] * reciprocal + EHMN_RECIPROCAL_HALF) >> EHMN_RECIPROCAL_FRAC);
+    }
+    return step;
+}
+
+void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor)
+{
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] *= factor;
+    }
+}
+
+#endif
+
 /* eps_mantissa * 2^-shift, at most 2^61. */
 uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift)
 {
@@ -287,6 +337,8 @@ void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_
 
 #if !defined(EHMN_MVE)
 
+#if !defined(EHMN_NEON)
+
 int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
 {
     int32_t max = INT32_MIN;
@@ -316,6 +368,8 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     }
     return least;
 }
+
+#endif
 
 uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 {
