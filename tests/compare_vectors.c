@@ -142,6 +142,22 @@ static void reductions(uint32_t n, int32_t limit)
     }
     same("the shift of ehmn_quantise8", 1, &shift, copy(&got, 4), 4);
     same("ehmn_quantise8", n, bytes, b, 1);
+    (void)ehmn_quantise16(own, n, 0, 16, a);
+    int32_t step = 1;
+    for (uint32_t i = 0; i < n; i++) {
+        step = (ehmn_abs(a[i]) + 126) / 127 > (uint32_t)step ? (int32_t)(ehmn_abs(a[i]) + 126) / 127 : step;
+    }
+    got = ehmn_narrow(a, n, b);
+    for (uint32_t i = 0; i < n; i++) {
+        bytes[i] = (int8_t)((a[i] * ((1 << 22) / step) + (1 << 21)) >> 22);
+        turned[i] = v[i] % (1 << 20) * step;
+        own[i] = v[i] % (1 << 20);
+    }
+    same("the step of ehmn_narrow", 1, &step, copy(&got, 4), 4);
+    same("ehmn_narrow", n, bytes, b, 1);
+    ehmn_multiply_all(own, n, step);
+    same("ehmn_multiply_all", n, turned, own, 4);
+    own = copy(v, 4u * n);
     for (shift = -5; shift < 40; shift += 1 + (int32_t)(n % 4u)) {
         a = copy(v, 2u * n);
         ehmn_fit_all(own, n, shift, a);

@@ -62,6 +62,15 @@ static void narrow(uint32_t n, uint32_t width)
         same("quantise16", n, ehmn_plain_quantise16(v, n, 20, k, a16), ehmn_avx2_quantise16(v, n, 20, k, b16));
         compare("quantise16", n, a16, b16, 2u * n);
     }
+    int32_t step = ehmn_avx2_narrow(a16, n, b8);
+    same("narrow", n, ehmn_plain_narrow(a16, n, a8), step);
+    compare("narrow", n, a8, b8, n);
+    for (uint32_t i = 0; i < n; i++) {
+        a[i] = b[i] = v[i] % (1 << 20);
+    }
+    ehmn_plain_multiply_all(a, n, step);
+    ehmn_avx2_multiply_all(b, n, step);
+    compare("multiply_all", n, a, b, 4u * n);
     for (int32_t frac = 8; frac <= 24; frac += 8) {
         int32_t eps = (int32_t)(bits() % 1000u), shift = (int32_t)(bits() % 40u);
         ehmn_plain_rms_normalise(v, n, frac, eps, shift, a);

@@ -11,8 +11,10 @@
 
 int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, uint32_t bits)
 {
-    return bits == 8u ? ehmn_quantise8(v, n, frac, ehmn_at(m, m->at.mantissas))
-                      : ehmn_quantise16(v, n, frac, bits, ehmn_at(m, m->at.mantissas));
+    int16_t *mantissas = ehmn_at(m, m->at.mantissas);
+    frac = ehmn_quantise16(v, n, frac, bits == 8u ? 16u : bits, mantissas);
+    m->step = bits == 8u ? ehmn_narrow(mantissas, n, ehmn_at(m, m->at.narrow)) : 1;
+    return frac;
 }
 
 void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
@@ -24,7 +26,8 @@ void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first
     if (matrix->weight_bits == 4u) {
         m->kernels->matvec_s4((const uint8_t *)w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     } else if (matrix->input_bits == 8u) {
-        m->kernels->matvec_s8(w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
+        m->kernels->matvec_s8(w, rows, matrix->cols, stride, ehmn_at(m, m->at.narrow), out);
+        ehmn_multiply_all(out, rows, m->step);
     } else {
         m->kernels->matvec_s16(w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     }
@@ -79,8 +82,10 @@ static void multiply_each(ehmn_model *m, const ehmn_matrix *const *matrix, uint3
     }
 }
 
-void ehmn_normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
+void ehmn_normalise(const ehmn_model *m, uint32_t index, const int32_t *v, int32_t *out)
 {
+    const ehmn_image *im = m->image;
+    const int32_t *shift = ehmn_vector_data(m, EHMN_VECTOR_NORM_SHIFTS) + (size_t)index * im->d_model;
     if (im->norm == EHMN_NORM_LAYERNORM) {
         int64_t sum = 0;
         for (uint32_t i = 0; i < im->d_model; i++) {
@@ -93,6 +98,9 @@ void ehmn_normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
         v = out;
     }
     ehmn_rms_normalise(v, im->d_model, im->value_frac, im->norm_eps_mantissa, im->norm_eps_shift, out);
+    for (uint32_t i = 0; i < im->d_model; i++) {
+        out[i] >>= shift[i];
+    }
 }
 
 void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v)
@@ -211,7 +219,7 @@ static void attention_block(ehmn_model *m, uint32_t layer, const int16_t *turn)
     int32_t *kv = q + d;
     int32_t *mixed = ehmn_at(m, m->at.mixed);
 
-    ehmn_normalise(im, residual, mixed);
+    ehmn_normalise(m, 2u * layer, residual, mixed);
     const ehmn_matrix *of[] = {matrix + EHMN_MATRIX_Q, matrix + EHMN_MATRIX_K, matrix + EHMN_MATRIX_V};
     int32_t *to[] = {q, kv, kv + ehmn_d_kv(im)};
     multiply_each(m, of, 3u, mixed, to);
@@ -241,7 +249,7 @@ static void mlp_block(ehmn_model *m, uint32_t layer)
     int32_t *up = ehmn_at(m, m->at.wide);
     int32_t *mixed = ehmn_at(m, m->at.mixed);
 
-    ehmn_normalise(im, residual, mixed);
+    ehmn_normalise(m, 2u * layer + 1u, residual, mixed);
     const ehmn_matrix *of[] = {matrix + EHMN_MATRIX_UP, matrix + EHMN_MATRIX_GATE};
     int32_t *to[] = {up, up + im->d_hidden};
     multiply_each(m, of, im->mlp == EHMN_MLP_GELU ? 1u : 2u, mixed, to);

@@ -146,6 +146,16 @@ static inline int32_t ehmn_cos(uint32_t phase)
  * can. v[n] has frac fractional bits; the return value is the number of fractional bits of the result. */
 int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
 int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);
+/* Mantissas v of 16 bits as bytes, at most 127, and the step that the bytes count in, which is returned: v[i] is about
+ * step * out[i]. The largest becomes 127, where a power of two would leave up to a bit unused. */
+int32_t ehmn_narrow(const int16_t *v, uint32_t n, int8_t *out);
+/* Parts of it: the step of mantissas up to max, and its reciprocal, by which they are multiplied. */
+int32_t ehmn_step_of(uint32_t max);
+#define EHMN_RECIPROCAL_FRAC 22
+#define EHMN_RECIPROCAL(step) ((1 << EHMN_RECIPROCAL_FRAC) / (step))
+#define EHMN_RECIPROCAL_HALF (1 << (EHMN_RECIPROCAL_FRAC - 1))
+/* v[i] *= factor; no product leaves 32 bits. */
+void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor);
 
 /* v[i] = ehmn_add(v[i], more[i]). */
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n);

@@ -175,8 +175,12 @@ static int matrix_is_placed(const ehmn_image *im, uint32_t index, const ehmn_mat
 static int vectors_are_placed(const ehmn_image *im, const ehmn_vector *vector, uint64_t *at)
 {
     for (uint32_t i = 0; i < EHMN_VECTORS; i++, vector++) {
-        uint32_t length = i != EHMN_VECTOR_ROPE ? im->d_model
-                        : im->positions == EHMN_POSITIONS_ROPE ? ehmn_d_head(im) / 2u : 0u;
+        uint32_t length = im->d_model;
+        if (i == EHMN_VECTOR_ROPE) {
+            length = im->positions == EHMN_POSITIONS_ROPE ? ehmn_d_head(im) / 2u : 0u;
+        } else if (i == EHMN_VECTOR_NORM_SHIFTS) {
+            length = 2u * im->n_layers * im->d_model;
+        }
         if (vector->length != length || vector->offset != *at || !ehmn_in_range(vector->shift, 0, 62)
             || vector->reserved != 0) {
             return 0;
@@ -244,13 +248,27 @@ static int32_t check_guard(const ehmn_image *im)
     return EHMN_OK;
 }
 
+static int32_t check_norm_shifts(const ehmn_image *im)
+{
+    const ehmn_vector *vector = (const ehmn_vector *)(const void *)((const uint8_t *)im + im->vectors_offset);
+    vector += EHMN_VECTOR_NORM_SHIFTS;
+    const int32_t *shift = (const int32_t *)(const void *)((const uint8_t *)im + vector->offset);
+    for (uint32_t i = 0; i < vector->length; i++) {
+        if (!ehmn_in_range(shift[i], 0, EHMN_MAX_NORM_SHIFT)) {
+            return EHMN_E_VALUE;
+        }
+    }
+    return EHMN_OK;
+}
+
 /* Weights never -128 (-8 of 4 bits), no row whose sum can leave 32 bits with the inputs it gets, scales not
  * negative. */
 static int32_t check_weights(const ehmn_image *im, const ehmn_matrix *matrix)
 {
     const uint8_t *w = (const uint8_t *)im + matrix->weights_offset;
     const int32_t *scale = (const int32_t *)(const void *)((const uint8_t *)im + matrix->scales_offset);
-    uint64_t limit = (uint64_t)INT32_MAX / ((1u << (matrix->input_bits - 1u)) - 1u);
+    uint64_t most = matrix->input_bits == 8u ? 127u * EHMN_MAX_STEP : (1u << (matrix->input_bits - 1u)) - 1u;
+    uint64_t limit = (uint64_t)INT32_MAX / most;
     uint32_t row_bytes = ehmn_row_bytes(matrix);
     for (uint32_t r = 0; r < matrix->rows; r++, w += row_bytes) {
         uint64_t sum = 0;
@@ -303,6 +321,9 @@ int32_t ehmn_image_check(const void *image, uint32_t bytes)
         status = check_weights(im, matrix + i);
     }
     if (status == EHMN_OK) {
+        status = check_norm_shifts(im);
+    }
+    if (status == EHMN_OK) {
         status = check_guard(im);
     }
     if (status == EHMN_OK && im->tokenizer_bytes != 0) {
@@ -331,6 +352,7 @@ ehmn_layout ehmn_layout_arena(const ehmn_image *im, uint32_t mode)
     l.mixed = ehmn_take(&at, EHMN_ALIGN, 4u * d);
     l.scores = ehmn_take(&at, EHMN_ALIGN, 4u * (uint64_t)im->n_ctx);
     l.mantissas = ehmn_take(&at, EHMN_ALIGN, 2u * longest);
+    l.narrow = ehmn_take(&at, EHMN_ALIGN, longest);
     l.normed = ehmn_take(&at, EHMN_ALIGN, 4u * d);
     l.logits = ehmn_take(&at, EHMN_ALIGN, 2u * (uint64_t)im->vocab_size);
     l.recent = ehmn_take(&at, EHMN_ALIGN, im->window == EHMN_WINDOW_RESTART ? 4u * (uint64_t)(im->n_ctx / 2u) : 0u);

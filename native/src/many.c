@@ -11,8 +11,9 @@
 /* Offsets in a token's record. What the encoder and the head need of it besides the first three shares its room. */
 typedef struct {
     uint32_t hidden;    /* int16[d_model] */
-    uint32_t frac;      /* int32, of the mantissas */
-    uint32_t mantissas; /* int8 or int16[max(d_model, d_hidden)]: input of a matrix */
+    uint32_t scale;     /* input_scale, of the mantissas */
+    uint32_t mantissas; /* int16[max(d_model, d_hidden)]: input of a matrix */
+    uint32_t narrow;    /* int8[max(d_model, d_hidden)]: the same of a matrix with 8-bit inputs */
     uint32_t residual;  /* encoder: int32[d_model] */
     uint32_t wide;      /* int32[max(2 d_hidden, d_model + 2 d_kv)] */
     uint32_t mixed;     /* int32[d_model] */
@@ -26,6 +27,12 @@ typedef struct {
     uint32_t logits;    /* int16[vocab_size] */
     uint64_t total;
 } record;
+
+/* A mantissa stands for step * 2^-frac. */
+typedef struct {
+    int32_t frac;
+    int32_t step; /* 1 of 16-bit mantissas */
+} input_scale;
 
 /* Tokens that are at work together. */
 typedef struct {
@@ -42,8 +49,10 @@ static record layout_record(const ehmn_image *im)
     uint64_t at = 0;
     record r;
     r.hidden = ehmn_take(&at, RECORD_ALIGN, 2u * d);
-    r.frac = ehmn_take(&at, RECORD_ALIGN, 4u);
-    r.mantissas = ehmn_take(&at, RECORD_ALIGN, 2u * (d > im->d_hidden ? d : im->d_hidden));
+    uint64_t longest = d > im->d_hidden ? d : im->d_hidden;
+    r.scale = ehmn_take(&at, RECORD_ALIGN, sizeof(input_scale));
+    r.mantissas = ehmn_take(&at, RECORD_ALIGN, 2u * longest);
+    r.narrow = ehmn_take(&at, RECORD_ALIGN, longest);
     uint64_t head = at;
     r.residual = ehmn_take(&at, RECORD_ALIGN, 4u * d);
     r.wide = ehmn_take(&at, RECORD_ALIGN, 4u * (uint64_t)ehmn_wide(im));
@@ -65,12 +74,13 @@ static void *of(const batch *b, uint32_t token, uint32_t offset)
     return b->work + (size_t)token * b->at.total + offset;
 }
 
-/* The mantissas of a token's vector, of n values with `frac` fractional bits. */
+/* The mantissas of a token's vector v, of n values with `frac` fractional bits. */
 static void reduce_one(const batch *b, uint32_t t, const int32_t *v, uint32_t n, int32_t frac, uint32_t bits)
 {
-    int32_t *out = of(b, t, b->at.frac);
-    void *mantissas = of(b, t, b->at.mantissas);
-    *out = bits == 8u ? ehmn_quantise8(v, n, frac, mantissas) : ehmn_quantise16(v, n, frac, bits, mantissas);
+    input_scale *scale = of(b, t, b->at.scale);
+    int16_t *mantissas = of(b, t, b->at.mantissas);
+    scale->frac = ehmn_quantise16(v, n, frac, bits == 8u ? 16u : bits, mantissas);
+    scale->step = bits == 8u ? ehmn_narrow(mantissas, n, of(b, t, b->at.narrow)) : 1;
 }
 
 static void reduce(const batch *b, uint32_t vector, uint32_t n, int32_t frac, uint32_t bits)
@@ -91,7 +101,7 @@ static void products(const batch *b, const ehmn_matrix *matrix, const int8_t *w,
         if (matrix->weight_bits == 4u) {
             kernels->matmat_s4(w, rows, cols, stride, x, b->n, bytes / 2u, acc, bytes / 4u);
         } else if (matrix->input_bits == 8u) {
-            kernels->matmat_s8(w, rows, cols, stride, x, b->n, bytes, acc, bytes / 4u);
+            kernels->matmat_s8(w, rows, cols, stride, of(b, 0, b->at.narrow), b->n, bytes, acc, bytes / 4u);
         } else {
             kernels->matmat_s16(w, rows, cols, stride, x, b->n, bytes / 2u, acc, bytes / 4u);
         }
@@ -103,7 +113,7 @@ static void products(const batch *b, const ehmn_matrix *matrix, const int8_t *w,
         if (matrix->weight_bits == 4u) {
             kernels->matvec_s4((const uint8_t *)w, rows, cols, stride, x, acc);
         } else if (matrix->input_bits == 8u) {
-            kernels->matvec_s8(w, rows, cols, stride, x, acc);
+            kernels->matvec_s8(w, rows, cols, stride, of(b, t, b->at.narrow), acc);
         } else {
             kernels->matvec_s16(w, rows, cols, stride, x, acc);
         }
@@ -118,8 +128,12 @@ static void multiply_rows(const batch *b, const ehmn_matrix *matrix, uint32_t fi
     const int32_t *scales = ehmn_scales(b->m, matrix) + first;
     products(b, matrix, w, rows, out);
     for (uint32_t t = 0; t < b->n; t++) {
-        int32_t frac = *(const int32_t *)of(b, t, b->at.frac);
-        b->m->kernels->scale(of(b, t, out), scales, rows, matrix->shift + frac - out_frac, of(b, t, out));
+        const input_scale *scale = of(b, t, b->at.scale);
+        int32_t *acc = of(b, t, out);
+        if (matrix->input_bits == 8u) {
+            ehmn_multiply_all(acc, rows, scale->step);
+        }
+        b->m->kernels->scale(acc, scales, rows, matrix->shift + scale->frac - out_frac, acc);
     }
 }
 
@@ -163,10 +177,10 @@ static void multiply_all(const batch *b, const ehmn_matrix *matrix, uint32_t out
     }
 }
 
-static void normalise(const batch *b)
+static void normalise(const batch *b, uint32_t index)
 {
     for (uint32_t t = 0; t < b->n; t++) {
-        ehmn_normalise(b->m->image, of(b, t, b->at.residual), of(b, t, b->at.mixed));
+        ehmn_normalise(b->m, index, of(b, t, b->at.residual), of(b, t, b->at.mixed));
     }
 }
 
@@ -178,10 +192,11 @@ static void add(const batch *b, uint32_t vector)
     }
 }
 
-/* Several matrices with one input, the normalised residual: it is reduced anew only where they take other bits. */
-static void multiply_each(const batch *b, const ehmn_matrix *const *matrix, uint32_t n, const uint32_t *out)
+/* Several matrices with one input, the residual after norm `index`: it is reduced anew only where they take other bits. */
+static void multiply_each(const batch *b, uint32_t index, const ehmn_matrix *const *matrix, uint32_t n,
+                          const uint32_t *out)
 {
-    normalise(b);
+    normalise(b, index);
     for (uint32_t i = 0; i < n; i++) {
         if (i == 0 || matrix[i]->input_bits != matrix[i - 1u]->input_bits) {
             reduce(b, b->at.mixed, b->m->image->d_model, EHMN_NORM_FRAC, matrix[i]->input_bits);
@@ -225,7 +240,7 @@ static void attention_block(const batch *b, uint32_t layer, uint32_t position, u
     uint32_t key = b->at.wide + 4u * im->d_model;
     const ehmn_matrix *from[] = {matrix + EHMN_MATRIX_Q, matrix + EHMN_MATRIX_K, matrix + EHMN_MATRIX_V};
     const uint32_t to[] = {b->at.wide, key, key + 4u * ehmn_d_kv(im)};
-    multiply_each(b, from, 3u, to);
+    multiply_each(b, 2u * layer, from, 3u, to);
     m->position = position;
     m->filled = filled;
     attend(b, layer);
@@ -241,7 +256,7 @@ static void mlp_block(const batch *b, uint32_t layer)
     const ehmn_matrix *down = matrix + EHMN_MATRIX_DOWN;
     const ehmn_matrix *from[] = {matrix + EHMN_MATRIX_UP, matrix + EHMN_MATRIX_GATE};
     const uint32_t to[] = {b->at.wide, b->at.wide + 4u * im->d_hidden};
-    multiply_each(b, from, im->mlp == EHMN_MLP_GELU ? 1u : 2u, to);
+    multiply_each(b, 2u * layer + 1u, from, im->mlp == EHMN_MLP_GELU ? 1u : 2u, to);
     for (uint32_t t = 0; t < b->n; t++) {
         ehmn_activate(b->m, of(b, t, b->at.wide));
     }

@@ -19,7 +19,8 @@ typedef struct {
     uint32_t wide;          /* int32[wide]: outputs of matrices; wide = max(2 d_hidden, d_model + 2 d_kv) */
     uint32_t mixed;         /* int32[d_model]: attention output */
     uint32_t scores;        /* int32[n_ctx] */
-    uint32_t mantissas;     /* int16[max(d_model, d_hidden)]: input of a matrix, 8 or 16 bits */
+    uint32_t mantissas;     /* int16[max(d_model, d_hidden)]: input of a matrix */
+    uint32_t narrow;        /* int8[max(d_model, d_hidden)]: the same of a matrix with 8-bit inputs */
     uint32_t normed;        /* int32[d_model]: output of the final norm, then adapted */
     uint32_t logits;        /* int16[vocab_size] */
     uint32_t recent;        /* uint32[n_ctx / 2]: the newest tokens, a ring; only if the window restarts */
@@ -83,6 +84,7 @@ struct ehmn_model {
     uint64_t mass;       /* sum of 2^(logit - max_logit) in Q24 */
     uint64_t spread;     /* the same, each times max_logit - logit in Q8 */
     uint32_t summed;     /* log2 of the tokens whose masses have sums in the room of the scores; 0: no sums are there */
+    int32_t step;        /* of the mantissas that ehmn_reduce made last: a mantissa stands for step * 2^-frac */
     int32_t input_fracs[EHMN_MAX_DENSE];
     ehmn_delta_layout in; /* of the delta */
     ehmn_counts counts;
@@ -229,8 +231,8 @@ void ehmn_clear_window(ehmn_model *m);
 /* encoder.c: the steps of a token, which many.c does for several of them at once. The residual of a token at the next
  * position of the window, and by which its heads are rotated, int16[d_head]; ... */
 void ehmn_begin_position(ehmn_model *m, uint32_t token, int32_t *residual, int16_t *turn);
-/* ... the norm of a layer, without the gain and bias that the next matrix holds: Q20; ... */
-void ehmn_normalise(const ehmn_image *im, const int32_t *v, int32_t *out);
+/* ... norm `index` (2 layer, and 2 layer + 1 of the MLP), without the gain and bias that the next matrix holds: Q20; ... */
+void ehmn_normalise(const ehmn_model *m, uint32_t index, const int32_t *v, int32_t *out);
 /* ... what a matrix of a layer adds to its product; ... */
 void ehmn_add_bias(const ehmn_model *m, const ehmn_matrix *matrix, int32_t *out);
 /* ... put the key and the value into the window, and attend to it. qkv: int32[d_model + 2 d_kv], out: int32[d_model]; ... */

@@ -4,6 +4,8 @@
 #include "vectors_x86.h"
 #define ehmn_quantise8 ehmn_plain_quantise8
 #define ehmn_quantise16 ehmn_plain_quantise16
+#define ehmn_narrow ehmn_plain_narrow
+#define ehmn_multiply_all ehmn_plain_multiply_all
 #define ehmn_add_all ehmn_plain_add_all
 #define ehmn_add_weights ehmn_plain_add_weights
 #define ehmn_add_outputs ehmn_plain_add_outputs
@@ -266,6 +268,39 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
     shift_into16(v, n, shift, out);
     return frac - shift;
 }
+
+int32_t ehmn_step_of(uint32_t max)
+{
+    return max != 0 ? (int32_t)((max + 126u) / 127u) : 1;
+}
+
+#if !defined(EHMN_MVE)
+
+int32_t ehmn_narrow(const int16_t *v, uint32_t n, int8_t *out)
+{
+    uint32_t max = 0;
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t a = ehmn_abs(v[i]);
+        max = a > max ? a : max;
+    }
+    int32_t step = ehmn_step_of(max), reciprocal = EHMN_RECIPROCAL(step);
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = (int8_t)((v[i] * reciprocal + EHMN_RECIPROCAL_HALF) >> EHMN_RECIPROCAL_FRAC);
+    }
+    return step;
+}
+
+void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor)
+{
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] *= factor;
+    }
+}
+
+#endif
 
 /* eps_mantissa * 2^-shift, at most 2^61. */
 uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift)

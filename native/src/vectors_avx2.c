@@ -123,6 +123,51 @@ int32_t ehmn_avx2_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_
     return frac - shift;
 }
 
+/* Eight mantissas as multiples of the step whose reciprocal this is. */
+static inline __m256i narrowed(const int16_t *v, __m256i reciprocal)
+{
+    __m256i x = _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)v));
+    x = _mm256_add_epi32(_mm256_mullo_epi32(x, reciprocal), all(EHMN_RECIPROCAL_HALF));
+    return _mm256_srai_epi32(x, EHMN_RECIPROCAL_FRAC);
+}
+
+int32_t ehmn_avx2_narrow(const int16_t *v, uint32_t n, int8_t *out)
+{
+    __m256i most = _mm256_setzero_si256();
+    uint32_t i = 0, max = 0;
+    for (; i + 16u <= n; i += 16u) {
+        most = _mm256_max_epu16(most, _mm256_abs_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(v + i))));
+    }
+    __m256i wide = _mm256_max_epi32(_mm256_and_si256(most, all(0xFFFF)), _mm256_srli_epi32(most, 16));
+    max = (uint32_t)largest(wide);
+    for (; i < n; i++) {
+        max = ehmn_abs(v[i]) > max ? ehmn_abs(v[i]) : max;
+    }
+    int32_t step = ehmn_step_of(max), factor = EHMN_RECIPROCAL(step);
+    __m256i reciprocal = all(factor);
+    for (i = 0; i + 16u <= n; i += 16u) {
+        __m256i words = _mm256_packs_epi32(narrowed(v + i, reciprocal), narrowed(v + i + 8u, reciprocal));
+        words = _mm256_permute4x64_epi64(words, 0xD8);
+        __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        _mm_storeu_si128((__m128i *)(void *)(out + i), bytes);
+    }
+    for (; i < n; i++) {
+        out[i] = (int8_t)((v[i] * factor + EHMN_RECIPROCAL_HALF) >> EHMN_RECIPROCAL_FRAC);
+    }
+    return step;
+}
+
+void ehmn_avx2_multiply_all(int32_t *v, uint32_t n, int32_t factor)
+{
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        store(v + i, _mm256_mullo_epi32(load(v + i), all(factor)));
+    }
+    for (; i < n; i++) {
+        v[i] *= factor;
+    }
+}
+
 void ehmn_avx2_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
     uint32_t i = 0;
