@@ -61,6 +61,18 @@ static void products(const ehmn_kernels *t, shape s)
     ehmn_kernels_ref.matvec_s8(w, s.rows, s.cols, s.stride, x8, a);
     t->matvec_s8(w, s.rows, s.cols, s.stride, x8, b);
     compare(t->name, "matvec_s8", s.cols, a, b, 4u * s.rows);
+    if (t->matvec_s8_paired != NULL) {
+        int32_t *pairs = room(4u * s.rows);
+        for (uint32_t r = 0; r < s.rows; r++) {
+            pairs[r] = 0;
+            for (uint32_t c = 0; c + 1u < s.cols; c += 2u) {
+                pairs[r] -= w[r * s.stride + c] * w[r * s.stride + c + 1u];
+            }
+        }
+        t->matvec_s8_paired(w, s.rows, s.cols, s.stride, x8, pairs, b);
+        compare(t->name, "matvec_s8_paired", s.cols, a, b, 4u * s.rows);
+        free(pairs);
+    }
     ehmn_kernels_ref.matvec_s16(w, s.rows, s.cols, s.stride, x16, a);
     t->matvec_s16(w, s.rows, s.cols, s.stride, x16, b);
     compare(t->name, "matvec_s16", s.cols, a, b, 4u * s.rows);
@@ -188,14 +200,14 @@ static void steps(const ehmn_kernels *t, uint32_t n, int extreme)
 
 static void exponentials(const ehmn_kernels *t, uint32_t n)
 {
-    uint64_t spread[2] = {3, 3};
     int16_t *logits = room(2u * n);
     for (uint32_t i = 0; i < n; i++) {
         logits[i] = (int16_t)between(-9000, 9000);
     }
-    uint32_t sum[2] = {ehmn_kernels_ref.exp_sum(logits, n, 9000, spread), t->exp_sum(logits, n, 9000, spread + 1)};
-    compare(t->name, "exp_sum", n, sum, sum + 1, 4);
-    compare(t->name, "exp_sum's spread", n, spread, spread + 1, 8);
+    for (int32_t max = 9000; max <= 32767; max += 23767) {
+        uint32_t sum[2] = {ehmn_kernels_ref.exp_sum(logits, n, max), t->exp_sum(logits, n, max)};
+        compare(t->name, "exp_sum", n, sum, sum + 1, 4);
+    }
     free(logits);
 }
 
@@ -248,20 +260,22 @@ void compare_vectors(void);
 
 static void keys(const ehmn_kernels *t, uint32_t n, uint32_t words)
 {
-    uint32_t *all = room(4u * n * words), *key = room(4u * words), *a = room(4u * n), *b = room(4u * n);
+    uint32_t *all = room(4u * n * words), *key = room(4u * words);
     for (uint32_t i = 0; i < n * words; i++) {
         all[i] = i % 7u == 0 ? 0u - (i & 1u) : ((uint32_t)between(0, 65535) << 16 | (uint32_t)between(0, 65535));
     }
     for (uint32_t w = 0; w < words; w++) {
         key[w] = w % 3u == 0 ? UINT32_MAX : ((uint32_t)between(0, 65535) << 16 | (uint32_t)between(0, 65535));
     }
-    ehmn_kernels_ref.differences(all, n, key, words, a);
-    t->differences(all, n, key, words, b);
-    compare(t->name, "differences", words, a, b, 4u * n);
+    for (uint32_t from = 0, limit = 8; limit <= 32u * words + 1u; limit += 1u + limit / 8u, from = limit % n) {
+        uint32_t found[2][2] = {{0, 77}, {0, 77}};
+        const uint32_t *first = all + from * words;
+        found[0][0] = ehmn_kernels_ref.find_near(first, n - from, key, words, limit, &found[0][1]);
+        found[1][0] = t->find_near(first, n - from, key, words, limit, &found[1][1]);
+        compare(t->name, "find_near", words, found[0], found[1], sizeof found[0]);
+    }
     free(all);
     free(key);
-    free(a);
-    free(b);
 }
 
 int main(void)

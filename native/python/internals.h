@@ -36,15 +36,18 @@ typedef struct {
     void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
     void (*step_row)(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
                      uint32_t at);
-    uint32_t (*exp_sum)(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
+    uint32_t (*exp_sum)(const int16_t *logits, uint32_t n, int32_t max);
     uint32_t (*soften)(int32_t *scores, uint32_t n, int32_t max);
     void (*gate)(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
     int32_t (*fit)(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out);
-    void (*differences)(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *bits);
+    uint32_t (*find_near)(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t limit,
+                          uint32_t *bits);
     void (*matmat_s16)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, uint32_t n,
                        uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
     void (*matmat_s4)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, uint32_t n,
                       uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+    void (*matvec_s8_paired)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                             const int32_t *pairs, int32_t *acc);
     void (*matmat_s8)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, uint32_t n,
                       uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 } ehmn_kernels;

@@ -1,6 +1,7 @@
 /* The frozen encoder: embedding, then for each layer attention over the window and an MLP. */
 #include "fixed.h"
 #include "model.h"
+#include "values.h"
 #include "vectors_mve.h"
 #include "vectors_neon.h"
 #if defined(EHMN_ASK_X86)
@@ -26,7 +27,7 @@ void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first
     if (matrix->weight_bits == 4u) {
         m->kernels->matvec_s4((const uint8_t *)w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     } else if (matrix->input_bits == 8u) {
-        m->kernels->matvec_s8(w, rows, matrix->cols, stride, ehmn_at(m, m->at.narrow), out);
+        ehmn_matvec_s8(m, matrix, first, rows, out);
         ehmn_multiply_all(out, rows, m->step);
     } else {
         m->kernels->matvec_s16(w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
@@ -120,21 +121,11 @@ void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v)
             v[i] = ehmn_round_fit(a * c - b * s, 15);
             v[i + half] = ehmn_round_fit(b * c + a * s, 15);
         } else {
-            v[i] = ehmn_round_shift(a * c - b * s, 15);
-            v[i + half] = ehmn_round_shift(b * c + a * s, 15);
+            v[i] = ehmn_round_rarely(a * c - b * s, 15);
+            v[i + half] = ehmn_round_rarely(b * c + a * s, 15);
         }
     }
 }
-
-/* Where the values of the window from one column and position on lie: position by position as the keys; with Helium,
- * which sums up rows, column by column. */
-#if defined(EHMN_MVE)
-#define VALUES_AT(im, layer, column, position) \
-    (((size_t)(layer) * ehmn_d_kv(im) + (column)) * (im)->n_ctx + (position))
-#else
-#define VALUES_AT(im, layer, column, position) \
-    (((size_t)(layer) * (im)->n_ctx + (position)) * ehmn_d_kv(im) + (column))
-#endif
 
 /* Put the key and value of the present position into the window. kv: keys, then values, int32[2][d_kv]. */
 static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *kv)
@@ -144,7 +135,7 @@ static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, 
     uint32_t d_kv = ehmn_d_kv(im);
     size_t slot = (size_t)layer * im->n_ctx + m->position;
     int8_t *key = (int8_t *)ehmn_at(m, m->at.keys) + slot * d_kv;
-    int8_t *value = (int8_t *)ehmn_at(m, m->at.values) + VALUES_AT(im, layer, 0u, m->position);
+    int8_t *value = (int8_t *)ehmn_at(m, m->at.values) + EHMN_VALUES_AT(im, layer, 0u, m->position);
     int8_t *key_frac = (int8_t *)ehmn_at(m, m->at.key_fracs) + slot * im->n_kv_heads;
     int8_t *value_frac = (int8_t *)ehmn_at(m, m->at.value_fracs) + slot * im->n_kv_heads;
     for (uint32_t h = 0; h < im->n_kv_heads; h++) {
@@ -153,10 +144,10 @@ static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, 
             ehmn_rotate(turn, d_head / 2u, k);
         }
         key_frac[h] = (int8_t)ehmn_quantise8(k, d_head, im->value_frac, key + h * d_head);
-#if defined(EHMN_MVE)
+#if defined(EHMN_VALUES_BY_COLUMN)
         int8_t *row = ehmn_at(m, m->at.mantissas); /* of which a column of the window is made */
         value_frac[h] = (int8_t)ehmn_quantise8(k + d_kv, d_head, im->value_frac, row);
-        ehmn_mve_spread(row, d_head, value + h * d_head * im->n_ctx, im->n_ctx);
+        ehmn_spread(row, d_head, value + h * d_head * im->n_ctx, im->n_ctx);
 #else
         value_frac[h] = (int8_t)ehmn_quantise8(k + d_kv, d_head, im->value_frac, value + h * d_head);
 #endif
@@ -172,7 +163,7 @@ static void attend_head(ehmn_model *m, uint32_t layer, uint32_t head, const int3
     uint32_t kv_head = head / (im->n_heads / im->n_kv_heads);
     size_t window = (size_t)layer * im->n_ctx;
     const int8_t *keys = (const int8_t *)ehmn_at(m, m->at.keys) + window * d_kv + kv_head * d_head;
-    const int8_t *values = (const int8_t *)ehmn_at(m, m->at.values) + VALUES_AT(im, layer, kv_head * d_head, 0u);
+    const int8_t *values = (const int8_t *)ehmn_at(m, m->at.values) + EHMN_VALUES_AT(im, layer, kv_head * d_head, 0u);
     const int8_t *key_frac = (const int8_t *)ehmn_at(m, m->at.key_fracs) + window * im->n_kv_heads + kv_head;
     const int8_t *value_frac = (const int8_t *)ehmn_at(m, m->at.value_fracs) + window * im->n_kv_heads + kv_head;
     int32_t *scores = ehmn_at(m, m->at.scores);
@@ -183,8 +174,8 @@ static void attend_head(ehmn_model *m, uint32_t layer, uint32_t head, const int3
     uint32_t total = m->kernels->soften(scores, m->filled, max);
     int32_t frac = ehmn_align_weights(value_frac, im->n_kv_heads, m->filled, scores);
     int32_t reciprocal = (int32_t)(((uint64_t)1 << 45) / total); /* total >= 2^15 */
-#if defined(EHMN_MVE)
-    m->kernels->matvec_s16(values, d_head, m->filled, im->n_ctx, ehmn_mve_negate16(scores, m->filled), out);
+#if defined(EHMN_VALUES_BY_COLUMN)
+    m->kernels->matvec_s16(values, d_head, m->filled, im->n_ctx, ehmn_negate16(scores, m->filled), out);
     reciprocal = -reciprocal;
 #else
     m->kernels->weighted_sum(values, m->filled, d_head, d_kv, scores, out);

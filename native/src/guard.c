@@ -30,7 +30,7 @@ int32_t ehmn_guard_score(ehmn_model *m, uint32_t index, uint32_t *bits)
     int16_t *logits = (int16_t *)(void *)(block + ehmn_block_rows(m, 0));
     int32_t max = -INT16_MAX;
     int32_t target = 0;
-    uint64_t mass = 0, spread = 0;
+    uint64_t mass = 0;
 
     for (uint32_t i = 0; i < im->d_model; i++) {
         hidden[i] = ehmn_sat16(ehmn_round_shift(mantissa[i], g->frac - im->hidden_frac));
@@ -48,7 +48,7 @@ int32_t ehmn_guard_score(ehmn_model *m, uint32_t index, uint32_t *bits)
             }
             for (uint32_t at = 0, n; pass == 1 && at < rows; at += n) {
                 n = rows - at < 128u ? rows - at : 128u;
-                mass += m->kernels->exp_sum(logits + at, n, max, &spread);
+                mass += m->kernels->exp_sum(logits + at, n, max);
             }
         }
     }

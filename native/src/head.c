@@ -43,12 +43,6 @@ static uint32_t block_shift(const ehmn_image *im)
     return 0;
 }
 
-static void finish_summary(ehmn_model *m)
-{
-    int32_t log_mass = ehmn_log2(m->mass) - (24 << 16);
-    m->entropy = (uint32_t)log_mass + (uint32_t)((m->spread << 8) / m->mass);
-}
-
 void ehmn_summarise(ehmn_model *m)
 {
     const int16_t *logits = ehmn_at(m, m->at.logits);
@@ -57,17 +51,26 @@ void ehmn_summarise(ehmn_model *m)
     uint32_t shift = block_shift(m->image);
     uint32_t block = shift ? 1u << shift : 128u;
     m->mass = 0;
-    m->spread = 0;
     for (uint32_t first = 0; first < vocab; first += block) {
         uint32_t n = vocab - first < block ? vocab - first : block;
-        uint32_t sum = m->kernels->exp_sum(logits + first, n, m->max_logit, &m->spread);
+        uint32_t sum = m->kernels->exp_sum(logits + first, n, m->max_logit);
         m->mass += sum;
         if (shift) {
             sums[first >> shift] = sum;
         }
     }
     m->summed = shift;
-    finish_summary(m);
+}
+
+uint32_t ehmn_entropy(const ehmn_model *m)
+{
+    const int16_t *logits = ehmn_at(m, m->at.logits);
+    uint64_t spread = 0; /* Q32 */
+    for (uint32_t k = 0; k < m->image->vocab_size; k++) {
+        uint32_t below = (uint32_t)(m->max_logit - logits[k]);
+        spread += (uint64_t)ehmn_exp2_neg(below) * below;
+    }
+    return (uint32_t)(ehmn_log2(m->mass) - (24 << 16)) + (uint32_t)((spread << 8) / m->mass);
 }
 
 void ehmn_change_logit(ehmn_model *m, uint32_t token, int32_t logit)
@@ -95,19 +98,16 @@ void ehmn_change_recalled(ehmn_model *m, const int32_t *changed)
         int32_t before = logits[token];
         same_max = same_max && before < m->max_logit && changed[i] <= m->max_logit;
         if (same_max) {
-            uint32_t below = (uint32_t)(m->max_logit - changed[i]), was_below = (uint32_t)(m->max_logit - before);
-            uint32_t p = ehmn_exp2_neg(below), was = ehmn_exp2_neg(was_below);
+            uint32_t p = ehmn_exp2_neg((uint32_t)(m->max_logit - changed[i]));
+            uint32_t was = ehmn_exp2_neg((uint32_t)(m->max_logit - before));
             m->mass += (uint64_t)p - was;
-            m->spread += (uint64_t)p * below - (uint64_t)was * was_below;
             if (m->summed) {
                 sums[token >> m->summed] += p - was;
             }
         }
         ehmn_change_logit(m, token, changed[i]);
     }
-    if (same_max) {
-        finish_summary(m);
-    } else {
+    if (!same_max) {
         ehmn_summarise(m);
     }
 }

@@ -409,6 +409,7 @@ int32_t ehmn_open(const void *image, void *arena, uint32_t arena_bytes, uint32_t
     m->in = ehmn_layout_delta(im);
     m->mode = mode;
     m->seed = seed;
+    ehmn_keep_pairs(m, arena_bytes);
     if (mode == EHMN_PLASTIC) {
         (void)ehmn_delta_reset(m, seed);
     }

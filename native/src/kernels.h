@@ -25,8 +25,8 @@ typedef struct {
      * - edge[j-1]) <= 2^27 - 2^20; sums are taken modulo 2^32, as only differences count. */
     void (*step_row)(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
                      uint32_t at);
-    /* Sum of p[i] = ehmn_exp2_neg(max - logits[i]), n at most 128; p[i] (max - logits[i]) is added to *spread. */
-    uint32_t (*exp_sum)(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
+    /* Sum of ehmn_exp2_neg(max - logits[i]), n at most 128. */
+    uint32_t (*exp_sum)(const int16_t *logits, uint32_t n, int32_t max);
     /* scores[i] = round(ehmn_exp2_neg(max - scores[i]) / 2^9), at most 2^15; returns their sum. max is the largest.
      * */
     uint32_t (*soften)(int32_t *scores, uint32_t n, int32_t max);
@@ -35,14 +35,20 @@ typedef struct {
     /* out[i] = v[i] + round(bias[i] gain / 2^20), saturated to 16 bits, symmetric; gain 0..2^20; bias NULL: out[i] =
      * v[i], saturated. Returns the largest of them all and max. */
     int32_t (*fit)(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out);
-    /* bits[i] = in how many bits keys[i * words .. i * words + words - 1] differ from key[0 .. words - 1]. */
-    void (*differences)(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *bits);
+    /* The first i for which keys[i * words .. i * words + words - 1] differ from key[0 .. words - 1] in less than `limit`
+     * bits, and in *bits in how many; n if there is none. */
+    uint32_t (*find_near)(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t limit,
+                          uint32_t *bits);
     /* NULL, or several vectors at once: acc[t * acc_stride + r] = sum over c of w[r * stride + c] * x[t * x_stride + c]
      * for t < n, strides of x and acc in values; what matvec_s16 and matvec_s4 give for each of them. */
     void (*matmat_s16)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, uint32_t n,
                        uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
     void (*matmat_s4)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, uint32_t n,
                       uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+    /* NULL, or matvec_s8 where -pairs[r] is known: the sum over even c of w[r * stride + c] * w[r * stride + c + 1].
+     * Sums are taken modulo 2^32. */
+    void (*matvec_s8_paired)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                             const int32_t *pairs, int32_t *acc);
     /* What matvec_s8 gives for each of them; a table has all three or none. */
     void (*matmat_s8)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, uint32_t n,
                       uint32_t x_stride, int32_t *acc, uint32_t acc_stride);

@@ -250,22 +250,16 @@ static inline __m256i exp2_neg(__m256i x)
     return _mm256_andnot_si256(_mm256_cmpgt_epi32(x, _mm256_set1_epi32(25 * 256)), y);
 }
 
-uint32_t ehmn_kernels_avx2_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread)
+uint32_t ehmn_kernels_avx2_exp_sum(const int16_t *logits, uint32_t n, int32_t max)
 {
-    __m256i sum = _mm256_setzero_si256(), weighted = sum;
+    __m256i sum = _mm256_setzero_si256();
     uint32_t i = 0;
     for (; i + 8u <= n; i += 8u) {
         __m128i l = _mm_loadu_si128((const __m128i *)(const void *)(logits + i));
         __m256i below = _mm256_sub_epi32(_mm256_set1_epi32(max), _mm256_cvtepi16_epi32(l));
-        __m256i p = exp2_neg(below);
-        sum = _mm256_add_epi32(sum, p);
-        weighted = _mm256_add_epi64(weighted, _mm256_mul_epu32(p, below));
-        weighted = _mm256_add_epi64(weighted, _mm256_mul_epu32(_mm256_srli_epi64(p, 32), _mm256_srli_epi64(below, 32)));
+        sum = _mm256_add_epi32(sum, exp2_neg(below));
     }
-    uint64_t part[4];
-    _mm256_storeu_si256((__m256i *)(void *)part, weighted);
-    *spread += part[0] + part[1] + part[2] + part[3];
-    return (uint32_t)sum8(sum) + ehmn_kernels_rows_exp_sum(logits + i, n - i, max, spread);
+    return (uint32_t)sum8(sum) + ehmn_kernels_rows_exp_sum(logits + i, n - i, max);
 }
 
 uint32_t ehmn_kernels_avx2_soften(int32_t *scores, uint32_t n, int32_t max)
@@ -378,19 +372,22 @@ static inline uint32_t differences_of(const uint32_t *a, const uint32_t *b, uint
     return (uint32_t)sum + (w < words ? (uint32_t)_mm_popcnt_u32(a[w] ^ b[w]) : 0u);
 }
 
-void ehmn_kernels_avx2_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *bits)
+uint32_t ehmn_kernels_avx2_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
+                                     uint32_t limit, uint32_t *bits)
 {
-    uint32_t own[4];
+    uint32_t own[4], i = 0, differ = 0;
     if (words != 4u) {
-        for (uint32_t i = 0; i < n; i++, keys += words) {
-            bits[i] = differences_of(keys, key, words);
+        for (; i < n && (differ = differences_of(keys, key, words)) >= limit; i++, keys += words) {
         }
-        return;
+    } else {
+        memcpy(own, key, sizeof own); /* the usual length, unrolled, with the key in registers */
+        for (; i < n && (differ = differences_of(keys, own, 4u)) >= limit; i++, keys += 4) {
+        }
     }
-    memcpy(own, key, sizeof own); /* the usual length, unrolled, with the key in registers */
-    for (uint32_t i = 0; i < n; i++, keys += 4) {
-        bits[i] = differences_of(keys, own, 4u);
+    if (i < n) {
+        *bits = differ;
     }
+    return i;
 }
 
 const ehmn_kernels ehmn_kernels_avx2 = {
@@ -405,7 +402,7 @@ const ehmn_kernels ehmn_kernels_avx2 = {
     .soften = ehmn_kernels_avx2_soften,
     .gate = ehmn_kernels_avx2_gate,
     .fit = ehmn_kernels_avx2_fit,
-    .differences = ehmn_kernels_avx2_differences,
+    .find_near = ehmn_kernels_avx2_find_near,
     .matmat_s16 = ehmn_kernels_avx2_matmat_s16,
     .matmat_s4 = ehmn_kernels_avx2_matmat_s4,
     .matmat_s8 = ehmn_kernels_avx2_matmat_s8,

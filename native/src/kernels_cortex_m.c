@@ -39,30 +39,66 @@ static inline uint32_t power(uint32_t beyond, uint32_t shift)
     return round_right(twice, shift);
 }
 
-static inline uint32_t add_power(int32_t logit, uint32_t top, int64_t *weighted)
+/* sum + ehmn_exp2_neg(max - logit), where top is max + 511: the sum takes in the bit that rounds. */
+static inline uint32_t add_power(uint32_t sum, int32_t logit, uint32_t top)
 {
-    uint32_t beyond = top - (uint32_t)logit;
-    uint32_t p = power(beyond, to_shift(beyond));
-    *weighted += (int64_t)(int32_t)p * logit;
-    return p;
+    uint32_t beyond = top - (uint32_t)logit, at, twice;
+    __asm__("bic %0, %1, %2" : "=r"(at) : "r"(255), "r"(beyond));
+    __asm__("add %0, %1, %2, lsl #10" : "=r"(twice) : "r"(32768u << 10), "r"((uint32_t)ehmn_exp2_table[at]));
+    __asm__("lsrs %1, %1, %2\n\tadc %0, %0, %1" : "+r"(sum), "+r"(twice) : "r"(to_shift(beyond)) : "cc");
+    return sum;
 }
 
-uint32_t ehmn_kernels_cortex_m_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread)
+/* clang-format off */
+#if defined(EHMN_ARM_DSP)
+/* The lower and the upper half of a word of two logits' distances. A shift takes the lower byte of its register: by more
+ * than 32 bits it leaves nothing. */
+#define TWO_POWERS(two) \
+    "bic r8, %[byte], " two "\n"                \
+    "ubfx r9, " two ", #8, #8\n"                \
+    "ldrh r8, [%[table], r8, lsl #1]\n"         \
+    "add r8, %[one], r8, lsl #10\n"             \
+    "lsrs r8, r8, r9\n"                         \
+    "adc %[sum], %[sum], r8\n"                  \
+    "bic r8, %[byte], " two ", lsr #16\n"       \
+    "lsr r9, " two ", #24\n"                    \
+    "ldrh r8, [%[table], r8, lsl #1]\n"         \
+    "add r8, %[one], r8, lsl #10\n"             \
+    "lsrs r8, r8, r9\n"                         \
+    "adc %[sum], %[sum], r8\n"
+#define FOUR_POWERS \
+    "ldrd r4, r5, [%[logits]], #8\n"            \
+    "usub16 r4, %[top], r4\n"                   \
+    "usub16 r5, %[top], r5\n"                   \
+    TWO_POWERS("r4") TWO_POWERS("r5")
+#endif
+/* clang-format on */
+
+uint32_t ehmn_kernels_cortex_m_exp_sum(const int16_t *logits, uint32_t n, int32_t max)
 {
     const int16_t *end = logits + n;
     uint32_t sum = 0, top = (uint32_t)max + 511u;
-    int64_t weighted = 0; /* by the logits */
-    for (uint32_t rest = n & 3u; rest > 0; rest--) {
-        sum += add_power(*logits++, top, &weighted);
+#if defined(EHMN_ARM_DSP)
+    if (max <= 32256 && ((uintptr_t)logits & 3u) == 0) { /* no distance and 511 leaves 16 bits */
+        for (const int16_t *whole = logits + (n & ~7u); logits < whole;) {
+            __asm__(FOUR_POWERS FOUR_POWERS
+                    : [logits] "+r"(logits), [sum] "+r"(sum)
+                    : [top] "r"(top << 16 | (top & 0xFFFFu)), [byte] "r"(255), [one] "r"(32768u << 10),
+                      [table] "r"(ehmn_exp2_table)
+                    : "r4", "r5", "r8", "r9", "cc", "memory");
+        }
     }
+#else
+    for (const int16_t *whole = logits + (n & ~3u); logits < whole; logits += 4) {
+        sum = add_power(sum, logits[0], top);
+        sum = add_power(sum, logits[1], top);
+        sum = add_power(sum, logits[2], top);
+        sum = add_power(sum, logits[3], top);
+    }
+#endif
     while (logits < end) {
-        sum += add_power(logits[0], top, &weighted);
-        sum += add_power(logits[1], top, &weighted);
-        sum += add_power(logits[2], top, &weighted);
-        sum += add_power(logits[3], top, &weighted);
-        logits += 4;
+        sum = add_power(sum, *logits++, top);
     }
-    *spread += (uint64_t)((int64_t)sum * max - weighted);
     return sum;
 }
 
@@ -150,56 +186,75 @@ int32_t ehmn_kernels_cortex_m_fit(const int32_t *v, const int16_t *bias, int32_t
 
 /* clang-format off */
 #define PAIRS(v) \
-    "and r9, %[pairs], " v ", lsr #1\n"         \
-    "sub " v ", " v ", r9\n"
+    "and r12, r4, " v ", lsr #1\n"              \
+    "sub " v ", " v ", r12\n"
 #define FOURS(u, v) \
-    "and r9, %[fours], " u ", lsr #2\n"         \
-    "and " u ", " u ", %[fours]\n"              \
-    "and r10, %[fours], " v ", lsr #2\n"        \
-    "and " v ", " v ", %[fours]\n"              \
-    "add " u ", " u ", r9\n"                    \
-    "add " v ", " v ", r10\n"                   \
+    "and r12, r5, " u ", lsr #2\n"              \
+    "and " u ", " u ", r5\n"                    \
+    "and lr, r5, " v ", lsr #2\n"               \
+    "and " v ", " v ", r5\n"                    \
+    "add " u ", " u ", r12\n"                   \
+    "add " v ", " v ", lr\n"                    \
     "add " u ", " u ", " v "\n"
+/* Of r8 to r11 the counts of pairs of bits, then of fours, then of eights; a mask and a shift of what it masks are one
+ * instruction. Their sum is in the upper byte of r8. */
+#define COUNT_BITS \
+    PAIRS("r8") PAIRS("r9") PAIRS("r10") PAIRS("r11")   \
+    FOURS("r8", "r9") FOURS("r10", "r11")               \
+    "and r12, r6, r8, lsr #4\n"                         \
+    "and r8, r8, r6\n"                                  \
+    "and lr, r6, r10, lsr #4\n"                         \
+    "and r10, r10, r6\n"                                \
+    "add r8, r8, r12\n"                                 \
+    "add r10, r10, lr\n"                                \
+    "add r8, r8, r10\n"                                 \
+    "mul r8, r8, r7\n"
 /* clang-format on */
 
-/* Four words at a time: counts of pairs of bits, then of fours, then of eights. Here a mask and a shift of what it masks
- * are one instruction. */
-void ehmn_kernels_cortex_m_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
-                                       uint32_t *bits)
+/* The first of the keys of four words from `keys` up to `end`, of which there is one, that differs from `key` in less than
+ * `limit` bits, and in how many in the upper word; or `end`. */
+__attribute__((naked, noinline)) static uint64_t find_near_of_four(const uint32_t *keys __attribute__((unused)),
+                                                                   const uint32_t *end __attribute__((unused)),
+                                                                   const uint32_t *key __attribute__((unused)),
+                                                                   uint32_t limit __attribute__((unused)))
 {
-    if (words % 4u != 0) {
-        ehmn_kernels_rows_differences(keys, n, key, words, bits);
-        return;
+    __asm__ volatile("push {r4, r5, r6, r7, r8, r9, r10, r11, lr}\n"
+                     "mov r4, #0x55555555\n"
+                     "mov r5, #0x33333333\n"
+                     "mov r6, #0x0F0F0F0F\n"
+                     "mov r7, #0x01010101\n"
+                     "1:\n"
+                     "ldmia r0!, {r8, r9, r10, r11}\n"
+                     "ldrd r12, lr, [r2]\n"
+                     "eor r8, r8, r12\n"
+                     "eor r9, r9, lr\n"
+                     "ldrd r12, lr, [r2, #8]\n"
+                     "eor r10, r10, r12\n"
+                     "eor r11, r11, lr\n"
+                     COUNT_BITS
+                     "cmp r3, r8, lsr #24\n"
+                     "bhi 2f\n"
+                     "cmp r0, r1\n"
+                     "bne 1b\n"
+                     "add r0, r0, #16\n"
+                     "2:\n"
+                     "sub r0, r0, #16\n"
+                     "lsr r1, r8, #24\n"
+                     "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n");
+}
+
+uint32_t ehmn_kernels_cortex_m_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
+                                         uint32_t limit, uint32_t *bits)
+{
+    if (words != 4u || n == 0) {
+        return ehmn_kernels_rows_find_near(keys, n, key, words, limit, bits);
     }
-    for (uint32_t *last = bits + n; bits < last; bits++) {
-        uint32_t sum = 0;
-        const uint32_t *k = key, *end = keys + words;
-        do {
-            __asm__ volatile("ldmia %[keys]!, {r4, r5, r6, r8}\n"
-                             "ldrd r9, r10, [%[k]], #8\n"
-                             "eor r4, r4, r9\n"
-                             "eor r5, r5, r10\n"
-                             "ldrd r9, r10, [%[k]], #8\n"
-                             "eor r6, r6, r9\n"
-                             "eor r8, r8, r10\n"
-                             PAIRS("r4") PAIRS("r5") PAIRS("r6") PAIRS("r8")
-                             FOURS("r4", "r5") FOURS("r6", "r8")
-                             "and r9, %[eights], r4, lsr #4\n"
-                             "and r4, r4, %[eights]\n"
-                             "and r10, %[eights], r6, lsr #4\n"
-                             "and r6, r6, %[eights]\n"
-                             "add r4, r4, r9\n"
-                             "add r6, r6, r10\n"
-                             "add r4, r4, r6\n"
-                             "mul r4, r4, %[ones]\n"
-                             "add %[sum], %[sum], r4, lsr #24\n"
-                             : [keys] "+r"(keys), [k] "+r"(k), [sum] "+r"(sum)
-                             : [pairs] "r"(0x55555555u), [fours] "r"(0x33333333u), [eights] "r"(0x0F0F0F0Fu),
-                               [ones] "r"(0x01010101u)
-                             : "r4", "r5", "r6", "r8", "r9", "r10", "memory");
-        } while (keys < end);
-        *bits = sum;
+    uint64_t found = find_near_of_four(keys, keys + 4u * n, key, limit);
+    uint32_t i = (uint32_t)((const uint32_t *)(uintptr_t)(uint32_t)found - keys) / 4u;
+    if (i < n) {
+        *bits = (uint32_t)(found >> 32);
     }
+    return i;
 }
 
 /* A value times its factor, the upper half plus `half`: SMMLA where there is one. v0..v3 by f0..f3. */

@@ -147,11 +147,10 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
 }
 
 /* Eight at a time, their even and their odd ones. Differences saturate: what they stand for is zero. */
-static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread)
+static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max)
 {
     const uint16x8_t low_byte = vdupq_n_u16(255);
     uint32_t sum = 0;
-    int64_t weighted = 0;
     for (uint32_t left = n / 8u; left > 0; left--, logits += 8) {
         int16x8_t y = vqsubq_n_s16(vld1q_s16(logits), (int16_t)max);
         uint16x8_t at = vandq_u16(vreinterpretq_u16_s16(y), low_byte);
@@ -160,11 +159,8 @@ static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t
         uint32x4_t even = ehmn_mve_exp2_of(vmovlbq_u16(entry), vmovlbq_s16(rest));
         uint32x4_t odd = ehmn_mve_exp2_of(vmovltq_u16(entry), vmovltq_s16(rest));
         sum = vaddvaq_u32(vaddvaq_u32(sum, even), odd);
-        weighted = vmlaldavaq_s32(weighted, vreinterpretq_s32_u32(even), vmovlbq_s16(y));
-        weighted = vmlaldavaq_s32(weighted, vreinterpretq_s32_u32(odd), vmovltq_s16(y));
     }
-    *spread -= (uint64_t)weighted;
-    return n % 8u ? sum + ehmn_kernels_rows_exp_sum(logits, n % 8u, max, spread) : sum;
+    return n % 8u ? sum + ehmn_kernels_rows_exp_sum(logits, n % 8u, max) : sum;
 }
 
 static uint32_t soften(int32_t *scores, uint32_t n, int32_t max)
@@ -248,23 +244,27 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
 }
 
 /* The counts of sixteen bytes are taken from a table at once. */
-static void differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *bits)
+static uint32_t find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t limit,
+                          uint32_t *bits)
 {
     if (words % 4u != 0) {
-        ehmn_kernels_rows_differences(keys, n, key, words, bits);
-        return;
+        return ehmn_kernels_rows_find_near(keys, n, key, words, limit, bits);
     }
     uint32x4_t first = vld1q_u32(key);
-    for (; n > 0; n--, keys += 4) {
+    uint32_t left = n;
+    for (; left > 0; left--, keys += words) {
         uint8x16_t differ = vreinterpretq_u8_u32(veorq_u32(vld1q_u32(keys), first));
         uint32_t sum = vaddvq_u8(vldrbq_gather_offset_u8(ehmn_mve_bit_counts, differ));
         for (uint32_t w = 4; w < words; w += 4u) {
-            keys += 4;
-            differ = vreinterpretq_u8_u32(veorq_u32(vld1q_u32(keys), vld1q_u32(key + w)));
+            differ = vreinterpretq_u8_u32(veorq_u32(vld1q_u32(keys + w), vld1q_u32(key + w)));
             sum = vaddvaq_u8(sum, vldrbq_gather_offset_u8(ehmn_mve_bit_counts, differ));
         }
-        *bits++ = sum;
+        if (sum < limit) {
+            *bits = sum;
+            break;
+        }
     }
+    return n - left;
 }
 
 const ehmn_kernels ehmn_kernels_mve = {
@@ -279,7 +279,7 @@ const ehmn_kernels ehmn_kernels_mve = {
     .soften = soften,
     .gate = gate,
     .fit = fit,
-    .differences = differences,
+    .find_near = find_near,
 };
 
 #endif

@@ -249,22 +249,17 @@ static inline void exp2_neg(uint16x8_t x, uint32x4_t *low, uint32x4_t *high)
     *high = vrshlq_u32(vshll_high_n_u16(mantissa, 9), vmovl_high_s16(right));
 }
 
-uint32_t ehmn_kernels_neon_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread)
+uint32_t ehmn_kernels_neon_exp_sum(const int16_t *logits, uint32_t n, int32_t max)
 {
     const uint16x8_t most = vdupq_n_u16((uint16_t)max), far = vdupq_n_u16(FAR);
     uint32x4_t sum = vdupq_n_u32(0), p, q;
-    uint64x2_t weighted = vdupq_n_u64(0);
     uint32_t i = 0;
     for (; i + 8u <= n; i += 8u) {
         uint16x8_t below = vminq_u16(vsubq_u16(most, vreinterpretq_u16_s16(vld1q_s16(logits + i))), far);
         exp2_neg(below, &p, &q);
-        uint32x4_t a = vmovl_u16(vget_low_u16(below)), b = vmovl_high_u16(below);
         sum = vaddq_u32(sum, vaddq_u32(p, q));
-        weighted = vmlal_high_u32(vmlal_u32(weighted, vget_low_u32(p), vget_low_u32(a)), p, a);
-        weighted = vmlal_high_u32(vmlal_u32(weighted, vget_low_u32(q), vget_low_u32(b)), q, b);
     }
-    *spread += vaddvq_u64(weighted);
-    return vaddvq_u32(sum) + ehmn_kernels_rows_exp_sum(logits + i, n - i, max, spread);
+    return vaddvq_u32(sum) + ehmn_kernels_rows_exp_sum(logits + i, n - i, max);
 }
 
 uint32_t ehmn_kernels_neon_soften(int32_t *scores, uint32_t n, int32_t max)
@@ -319,6 +314,46 @@ void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_
     ehmn_kernels_rows_gate(gate + i, up + i, n - i, frac);
 }
 
+/* In how many bits words * 4 bytes differ, for words in fours. */
+static inline uint32_t differences_of(const uint32_t *a, const uint32_t *b, uint32_t words)
+{
+    uint32_t sum = 0;
+    for (uint32_t w = 0; w < words; w += 4u) {
+        uint32x4_t differ = veorq_u32(vld1q_u32(a + w), vld1q_u32(b + w));
+        sum += vaddvq_u8(vcntq_u8(vreinterpretq_u8_u32(differ)));
+    }
+    return sum;
+}
+
+/* Of keys of four words, four at a time: their counts are summed side by side. */
+uint32_t ehmn_kernels_neon_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
+                                     uint32_t limit, uint32_t *bits)
+{
+    if (words % 4u != 0) {
+        return ehmn_kernels_rows_find_near(keys, n, key, words, limit, bits);
+    }
+    const uint32x4_t own = vld1q_u32(key), limits = vdupq_n_u32(limit);
+    uint32_t i = 0;
+    for (; words == 4u && i + 4u <= n; i += 4u) {
+        uint8x16_t count[4];
+        for (uint32_t k = 0; k < 4u; k++) {
+            count[k] = vcntq_u8(vreinterpretq_u8_u32(veorq_u32(vld1q_u32(keys + 4u * (i + k)), own)));
+        }
+        uint8x16_t fours = vpaddq_u8(vpaddq_u8(count[0], count[1]), vpaddq_u8(count[2], count[3]));
+        if (vmaxvq_u32(vcltq_u32(vpaddlq_u16(vpaddlq_u8(fours)), limits)) != 0) {
+            break;
+        }
+    }
+    for (; i < n; i++) {
+        uint32_t differ = differences_of(keys + (size_t)i * words, key, words);
+        if (differ < limit) {
+            *bits = differ;
+            break;
+        }
+    }
+    return i;
+}
+
 const ehmn_kernels ehmn_kernels_neon = {
     .name = "neon",
     .matvec_s8 = matvec_s8,
@@ -331,7 +366,7 @@ const ehmn_kernels ehmn_kernels_neon = {
     .soften = ehmn_kernels_neon_soften,
     .gate = ehmn_kernels_neon_gate,
     .fit = ehmn_kernels_rows_fit,
-    .differences = ehmn_kernels_rows_differences,
+    .find_near = ehmn_kernels_neon_find_near,
     .matmat_s16 = ehmn_kernels_neon_matmat_s16,
     .matmat_s4 = ehmn_kernels_neon_matmat_s4,
     .matmat_s8 = ehmn_kernels_neon_matmat_s8,

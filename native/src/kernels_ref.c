@@ -73,17 +73,12 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
     }
 }
 
-static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread)
+static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max)
 {
     uint32_t sum = 0;
-    uint64_t weighted = 0;
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t below = (uint32_t)(max - logits[i]);
-        uint32_t p = ehmn_exp2_neg(below);
-        sum += p;
-        weighted += (uint64_t)p * below;
+        sum += ehmn_exp2_neg((uint32_t)(max - logits[i]));
     }
-    *spread += weighted;
     return sum;
 }
 
@@ -115,14 +110,21 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
     return max;
 }
 
-static void differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *bits)
+static uint32_t find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t limit,
+                          uint32_t *bits)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        bits[i] = 0;
+    uint32_t i = 0;
+    for (; i < n; i++) {
+        uint32_t differ = 0;
         for (uint32_t b = 0; b < 32u * words; b++) {
-            bits[i] += (keys[i * words + b / 32u] ^ key[b / 32u]) >> (b % 32u) & 1u;
+            differ += (keys[i * words + b / 32u] ^ key[b / 32u]) >> (b % 32u) & 1u;
+        }
+        if (differ < limit) {
+            *bits = differ;
+            break;
         }
     }
+    return i;
 }
 
 const ehmn_kernels ehmn_kernels_ref = {
@@ -137,5 +139,5 @@ const ehmn_kernels ehmn_kernels_ref = {
     .soften = soften,
     .gate = gate,
     .fit = fit,
-    .differences = differences,
+    .find_near = find_near,
 };

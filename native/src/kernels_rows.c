@@ -141,17 +141,12 @@ void ehmn_kernels_rows_step_row(int8_t *w, const uint32_t *edge, const int8_t *s
     }
 }
 
-uint32_t ehmn_kernels_rows_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread)
+uint32_t ehmn_kernels_rows_exp_sum(const int16_t *logits, uint32_t n, int32_t max)
 {
     uint32_t sum = 0;
-    uint64_t weighted = 0;
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t below = (uint32_t)(max - logits[i]);
-        uint32_t p = ehmn_exp2_neg(below);
-        sum += p;
-        weighted += (uint64_t)p * below;
+        sum += ehmn_exp2_neg((uint32_t)(max - logits[i]));
     }
-    *spread += weighted;
     return sum;
 }
 
@@ -199,19 +194,24 @@ int32_t ehmn_kernels_rows_fit(const int32_t *v, const int16_t *bias, int32_t gai
 }
 
 /* Counts of pairs of bits, then of fours, then of eights. */
-void ehmn_kernels_rows_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
-                                   uint32_t *bits)
+uint32_t ehmn_kernels_rows_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
+                                     uint32_t limit, uint32_t *bits)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t sum = 0;
-        for (uint32_t w = 0; w < words; w++) {
-            uint32_t v = *keys++ ^ key[w];
+    uint32_t i = 0;
+    for (; i < n; i++, keys += words) {
+        uint32_t sum = 0, w = 0;
+        for (; w < words && sum < limit; w++) {
+            uint32_t v = keys[w] ^ key[w];
             v -= v >> 1 & 0x55555555u;
             v = (v & 0x33333333u) + (v >> 2 & 0x33333333u);
             sum += ((v + (v >> 4)) & 0x0F0F0F0Fu) * 0x01010101u >> 24;
         }
-        bits[i] = sum;
+        if (sum < limit) {
+            *bits = sum;
+            break;
+        }
     }
+    return i;
 }
 
 const ehmn_kernels ehmn_kernels_rows = {
@@ -226,5 +226,5 @@ const ehmn_kernels ehmn_kernels_rows = {
     .soften = ehmn_kernels_rows_soften,
     .gate = ehmn_kernels_rows_gate,
     .fit = ehmn_kernels_rows_fit,
-    .differences = ehmn_kernels_rows_differences,
+    .find_near = ehmn_kernels_rows_find_near,
 };

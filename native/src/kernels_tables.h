@@ -36,7 +36,7 @@ void ehmn_kernels_rows_weighted_sum(const int8_t *w, uint32_t rows, uint32_t col
 void ehmn_kernels_rows_scale(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
 void ehmn_kernels_rows_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
                                uint32_t rate, uint32_t at);
-uint32_t ehmn_kernels_rows_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
+uint32_t ehmn_kernels_rows_exp_sum(const int16_t *logits, uint32_t n, int32_t max);
 uint32_t ehmn_kernels_rows_soften(int32_t *scores, uint32_t n, int32_t max);
 void ehmn_kernels_rows_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
 int32_t ehmn_kernels_rows_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
@@ -47,23 +47,24 @@ void ehmn_kernels_mve_matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, 
                                  int32_t *acc);
 void ehmn_kernels_mve_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                 int32_t *acc);
-void ehmn_kernels_rows_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
-                                   uint32_t *bits);
-uint32_t ehmn_kernels_cortex_m_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
+uint32_t ehmn_kernels_rows_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
+                                     uint32_t limit, uint32_t *bits);
+uint32_t ehmn_kernels_cortex_m_exp_sum(const int16_t *logits, uint32_t n, int32_t max);
 uint32_t ehmn_kernels_cortex_m_soften(int32_t *scores, uint32_t n, int32_t max);
 void ehmn_kernels_cortex_m_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
 void ehmn_kernels_cortex_m_scale(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
 int32_t ehmn_kernels_cortex_m_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
                                   int16_t *out);
-void ehmn_kernels_cortex_m_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
-                                       uint32_t *bits);
-void ehmn_kernels_avx2_differences(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *bits);
+uint32_t ehmn_kernels_cortex_m_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
+                                         uint32_t limit, uint32_t *bits);
+uint32_t ehmn_kernels_avx2_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
+                                     uint32_t limit, uint32_t *bits);
 void ehmn_kernels_avx2_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                 int32_t *acc);
 void ehmn_kernels_avx2_scale(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
 void ehmn_kernels_avx2_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
                                uint32_t rate, uint32_t at);
-uint32_t ehmn_kernels_avx2_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
+uint32_t ehmn_kernels_avx2_exp_sum(const int16_t *logits, uint32_t n, int32_t max);
 uint32_t ehmn_kernels_avx2_soften(int32_t *scores, uint32_t n, int32_t max);
 void ehmn_kernels_avx2_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
 int32_t ehmn_kernels_avx2_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
@@ -79,7 +80,9 @@ void ehmn_kernels_neon_weighted_sum(const int8_t *w, uint32_t rows, uint32_t col
 void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
 void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
                                uint32_t rate, uint32_t at);
-uint32_t ehmn_kernels_neon_exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread);
+uint32_t ehmn_kernels_neon_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
+                                     uint32_t limit, uint32_t *bits);
+uint32_t ehmn_kernels_neon_exp_sum(const int16_t *logits, uint32_t n, int32_t max);
 uint32_t ehmn_kernels_neon_soften(int32_t *scores, uint32_t n, int32_t max);
 void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
 void ehmn_kernels_neon_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,

@@ -198,7 +198,7 @@ const ehmn_kernels ehmn_kernels_thumb = {
     .soften = ehmn_kernels_cortex_m_soften,
     .gate = ehmn_kernels_cortex_m_gate,
     .fit = ehmn_kernels_cortex_m_fit,
-    .differences = ehmn_kernels_cortex_m_differences,
+    .find_near = ehmn_kernels_cortex_m_find_near,
 };
 
 #endif

@@ -195,16 +195,10 @@ static inline __m512i exp2_neg(__m256i entries, __m256i wholes)
     return _mm512_srlv_epi32(_mm512_add_epi32(mantissa, half), whole);
 }
 
-static inline __m512i add_spread(__m512i spread, __m512i p, __m512i below)
-{
-    spread = _mm512_add_epi64(spread, _mm512_mul_epu32(p, below));
-    return _mm512_add_epi64(spread, _mm512_mul_epu32(_mm512_srli_epi64(p, 32), _mm512_srli_epi64(below, 32)));
-}
-
-static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t *spread)
+static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max)
 {
     const __m512i byte = _mm512_set1_epi16(255), least = _mm512_set1_epi16(25 * 256 + 1);
-    __m512i sum = _mm512_setzero_si512(), weighted = sum;
+    __m512i sum = _mm512_setzero_si512();
     for (uint32_t i = 0; i < n; i += 32u) {
         __mmask32 some = first_of(n - i);
         __m512i below = _mm512_sub_epi16(_mm512_set1_epi16((int16_t)max), _mm512_maskz_loadu_epi16(some, logits + i));
@@ -217,10 +211,7 @@ static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max, uint64_t
         p = _mm512_maskz_mov_epi32((__mmask16)some, p);
         q = _mm512_maskz_mov_epi32((__mmask16)(some >> 16), q);
         sum = _mm512_add_epi32(sum, _mm512_add_epi32(p, q));
-        weighted = add_spread(weighted, p, _mm512_cvtepu16_epi32(_mm512_castsi512_si256(below)));
-        weighted = add_spread(weighted, q, _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(below, 1)));
     }
-    *spread += (uint64_t)_mm512_reduce_add_epi64(weighted);
     return (uint32_t)_mm512_reduce_add_epi32(sum);
 }
 
@@ -349,7 +340,7 @@ const ehmn_kernels ehmn_kernels_vnni = {
     .soften = soften,
     .gate = gate,
     .fit = ehmn_kernels_avx2_fit,
-    .differences = ehmn_kernels_avx2_differences,
+    .find_near = ehmn_kernels_avx2_find_near,
     .matmat_s16 = ehmn_kernels_vnni_matmat_s16,
     .matmat_s4 = ehmn_kernels_vnni_matmat_s4,
     .matmat_s8 = ehmn_kernels_vnni_matmat_s8,

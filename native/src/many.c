@@ -95,7 +95,8 @@ static void products(const batch *b, const ehmn_matrix *matrix, const int8_t *w,
 {
     const ehmn_kernels *kernels = b->m->kernels;
     uint32_t cols = matrix->cols, stride = ehmn_row_bytes(matrix), bytes = (uint32_t)b->at.total;
-    const void *x = of(b, 0, b->at.mantissas);
+    uint32_t input = matrix->input_bits == 8u ? b->at.narrow : b->at.mantissas;
+    const void *x = of(b, 0, input);
     int32_t *acc = of(b, 0, out);
     if (b->own_table && kernels->matmat_s16 != NULL) {
         if (matrix->weight_bits == 4u) {
@@ -109,7 +110,7 @@ static void products(const batch *b, const ehmn_matrix *matrix, const int8_t *w,
     }
     for (uint32_t t = 0; t < b->n; t++) {
         acc = of(b, t, out);
-        x = of(b, t, b->at.mantissas);
+        x = of(b, t, input);
         if (matrix->weight_bits == 4u) {
             kernels->matvec_s4((const uint8_t *)w, rows, cols, stride, x, acc);
         } else if (matrix->input_bits == 8u) {

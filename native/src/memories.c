@@ -2,8 +2,6 @@
  * came then. SPEC.md, "Learning". */
 #include "model.h"
 
-#define BLOCK 32u /* episodes whose distances wait on the stack */
-
 _Static_assert(EHMN_MAX_VOCAB <= EHMN_NGRAM_TOKEN_MASK + 1u, "a token must fit an n-gram's slot");
 
 /* A hash whose bits all depend on all of its input's: two rounds of multiply and xor-shift. */
@@ -180,19 +178,15 @@ static void insert(nearest *among, uint32_t index, uint32_t distance)
 
 static void find_nearest(ehmn_model *m, nearest *among)
 {
-    const uint32_t *keys = ehmn_in_delta(m, m->in.keys);
+    const uint32_t *keys = ehmn_in_delta(m, m->in.keys), *key = ehmn_at(m, m->at.key);
     uint32_t words = ehmn_key_words(m->image), written = ehmn_model_delta(m)->written;
     uint32_t n = written < m->image->rule.episodes ? written : m->image->rule.episodes;
-    uint32_t distance[BLOCK];
     among->n = 0;
     among->limit = UINT32_MAX;
-    for (uint32_t first = 0; first < n; first += BLOCK) {
-        uint32_t inside = n - first < BLOCK ? n - first : BLOCK;
-        m->kernels->differences(keys + first * words, inside, ehmn_at(m, m->at.key), words, distance);
-        for (uint32_t *next = distance, *end = distance + inside; next < end; next++) {
-            if (*next < among->limit) {
-                insert(among, first + (uint32_t)(next - distance), *next);
-            }
+    for (uint32_t i = 0, distance = 0; i < n; i++) {
+        i += m->kernels->find_near(keys + (size_t)i * words, n - i, key, words, among->limit, &distance);
+        if (i < n) {
+            insert(among, i, distance);
         }
     }
     m->counts.macs += (uint64_t)n * words;

@@ -71,6 +71,7 @@ struct ehmn_model {
                      int32_t out_frac, int32_t *out); /* ehmn_multiply_rows, on several threads if there are any */
     const ehmn_parallel *parallel;                    /* NULL: none */
     uint8_t *arena;
+    const int32_t *pairs; /* behind the layout: for each matrix where its sums begin, or 0, then the sums; NULL: none */
     ehmn_layout at;
     uint32_t mode;
     uint32_t filled;     /* positions in the window that hold something, at most n_ctx */
@@ -78,11 +79,9 @@ struct ehmn_model {
     uint32_t newest;     /* where the next one goes in the ring of recent tokens */
     uint32_t predicted;  /* 1: the logits are those of the present context */
     int32_t max_logit;   /* of the prediction */
-    uint32_t entropy;    /* of the prediction, bits in Q16 */
     uint64_t seed;
     uint64_t sampled;    /* draws of ehmn_sample since the last reset, forgetting or loading */
     uint64_t mass;       /* sum of 2^(logit - max_logit) in Q24 */
-    uint64_t spread;     /* the same, each times max_logit - logit in Q8 */
     uint32_t summed;     /* log2 of the tokens whose masses have sums in the room of the scores; 0: no sums are there */
     int32_t step;        /* of the mantissas that ehmn_reduce made last: a mantissa stands for step * 2^-frac */
     int32_t input_fracs[EHMN_MAX_DENSE];
@@ -121,6 +120,10 @@ static inline uint32_t ehmn_take(uint64_t *at, uint32_t align, uint64_t bytes)
 
 /* image.c: change the table of an opened model. */
 void ehmn_use_kernels(ehmn_model *m, const ehmn_kernels *kernels);
+
+/* pairs.c: fill what the arena has beyond the model's need; rows of a product with the present mantissas, of 8 bits. */
+void ehmn_keep_pairs(ehmn_model *m, uint32_t arena_bytes);
+void ehmn_matvec_s8(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t *out);
 
 /* image.c: whether the bytes from offset `from` up to offset `to` are zero. */
 int ehmn_bytes_are_zero(const void *bytes, uint64_t from, uint64_t to);
@@ -324,9 +327,10 @@ void ehmn_end_prediction(ehmn_model *m);
 int32_t ehmn_fit_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t max, const int32_t *v, int16_t *out);
 uint32_t ehmn_block_rows(const ehmn_model *m, uint32_t first);
 
-/* head.c: mass and entropy of the logits as they are now, of which max_logit is known; change one of them, and
- * max_logit with it; and all of the recalled tokens, and the mass with them. */
+/* head.c: mass of the logits as they are now, of which max_logit is known; their entropy, bits in Q16; change one of
+ * them, and max_logit with it; and all of the recalled tokens, and the mass with them. */
 void ehmn_summarise(ehmn_model *m);
+uint32_t ehmn_entropy(const ehmn_model *m);
 void ehmn_change_logit(ehmn_model *m, uint32_t token, int32_t logit);
 void ehmn_change_recalled(ehmn_model *m, const int32_t *logits);
 

@@ -82,7 +82,7 @@ static int32_t modulation(ehmn_model *m, uint32_t token)
     (void)ehmn_score(m, token, &surprise);
     g += (int64_t)rule->w_reward * standard_score(&delta->reward, (int32_t)surprise, rate);
     if (rule->w_uncertainty != 0) {
-        g += (int64_t)rule->w_uncertainty * standard_score(&delta->uncertainty, (int32_t)m->entropy, rate);
+        g += (int64_t)rule->w_uncertainty * standard_score(&delta->uncertainty, (int32_t)ehmn_entropy(m), rate);
     }
     if (rule->w_novelty != 0) {
         g += (int64_t)rule->w_novelty * standard_score(&delta->novelty, topic_shift(m), rate);
