@@ -165,6 +165,8 @@ int32_t ehmn_step_of(uint32_t max);
 #define EHMN_RECIPROCAL_HALF (1 << (EHMN_RECIPROCAL_FRAC - 1))
 /* v[i] *= factor; no product leaves 32 bits. */
 void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor);
+/* v[i] >>= shift[i], shifts of 0..31. */
+void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n);
 
 /* v[i] = ehmn_add(v[i], more[i]). */
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n);

@@ -6,6 +6,7 @@
 #define ehmn_quantise16 ehmn_plain_quantise16
 #define ehmn_narrow ehmn_plain_narrow
 #define ehmn_multiply_all ehmn_plain_multiply_all
+#define ehmn_shift_all ehmn_plain_shift_all
 #define ehmn_add_all ehmn_plain_add_all
 #define ehmn_add_weights ehmn_plain_add_weights
 #define ehmn_add_outputs ehmn_plain_add_outputs
@@ -350,6 +351,15 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
     shift_into16(v, n, shift, out);
     return frac - shift;
 }
+
+#if !defined(EHMN_NEON)
+void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] >>= shift[i];
+    }
+}
+#endif
 
 int32_t ehmn_step_of(uint32_t max)
 {

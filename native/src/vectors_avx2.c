@@ -168,6 +168,17 @@ void ehmn_avx2_multiply_all(int32_t *v, uint32_t n, int32_t factor)
     }
 }
 
+void ehmn_avx2_shift_all(int32_t *v, const int32_t *shift, uint32_t n)
+{
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        store(v + i, _mm256_srav_epi32(load(v + i), load(shift + i)));
+    }
+    for (; i < n; i++) {
+        v[i] >>= shift[i];
+    }
+}
+
 void ehmn_avx2_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
     uint32_t i = 0;
