@@ -386,7 +386,25 @@ int32_t ehmn_narrow(const int16_t *v, uint32_t n, int8_t *out)
 
 void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor)
 {
-#pragma GCC unroll 8
+#if defined(__thumb2__)
+    for (int32_t *end = v + n / 8u * 8u; v < end;) {
+        __asm__ volatile("ldmia %[v], {r3, r4, r5, r6, r8, r9, r10, r12}\n"
+                         "mul r3, r3, %[factor]\n"
+                         "mul r4, r4, %[factor]\n"
+                         "mul r5, r5, %[factor]\n"
+                         "mul r6, r6, %[factor]\n"
+                         "mul r8, r8, %[factor]\n"
+                         "mul r9, r9, %[factor]\n"
+                         "mul r10, r10, %[factor]\n"
+                         "mul r12, r12, %[factor]\n"
+                         "stmia %[v]!, {r3, r4, r5, r6, r8, r9, r10, r12}\n"
+                         : [v] "+r"(v)
+                         : [factor] "r"(factor)
+                         : "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r12", "memory");
+    }
+    n %= 8u;
+#endif
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
         v[i] *= factor;
     }
