@@ -65,6 +65,16 @@ static void sums(uint32_t n, int32_t limit)
         out[i] = ehmn_add(v[i], w[i]);
     }
     same("ehmn_add_all", n, out, a, 4);
+    int32_t down[MOST];
+    for (uint32_t i = 0; i < n; i++) {
+        down[i] = between(0, 31);
+        out[i] = v[i] >> down[i];
+    }
+    a = copy(v, 4u * n);
+    int32_t *shifts = copy(down, 4u * n);
+    ehmn_shift_all(a, shifts, n);
+    same("ehmn_shift_all", n, out, a, 4);
+    free(shifts);
     for (int32_t shift = -3; shift < 63; shift += 1 + (int32_t)(n % 5u)) {
         a = copy(v, 4u * n);
         ehmn_scale_all(a, n, factor, shift, a);
@@ -72,7 +82,7 @@ static void sums(uint32_t n, int32_t limit)
             out[i] = ehmn_mul(v[i], factor, shift);
         }
         same("ehmn_scale_all", n, out, a, 4);
-        int32_t many = between(-64, 64), scale = between(0, 1) ? ehmn_clamp(factor, 0, INT32_MAX) : between(0, 99);
+        int32_t many = between(0, 1) ? between(-64, 64) : 1 - 2 * between(0, 1), scale = between(0, 1) ? ehmn_clamp(factor, 0, INT32_MAX) : between(0, 99);
         int8_t *own = copy(weight, n);
         a = copy(v, 4u * n);
         ehmn_add_weights(a, own, n, many, scale, shift);
@@ -80,6 +90,16 @@ static void sums(uint32_t n, int32_t limit)
             out[i] = ehmn_add(v[i], ehmn_mul(weight[i] * many, scale, shift));
         }
         same("ehmn_add_weights", n, out, a, 4);
+        int64_t most = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            int64_t sum = ehmn_abs(v[i]) + (int64_t)ehmn_abs(ehmn_mul(weight[i] * many, scale, shift));
+            most = sum > most ? sum : most;
+        }
+        if (most <= INT32_MAX) {
+            a = copy(v, 4u * n);
+            ehmn_add_weights_within(a, own, n, many, scale, shift);
+            same("ehmn_add_weights_within", n, out, a, 4);
+        }
         same("its weights", n, weight, own, 1);
     }
     int32_t gain = between(0, 1) ? ehmn_clamp(factor, 0, INT32_MAX) : between(0, 1 << 17);
@@ -142,6 +162,8 @@ static void reductions(uint32_t n, int32_t limit)
     }
     same("the shift of ehmn_quantise8", 1, &shift, copy(&got, 4), 4);
     same("ehmn_quantise8", n, bytes, b, 1);
+    a = copy(v, 2u * n);
+    b = copy(v, n);
     (void)ehmn_quantise16(own, n, 0, 16, a);
     int32_t step = 1;
     for (uint32_t i = 0; i < n; i++) {
@@ -155,6 +177,7 @@ static void reductions(uint32_t n, int32_t limit)
     }
     same("the step of ehmn_narrow", 1, &step, copy(&got, 4), 4);
     same("ehmn_narrow", n, bytes, b, 1);
+    free(a);
     ehmn_multiply_all(own, n, step);
     same("ehmn_multiply_all", n, turned, own, 4);
     own = copy(v, 4u * n);

@@ -121,6 +121,12 @@ static void move(uint32_t n, uint32_t width, uint32_t other, int32_t shift)
     ehmn_plain_scale_all(v, n, factor, shift, a);
     ehmn_avx2_scale_all(v, n, factor, shift, b);
     compare("scale_all", n, a, b, 4u * n);
+    for (uint32_t i = 0; i < n; i++) {
+        more[i] = (int32_t)(bits() % 32u);
+    }
+    ehmn_plain_shift_all(a, more, n);
+    ehmn_avx2_shift_all(b, more, n);
+    compare("shift_all", n, a, b, 4u * n);
     free(v);
     free(more);
     free(a);

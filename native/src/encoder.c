@@ -99,9 +99,7 @@ void ehmn_normalise(const ehmn_model *m, uint32_t index, const int32_t *v, int32
         v = out;
     }
     ehmn_rms_normalise(v, im->d_model, im->value_frac, im->norm_eps_mantissa, im->norm_eps_shift, out);
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        out[i] >>= shift[i];
-    }
+    ehmn_shift_all(out, shift, im->d_model);
 }
 
 void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v)

@@ -102,7 +102,7 @@ static void products(const batch *b, const ehmn_matrix *matrix, const int8_t *w,
         if (matrix->weight_bits == 4u) {
             kernels->matmat_s4(w, rows, cols, stride, x, b->n, bytes / 2u, acc, bytes / 4u);
         } else if (matrix->input_bits == 8u) {
-            kernels->matmat_s8(w, rows, cols, stride, x, b->n, bytes, acc, bytes / 4u);
+            kernels->matmat_s8(w, rows, cols, stride, of(b, 0, b->at.narrow), b->n, bytes, acc, bytes / 4u);
         } else {
             kernels->matmat_s16(w, rows, cols, stride, x, b->n, bytes / 2u, acc, bytes / 4u);
         }
@@ -114,7 +114,7 @@ static void products(const batch *b, const ehmn_matrix *matrix, const int8_t *w,
         if (matrix->weight_bits == 4u) {
             kernels->matvec_s4((const uint8_t *)w, rows, cols, stride, x, acc);
         } else if (matrix->input_bits == 8u) {
-            kernels->matvec_s8(w, rows, cols, stride, x, acc);
+            kernels->matvec_s8(w, rows, cols, stride, of(b, t, b->at.narrow), acc);
         } else {
             kernels->matvec_s16(w, rows, cols, stride, x, acc);
         }

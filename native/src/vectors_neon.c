@@ -44,6 +44,17 @@ void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
     }
 }
 
+void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n)
+{
+    uint32_t i = 0;
+    for (; i + 4u <= n; i += 4u) {
+        vst1q_s32(v + i, vshlq_s32(vld1q_s32(v + i), vnegq_s32(vld1q_s32(shift + i))));
+    }
+    for (; i < n; i++) {
+        v[i] >>= shift[i];
+    }
+}
+
 uint32_t ehmn_neon_rotate(const int16_t *turn, uint32_t half, int32_t *v)
 {
     uint32_t i = 0;

@@ -27,6 +27,11 @@ void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor)
     CHOOSE(multiply_all, v, n, factor);
 }
 
+void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n)
+{
+    CHOOSE(shift_all, v, shift, n);
+}
+
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
     CHOOSE(add_all, v, more, n);
@@ -35,6 +40,11 @@ void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
     CHOOSE(add_weights, v, w, n, factor, scale, shift);
+}
+
+void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+{
+    ehmn_add_weights(v, w, n, factor, scale, shift);
 }
 
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
