@@ -43,7 +43,11 @@ static void run(void)
         }
 #else
         (void)ehmn_quantise16(v, COLS, 16, 16, mantissas);
-        kernels->matvec_s16(w, ROWS, COLS, COLS, mantissas, out);
+        if (kernels->matvec_s16_paired != NULL) {
+            kernels->matvec_s16_paired(w, ROWS, COLS, COLS, mantissas, pairs, out);
+        } else {
+            kernels->matvec_s16(w, ROWS, COLS, COLS, mantissas, out);
+        }
 #endif
         kernels->scale(out, scale, ROWS, 40, out);
     }

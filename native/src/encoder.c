@@ -30,7 +30,7 @@ void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first
         ehmn_matvec_s8(m, matrix, first, rows, out);
         ehmn_multiply_all(out, rows, m->step);
     } else {
-        m->kernels->matvec_s16(w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
+        ehmn_matvec_s16(m, matrix, first, rows, out);
     }
     m->kernels->scale(out, scale, rows, matrix->shift + frac - out_frac, out);
 }

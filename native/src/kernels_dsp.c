@@ -140,7 +140,7 @@ dot_rows(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSE
 }
 
 /* (w0 + x1) (w1 + x0) = w0 x0 + w1 x1 + w0 w1 + x0 x1 for each pair of columns: two multiplications in one. acc gets the
- * sums of all four, and begin[r] + all. */
+ * sums of all four modulo 2^32, and begin[r] + all. */
 __attribute__((naked, noinline)) static void
 dot_rows_paired(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSED, const uint32_t *x_end UNUSED,
                 int32_t *acc UNUSED, int32_t *acc_end UNUSED, uint32_t first UNUSED, const int32_t *begin UNUSED,
@@ -193,8 +193,38 @@ static int fits(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride)
     return (((uintptr_t)w | stride) & 3u) == 0 && rows >= 3u && cols >= 8u && cols <= MOST_COLS;
 }
 
-static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
-                       int32_t *acc)
+/* The larger of the lower, and of the upper halves; and the smaller ones. */
+static inline uint32_t larger(uint32_t a, uint32_t b)
+{
+    uint32_t out;
+    __asm__("ssub16 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(out) : "r"(a), "r"(b) : "cc");
+    return out;
+}
+
+static inline uint32_t smaller(uint32_t a, uint32_t b)
+{
+    uint32_t out;
+    __asm__("ssub16 %0, %1, %2\n\tsel %0, %2, %1" : "=&r"(out) : "r"(a), "r"(b) : "cc");
+    return out;
+}
+
+/* Whether a weight can be added to each of these inputs within 16 bits. *all: -(the sum of x0 x1) of their pairs. */
+static int leave_room(const uint32_t *x, const uint32_t *end, int32_t *all)
+{
+    const int32_t most = INT16_MAX - 127;
+    uint32_t high = 0, low = 0;
+    int32_t sum = 0;
+    for (; x < end; x += 2) {
+        high = larger(larger(high, x[0]), x[1]);
+        low = smaller(smaller(low, x[0]), x[1]);
+        sum = multiply_add(x[0], x[1], sum);
+    }
+    *all = (int32_t)(0u - (uint32_t)sum);
+    return (int16_t)high <= most && (int32_t)high >> 16 <= most && (int16_t)low >= -most && (int32_t)low >> 16 >= -most;
+}
+
+static void matvec_s16_paired(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                              const int32_t *pairs, int32_t *acc)
 {
     uint32_t paired[MOST_COLS / 2u];
     if (!fits(w, rows, cols, stride)) {
@@ -204,18 +234,29 @@ static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t s
         return;
     }
     uint32_t whole = cols & ~7u;
+    uint32_t *end = paired + whole / 2u;
     const int16_t *in = x;
-    for (uint32_t *out = paired, *end = paired + whole / 2u; out < end; in += 8, out += 4) {
+    for (uint32_t *out = paired; out < end; in += 8, out += 4) {
         uint32_t a = load(in), b = load(in + 2), c = load(in + 4), d = load(in + 6);
         out[0] = lower(a, b);
         out[1] = upper(a, b);
         out[2] = lower(c, d);
         out[3] = upper(c, d);
     }
-    multiply_rows(w, rows, stride, paired, whole, NULL, 0, acc);
+    int32_t all = 0;
+    if (pairs != NULL && (whole < cols || !leave_room(paired, end, &all))) {
+        pairs = NULL;
+    }
+    multiply_rows(w, rows, stride, paired, whole, pairs, all, acc);
     for (uint32_t r = 0; r < rows && whole < cols; r++) {
         acc[r] += dot(w + r * stride + whole, x + whole, cols - whole);
     }
+}
+
+static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                       int32_t *acc)
+{
+    matvec_s16_paired(w, rows, cols, stride, x, NULL, acc);
 }
 
 static void matvec_s8_paired(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
@@ -269,14 +310,6 @@ static inline uint32_t fit_two(int32_t a, int32_t b)
             "qsub16 %0, %0, %4\n\tqadd16 %0, %0, %4"
             : "=&r"(out), "=&r"(t)
             : "r"(a), "r"(b), "r"(0x00010001u));
-    return out;
-}
-
-/* The larger of the lower, and of the upper halves. */
-static inline uint32_t larger(uint32_t a, uint32_t b)
-{
-    uint32_t out;
-    __asm__("ssub16 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(out) : "r"(a), "r"(b) : "cc");
     return out;
 }
 
@@ -391,6 +424,7 @@ const ehmn_kernels ehmn_kernels_dsp = {
     .fit = fit,
     .find_near = ehmn_kernels_cortex_m_find_near,
     .matvec_s8_paired = matvec_s8_paired,
+    .matvec_s16_paired = matvec_s16_paired,
 };
 
 #endif

@@ -121,9 +121,11 @@ static inline uint32_t ehmn_take(uint64_t *at, uint32_t align, uint64_t bytes)
 /* image.c: change the table of an opened model. */
 void ehmn_use_kernels(ehmn_model *m, const ehmn_kernels *kernels);
 
-/* pairs.c: fill what the arena has beyond the model's need; rows of a product with the present mantissas, of 8 bits. */
+/* pairs.c: fill what the arena has beyond the model's need; rows of a product with the present mantissas, of 8 bits and of
+ * 16. */
 void ehmn_keep_pairs(ehmn_model *m, uint32_t arena_bytes);
 void ehmn_matvec_s8(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t *out);
+void ehmn_matvec_s16(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t *out);
 
 /* image.c: whether the bytes from offset `from` up to offset `to` are zero. */
 int ehmn_bytes_are_zero(const void *bytes, uint64_t from, uint64_t to);
