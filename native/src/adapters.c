@@ -47,7 +47,7 @@ static void read_row(ehmn_model *m, uint32_t k, int32_t *sum)
     }
     uint32_t row = ehmn_slot(hash, rule->row_slots[k]) + (k == 0 ? 0u : rule->row_slots[0]);
     const int8_t *r = (const int8_t *)ehmn_in_delta(m, m->in.rows) + (size_t)row * d;
-    ehmn_add_weights(sum, r, d, 1, ehmn_model_gains(m)->row[k], rule->row_frac);
+    ehmn_add_weights_within(sum, r, d, 1, ehmn_model_gains(m)->row[k], rule->row_frac); /* no gain exceeds 2^20 */
     m->row[k] = row + 1u;
     m->counts.macs += d;
 }

@@ -180,6 +180,13 @@ void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t fa
 /* v[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15)), gain not negative. */
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain);
 
+/* The sum of w[i] v[i], or of z[i] v[i]. */
+int64_t ehmn_dot_weights(const int8_t *w, const int32_t *v, uint32_t n);
+int64_t ehmn_dot_outputs(const int16_t *z, const int32_t *v, uint32_t n);
+
+/* out[i] = round(v[i] slope / 2^15), slope = 2^15 - floor(z[i]^2 / 2^15), which is tanh' in Q15. */
+void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out);
+
 /* out[i] = round(v[i] / 2^shift), saturated to 16 bits; |shift| at most 62. */
 void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out);
 
@@ -210,6 +217,9 @@ int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int
 /* Weights, at most 2^15, of values with as many fractional bits as value_frac says -> at one exponent. Returns the
  * fractional bits that it stands for. */
 int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights);
+
+/* The largest of v[n], which is not empty. */
+int32_t ehmn_largest(const int16_t *v, uint32_t n);
 
 /* Take ehmn_exp2_neg(max - logits[i]) from *ahead for i = 0, 1, ... as long as it has so much; returns the first i for
  * which it has not, or n. */

@@ -81,10 +81,7 @@ void ehmn_change_logit(ehmn_model *m, uint32_t token, int32_t logit)
     if (logit >= m->max_logit) {
         m->max_logit = logit;
     } else if (before == m->max_logit) { /* it may have been the only one */
-        m->max_logit = logits[0];
-        for (uint32_t k = 1; k < m->image->vocab_size; k++) {
-            m->max_logit = logits[k] > m->max_logit ? logits[k] : m->max_logit;
-        }
+        m->max_logit = ehmn_largest(logits, m->image->vocab_size);
     }
 }
 

@@ -102,6 +102,28 @@ uint32_t ehmn_kernels_cortex_m_exp_sum(const int16_t *logits, uint32_t n, int32_
     return sum;
 }
 
+/* As in vectors.c. What is ahead counts up to 2^32 - 1 for 128 values at a time, whose sum is below. */
+uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
+{
+    uint32_t top = (uint32_t)max + 511u, i = 0;
+    while (i < n) {
+        uint32_t end = n - i < 128u ? n : i + 128u;
+        uint32_t before = *ahead > UINT32_MAX ? UINT32_MAX : (uint32_t)*ahead, left = before;
+        for (; i < end; i++) {
+            uint32_t beyond = top - (uint32_t)logits[i], p = power(beyond, to_shift(beyond));
+            if (left < p) {
+                break;
+            }
+            left -= p;
+        }
+        *ahead -= before - left;
+        if (i < end) {
+            break;
+        }
+    }
+    return i;
+}
+
 static inline uint32_t soften_one(int32_t *score, uint32_t top)
 {
     uint32_t beyond = top - (uint32_t)*score; /* may take all 32 bits */
@@ -185,63 +207,66 @@ int32_t ehmn_kernels_cortex_m_fit(const int32_t *v, const int16_t *bias, int32_t
 }
 
 /* clang-format off */
-#define PAIRS(v) \
-    "and r12, r4, " v ", lsr #1\n"              \
-    "sub " v ", " v ", r12\n"
-#define FOURS(u, v) \
-    "and r12, r5, " u ", lsr #2\n"              \
-    "and " u ", " u ", r5\n"                    \
-    "and lr, r5, " v ", lsr #2\n"               \
-    "and " v ", " v ", r5\n"                    \
-    "add " u ", " u ", r12\n"                   \
-    "add " v ", " v ", lr\n"                    \
-    "add " u ", " u ", " v "\n"
-/* Of r8 to r11 the counts of pairs of bits, then of fours, then of eights; a mask and a shift of what it masks are one
- * instruction. Their sum is in the upper byte of r8. */
-#define COUNT_BITS \
-    PAIRS("r8") PAIRS("r9") PAIRS("r10") PAIRS("r11")   \
-    FOURS("r8", "r9") FOURS("r10", "r11")               \
-    "and r12, r6, r8, lsr #4\n"                         \
-    "and r8, r8, r6\n"                                  \
-    "and lr, r6, r10, lsr #4\n"                         \
-    "and r10, r10, r6\n"                                \
-    "add r8, r8, r12\n"                                 \
-    "add r10, r10, lr\n"                                \
-    "add r8, r8, r10\n"                                 \
-    "mul r8, r8, r7\n"
-/* clang-format on */
+/* Counts of pairs of bits, then of fours: a mask and a shift of what it masks are one instruction. */
+#define FOURS(v) \
+    "and r12, r4, " v ", lsr #1\n"      \
+    "sub " v ", " v ", r12\n"           \
+    "and r12, r5, " v ", lsr #2\n"      \
+    "and " v ", " v ", r5\n"            \
+    "add " v ", " v ", r12\n"
 
 /* The first of the keys of four words from `keys` up to `end`, of which there is one, that differs from `key` in less than
- * `limit` bits, and in how many in the upper word; or `end`. */
-__attribute__((naked, noinline)) static uint64_t find_near_of_four(const uint32_t *keys __attribute__((unused)),
-                                                                   const uint32_t *end __attribute__((unused)),
-                                                                   const uint32_t *key __attribute__((unused)),
-                                                                   uint32_t limit __attribute__((unused)))
+ * `limit` bits, and in how many in the upper word; or `end`. Three words are added like digits, into ones in r10 and twos
+ * in r8, and reject most keys. */
+__attribute__((naked, noinline)) static uint64_t
+find_near_of_four(const uint32_t *keys __attribute__((unused)), const uint32_t *end __attribute__((unused)),
+                  const uint32_t *key __attribute__((unused)), uint32_t limit __attribute__((unused)))
 {
-    __asm__ volatile("push {r4, r5, r6, r7, r8, r9, r10, r11, lr}\n"
-                     "mov r4, #0x55555555\n"
-                     "mov r5, #0x33333333\n"
-                     "mov r6, #0x0F0F0F0F\n"
-                     "mov r7, #0x01010101\n"
-                     "1:\n"
-                     "ldmia r0!, {r8, r9, r10, r11}\n"
-                     "ldrd r12, lr, [r2]\n"
-                     "eor r8, r8, r12\n"
-                     "eor r9, r9, lr\n"
-                     "ldrd r12, lr, [r2, #8]\n"
-                     "eor r10, r10, r12\n"
-                     "eor r11, r11, lr\n"
-                     COUNT_BITS
-                     "cmp r3, r8, lsr #24\n"
-                     "bhi 2f\n"
-                     "cmp r0, r1\n"
-                     "bne 1b\n"
-                     "add r0, r0, #16\n"
-                     "2:\n"
-                     "sub r0, r0, #16\n"
-                     "lsr r1, r8, #24\n"
-                     "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n");
+    __asm__ volatile(
+        "push {r4, r5, r6, r7, r8, r9, r10, r11, lr}\n"
+        "mov r4, #0x55555555\n"
+        "mov r5, #0x33333333\n"
+        "mov r6, #0x0F0F0F0F\n"
+        "mov r7, #0x01010101\n"
+        "1:\n"
+        "ldmia r0!, {r8, r9, r10, r11}\n"
+        "ldrd r12, lr, [r2]\n"
+        "eor r8, r8, r12\n"
+        "eor r9, r9, lr\n"
+        "ldr r12, [r2, #8]\n"
+        "eor r10, r10, r12\n"
+        "eor r12, r8, r9\n"
+        "and r8, r8, r9\n"
+        "and r9, r12, r10\n"
+        "eor r10, r12, r10\n"
+        "orr r8, r8, r9\n"
+        FOURS("r10") FOURS("r8")
+        "add r8, r10, r8, lsl #1\n"
+        "and r12, r6, r8, lsr #4\n"
+        "and r8, r8, r6\n"
+        "add r8, r8, r12\n"
+        "mul r9, r8, r7\n" /* the sum of all four bytes comes into the upper one */
+        "cmp r3, r9, lsr #24\n"
+        "bhi 3f\n"
+        "2:\n"
+        "cmp r0, r1\n"
+        "bne 1b\n"
+        "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n"
+        "3:\n"
+        "ldr r12, [r2, #12]\n"
+        "eor r11, r11, r12\n"
+        FOURS("r11")
+        "add r11, r11, r11, lsr #4\n"
+        "and r11, r11, r6\n"
+        "add r8, r8, r11\n"
+        "mul r9, r8, r7\n"
+        "cmp r3, r9, lsr #24\n"
+        "bls 2b\n"
+        "sub r0, r0, #16\n"
+        "lsr r1, r9, #24\n"
+        "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n");
 }
+/* clang-format on */
 
 uint32_t ehmn_kernels_cortex_m_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
                                          uint32_t limit, uint32_t *bits)

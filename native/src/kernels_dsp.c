@@ -342,11 +342,13 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
         __builtin_memcpy(out + i, &a, 4);
         __builtin_memcpy(out + i + 2u, &b, 4);
     }
-    for (; bias != NULL && i + 2u <= n; i += 2u) {
-        uint32_t biases = load(bias + i);
-        uint32_t a = fit_two(add_lower(v[i], gain, biases), add_upper(v[i + 1u], gain, biases));
-        largest = larger(largest, a);
+    for (; bias != NULL && i + 4u <= n; i += 4u) {
+        uint32_t p = load(bias + i), q = load(bias + i + 2u);
+        uint32_t a = fit_two(add_lower(v[i], gain, p), add_upper(v[i + 1u], gain, p));
+        uint32_t b = fit_two(add_lower(v[i + 2u], gain, q), add_upper(v[i + 3u], gain, q));
+        largest = larger(larger(largest, a), b);
         __builtin_memcpy(out + i, &a, 4);
+        __builtin_memcpy(out + i + 2u, &b, 4);
     }
     int32_t low = (int16_t)largest, high = (int32_t)largest >> 16;
     max = low > max ? low : max;

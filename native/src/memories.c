@@ -146,13 +146,13 @@ void ehmn_decay_bias(ehmn_model *m, int32_t factor)
 
 static void make_key(ehmn_model *m)
 {
-    const int32_t *x = ehmn_at(m, m->at.standard);
-    uint32_t *key = ehmn_at(m, m->at.key);
-    for (uint32_t i = 0; i < ehmn_key_words(m->image); i++) {
-        key[i] = 0;
-    }
-    for (uint32_t i = 0; i < m->image->d_model; i++) {
-        key[i / 32u] |= (uint32_t)(x[i] > 0) << (i % 32u);
+    const int32_t *x = ehmn_at(m, m->at.standard), *end = x + m->image->d_model;
+    for (uint32_t *key = ehmn_at(m, m->at.key); x < end; key++) {
+        uint32_t word = 0;
+        for (uint32_t bit = 1; x < end && bit != 0; bit <<= 1) {
+            word |= *x++ > 0 ? bit : 0u;
+        }
+        *key = word;
     }
 }
 
@@ -160,20 +160,20 @@ static void make_key(ehmn_model *m)
 typedef struct {
     uint32_t n;
     uint32_t limit; /* what a distance must be below to come among them */
-    uint32_t found[EHMN_RECALLED];
-    uint32_t far[EHMN_RECALLED];
+    uint32_t found[EHMN_RECALLED]; /* distance 2^16 + index */
 } nearest;
+
+_Static_assert(EHMN_MAX_SLOTS <= 1u << 16, "the index of an episode must fit 16 bits");
 
 static void insert(nearest *among, uint32_t index, uint32_t distance)
 {
-    uint32_t at = among->n < EHMN_RECALLED ? among->n++ : EHMN_RECALLED - 1u;
-    for (; at > 0 && among->far[at - 1u] > distance; at--) {
-        among->far[at] = among->far[at - 1u];
-        among->found[at] = among->found[at - 1u];
+    uint32_t *at = among->found + (among->n < EHMN_RECALLED ? among->n++ : EHMN_RECALLED - 1u);
+    uint32_t key = distance << 16 | index;
+    for (; at > among->found && at[-1] > key; at--) {
+        *at = at[-1];
     }
-    among->far[at] = distance;
-    among->found[at] = index;
-    among->limit = among->n == EHMN_RECALLED ? among->far[EHMN_RECALLED - 1u] : UINT32_MAX;
+    *at = key;
+    among->limit = among->n == EHMN_RECALLED ? among->found[EHMN_RECALLED - 1u] >> 16 : UINT32_MAX;
 }
 
 static void find_nearest(ehmn_model *m, nearest *among)
@@ -203,18 +203,18 @@ static uint64_t weigh(ehmn_model *m, const nearest *among, uint64_t *weight)
 {
     const uint32_t *tokens = ehmn_in_delta(m, m->in.tokens);
     int32_t sharpness = m->image->rule.sharpness;
-    int32_t least = ehmn_mul(32768 - similarity(m, among->far[0]), sharpness, 15);
+    int32_t least = ehmn_mul(32768 - similarity(m, among->found[0] >> 16), sharpness, 15);
     uint64_t total = 0;
     m->n_recalled = 0;
     for (uint32_t i = 0; i < among->n; i++) {
-        int32_t below = ehmn_mul(32768 - similarity(m, among->far[i]), sharpness, 15) - least;
+        int32_t below = ehmn_mul(32768 - similarity(m, among->found[i] >> 16), sharpness, 15) - least;
         uint32_t w = ehmn_exp2_neg((uint32_t)below);
-        uint32_t at = 0;
-        while (at < m->n_recalled && m->recalled[at].token != tokens[among->found[i]]) {
+        uint32_t token = tokens[among->found[i] & 0xFFFFu], at = 0;
+        while (at < m->n_recalled && m->recalled[at].token != token) {
             at++;
         }
         if (at == m->n_recalled) {
-            m->recalled[m->n_recalled++].token = tokens[among->found[i]];
+            m->recalled[m->n_recalled++].token = token;
             weight[at] = 0;
         }
         weight[at] += w;
@@ -234,7 +234,7 @@ static void recall_episodes(ehmn_model *m)
     if (among.n == 0) {
         return;
     }
-    int32_t best = similarity(m, among.far[0]);
+    int32_t best = similarity(m, among.found[0] >> 16);
     m->bucket = best > 0 ? (uint32_t)best >> 11 : 0u;
     uint64_t share = (uint64_t)ehmn_model_gains(m)->share[m->bucket];
     uint64_t odds = (share << 16) / (65536u - share);

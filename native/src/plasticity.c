@@ -166,28 +166,33 @@ typedef struct {
     uint32_t *edge;
     int8_t *sign;
     uint32_t n;
+    uint32_t length; /* the last edge */
+    uint32_t few;    /* steps that are drawn one by one */
+    const ehmn_kernels *kernels;
 } direction;
 
 static direction make_direction(ehmn_model *m, const int8_t *v)
 {
-    direction along = {ehmn_at(m, m->at.cumulative), ehmn_at(m, m->at.wide), m->image->d_model};
+    direction along = {ehmn_at(m, m->at.cumulative), ehmn_at(m, m->at.wide), m->image->d_model, 0, 0, m->kernels};
     ehmn_running_sums(v, along.n, along.edge, along.sign);
+    along.length = along.edge[along.n - 1u];
+    along.few = m->kernels->few_steps * along.n / 128u;
     return along;
 }
 
 /* Draw the steps of one row: weight j expects |row_rate| |v_j| of them, in the direction of row_rate v_j. `*next`,
  * below one step, is the distance to the next step on the line. Few steps are found by bisection, many by walking
  * along. */
-static uint32_t draw_row(const ehmn_model *m, int8_t *w, const direction *along, int32_t row_rate, uint32_t *next)
+static uint32_t draw_row(int8_t *w, const direction *along, int32_t row_rate, uint32_t *next)
 {
     const uint32_t step = 1u << EVENT_FRAC;
     uint32_t rate = ehmn_abs(row_rate), at = *next;
     int32_t flip = row_rate > 0 ? 0 : -1;
-    uint64_t length = (uint64_t)rate * along->edge[along->n - 1u];
+    uint64_t length = (uint64_t)rate * along->length;
     uint32_t writes = (uint32_t)((length + (step - 1u - at)) >> EVENT_FRAC);
     *next = at + (writes << EVENT_FRAC) - (uint32_t)length;
-    if (writes * 128u > m->kernels->few_steps * along->n) {
-        m->kernels->step_row(w, along->edge, along->sign, flip, along->n, rate, step - 1u - at);
+    if (writes > along->few) {
+        along->kernels->step_row(w, along->edge, along->sign, flip, along->n, rate, step - 1u - at);
         return writes;
     }
     for (uint32_t i = 0; i < writes; i++, at += step) {
@@ -210,7 +215,7 @@ static uint32_t decay_row(ehmn_model *m, int8_t *w, int32_t rate, uint32_t strea
 {
     uint32_t next = draw_offset(m, stream);
     direction along = make_direction(m, w);
-    return draw_row(m, w, &along, -rate, &next);
+    return draw_row(w, &along, -rate, &next);
 }
 
 static int8_t *dense_weights(const ehmn_model *m, uint32_t layer)
@@ -241,17 +246,16 @@ static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32
     uint32_t next = draw_offset(m, EHMN_STREAM_WRITES + layer);
 
     direction along = make_direction(m, pre);
-    for (uint32_t i = 0; i < d; i++) {
-        int32_t slope = 32768 - (z[i] * z[i] >> 15); /* tanh', Q15 */
-        rates[i] = ehmn_round_fit((int64_t)error[i] * slope, 15);
-        if (m->image->rule.phase_step != 0) {
-            rates[i] = ehmn_mul(rates[i], phase_gate(m, layer, i), 15);
-        }
+    ehmn_times_slope(error, z, d, rates);
+    for (uint32_t i = 0; i < d && m->image->rule.phase_step != 0; i++) {
+        rates[i] = ehmn_mul(rates[i], phase_gate(m, layer, i), 15);
     }
     ehmn_scale_all(rates, d, rate, shift, rates);
-    for (uint32_t i = 0; i < d; i++) {
-        m->counts.writes += draw_row(m, w + i * d, &along, ehmn_clamp(rates[i], -MAX_ROW_RATE, MAX_ROW_RATE), &next);
+    uint32_t writes = 0;
+    for (const int32_t *row = rates, *end = rates + d; row < end; row++, w += d) {
+        writes += draw_row(w, &along, ehmn_clamp(*row, -MAX_ROW_RATE, MAX_ROW_RATE), &next);
     }
+    m->counts.writes += writes;
     m->counts.macs += 2u * d;
 }
 
@@ -266,10 +270,7 @@ static void learn_dense_gain(ehmn_model *m, uint32_t layer, const int32_t *error
 {
     uint32_t d = m->image->d_model;
     const int16_t *z = (const int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
-    int64_t sum = 0; /* Q35, at most 2^58 */
-    for (uint32_t i = 0; i < d; i++) {
-        sum += (int64_t)z[i] * error[i];
-    }
+    int64_t sum = ehmn_dot_outputs(z, error, d); /* Q35, at most 2^58 */
     ehmn_move_gain(m, &ehmn_model_gains(m)->dense[layer], sum, 15 + ERROR_FRAC);
     m->counts.macs += d;
 }
@@ -280,15 +281,11 @@ static void learn_row(ehmn_model *m, uint32_t k, int32_t factor, const int32_t *
     const ehmn_rule *rule = &m->image->rule;
     uint32_t d = m->image->d_model;
     int8_t *vector = ehmn_at(m, m->at.presynaptic);
-    int64_t sum = 0;
     if (m->row[k] == 0) {
         return;
     }
     int8_t *r = (int8_t *)ehmn_in_delta(m, m->in.rows) + (size_t)(m->row[k] - 1u) * d;
-    for (uint32_t i = 0; i < d; i++) {
-        sum += (int64_t)r[i] * error[i];
-    }
-    ehmn_move_gain(m, &ehmn_model_gains(m)->row[k], sum, rule->row_frac + ERROR_FRAC);
+    ehmn_move_gain(m, &ehmn_model_gains(m)->row[k], ehmn_dot_weights(r, error, d), rule->row_frac + ERROR_FRAC);
     m->counts.macs += d;
     if (!write) {
         return;
@@ -298,7 +295,7 @@ static void learn_row(ehmn_model *m, uint32_t k, int32_t factor, const int32_t *
     int32_t rate = ehmn_mul(ehmn_mul(rule->eta_row[k], factor, 16), 1, frac - rule->row_frac);
     uint32_t next = draw_offset(m, EHMN_STREAM_ROWS + k);
     direction along = make_direction(m, vector);
-    m->counts.writes += draw_row(m, r, &along, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &next);
+    m->counts.writes += draw_row(r, &along, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &next);
     m->counts.macs += d;
 }
 

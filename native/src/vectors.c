@@ -201,15 +201,61 @@ void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign)
 {
     uint32_t sum = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        int32_t value = v[i]; /* read once: for all that the compiler knows, edge and sign may be the same memory */
+    uint32_t i = 0;
+#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+    uint32_t ones = UINT32_MAX;
+    for (const int8_t *end = v + (n & ~3u); v < end; i += 4u) { /* a flag of each byte: whether it is not positive */
+        __asm__ volatile("ldr r4, [%[v]], #4\n"
+                         "mov r5, #0\n"
+                         "ssub8 r6, r5, r4\n"
+                         "sel r4, r6, r4\n"
+                         "sel r5, %[ones], r5\n"
+                         "str r5, [%[sign]], #4\n"
+                         "uxtab r5, %[sum], r4\n"
+                         "uxtab r6, r5, r4, ror #8\n"
+                         "uxtab r8, r6, r4, ror #16\n"
+                         "uxtab %[sum], r8, r4, ror #24\n"
+                         "stmia %[edge]!, {r5, r6, r8}\n"
+                         "str %[sum], [%[edge]], #4\n"
+                         : [v] "+r"(v), [sum] "+r"(sum), [edge] "+r"(edge), [sign] "+r"(sign)
+                         : [ones] "r"(ones)
+                         : "r4", "r5", "r6", "r8", "cc", "memory");
+    }
+#endif
+    for (; i < n; i++) {
+        int32_t value = *v++; /* read once: for all that the compiler knows, edge and sign may be the same memory */
         sum += (uint32_t)((value ^ value >> 31) - (value >> 31));
-        edge[i] = sum;
-        sign[i] = (int8_t)((value - 1) >> 8);
+        *edge++ = sum;
+        *sign++ = (int8_t)((value - 1) >> 8);
     }
 }
 
 #endif
+
+int64_t ehmn_dot_weights(const int8_t *w, const int32_t *v, uint32_t n)
+{
+    int64_t sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        sum += (int64_t)w[i] * v[i];
+    }
+    return sum;
+}
+
+int64_t ehmn_dot_outputs(const int16_t *z, const int32_t *v, uint32_t n)
+{
+    int64_t sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        sum += (int64_t)z[i] * v[i];
+    }
+    return sum;
+}
+
+void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_round_fit((int64_t)v[i] * (32768 - (z[i] * z[i] >> 15)), 15);
+    }
+}
 
 uint32_t ehmn_find_edge(const uint32_t *edge, uint32_t n, uint32_t least)
 {
@@ -481,6 +527,17 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
 
 #endif
 
+int32_t ehmn_largest(const int16_t *v, uint32_t n)
+{
+    int32_t max = v[0];
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        max = v[i] > max ? v[i] : max;
+    }
+    return max;
+}
+
+#if !defined(__thumb2__) /* see kernels_cortex_m.c */
 uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 {
     uint64_t left = *ahead;
@@ -495,5 +552,6 @@ uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t
     *ahead = left;
     return i;
 }
+#endif
 
 #endif

@@ -172,6 +172,18 @@ void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
     }
 }
 
+int32_t ehmn_largest(const int16_t *v, uint32_t n)
+{
+    int16_t max = v[0];
+    for (uint32_t left = n / 8u; left > 0; left--, v += 8) {
+        max = vmaxvq_s16(max, vld1q_s16(v));
+    }
+    for (uint32_t i = 0; i < n % 8u; i++) {
+        max = v[i] > max ? v[i] : max;
+    }
+    return max;
+}
+
 /* Eight at a time, as long as there is enough for all of them. */
 uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 {
