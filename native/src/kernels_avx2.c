@@ -158,7 +158,7 @@ static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t
  * in plain C. */
 static uint32_t scale_whole(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
-    __m256i half = _mm256_set1_epi64x((int64_t)1 << (shift - 1));
+    __m256i half = _mm256_set1_epi64x(1LL << (shift - 1));
     __m128i right = _mm_cvtsi32_si128(shift), left = _mm_cvtsi32_si128(32 - shift), sign = _mm_cvtsi32_si128(shift - 1);
     uint32_t i = 0;
     for (; i + 8u <= n; i += 8u) {
@@ -304,7 +304,7 @@ static inline void products(__m256i a, __m256i b, __m256i half, __m256i *low, __
 void ehmn_kernels_avx2_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac)
 {
     const __m256i most = _mm256_set1_epi32(1 << 21), least = _mm256_set1_epi32(-(1 << 21)); /* beyond all that matters */
-    const __m256i half16 = _mm256_set1_epi64x(1 << 15), half = _mm256_set1_epi64x((int64_t)1 << (frac - 1));
+    const __m256i half16 = _mm256_set1_epi64x(1 << 15), half = _mm256_set1_epi64x(1LL << (frac - 1));
     const __m128i wider = _mm_cvtsi32_si128(16 - frac), right = _mm_cvtsi32_si128(frac);
     const __m128i left = _mm_cvtsi32_si128(32 - frac), but_one = _mm_cvtsi32_si128(frac - 1);
     __m256i low, high;

@@ -263,7 +263,7 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
 /* round(a b / 2^shift), shift 1..62, without its saturation: even and odd lanes, as 64 bits. */
 static inline void rounded(__m512i a, __m512i b, uint32_t shift, __m512i *even, __m512i *odd)
 {
-    const __m512i half = _mm512_set1_epi64((int64_t)1 << (shift - 1u));
+    const __m512i half = _mm512_set1_epi64(1LL << (shift - 1u));
     __m512i p = _mm512_mul_epi32(a, b), q = _mm512_mul_epi32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32));
     __m128i count = _mm_cvtsi32_si128((int)shift);
     *even = _mm512_sra_epi64(_mm512_add_epi64(p, half), count);
