@@ -82,7 +82,7 @@ static void sums(uint32_t n, int32_t limit)
             out[i] = ehmn_mul(v[i], factor, shift);
         }
         same("ehmn_scale_all", n, out, a, 4);
-        int32_t many = between(-64, 64), scale = between(0, 1) ? ehmn_clamp(factor, 0, INT32_MAX) : between(0, 99);
+        int32_t many = between(0, 1) ? between(-64, 64) : 1 - 2 * between(0, 1), scale = between(0, 1) ? ehmn_clamp(factor, 0, INT32_MAX) : between(0, 99);
         int8_t *own = copy(weight, n);
         a = copy(v, 4u * n);
         ehmn_add_weights(a, own, n, many, scale, shift);
@@ -90,6 +90,16 @@ static void sums(uint32_t n, int32_t limit)
             out[i] = ehmn_add(v[i], ehmn_mul(weight[i] * many, scale, shift));
         }
         same("ehmn_add_weights", n, out, a, 4);
+        int64_t most = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            int64_t sum = ehmn_abs(v[i]) + (int64_t)ehmn_abs(ehmn_mul(weight[i] * many, scale, shift));
+            most = sum > most ? sum : most;
+        }
+        if (most <= INT32_MAX) {
+            a = copy(v, 4u * n);
+            ehmn_add_weights_within(a, own, n, many, scale, shift);
+            same("ehmn_add_weights_within", n, out, a, 4);
+        }
         same("its weights", n, weight, own, 1);
     }
     int32_t gain = between(0, 1) ? ehmn_clamp(factor, 0, INT32_MAX) : between(0, 1 << 17);

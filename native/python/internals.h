@@ -36,6 +36,7 @@ typedef struct {
     void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
     void (*step_row)(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
                      uint32_t at);
+    uint32_t few_steps;
     uint32_t (*exp_sum)(const int16_t *logits, uint32_t n, int32_t max);
     uint32_t (*soften)(int32_t *scores, uint32_t n, int32_t max);
     void (*gate)(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);

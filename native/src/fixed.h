@@ -174,6 +174,8 @@ void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n);
 /* v[i] = ehmn_add(v[i], ehmn_mul(w[i] * factor, scale, shift)), for factors within +-64 and a scale
  * that is not negative. */
 void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift);
+/* The same where no v[i] and no sum reaches 2^31. */
+void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift);
 
 /* v[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15)), gain not negative. */
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain);
@@ -189,6 +191,9 @@ void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate);
 
 /* edge[i] = sum of |v[0]| to |v[i]|; sign[i] = 0 where v[i] is positive and -1 elsewhere. */
 void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign);
+
+/* The first j of 0..n - 1 with edge[j] > least, where no number is below the one before; n - 1 if no other is. */
+uint32_t ehmn_find_edge(const uint32_t *edge, uint32_t n, uint32_t least);
 
 /* out[i] = ehmn_mul(v[i], factor, shift); out may be v. */
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out);

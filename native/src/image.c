@@ -335,42 +335,44 @@ int32_t ehmn_image_check(const void *image, uint32_t bytes)
 
 ehmn_layout ehmn_layout_arena(const ehmn_image *im, uint32_t mode)
 {
-    uint64_t d = im->d_model;
-    uint64_t cells = (uint64_t)im->n_layers * im->n_ctx;
-    uint64_t d_kv = ehmn_d_kv(im);
-    uint64_t longest = d > im->d_hidden ? d : im->d_hidden;
-    uint64_t at = EHMN_MODEL_BYTES;
-    ehmn_layout l;
-    memset(&l, 0, sizeof l);
-    l.keys = ehmn_take(&at, EHMN_ALIGN, cells * d_kv);
-    l.values = ehmn_take(&at, EHMN_ALIGN, cells * d_kv);
-    l.key_fracs = ehmn_take(&at, EHMN_ALIGN, cells * im->n_kv_heads);
-    l.value_fracs = ehmn_take(&at, EHMN_ALIGN, cells * im->n_kv_heads);
-    l.phases = ehmn_take(&at, EHMN_ALIGN, 2u * (uint64_t)ehmn_d_head(im));
-    l.residual = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-    l.wide = ehmn_take(&at, EHMN_ALIGN, 4u * (uint64_t)ehmn_wide(im));
-    l.mixed = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-    l.scores = ehmn_take(&at, EHMN_ALIGN, 4u * (uint64_t)im->n_ctx);
-    l.mantissas = ehmn_take(&at, EHMN_ALIGN, 2u * longest);
-    l.narrow = ehmn_take(&at, EHMN_ALIGN, longest);
-    l.normed = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-    l.logits = ehmn_take(&at, EHMN_ALIGN, 2u * (uint64_t)im->vocab_size);
-    l.recent = ehmn_take(&at, EHMN_ALIGN, im->window == EHMN_WINDOW_RESTART ? 4u * (uint64_t)(im->n_ctx / 2u) : 0u);
+    static const uint8_t element_bytes[] = {1, 1, 1, 1, 2, 4, 4, 4, 4, 2, 1, 4, 2, 4, /* and if it is plastic */
+                                            1, 4, 4, 1, 2, 4, 4, 1, 4, 4, 1, 4};
+    const uint32_t frozen = offsetof(ehmn_layout, delta) / sizeof(uint32_t);
+    uint32_t d = im->d_model, cells = im->n_layers * im->n_ctx, d_kv = ehmn_d_kv(im);
+    uint32_t longest = d > im->d_hidden ? d : im->d_hidden;
+    ehmn_layout l = {
+        .keys = cells * d_kv,
+        .values = cells * d_kv,
+        .key_fracs = cells * im->n_kv_heads,
+        .value_fracs = cells * im->n_kv_heads,
+        .phases = ehmn_d_head(im),
+        .residual = d,
+        .wide = ehmn_wide(im),
+        .mixed = d,
+        .scores = im->n_ctx,
+        .mantissas = longest,
+        .narrow = longest,
+        .normed = d,
+        .logits = im->vocab_size,
+        .recent = im->window == EHMN_WINDOW_RESTART ? im->n_ctx / 2u : 0u,
+    };
     if (mode == EHMN_PLASTIC) {
-        l.delta = ehmn_take(&at, EHMN_ALIGN, ehmn_layout_delta(im).total);
-        l.plain = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-        l.standard = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-        l.inputs = ehmn_take(&at, EHMN_ALIGN, im->n_dense * d);
-        l.outputs = ehmn_take(&at, EHMN_ALIGN, 2u * im->n_dense * d);
-        l.error = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-        l.cumulative = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-        l.presynaptic = ehmn_take(&at, EHMN_ALIGN, d);
-        l.key = ehmn_take(&at, EHMN_ALIGN, 4u * (uint64_t)ehmn_key_words(im));
-        l.fast = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-        l.kept = ehmn_take(&at, EHMN_ALIGN, sizeof(ehmn_gains));
-        l.observed = ehmn_take(&at, EHMN_ALIGN, 4u * d);
+        l.delta = ehmn_layout_delta(im).total;
+        l.plain = d;
+        l.standard = d;
+        l.inputs = im->n_dense * d;
+        l.outputs = im->n_dense * d;
+        l.error = d;
+        l.cumulative = d;
+        l.presynaptic = d;
+        l.key = ehmn_key_words(im);
+        l.fast = d;
+        l.kept = sizeof(ehmn_gains);
+        l.observed = d;
     }
-    l.total = at > UINT32_MAX ? UINT32_MAX : (uint32_t)at;
+    _Static_assert(sizeof l == sizeof(uint32_t) * (sizeof element_bytes + 1u), "an array for each member but the last");
+    l.total = ehmn_place(&l, element_bytes, mode == EHMN_PLASTIC ? (uint32_t)sizeof element_bytes : frozen,
+                         EHMN_MODEL_BYTES, EHMN_ALIGN);
     return l;
 }
 

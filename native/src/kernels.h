@@ -25,6 +25,8 @@ typedef struct {
      * - edge[j-1]) <= 2^27 - 2^20; sums are taken modulo 2^32, as only differences count. */
     void (*step_row)(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
                      uint32_t at);
+    /* Up to how many steps of a row of 128 weights are found sooner one by one. */
+    uint32_t few_steps;
     /* Sum of ehmn_exp2_neg(max - logits[i]), n at most 128. */
     uint32_t (*exp_sum)(const int16_t *logits, uint32_t n, int32_t max);
     /* scores[i] = round(ehmn_exp2_neg(max - scores[i]) / 2^9), at most 2^15; returns their sum. max is the largest.

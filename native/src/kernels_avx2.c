@@ -403,6 +403,7 @@ const ehmn_kernels ehmn_kernels_avx2 = {
     .weighted_sum = weighted_sum,
     .scale = ehmn_kernels_avx2_scale,
     .step_row = ehmn_kernels_avx2_step_row,
+    .few_steps = 2u,
     .exp_sum = ehmn_kernels_avx2_exp_sum,
     .soften = ehmn_kernels_avx2_soften,
     .gate = ehmn_kernels_avx2_gate,

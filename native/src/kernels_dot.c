@@ -434,6 +434,7 @@ const ehmn_kernels ehmn_kernels_dot = {
     .weighted_sum = ehmn_kernels_neon_weighted_sum,
     .scale = ehmn_kernels_neon_scale,
     .step_row = ehmn_kernels_neon_step_row,
+    .few_steps = 3u,
     .exp_sum = ehmn_kernels_neon_exp_sum,
     .soften = ehmn_kernels_neon_soften,
     .gate = ehmn_kernels_neon_gate,

@@ -322,51 +322,57 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
 }
 
 /* clang-format off */
-/* Four weights: the upper bytes of their places on the line, less those of the weights before; added, or for the other
- * direction subtracted, where the sign's byte is 0. -128 becomes -127: it is the only value that the last two move. */
-#define FOUR_STEPS(add) \
-    "ldmia %[edge]!, {r4, r5, r6, r8}\n"        \
-    "mla r4, r4, %[rate], %[at]\n"              \
-    "mla r5, r5, %[rate], %[at]\n"              \
-    "mla r6, r6, %[rate], %[at]\n"              \
-    "mla r8, r8, %[rate], %[at]\n"              \
-    "pkhtb r6, r6, r4, asr #16\n"               \
-    "pkhtb r8, r8, r5, asr #16\n"               \
-    "uxtb16 r4, r6, ror #8\n"                   \
-    "uxtb16 r5, r8, ror #8\n"                   \
-    "orr r4, r4, r5, lsl #8\n"                  \
-    "orr r5, %[before], r4, lsl #8\n"           \
-    "lsr %[before], r4, #24\n"                  \
-    "ldr r6, [%[sign]], #4\n"                   \
-    "usub8 r4, r4, r5\n"                        \
-    "eor r4, r4, r6\n"                          \
-    "usub8 r4, r4, r6\n"                        \
-    "ldr r8, [%[w]]\n"                          \
-    add " r8, r8, r4\n"                         \
-    "qsub8 r8, r8, %[ones]\n"                   \
-    "qadd8 r8, r8, %[ones]\n"                   \
-    "str r8, [%[w]], #4\n"
+/* The steps of four weights, into `a`: the upper bytes of their places on the line, less those of the weights before. */
+#define FOUR_STEPS(a, b, c, d) \
+    "ldmia %[edge]!, {" a ", " b ", " c ", " d "}\n"     \
+    "mla " a ", " a ", %[rate], %[at]\n"                 \
+    "mla " b ", " b ", %[rate], %[at]\n"                 \
+    "mla " c ", " c ", %[rate], %[at]\n"                 \
+    "mla " d ", " d ", %[rate], %[at]\n"                 \
+    "pkhtb " c ", " c ", " a ", asr #16\n"               \
+    "pkhtb " d ", " d ", " b ", asr #16\n"               \
+    "bic " d ", " d ", #0x00FF00FF\n"                    \
+    "uxtab16 " a ", " d ", " c ", ror #8\n"              \
+    "orr " b ", %[before], " a ", lsl #8\n"              \
+    "lsr %[before], " a ", #24\n"                        \
+    "usub8 " a ", " a ", " b "\n"
+
+/* Added, or for the other direction subtracted, where the sign's byte is 0. -128 becomes -127: it is the only value that
+ * the last two move. */
+#define MOVE_FOUR(add, w, steps) \
+    add " " w ", " w ", " steps "\n"                     \
+    "qsub8 " w ", " w ", %[ones]\n"                      \
+    "qadd8 " w ", " w ", %[ones]\n"
 
 #define EIGHT_STEPS(add) \
-    __asm__ volatile(FOUR_STEPS(add) FOUR_STEPS(add)                                                       \
+    __asm__ volatile(FOUR_STEPS("r4", "r5", "r6", "r8")                                                    \
+                     FOUR_STEPS("r5", "r6", "r8", "r9")                                                    \
+                     "ldrd r6, r8, [%[sign]], #8\n"                                                        \
+                     "eor r4, r4, r6\n"                                                                    \
+                     "eor r5, r5, r8\n"                                                                    \
+                     "usub8 r4, r4, r6\n"                                                                  \
+                     "usub8 r5, r5, r8\n"                                                                  \
+                     "ldrd r6, r8, [%[w]]\n"                                                               \
+                     MOVE_FOUR(add, "r6", "r4") MOVE_FOUR(add, "r8", "r5")                                 \
+                     "strd r6, r8, [%[w]], #8\n"                                                           \
                      : [w] "+r"(w), [edge] "+r"(edge), [sign] "+r"(sign), [before] "+r"(before)            \
                      : [rate] "r"(rate), [at] "r"(at), [ones] "r"(0x01010101u)                             \
-                     : "r4", "r5", "r6", "r8", "cc", "memory")
+                     : "r4", "r5", "r6", "r8", "r9", "cc", "memory")
 /* clang-format on */
 
 static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
                      uint32_t at)
 {
-    uint32_t before = 0;
-    const int8_t *end = w + (n & ~7u);
+    uint32_t before = 0, eights = (((uintptr_t)w | (uintptr_t)sign) & 3u) == 0 ? n & ~7u : 0u;
+    const int8_t *end = w + eights;
     while (flip == 0 && w < end) {
         EIGHT_STEPS("qadd8");
     }
     while (w < end) {
         EIGHT_STEPS("qsub8");
     }
-    if ((n & 7u) != 0) { /* counted from where the eights ended */
-        ehmn_kernels_rows_step_row(w, edge, sign, flip, n & 7u, rate, at - (before << 24));
+    if (eights < n) { /* counted from where the eights ended */
+        ehmn_kernels_rows_step_row(w, edge, sign, flip, n - eights, rate, at - (before << 24));
     }
 }
 
@@ -378,6 +384,7 @@ const ehmn_kernels ehmn_kernels_dsp = {
     .weighted_sum = ehmn_kernels_rows_weighted_sum,
     .scale = ehmn_kernels_cortex_m_scale,
     .step_row = step_row,
+    .few_steps = 7u,
     .exp_sum = ehmn_kernels_cortex_m_exp_sum,
     .soften = ehmn_kernels_cortex_m_soften,
     .gate = ehmn_kernels_cortex_m_gate,

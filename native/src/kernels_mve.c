@@ -275,6 +275,7 @@ const ehmn_kernels ehmn_kernels_mve = {
     .weighted_sum = weighted_sum,
     .scale = scale,
     .step_row = step_row,
+    .few_steps = 2u,
     .exp_sum = exp_sum,
     .soften = soften,
     .gate = gate,

@@ -135,6 +135,7 @@ const ehmn_kernels ehmn_kernels_ref = {
     .weighted_sum = weighted_sum,
     .scale = scale,
     .step_row = step_row,
+    .few_steps = 8u,
     .exp_sum = exp_sum,
     .soften = soften,
     .gate = gate,

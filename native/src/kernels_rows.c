@@ -222,6 +222,7 @@ const ehmn_kernels ehmn_kernels_rows = {
     .weighted_sum = ehmn_kernels_rows_weighted_sum,
     .scale = ehmn_kernels_rows_scale,
     .step_row = ehmn_kernels_rows_step_row,
+    .few_steps = 8u,
     .exp_sum = ehmn_kernels_rows_exp_sum,
     .soften = ehmn_kernels_rows_soften,
     .gate = ehmn_kernels_rows_gate,

@@ -194,6 +194,7 @@ const ehmn_kernels ehmn_kernels_thumb = {
     .weighted_sum = weighted_sum,
     .scale = ehmn_kernels_cortex_m_scale,
     .step_row = step_row,
+    .few_steps = 8u,
     .exp_sum = ehmn_kernels_cortex_m_exp_sum,
     .soften = ehmn_kernels_cortex_m_soften,
     .gate = ehmn_kernels_cortex_m_gate,

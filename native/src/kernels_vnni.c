@@ -335,6 +335,7 @@ const ehmn_kernels ehmn_kernels_vnni = {
     .weighted_sum = weighted_sum,
     .scale = scale,
     .step_row = step_row,
+    .few_steps = 1u,
     .exp_sum = exp_sum,
     .soften = soften,
     .gate = gate,

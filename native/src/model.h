@@ -128,6 +128,11 @@ void ehmn_matvec_s8(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, ui
 /* image.c: whether the bytes from offset `from` up to offset `to` are zero. */
 int ehmn_bytes_are_zero(const void *bytes, uint64_t from, uint64_t to);
 
+/* delta.c: the first n members of a layout are the lengths of arrays, in elements of so many bytes each: make them offsets
+ * of arrays that lie one behind the other from `at` on, at multiples of `align`, a power of two. Returns where they end,
+ * UINT32_MAX if that does not fit 32 bits. */
+uint32_t ehmn_place(void *layout, const uint8_t *element_bytes, uint32_t n, uint32_t at, uint32_t align);
+
 ehmn_delta_layout ehmn_layout_delta(const ehmn_image *image);
 ehmn_layout ehmn_layout_arena(const ehmn_image *image, uint32_t mode);
 

@@ -7,6 +7,8 @@
 #include "model.h"
 #include "random.h"
 
+#include <string.h>
+
 #define EVENT_FRAC 24                                     /* fractional bits of an expected number of steps */
 #define MAX_ROW_RATE (1 << 20)                            /* at most 8 steps of one weight in one token */
 #define ERROR_FRAC 20
@@ -19,19 +21,33 @@ static int32_t *delta_array(const ehmn_model *m, uint32_t offset)
     return ehmn_in_delta(m, offset);
 }
 
+/* Add factor times a row of the head to delta at value_frac. *most: at most what any of delta can be, before the shift
+ * that all rows have; as long as it is far from 32 bits, nothing saturates. */
+static void add_head_row(ehmn_model *m, uint32_t row, int32_t factor, uint64_t *most, int32_t *delta)
+{
+    const ehmn_matrix *head = m->matrices + ehmn_head_index(m->image);
+    uint32_t d = m->image->d_model;
+    const int8_t *w = ehmn_weights(m, head) + (size_t)row * d;
+    int32_t scale = ehmn_scales(m, head)[row], shift = head->shift - m->image->value_frac;
+    *most += 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)scale;
+    if (shift > 0 && shift < 62 && *most >> shift < 1u << 30) {
+        ehmn_add_weights_within(delta, w, d, factor, scale, shift);
+    } else {
+        ehmn_add_weights(delta, w, d, factor, scale, shift);
+    }
+    m->counts.macs += d;
+}
+
 /* delta[d_model] = n (E[token] - mean of E over the n negatives), at value_frac. */
 static void output_error(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta)
 {
-    const ehmn_image *im = m->image;
-    const ehmn_matrix *head = m->matrices + ehmn_head_index(im);
-    uint32_t n = im->rule.n_negatives;
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        delta[i] = 0;
-    }
-    ehmn_add_row(m, head, token, (int32_t)n, im->value_frac, delta);
+    uint32_t n = m->image->rule.n_negatives;
+    uint64_t most = 0;
+    memset(delta, 0, 4u * (size_t)m->image->d_model);
+    add_head_row(m, token, (int32_t)n, &most, delta);
     for (uint32_t s = 0, same; s < n; s += same) { /* equal tokens stand next to each other */
         same = ehmn_run_length(negative, n, s);
-        ehmn_add_row(m, head, negative[s], -(int32_t)same, im->value_frac, delta);
+        add_head_row(m, negative[s], -(int32_t)same, &most, delta);
     }
 }
 
@@ -144,22 +160,6 @@ static void step_weight(int8_t *w, int32_t step)
     *w = (int8_t)(v > 127 ? 127 : v < -127 ? -127 : v);
 }
 
-/* The first j of 0..n - 1 with rate * edge[j] > at, which is below rate * edge[n - 1]. */
-static uint32_t find_edge(const uint32_t *edge, uint32_t n, uint64_t rate, uint64_t at)
-{
-    uint32_t low = 0;
-    uint32_t high = n - 1;
-    while (low < high) {
-        uint32_t middle = (low + high) / 2;
-        if (rate * edge[middle] > at) {
-            high = middle;
-        } else {
-            low = middle + 1;
-        }
-    }
-    return low;
-}
-
 /* A direction in which rows of weights are moved, made of one vector: `edge` holds the running sums of its
  * magnitudes, `sign` is 0 where it is positive and -1 elsewhere. */
 typedef struct {
@@ -178,28 +178,27 @@ static direction make_direction(ehmn_model *m, const int8_t *v)
 /* Draw the steps of one row: weight j expects |row_rate| |v_j| of them, in the direction of row_rate v_j. `*next`,
  * below one step, is the distance to the next step on the line. Few steps are found by bisection, many by walking
  * along. */
-static uint32_t draw_row(const ehmn_model *m, int8_t *w, const direction *along, int32_t row_rate, uint64_t *next)
+static uint32_t draw_row(const ehmn_model *m, int8_t *w, const direction *along, int32_t row_rate, uint32_t *next)
 {
     const uint32_t step = 1u << EVENT_FRAC;
-    uint32_t rate = ehmn_abs(row_rate);
+    uint32_t rate = ehmn_abs(row_rate), at = *next;
     int32_t flip = row_rate > 0 ? 0 : -1;
     uint64_t length = (uint64_t)rate * along->edge[along->n - 1u];
-    uint64_t at = *next;
-    uint32_t writes = (uint32_t)((length + step - 1u - at) >> EVENT_FRAC);
-    *next = at + ((uint64_t)writes << EVENT_FRAC) - length;
-    if (writes > along->n / 16u) {
-        m->kernels->step_row(w, along->edge, along->sign, flip, along->n, rate, step - 1u - (uint32_t)at);
+    uint32_t writes = (uint32_t)((length + (step - 1u - at)) >> EVENT_FRAC);
+    *next = at + (writes << EVENT_FRAC) - (uint32_t)length;
+    if (writes * 128u > m->kernels->few_steps * along->n) {
+        m->kernels->step_row(w, along->edge, along->sign, flip, along->n, rate, step - 1u - at);
         return writes;
     }
     for (uint32_t i = 0; i < writes; i++, at += step) {
-        uint32_t j = find_edge(along->edge, along->n, rate, at);
+        uint32_t j = ehmn_find_edge(along->edge, along->n, at / rate);
         step_weight(w + j, (along->sign[j] ^ flip) < 0 ? -1 : 1);
     }
     return writes;
 }
 
 /* Where the first step of this token falls: uniform in [0, 1) step. */
-static uint64_t draw_offset(const ehmn_model *m, uint32_t stream)
+static uint32_t draw_offset(const ehmn_model *m, uint32_t stream)
 {
     uint32_t random[4];
     ehmn_random(ehmn_model_delta(m)->seed, stream, ehmn_model_delta(m)->learned, random);
@@ -209,7 +208,7 @@ static uint64_t draw_offset(const ehmn_model *m, uint32_t stream)
 /* Steps of one row w[d_model] towards zero, each weight expecting |w| rate / 2^24 of them. */
 static uint32_t decay_row(ehmn_model *m, int8_t *w, int32_t rate, uint32_t stream)
 {
-    uint64_t next = draw_offset(m, stream);
+    uint32_t next = draw_offset(m, stream);
     direction along = make_direction(m, w);
     return draw_row(m, w, &along, -rate, &next);
 }
@@ -239,7 +238,7 @@ static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32
     const int8_t *pre;
     int32_t *rates = ehmn_at(m, m->at.mixed);
     int32_t shift = ERROR_FRAC + 24 - EVENT_FRAC - m->image->rule.weight_frac + presynaptic(m, layer, &pre);
-    uint64_t next = draw_offset(m, EHMN_STREAM_WRITES + layer);
+    uint32_t next = draw_offset(m, EHMN_STREAM_WRITES + layer);
 
     direction along = make_direction(m, pre);
     for (uint32_t i = 0; i < d; i++) {
@@ -297,7 +296,7 @@ static void learn_row(ehmn_model *m, uint32_t k, int32_t factor, const int32_t *
     m->counts.writes += decay_row(m, r, rule->decay_visit, EHMN_STREAM_ROW_DECAY + k);
     int32_t frac = ehmn_quantise8(error, d, ERROR_FRAC, vector);
     int32_t rate = ehmn_mul(ehmn_mul(rule->eta_row[k], factor, 16), 1, frac - rule->row_frac);
-    uint64_t next = draw_offset(m, EHMN_STREAM_ROWS + k);
+    uint32_t next = draw_offset(m, EHMN_STREAM_ROWS + k);
     direction along = make_direction(m, vector);
     m->counts.writes += draw_row(m, r, &along, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &next);
     m->counts.macs += d;

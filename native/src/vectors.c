@@ -47,6 +47,17 @@ void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 }
 #endif
 
+/* The bits that are set in any of v, or in its complement where it is negative. */
+static uint32_t any_bits(const int32_t *v, uint32_t n)
+{
+    uint32_t any = 0;
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        any |= (uint32_t)(v[i] ^ v[i] >> 31);
+    }
+    return any;
+}
+
 RARE void scale_slowly(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -57,12 +68,19 @@ RARE void scale_slowly(const int32_t *v, uint32_t n, int32_t factor, int32_t shi
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
     int32_t spare = spare_bits(ehmn_abs(factor)); /* bits: the larger the factor, the less of a product counts */
-    if (shift + spare < 33 || shift + spare > 62) {
+    int32_t up = 33 - (shift + spare); /* by which v is shifted, too, if there is room */
+    if (shift < 1 || shift + spare > 62 || (up > 0 && (up > 31 || any_bits(v, n) >> (31 - up) != 0))) {
         scale_slowly(v, n, factor, shift, out);
         return;
     }
     factor = (int32_t)((uint32_t)factor << spare);
     shift += spare;
+    for (uint32_t i = 0; up > 0 && i < n; i++) {
+        out[i] = ((int32_t)(((int64_t)(int32_t)((uint32_t)v[i] << up) * factor) >> 32) + 1) >> 1;
+    }
+    if (up > 0) {
+        return;
+    }
     int32_t half = (int32_t)(1u << (shift - 33)); /* the upper halves of the products are enough */
 #pragma GCC unroll 4
     for (uint32_t i = 0; i < n; i++) {
@@ -88,6 +106,58 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
         v[i] = ehmn_add(v[i], (high + half) >> beyond);
     }
 }
+
+#if !defined(EHMN_ASK_X86)
+
+#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+#define ADD_ONE(product, weights, sum) \
+    product " r4, %[factor], " weights ", %[half]\n"    \
+    "asr r4, r4, %[beyond]\n"                           \
+    "add " sum ", " sum ", r4\n"
+
+/* v[i] += round(w[i] * factor / 2^(16 + beyond)), four at a time. */
+static void add_fours(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t beyond)
+{
+    for (const int8_t *end = w + n; w < end;) {
+        __asm__ volatile("ldr r5, [%[w]], #4\n"
+                         "ldmia %[v], {r6, r8, r9, r10}\n"
+                         "sxtb16 r11, r5, ror #8\n"
+                         "sxtb16 r5, r5\n"
+                         ADD_ONE("smlawb", "r5", "r6") ADD_ONE("smlawb", "r11", "r8")
+                         ADD_ONE("smlawt", "r5", "r9") ADD_ONE("smlawt", "r11", "r10")
+                         "stmia %[v]!, {r6, r8, r9, r10}\n"
+                         : [w] "+r"(w), [v] "+r"(v)
+                         : [factor] "r"(factor), [half] "r"(1 << (beyond - 1)), [beyond] "r"(beyond)
+                         : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "memory");
+    }
+}
+#endif
+
+void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+{
+    int32_t spare = spare_bits((uint32_t)scale);
+    int32_t beyond = shift + spare + 17 - 32;
+    if (beyond < 1 || beyond > 30) {
+        ehmn_add_weights(v, w, n, factor, scale, shift);
+        return;
+    }
+    scale = (int32_t)((uint32_t)scale << spare);
+#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+    uint32_t times = ehmn_abs(factor);
+    int32_t power = bits_of(times) - 1;
+    if (factor != 0 && (times & (times - 1u)) == 0 && beyond > power + 1 && n % 4u == 0) {
+        add_fours(v, w, n, factor < 0 ? -scale : scale, beyond - power - 1);
+        return;
+    }
+#endif
+    int32_t half = 1 << (beyond - 1);
+    factor *= 1 << 17;
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] += ((int32_t)(((int64_t)(w[i] * factor) * scale) >> 32) + half) >> beyond;
+    }
+}
+
+#endif
 
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
 {
@@ -140,6 +210,18 @@ void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign
 }
 
 #endif
+
+uint32_t ehmn_find_edge(const uint32_t *edge, uint32_t n, uint32_t least)
+{
+    const uint32_t *from = edge;
+    while (n > 1u) {
+        uint32_t half = n / 2u;
+        const uint32_t *middle = from + half;
+        from = middle[-1] > least ? from : middle;
+        n -= half;
+    }
+    return (uint32_t)(from - edge);
+}
 
 /* The smallest shift by which a magnitude of at most `max` rounds into `bits` bits with a sign. */
 static inline int32_t fitting_shift(uint32_t max, int32_t bits)

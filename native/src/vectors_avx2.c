@@ -264,10 +264,30 @@ void ehmn_avx2_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t 
     }
 }
 
+/* Whether the first of v, in eights, can be shifted to the left by `up` bits. */
+static int has_room(const int32_t *v, uint32_t n, int32_t up)
+{
+    __m256i any = _mm256_setzero_si256();
+    for (uint32_t i = 0; i + 8u <= n; i += 8u) {
+        __m256i x = load(v + i);
+        any = _mm256_or_si256(any, _mm256_xor_si256(x, _mm256_srai_epi32(x, 31)));
+    }
+    return _mm256_testz_si256(any, all((int32_t)(UINT32_MAX << (31 - up))));
+}
+
 void ehmn_avx2_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
     int32_t spare = 31 - ehmn_bit_length(ehmn_abs(factor));
     uint32_t i = 0;
+    int32_t up = 33 - (shift + spare); /* as in plain C */
+    if (shift >= 1 && up > 0 && up < 31 && has_room(v, n, up)) {
+        __m256i one = all(1), f = all((int32_t)((uint32_t)factor << spare));
+        __m128i count = _mm_cvtsi32_si128(up);
+        for (; i + 8u <= n; i += 8u) {
+            __m256i high = upper(_mm256_sll_epi32(load(v + i), count), f);
+            store(out + i, _mm256_srai_epi32(_mm256_add_epi32(high, one), 1));
+        }
+    }
     if (shift + spare >= 33 && shift + spare <= 62) {
         __m256i half = all((int32_t)(1u << (shift + spare - 33))), f = all((int32_t)((uint32_t)factor << spare));
         __m128i count = _mm_cvtsi32_si128(shift + spare - 32);

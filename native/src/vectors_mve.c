@@ -140,6 +140,11 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
     }
 }
 
+void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+{
+    ehmn_add_weights(v, w, n, factor, scale, shift);
+}
+
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
 {
     int32_t spare = 31 - ehmn_bit_length((uint32_t)gain);
