@@ -303,7 +303,7 @@ static inline void products(__m256i a, __m256i b, __m256i half, __m256i *low, __
 /* Eight at a time where no result leaves 32 bits. */
 void ehmn_kernels_avx2_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac)
 {
-    const __m256i most = _mm256_set1_epi32(1 << 21), least = _mm256_set1_epi32(-(1 << 21)); /* beyond all that matters */
+    const __m256i most = _mm256_set1_epi32(1 << 21), least = _mm256_set1_epi32(-(1 << 21)); /* all beyond is alike */
     const __m256i half16 = _mm256_set1_epi64x(1 << 15), half = _mm256_set1_epi64x(1LL << (frac - 1));
     const __m128i wider = _mm_cvtsi32_si128(16 - frac), right = _mm_cvtsi32_si128(frac);
     const __m128i left = _mm_cvtsi32_si128(32 - frac), but_one = _mm_cvtsi32_si128(frac - 1);

@@ -310,7 +310,7 @@ void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_
         int32x4_t y = vqrshrn_high_n_s64(low, vmull_high_s32(opened, u), 16);
         vst1q_s32(up + i, vmaxq_s32(y, vdupq_n_s32(-INT32_MAX)));
     }
-    const int32x4_t most = vdupq_n_s32(1 << 21), least = vdupq_n_s32(-(1 << 21)); /* beyond all that matters */
+    const int32x4_t most = vdupq_n_s32(1 << 21), least = vdupq_n_s32(-(1 << 21)); /* all beyond is alike */
     for (; frac != 16 && i + 4u <= n; i += 4u) {
         int32x4_t g = vld1q_s32(gate + i), u = vld1q_s32(up + i);
         int32x4_t open = sigmoid(vshlq_s32(vmaxq_s32(vminq_s32(g, most), least), vdupq_n_s32(16 - frac)));

@@ -314,7 +314,7 @@ static inline __m512i sigmoid(__m512i x)
 
 static void gate(const int32_t *by, int32_t *up, uint32_t n, int32_t frac)
 {
-    const __m512i most = _mm512_set1_epi32(1 << 21), least = _mm512_set1_epi32(-(1 << 21)); /* beyond all that matters */
+    const __m512i most = _mm512_set1_epi32(1 << 21), least = _mm512_set1_epi32(-(1 << 21)); /* all beyond is alike */
     const __m128i wider = _mm_cvtsi32_si128(16 - frac);
     __m512i even, odd;
     for (uint32_t i = 0; i < n; i += 16u) {
