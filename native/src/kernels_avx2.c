@@ -158,7 +158,7 @@ static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t
  * in plain C. */
 static uint32_t scale_whole(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
-    __m256i half = _mm256_set1_epi64x((int64_t)1 << (shift - 1));
+    __m256i half = _mm256_set1_epi64x(1LL << (shift - 1));
     __m128i right = _mm_cvtsi32_si128(shift), left = _mm_cvtsi32_si128(32 - shift), sign = _mm_cvtsi32_si128(shift - 1);
     uint32_t i = 0;
     for (; i + 8u <= n; i += 8u) {
@@ -300,20 +300,25 @@ static inline void products(__m256i a, __m256i b, __m256i half, __m256i *low, __
     *high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
 }
 
-/* Eight at a time where each has 16 fractional bits and no result leaves 32 bits. */
+/* Eight at a time where no result leaves 32 bits. */
 void ehmn_kernels_avx2_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac)
 {
-    __m256i low, high, half = _mm256_set1_epi64x(1 << 15);
+    const __m256i most = _mm256_set1_epi32(1 << 21), least = _mm256_set1_epi32(-(1 << 21)); /* all beyond is alike */
+    const __m256i half16 = _mm256_set1_epi64x(1 << 15), half = _mm256_set1_epi64x(1LL << (frac - 1));
+    const __m128i wider = _mm_cvtsi32_si128(16 - frac), right = _mm_cvtsi32_si128(frac);
+    const __m128i left = _mm_cvtsi32_si128(32 - frac), but_one = _mm_cvtsi32_si128(frac - 1);
+    __m256i low, high;
     uint32_t i = 0;
-    for (; frac == 16 && i + 8u <= n; i += 8u) {
+    for (; i + 8u <= n; i += 8u) {
         __m256i g = load32(gate + i);
-        products(g, sigmoid(g), half, &low, &high);
+        __m256i x = _mm256_sll_epi32(_mm256_max_epi32(_mm256_min_epi32(g, most), least), wider);
+        products(g, sigmoid(x), half16, &low, &high);
         __m256i opened = _mm256_or_si256(_mm256_srli_epi32(low, 16), _mm256_slli_epi32(high, 16));
         products(opened, load32(up + i), half, &low, &high);
-        __m256i y = _mm256_or_si256(_mm256_srli_epi32(low, 16), _mm256_slli_epi32(high, 16));
-        __m256i fits = _mm256_cmpeq_epi32(_mm256_srai_epi32(high, 15), _mm256_srai_epi32(y, 31));
-        __m256i least = _mm256_cmpeq_epi32(y, _mm256_set1_epi32(INT32_MIN));
-        if (_mm256_movemask_epi8(_mm256_andnot_si256(least, fits)) == -1) {
+        __m256i y = _mm256_or_si256(_mm256_srl_epi32(low, right), _mm256_sll_epi32(high, left));
+        __m256i fits = _mm256_cmpeq_epi32(_mm256_sra_epi32(high, but_one), _mm256_srai_epi32(y, 31));
+        __m256i below = _mm256_cmpeq_epi32(y, _mm256_set1_epi32(INT32_MIN));
+        if (_mm256_movemask_epi8(_mm256_andnot_si256(below, fits)) == -1) {
             _mm256_storeu_si256((__m256i *)(void *)(up + i), y);
         } else {
             ehmn_kernels_rows_gate(gate + i, up + i, 8u, frac);

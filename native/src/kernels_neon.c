@@ -299,7 +299,6 @@ static inline int32x4_t sigmoid(int32x4_t x)
     return vreinterpretq_s32_u32(y);
 }
 
-/* Four at a time where each has 16 fractional bits. */
 void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac)
 {
     uint32_t i = 0;
@@ -310,6 +309,16 @@ void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_
         low = vqrshrn_n_s64(vmull_s32(vget_low_s32(opened), vget_low_s32(u)), 16);
         int32x4_t y = vqrshrn_high_n_s64(low, vmull_high_s32(opened, u), 16);
         vst1q_s32(up + i, vmaxq_s32(y, vdupq_n_s32(-INT32_MAX)));
+    }
+    const int32x4_t most = vdupq_n_s32(1 << 21), least = vdupq_n_s32(-(1 << 21)); /* all beyond is alike */
+    for (; frac != 16 && i + 4u <= n; i += 4u) {
+        int32x4_t g = vld1q_s32(gate + i), u = vld1q_s32(up + i);
+        int32x4_t open = sigmoid(vshlq_s32(vmaxq_s32(vminq_s32(g, most), least), vdupq_n_s32(16 - frac)));
+        int32x2_t first = vrshrn_n_s64(vmull_s32(vget_low_s32(g), vget_low_s32(open)), 16);
+        int32x4_t opened = vrshrn_high_n_s64(first, vmull_high_s32(g, open), 16);
+        int64x2_t low = vrshlq_s64(vmull_s32(vget_low_s32(opened), vget_low_s32(u)), vdupq_n_s64(-frac));
+        int64x2_t high = vrshlq_s64(vmull_high_s32(opened, u), vdupq_n_s64(-frac));
+        vst1q_s32(up + i, vmaxq_s32(vqmovn_high_s64(vqmovn_s64(low), high), vdupq_n_s32(-INT32_MAX)));
     }
     ehmn_kernels_rows_gate(gate + i, up + i, n - i, frac);
 }

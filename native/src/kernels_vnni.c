@@ -263,7 +263,7 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
 /* round(a b / 2^shift), shift 1..62, without its saturation: even and odd lanes, as 64 bits. */
 static inline void rounded(__m512i a, __m512i b, uint32_t shift, __m512i *even, __m512i *odd)
 {
-    const __m512i half = _mm512_set1_epi64((int64_t)1 << (shift - 1u));
+    const __m512i half = _mm512_set1_epi64(1LL << (shift - 1u));
     __m512i p = _mm512_mul_epi32(a, b), q = _mm512_mul_epi32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32));
     __m128i count = _mm_cvtsi32_si128((int)shift);
     *even = _mm512_sra_epi64(_mm512_add_epi64(p, half), count);
@@ -314,16 +314,15 @@ static inline __m512i sigmoid(__m512i x)
 
 static void gate(const int32_t *by, int32_t *up, uint32_t n, int32_t frac)
 {
+    const __m512i most = _mm512_set1_epi32(1 << 21), least = _mm512_set1_epi32(-(1 << 21)); /* all beyond is alike */
+    const __m128i wider = _mm_cvtsi32_si128(16 - frac);
     __m512i even, odd;
-    if (frac != 16) {
-        ehmn_kernels_avx2_gate(by, up, n, frac);
-        return;
-    }
     for (uint32_t i = 0; i < n; i += 16u) {
         __mmask16 some = (__mmask16)first_of(n - i);
         __m512i g = _mm512_maskz_loadu_epi32(some, by + i), u = _mm512_maskz_loadu_epi32(some, up + i);
-        rounded(g, sigmoid(g), 16u, &even, &odd); /* less than g */
-        rounded(together(even, odd), u, 16u, &even, &odd);
+        __m512i x = _mm512_sll_epi32(_mm512_max_epi32(_mm512_min_epi32(g, most), least), wider);
+        rounded(g, sigmoid(x), 16u, &even, &odd); /* less than g */
+        rounded(together(even, odd), u, (uint32_t)frac, &even, &odd);
         _mm512_mask_storeu_epi32(up + i, some, saturated(even, odd));
     }
 }

@@ -169,22 +169,38 @@ static inline __m512i spread8(const int8_t *x, uint32_t count)
     return _mm512_set1_epi32(four);
 }
 
-/* Sixteen rows times TOKENS vectors, to what is in s. */
-static inline void multiply8(const __m512i *four, uint32_t cols, const int8_t *const *x, __m512i *sum)
+/* `blocks` times sixteen rows, one or two, times TOKENS vectors; each sum begins as `begin` says for its vector. */
+EHMN_INTO static inline void multiply8(__m512i (*four)[COLS / 4u], uint32_t blocks, uint32_t cols,
+                                const int8_t *const *x, const __m512i *begin, __m512i (*sum)[TOKENS])
 {
-    __m512i s[TOKENS];
+    __m512i s[2][TOKENS];
     uint32_t c = 0;
-    memcpy(s, sum, sizeof s);
+    for (uint32_t t = 0; t < TOKENS; t++) {
+        s[0][t] = s[1][t] = begin[t];
+    }
     for (; c + 4u <= cols; c += 4u) {
-        __m512i w = *four++;
         for (uint32_t t = 0; t < TOKENS; t++) {
-            s[t] = _mm512_dpbusd_epi32(s[t], w, spread8(x[t] + c, 4u));
+            __m512i v = spread8(x[t] + c, 4u);
+            for (uint32_t k = 0; k < blocks; k++) {
+                s[k][t] = _mm512_dpbusd_epi32(s[k][t], four[k][c / 4u], v);
+            }
         }
     }
     for (uint32_t t = 0; t < TOKENS && c < cols; t++) {
-        s[t] = _mm512_dpbusd_epi32(s[t], *four, spread8(x[t] + c, cols - c));
+        for (uint32_t k = 0; k < blocks; k++) {
+            s[k][t] = _mm512_dpbusd_epi32(s[k][t], four[k][c / 4u], spread8(x[t] + c, cols - c));
+        }
     }
-    memcpy(sum, s, sizeof s);
+    memcpy(sum, s, blocks * sizeof s[0]);
+}
+
+static inline void put8(const __m512i *sum, uint32_t tokens, uint32_t rows, int add, int32_t *out, size_t acc_stride)
+{
+    __mmask16 some = (__mmask16)(rows < 16u ? (1u << rows) - 1u : 0xFFFFu);
+    for (uint32_t k = 0; k < tokens; k++, out += acc_stride) {
+        __m512i s = add ? _mm512_add_epi32(sum[k], _mm512_maskz_loadu_epi32(some, out)) : sum[k];
+        _mm512_mask_storeu_epi32(out, some, s);
+    }
 }
 
 static void rows64(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, uint32_t n,
@@ -202,16 +218,16 @@ static void rows64(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
             v[k] = x + (t + (k < tokens ? k : 0u)) * x_stride;
             begin[k] = lowered(v[k], cols);
         }
-        for (uint32_t r = 0; r < rows; r += 16u) {
-            __mmask16 some = (__mmask16)(rows - r < 16u ? (1u << (rows - r)) - 1u : 0xFFFFu);
+        for (uint32_t r = 0; r < rows; r += 32u) {
             int32_t *out = acc + t * acc_stride + r;
-            __m512i sum[TOKENS];
-            memcpy(sum, begin, sizeof sum);
-            multiply8(four[r / 16u], cols, v, sum);
-            for (uint32_t k = 0; k < tokens; k++, out += acc_stride) {
-                __m512i s = add ? _mm512_add_epi32(sum[k], _mm512_maskz_loadu_epi32(some, out)) : sum[k];
-                _mm512_mask_storeu_epi32(out, some, s);
+            __m512i sum[2][TOKENS];
+            if (rows - r > 16u) {
+                multiply8(four + r / 16u, 2u, cols, v, begin, sum);
+                put8(sum[1], tokens, rows - r - 16u, add, out + 16, acc_stride);
+            } else {
+                multiply8(four + r / 16u, 1u, cols, v, begin, sum);
             }
+            put8(sum[0], tokens, rows - r, add, out, acc_stride);
         }
     }
 }
