@@ -40,10 +40,10 @@ USES: dict[str, Callable[[DeviceRuntime], object]] = {
 }
 
 
-def identity(frame: Frame, name: bytes = b"a board", tick_hz: int = 0) -> bytes:
+def identity(frame: Frame, name: bytes = b"a board", tick_hz: int = 0, delta_bytes: int = DELTA_BYTES) -> bytes:
     raw = ffi.new("ehmn_wire_identity *")
     raw.board, raw.vocab_size, raw.mode, raw.tick_hz = name, VOCABULARY, lib.EHMN_PLASTIC, tick_hz
-    raw.delta_bytes, raw.staging_room = DELTA_BYTES, 4000
+    raw.delta_bytes, raw.staging_room = delta_bytes, max(4000, delta_bytes)
     return wire.encode(frame.command | ANSWER, frame.sequence, bytes(ffi.buffer(raw)))
 
 
@@ -121,6 +121,21 @@ def test_a_board_that_claims_too_much_of_a_text_is_not_believed(name: str) -> No
         with pytest.raises(error):
             board.read_text("x" * 64, learn=False)
         board.close()
+
+
+@pytest.mark.parametrize(("claimed", "match"), [(2**32 - 1, "claims"), (16, "claims"), (2**30, "no learned state")])
+def test_a_board_that_claims_another_learned_state_is_not_read_to_the_end(claimed: int, match: str) -> None:
+    def board(frame: Frame) -> bytes:
+        if frame.command == lib.EHMN_WIRE_IDENTIFY:
+            return identity(frame, delta_bytes=claimed)
+        return scripted(b"")(frame)
+
+    with serving(board) as (url, requests):
+        runtime = DeviceRuntime(url)
+        with pytest.raises(DeviceError, match=match) as caught:
+            runtime.save()
+        runtime.close()
+    assert caught.value.exit_code == 7 and len(requests) < 10
 
 
 def test_a_board_whose_text_only_waits_is_left() -> None:

@@ -13,12 +13,14 @@ from edgehmn.device.emulator import INSTRUCTIONS_PER_SECOND, Emulator
 from edgehmn.device.link import Link
 from edgehmn.device.wire import StoredState
 from edgehmn.errors import DeviceError, DoesNotFitError, InvalidFileError, LinkLostError, UsageError
+from edgehmn.files import MAX_INPUT_BYTES
 from edgehmn.runtime.protocol import Counts
 
 TOKENS_PER_REQUEST = 16  # few enough that no answer takes long, many enough that the line costs nothing
 TOKEN_S = 10.0  # how long the slowest board may take for one token
 TEXT_PER_REQUEST = 64  # bytes, for the same reason
 TOKENS_PER_BYTE = 6  # of a text at most: a byte that is no UTF-8 stands for three, and a space may come before each
+DELTA_HEADER_BYTES = ffi.sizeof("ehmn_delta")
 FLASH_S = 60.0  # for erasing and writing a slot
 TEMPERATURE_ONE = 256  # ehmn_sample takes Q8
 
@@ -160,11 +162,19 @@ class DeviceRuntime:
 
     def save(self) -> bytes:
         self._check_staging()
+        claimed = self.identity.delta_bytes
+        if not DELTA_HEADER_BYTES <= claimed <= MAX_INPUT_BYTES:
+            raise DeviceError(f"{self.identity.board} claims a learned state of {claimed} bytes; flash it anew")
         self._link.request(lib.EHMN_WIRE_SAVE)
-        return self._read_staging(self.identity.delta_bytes)
+        header = self._read_staging(DELTA_HEADER_BYTES)
+        delta = ffi.from_buffer("ehmn_delta *", header)
+        if delta.bytes != claimed or bytes(delta.image_id).hex() != self.image_id:
+            raise DeviceError(f"{self.identity.board} sent what is no learned state of its model; flash it anew")
+        return self._read_staging(claimed, header)
 
-    def _read_staging(self, size: int) -> bytes:
-        data = bytearray()
+    def _read_staging(self, size: int, begun: bytes = b"") -> bytes:
+        """begun: what was already read."""
+        data = bytearray(begun)
         while len(data) < size:
             count = min(lib.EHMN_WIRE_MAX_PAYLOAD, size - len(data))
             data += self._link.request(lib.EHMN_WIRE_READ, wire.words(len(data), count), expect=count)
