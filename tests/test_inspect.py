@@ -19,6 +19,7 @@ import safetensors.numpy
 
 from edgehmn.banks import join
 from edgehmn.core import CoreModel, Image
+from edgehmn.device.boards import Board, boards
 from edgehmn.errors import EdgeHMNError, InvalidFileError
 from edgehmn.inspection import gguf, inspect, onnx, tflite
 from edgehmn.inspection.source import BLOCK, Source, opened
@@ -304,6 +305,20 @@ def test_our_own_firmware(tmp_path: Path) -> None:
     subprocess.run(["arm-none-eabi-objcopy", "-O", "binary", path, flash], check=True)
     facts = inspect(flash)
     assert (facts["machine"], facts["board"]) == ("Cortex-M", "mps2-an386")
+
+
+@pytest.mark.parametrize("board", boards().values(), ids=lambda board: board.name)
+def test_the_flash_contents_of_every_board(board: Board, tmp_path: Path) -> None:
+    """As its memory map has them: where the stack begins, and the entry."""
+    numbers = board.numbers
+    stack, entry = numbers["BOARD_STACK_ADDRESS"] + numbers["BOARD_STACK_BYTES"], numbers["BOARD_FLASH_ADDRESS"] + 0x105
+    flash = tmp_path / "flash.bin"
+    flash.write_bytes(struct.pack("<2I", stack, entry) + bytes(500) + board.name.encode() + bytes(500))
+    facts = inspect(flash)
+    assert (facts["format"], facts["machine"], facts["board"]) == ("flash contents", "Cortex-M", board.name)
+    flash.write_bytes(struct.pack("<2I", stack, stack | 1) + bytes(1000))
+    with pytest.raises(InvalidFileError):  # nothing begins in its own stack
+        inspect(flash)
 
 
 def test_a_pipe(files: dict[str, Path], tmp_path: Path) -> None:

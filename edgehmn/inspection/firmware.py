@@ -18,6 +18,8 @@ LOADED, WRITABLE = 1, 2  # type and flag of a program header
 MAX_SEGMENTS = 256
 MAX_CANDIDATES = 16  # places with an image's magic that are looked at
 RAM = range(0x10000000, 0x60000000)  # where a Cortex-M's stack may begin; most begin it at 0x2......
+CODE = (range(0x20000000), range(0x60000000, 0x100000000))  # where its flash may lie, with some beside the stack
+NEAR = 24  # bits of an address; what has the others alike lies in the same memory
 HEADER_BYTES, CHECKED = ffi.sizeof("ehmn_image"), ffi.offsetof("ehmn_image", "id")  # the CRC is of all from there on
 
 
@@ -69,7 +71,8 @@ def inspect_elf(source: Source) -> Facts:
 def inspect_flash(source: Source) -> Facts | None:
     """Facts of plain flash contents, or None if they neither begin as a Cortex-M's do nor hold an image."""
     stack, reset = (source.unsigned(0, 4), source.unsigned(4, 4)) if source.size >= 64 else (0, 0)
-    vectors = stack in RAM and stack % 4 == 0 and reset % 2 == 1 and reset not in RAM
+    vectors = stack in RAM and stack % 4 == 0 and reset % 2 == 1 and any(reset in place for place in CODE)
+    vectors = vectors and stack >> NEAR != reset >> NEAR
     images = list(find_images(source))
     if not vectors and not images:
         return None
