@@ -317,11 +317,17 @@ def test_ppk2_in_both_forms_of_its_library(form: object) -> None:
     assert callable(form)
     nothing = dict.fromkeys(("get_modifiers", "use_ampere_meter", "start_measuring"), lambda: None)
     switched: list[str] = []
+    millivolts: list[int] = []
     meter = SimpleNamespace(
-        **nothing, toggle_DUT_power=switched.append, get_data=lambda: b"1", get_samples=lambda _: form([1000.0, 3000.0])
+        **nothing,
+        set_source_voltage=millivolts.append,
+        toggle_DUT_power=switched.append,
+        get_data=lambda: b"1",
+        get_samples=lambda _: form([1000.0, 3000.0]),
     )
     assert Ppk2("/dev/null", 3.0, lambda _: meter).read() == pytest.approx(0.006)
     assert switched == ["ON"], "an ampere meter that is not switched on cuts the board off"
+    assert millivolts == [3000], "the library does not measure before it knows the voltage"
     meter.get_data = lambda: b""
     with pytest.raises(DeviceError, match="no samples"):
         Ppk2("/dev/null", 3.0, lambda _: meter).read()
@@ -357,7 +363,8 @@ def test_what_a_library_raises_is_no_reading() -> None:
         raise DeviceRangeError("Current out of range (overflow)")
 
     nothing = dict.fromkeys(("get_modifiers", "use_ampere_meter", "start_measuring", "configure", "open"), lambda: None)
-    thing = SimpleNamespace(**nothing, toggle_DUT_power=lambda _: None, power=fail, get_data=fail, read=fail)
+    takes = dict.fromkeys(("set_source_voltage", "toggle_DUT_power"), lambda _: None)
+    thing = SimpleNamespace(**nothing, **takes, power=fail, get_data=fail, read=fail)
     library = SimpleNamespace(INA219=lambda _: thing, scan_require_one=lambda config: thing)
     for meter in (Ina219Bus(library=library), Ppk2("/dev/null", 3.0, lambda _: thing), Joulescope(library)):
         with pytest.raises(DeviceError, match=r"no reading \(DeviceRangeError: Current"):
@@ -472,6 +479,7 @@ def test_meter_from_the_command_line(
     program(tmp_path, f"while :; do echo '{ORIN}'; sleep 0.02; done")
     done = run_cli("profile", tiny_export, "--measured", "--meter", "tegrastats")
     assert done.code == 0 and "rail: VDD_IN" in done.out and "leaves out the carrier" in done.out, done
+    assert "counting" in done.err
     assert "tegrastats, a line every" in done.out and "a second" in done.out
     energy = run_cli("profile", tiny_export, "--measured", "--meter", "tegrastats", "--json").result["measured"][
         "energy"
@@ -479,5 +487,7 @@ def test_meter_from_the_command_line(
     assert energy["sensor"]["watts"] == pytest.approx(5.336) and energy["idle_watts"] == pytest.approx(5.336)
     program(tmp_path, f"echo '{ORIN}'")
     assert run_cli("profile", tiny_export, "--measured", "--meter", "tegrastats").code == DeviceError.exit_code
-    assert run_cli("profile", tiny_export, "--measured", "--meter", "toaster").code == UsageError.exit_code
+    for wrong in ("toaster", "ppk2:/dev/ttyACM0", "ina219:none", "nvml:first"):
+        done = run_cli("profile", tiny_export, "--measured", "--meter", wrong)
+        assert done.code == UsageError.exit_code and "counting" not in done.err, "it is said at once"
     assert run_cli("profile", tiny_export, "--target", "rp2350", "--meter", "rapl").code == UsageError.exit_code

@@ -98,6 +98,10 @@ def profile_command(session: Session, subjects: tuple[Path, ...], names: tuple[s
         return _anchor(session, subjects[0], names, options)
     if options["meter"] is not None and not options["measured"]:
         raise UsageError("--meter is what --measured reads; give --measured too")
+    if options["meter"] is not None:
+        from edgehmn.measure.choose import check_meter
+
+        check_meter(options["meter"])
     if any(options[key] is not None for key in ("host", "port", "export")):
         raise UsageError("--host, --port and --export are for --anchor; give it too")
     wanted = [name for given in names for name in given.split(",") if name]

@@ -26,16 +26,30 @@ def find_meter() -> tuple[Sensor | None, dict[str, str]]:
     return None, missing
 
 
+def check_meter(text: str) -> None:
+    """Raises UsageError for what is not written as FORMS say; no meter is looked for."""
+    name, _, where = text.partition(":")
+    if name not in FORMS or (where and ":" not in FORMS[name]):
+        raise UsageError(f"no meter '{text:.60}'; there are {', '.join(FORMS.values())}")
+    if name == "nvml" and where and not re.fullmatch(r"\d{1,2}", where):
+        raise UsageError(f"--meter nvml:CARD: '{where:.40}' is no number of a card")
+    if name == "ina219":
+        _number(where or "0.1", FORMS[name])
+    if name == "ppk2":
+        port, _, volts = where.partition("@")
+        if not port or not volts:
+            raise UsageError(f"--meter {FORMS[name]}: give its port and the volts of the board's supply")
+        _number(volts, FORMS[name])
+
+
 def open_meter(text: str) -> Sensor:
-    """As FORMS write it. Raises UsageError for anything else, DeviceError and DependencyError as the meters do."""
+    """As FORMS write it. Raises what check_meter does, DeviceError and DependencyError as the meters do."""
+    check_meter(text)
     name, _, where = text.partition(":")
     makers: dict[str, Make] = {
         "ina3221": _ina3221, "tegrastats": _tegrastats, "pmic": _pmic, "rapl": _rapl, "ina2xx": _ina2xx, "nvml": _nvml,
         "ina219": _ina219, "ppk2": _ppk2, "joulescope": _joulescope,
     }  # fmt: skip
-    takes = ":" in FORMS.get(name, "")
-    if name not in makers or (where and not takes):
-        raise UsageError(f"no meter '{text:.60}'; there are {', '.join(FORMS.values())}")
     return makers[name](where)
 
 
@@ -78,8 +92,6 @@ def _ina2xx(where: str) -> Sensor:
 def _nvml(where: str) -> Sensor:
     from edgehmn.measure.meters import Nvml
 
-    if where and not re.fullmatch(r"\d{1,2}", where):
-        raise UsageError(f"--meter nvml:CARD: '{where:.40}' is no number of a card")
     return Nvml(card=int(where or 0))
 
 
@@ -93,8 +105,6 @@ def _ppk2(where: str) -> Sensor:
     from edgehmn.measure.meters import Ppk2
 
     port, _, volts = where.partition("@")
-    if not port or not volts:
-        raise UsageError(f"--meter {FORMS['ppk2']}: give its port and the volts of the board's supply")
     return Ppk2(port, _number(volts, FORMS["ppk2"]))
 
 

@@ -92,6 +92,7 @@ class Ppk2:
             self._meter = library(port)
             self._meter.get_modifiers()
             self._meter.use_ampere_meter()
+            self._meter.set_source_voltage(round(1000 * volts))  # by which readings are corrected; it feeds nothing
             self._meter.toggle_DUT_power("ON")
             self._meter.start_measuring()
         except Exception as e:
