@@ -22,6 +22,11 @@ def image() -> Image:
     return opened(tiny_image(SMALL, BUSY))
 
 
+def small_slot(numbers: dict[str, int]) -> dict[str, int]:
+    """Too small for any state."""
+    return numbers | {"BOARD_STATE_SECTOR_BYTES": 256}
+
+
 def test_so_many_states_can_be_stored_before_a_sector_is_worn_out(image: Image) -> None:
     """Counted by storing with the flash's own code until a sector has had more erases than it may."""
     board, cycles = find_board("mps2-an386"), 3
@@ -46,8 +51,9 @@ def test_what_a_board_does_not_say_is_not_made_up(image: Image) -> None:
     assert budget is not None and budget.states_per_erase > 0
     assert (budget.erase_cycles, budget.saves, budget.saves_per_day) == (None, None, None)
     assert write_budget(replace(board, numbers={}), image) is None
-    small = write_budget(replace(board, numbers=board.numbers | {"BOARD_STATE_SECTOR_BYTES": 256}), image)
+    small = write_budget(replace(board, numbers=small_slot(board.numbers)), image)
     assert small is not None and (small.states_per_erase, small.saves) == (0, 0)
+    assert board.fit(image)["saves"] and not replace(board, numbers=small_slot(board.numbers)).fit(image)["saves"]
     for years in (0.0, -1.0, float("nan")):
         with pytest.raises(UsageError):
             write_budget(board, image, years)

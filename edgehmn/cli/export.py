@@ -146,7 +146,8 @@ def plan_command(session: Session, export: Path, arena: int | None, target: str 
         able = f"{'learns' if fit['learns'] else 'runs frozen'}{', saves' if fit['saves'] else ''}"
         rows += [(f"flash of {fit['board']}", rooms[0]), (f"RAM of {fit['board']}: {able}", rooms[1])]
     text = table(rows, ("memory", "bytes")) + "\n\n" + table(regions, ("region of the arena", "bytes", "share"))
-    budgets = [budget_text(fit["write_budget"]) for fit in facts["targets"] if fit["saves"] and fit["write_budget"]]
+    kept = [(fit, fit["write_budget"]) for fit in facts["targets"] if fit["learns"] and fit["write_budget"]]
+    budgets = [budget_text(budget) for fit, budget in kept if fit["saves"] or not budget["states_per_erase"]]
     return Outcome(facts, "\n\n".join([text, *budgets]))
 
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgehmn.core import Image
+from edgehmn.core import Image, ffi, lib
 from edgehmn.errors import DependencyError, DoesNotFitError, UsageError
 
 NOT_RUN = "builds, not yet run on hardware"
 EMULATED = "qemu/"  # the folder of the boards that QEMU emulates, each named after its machine
 
+SLOT_SECTORS = "BOARD_STATE_SLOT_SECTORS"
 TOOLS = ("STM32FLASH", "PYOCD", "UF2", "ESPTOOL")  # board.cmake may name what each calls the board's chip
 
 
@@ -59,7 +60,8 @@ class Board:
 
     def fit(self, image: Image) -> dict[str, Any]:
         """How an image fits: bytes needed and there, whether it can learn, and whether a learned state has room on
-        its way to the host. Raises DoesNotFitError if it cannot even run frozen."""
+        its way to the host and, if the board keeps states, in a slot of its flash. Raises DoesNotFitError if it cannot
+        even run frozen."""
         self.check_size(len(image.bytes))
         learning, frozen = image.arena_bytes(plastic=True), image.arena_bytes(plastic=False)
         if frozen > self.arena_room:
@@ -69,6 +71,8 @@ class Board:
                 have=self.arena_room,
             )
         learns = learning <= self.arena_room
+        record = self.record_bytes(image)
+        stores = record is None or record <= self.numbers["BOARD_STATE_SECTOR_BYTES"] * self.numbers[SLOT_SECTORS]
         staging = self.numbers["BOARD_STAGING_BYTES"] or self.arena_room - learning
         return {
             "board": self.name,
@@ -78,8 +82,17 @@ class Board:
             "arena_room": self.arena_room,
             "stack_bytes": self.numbers["BOARD_STACK_BYTES"],
             "learns": learns,
-            "saves": learns and image.delta_bytes() <= staging,
+            "saves": learns and stores and image.delta_bytes() <= staging,
         }
+
+    def record_bytes(self, image: Image) -> int | None:
+        """What one learned state of an image takes of a slot of the flash; None for a board that keeps no states."""
+        if "BOARD_STATE_SECTOR_BYTES" not in self.numbers:
+            return None
+        flash = ffi.new("ehmn_flash *")
+        flash.sector_bytes, flash.slot_sectors = self.numbers["BOARD_STATE_SECTOR_BYTES"], self.numbers[SLOT_SECTORS]
+        flash.unit = self.numbers["BOARD_STATE_UNIT"]
+        return int(lib.ehmn_state_record_bytes(flash, image.delta_bytes()))
 
 
 def sources() -> Path:

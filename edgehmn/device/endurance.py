@@ -4,8 +4,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgehmn.core import Image, ffi, lib
-from edgehmn.device.boards import Board, sources
+from edgehmn.core import Image
+from edgehmn.device.boards import SLOT_SECTORS, Board, sources
 from edgehmn.errors import UsageError
 
 SLOTS = 2
@@ -39,13 +39,10 @@ def write_budget(board: Board, image: Image, years: float = YEARS) -> WriteBudge
     slot is erased when there is no room. Raises UsageError unless years is positive."""
     if not years > 0:
         raise UsageError(f"{years:g} years: must be more than none")
-    numbers = board.numbers
-    if "BOARD_STATE_SECTOR_BYTES" not in numbers:
+    numbers, record = board.numbers, board.record_bytes(image)
+    if record is None:
         return None
-    sector, sectors = numbers["BOARD_STATE_SECTOR_BYTES"], numbers["BOARD_STATE_SLOT_SECTORS"]
-    flash = ffi.new("ehmn_flash *")
-    flash.sector_bytes, flash.slot_sectors, flash.unit = sector, sectors, numbers["BOARD_STATE_UNIT"]
-    record = int(lib.ehmn_state_record_bytes(flash, image.delta_bytes()))
+    sector, sectors = numbers["BOARD_STATE_SECTOR_BYTES"], numbers[SLOT_SECTORS]
     each, cycles = sector * sectors // record, numbers.get(CYCLES)
     saves = None if cycles is None else SLOTS * cycles * each
     return WriteBudget(
