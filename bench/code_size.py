@@ -17,7 +17,7 @@ from pathlib import Path
 from edgehmn.device.boards import find_board, sources
 
 TOKENIZER = ("tokenizer", "unicode")
-SERVER = ("device", "wire", "state", "main", "startup", "memory", "peripherals", "flash")
+SERVER = ("device", "wire", "state", "main", "startup", "memory", "division", "peripherals", "flash")
 SECTION = re.compile(r"^ \.text(?:\.\S+)?\s+0x[0-9a-f]+\s+(0x[0-9a-f]+)\s+(\S+)$", re.M)
 
 

@@ -140,10 +140,14 @@ static uint64_t align(uint64_t offset)
     return (offset + (EHMN_ALIGN - 1u)) & ~(uint64_t)(EHMN_ALIGN - 1u);
 }
 
-/* Whether the bytes from `end` to the next section at `start` are zero. */
-static int padding_is_zero(const ehmn_image *im, uint64_t end, uint64_t start)
+/* Whether a section of so many bytes, which is said to be at `offset`, is at *at, and only zeros are between it and the
+ * next, to which *at moves. */
+static int section_is_placed(const ehmn_image *im, uint32_t offset, uint64_t bytes, uint64_t *at)
 {
-    return start > im->bytes || ehmn_bytes_are_zero(im, end, start);
+    uint64_t end = *at + bytes;
+    int begins = offset == *at;
+    *at = align(end);
+    return begins && (*at > im->bytes || ehmn_bytes_are_zero(im, end, *at));
 }
 
 /* Whether matrix `index` lies at *at as it must, padding included; *at moves behind it. */
@@ -157,19 +161,10 @@ static int matrix_is_placed(const ehmn_image *im, uint32_t index, const ehmn_mat
         || !(matrix->weight_bits == 8u || (matrix->weight_bits == 4u && in_layer && matrix->input_bits > 8u))) {
         return 0;
     }
-    uint64_t weights_end = *at + (uint64_t)rows * ehmn_row_bytes(matrix);
-    uint64_t scales = align(weights_end);
-    uint64_t scales_end = scales + 4u * (uint64_t)rows;
     int has_bias = matrix->bias_offset != 0;
-    uint64_t bias = align(scales_end);
-    uint64_t end = has_bias ? bias + 4u * (uint64_t)rows : scales_end;
-    if (matrix->weights_offset != *at || matrix->scales_offset != scales
-        || (has_bias && (!in_layer || matrix->bias_offset != bias))) {
-        return 0;
-    }
-    *at = align(end);
-    return padding_is_zero(im, weights_end, scales) && padding_is_zero(im, scales_end, bias)
-        && padding_is_zero(im, end, *at);
+    return section_is_placed(im, matrix->weights_offset, (uint64_t)rows * ehmn_row_bytes(matrix), at)
+        && section_is_placed(im, matrix->scales_offset, 4u * rows, at)
+        && (!has_bias || (in_layer && section_is_placed(im, matrix->bias_offset, 4u * rows, at)));
 }
 
 static int vectors_are_placed(const ehmn_image *im, const ehmn_vector *vector, uint64_t *at)
@@ -181,13 +176,8 @@ static int vectors_are_placed(const ehmn_image *im, const ehmn_vector *vector, u
         } else if (i == EHMN_VECTOR_NORM_SHIFTS) {
             length = 2u * im->n_layers * im->d_model;
         }
-        if (vector->length != length || vector->offset != *at || !ehmn_in_range(vector->shift, 0, 62)
-            || vector->reserved != 0) {
-            return 0;
-        }
-        uint64_t end = *at + 4u * (uint64_t)length;
-        *at = align(end);
-        if (!padding_is_zero(im, end, *at)) {
+        if (vector->length != length || !ehmn_in_range(vector->shift, 0, 62) || vector->reserved != 0
+            || !section_is_placed(im, vector->offset, 4u * length, at)) {
             return 0;
         }
     }
@@ -199,36 +189,22 @@ static int vectors_are_placed(const ehmn_image *im, const ehmn_vector *vector, u
 static int32_t check_layout(const ehmn_image *im)
 {
     uint32_t n = ehmn_topic_index(im) + 1u;
-    uint64_t at = align(sizeof(ehmn_image));
-    uint64_t vectors = at + (uint64_t)n * sizeof(ehmn_matrix);
-    uint64_t data = align(vectors + EHMN_VECTORS * sizeof(ehmn_vector));
-    if (data > im->bytes) {
+    uint32_t matrices = (uint32_t)align(sizeof(ehmn_image)), vectors = matrices + n * (uint32_t)sizeof(ehmn_matrix);
+    uint64_t at = vectors;
+    if (align(vectors + EHMN_VECTORS * sizeof(ehmn_vector)) > im->bytes) {
         return EHMN_E_SIZE;
     }
-    if (im->matrices_offset != at || im->vectors_offset != vectors
-        || !padding_is_zero(im, vectors + EHMN_VECTORS * sizeof(ehmn_vector), data)) {
-        return EHMN_E_LAYOUT;
-    }
-    const ehmn_matrix *matrix = (const ehmn_matrix *)(const void *)((const uint8_t *)im + at);
+    const ehmn_matrix *matrix = (const ehmn_matrix *)(const void *)((const uint8_t *)im + matrices);
     const ehmn_vector *vector = (const ehmn_vector *)(const void *)((const uint8_t *)im + vectors);
-    for (uint32_t i = 0; i < n; i++) {
-        if (!matrix_is_placed(im, i, matrix + i, &data)) {
-            return EHMN_E_LAYOUT;
-        }
+    int ok = im->matrices_offset == matrices
+        && section_is_placed(im, im->vectors_offset, EHMN_VECTORS * sizeof(ehmn_vector), &at);
+    for (uint32_t i = 0; ok && i < n; i++) {
+        ok = matrix_is_placed(im, i, matrix + i, &at);
     }
-    if (!vectors_are_placed(im, vector, &data)) {
-        return EHMN_E_LAYOUT;
-    }
-    uint64_t end = data + im->n_guard * ((uint64_t)sizeof(ehmn_guard) + im->d_model);
-    if (im->guard_offset != data || !padding_is_zero(im, end, align(end))) {
-        return EHMN_E_LAYOUT;
-    }
-    data = align(end);
-    end = data + im->tokenizer_bytes;
-    if (im->tokenizer_offset != data || !padding_is_zero(im, end, align(end))) {
-        return EHMN_E_LAYOUT;
-    }
-    return align(end) == im->bytes ? EHMN_OK : EHMN_E_SIZE;
+    ok = ok && vectors_are_placed(im, vector, &at)
+        && section_is_placed(im, im->guard_offset, im->n_guard * (sizeof(ehmn_guard) + im->d_model), &at)
+        && section_is_placed(im, im->tokenizer_offset, im->tokenizer_bytes, &at);
+    return !ok ? EHMN_E_LAYOUT : at == im->bytes ? EHMN_OK : EHMN_E_SIZE;
 }
 
 static int32_t check_guard(const ehmn_image *im)
