@@ -1,7 +1,9 @@
 """A layer's matrices as an image holds them: what may be moved from one to the next without changing the function is
 moved to where it is rounded best.
 
-The gain and bias of a norm go into the matrices that follow it; the query also carries 1/sqrt(d_head) and log2(e). Then
+The gain and bias of a norm go into the matrices that follow it, as does what its channels are shifted down by: so all
+are about as large, where a few channels would take the range of 8-bit inputs from the others. The query also carries
+1/sqrt(d_head) and log2(e). Then
 channels are equalised. A channel that one matrix makes and the next one reads may be multiplied by a number at the one
 and divided by it at the other: rows have scales of their own and lose nothing by it, columns and the int8 cache share
 one. So the columns of o and down get equal largest weights, at the cost of the rows of v and up, and the channels of a
@@ -13,8 +15,9 @@ quantization through weight equalization and bias correction", section 4.1, do s
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
-from edgehmn.checkpoint.model import NORM_BEFORE, Checkpoint, Config, FloatArray
+from edgehmn.checkpoint.model import LAYER_NORMS, NORM_BEFORE, Checkpoint, Config, FloatArray
 
 LOG2_E = float(np.log2(np.e))
 OUTSTANDING = 3.0  # times the mean of the largest weights of all columns
@@ -40,11 +43,17 @@ class Folded:
         return replace(self, weight=self.weight / factor, input_factor=factor)
 
 
-def folded_layer(checkpoint: Checkpoint, layer: int, keys: FloatArray | None = None) -> dict[str, Folded]:
+def folded_layer(
+    checkpoint: Checkpoint,
+    layer: int,
+    keys: FloatArray | None = None,
+    norm_shifts: npt.NDArray[np.int32] | None = None,
+) -> dict[str, Folded]:
     """The matrices of a layer by name (q, k, v, o, gate, up, down); a GELU has no gate. keys (n, d_kv): of the float
-    model, on some text; with them every head's keys are scaled to fill their 8 bits."""
+    model, on some text; with them every head's keys are scaled to fill their 8 bits. norm_shifts (2, d_model): bits by
+    which the channels of the two norms are shifted down."""
     c = checkpoint.config
-    out = {name: _after_norm(checkpoint, layer, name) for name in c.layer_matrix_shapes()}
+    out = {name: _after_norm(checkpoint, layer, name, norm_shifts) for name in c.layer_matrix_shapes()}
     out["q"] = out["q"].rows_times(np.full(c.d_model, LOG2_E / np.sqrt(c.d_head), np.float32))
 
     factor = _key_factors(c, out["k"])
@@ -64,7 +73,7 @@ def folded_layer(checkpoint: Checkpoint, layer: int, keys: FloatArray | None = N
     return out
 
 
-def _after_norm(checkpoint: Checkpoint, layer: int, name: str) -> Folded:
+def _after_norm(checkpoint: Checkpoint, layer: int, name: str, shifts: npt.NDArray[np.int32] | None) -> Folded:
     t, full_name = checkpoint.tensors, f"layers.{layer}.{name}"
     w, bias = t[full_name], t.get(f"{full_name}.bias")
     norm = NORM_BEFORE.get(name)
@@ -73,7 +82,10 @@ def _after_norm(checkpoint: Checkpoint, layer: int, name: str) -> Folded:
     before = t.get(f"layers.{layer}.{norm}.bias")
     if before is not None:
         bias = w @ before + (0 if bias is None else bias)
-    return Folded(w * t[f"layers.{layer}.{norm}.weight"], bias)
+    out = Folded(w * t[f"layers.{layer}.{norm}.weight"], bias)
+    if shifts is None:
+        return out
+    return out.columns_over(np.exp2(-shifts[LAYER_NORMS.index(norm)]).astype(np.float32))
 
 
 def _key_factors(c: Config, k: Folded) -> FloatArray:

@@ -12,6 +12,7 @@ from edgehmn.checkpoint.model import MLPS, NORMS, POSITIONS, WINDOWS
 from edgehmn.core import CoreModel, Image, ffi, lib
 from edgehmn.errors import InvalidFileError, UsageError
 from edgehmn.plasticity import Rule
+from edgehmn.precision import choose_precision, measure_losses
 from edgehmn.quantize import QuantMatrix, QuantModel, mantissa_shift, quantise, to_fixed
 from edgehmn.rules import write_rule
 from edgehmn.tokenizer import device_section
@@ -71,8 +72,10 @@ def image_of(checkpoint: Checkpoint) -> bytes:
     """The image of a checkpoint with all that is usual: calibrated on the text that ships, under the default rule, with
     its tokenizer."""
     section, _ = device_section(checkpoint)
-    calibration = calibrate(checkpoint, calibration_ids(checkpoint))
-    return build_image(quantise(checkpoint, calibration, tokenizer=section))
+    ids = calibration_ids(checkpoint)
+    calibration = calibrate(checkpoint, ids)
+    precision = choose_precision(measure_losses(checkpoint, ids, calibration))
+    return build_image(quantise(checkpoint, calibration, precision=precision, tokenizer=section))
 
 
 def score_guard(image: bytearray) -> bytes:
@@ -158,7 +161,7 @@ def _identity(image: bytearray) -> bytes:
     enter."""
     view = memoryview(image)
     header = ffi.cast("ehmn_image *", ffi.from_buffer(image))
-    digest = hashlib.sha256(b"edgehmn image 3")
+    digest = hashlib.sha256(b"edgehmn image 4")
     first, last = ffi.offsetof("ehmn_image", "n_layers"), ffi.offsetof("ehmn_image", "matrices_offset")
     digest.update(view[first:last])
     digest.update(view[ffi.offsetof("ehmn_image", "rule") : ffi.sizeof("ehmn_image")])

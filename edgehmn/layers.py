@@ -75,13 +75,23 @@ def first_layers(image: Image, depth: int) -> Image:
             matrix.bias_offset -= less if matrix.bias_offset else 0  # 0: it has none
     for vector in vectors:
         vector.offset -= in_all
+    norms = vectors[lib.EHMN_VECTOR_NORM_SHIFTS]  # the last section before the guard
+    norms.length = 2 * depth * header.d_model
+    end = norms.offset + in_all + 4 * norms.length  # in the whole image
+    shifts, padding = slice(end, header.guard_offset), -end % lib.EHMN_ALIGN
+    in_all += shifts.stop - shifts.start - padding
     header.vectors_offset -= in_table
     header.guard_offset -= in_all
     header.tokenizer_offset -= in_all
     header.n_layers, header.bytes = depth, len(data) - in_all
     header.id = [0] * len(header.id)
     return Image(
-        reseal(bytearray(bytes(data[: table.start]) + data[table.stop : weights.start] + data[weights.stop :]))
+        reseal(
+            bytearray(bytes(data[: table.start]) + data[table.stop : weights.start])
+            + data[weights.stop : shifts.start]
+            + bytes(padding)
+            + data[shifts.stop :]
+        )
     )
 
 

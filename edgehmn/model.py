@@ -129,7 +129,11 @@ class FloatModel:
     def _normalise(self, name: str, x: FloatArray, kind: str) -> FloatArray:
         if kind == "layernorm":
             x = x - x.mean(-1, keepdims=True)
-        out = rms_norm(x, self.config.norm_eps) * self.tensors[f"{name}.weight"]
+        return self._apply_gain(name, rms_norm(x, self.config.norm_eps))
+
+    def _apply_gain(self, name: str, x: FloatArray) -> FloatArray:
+        """The gain and bias of a norm, on what it has normalised."""
+        out: FloatArray = x * self.tensors[f"{name}.weight"]
         bias = self.tensors.get(f"{name}.bias")
         return out if bias is None else out + bias
 

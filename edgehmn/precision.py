@@ -1,7 +1,7 @@
 """How much of each matrix's output is lost to quantisation, and how many bits its inputs need for it.
 
 A product is compared with that of the float weights on the inputs of a calibration text: its signal-to-noise ratio, in
-dB, with the weights rounded alone and with inputs of 8 and 16 bits, one power-of-two scale per token, besides. So what
+dB, with the weights rounded alone and with inputs of 8 and 16 bits, one scale per token, besides. So what
 outliers cost is seen where it happens: a matrix whose inputs have one large value per token loses the others at 8 bits.
 """
 
@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgehmn.calibrate import Calibration
 from edgehmn.checkpoint.model import NORM_BEFORE, Checkpoint, FloatArray
 from edgehmn.folding import Folded, folded_layer
 from edgehmn.model import FloatModel, row_blocks
 from edgehmn.quantize import LAYER_MATRICES, Precision, quantise_rows
 
 SAMPLE_TOKENS = 256
-ENOUGH_DB = 33.0  # a matrix that keeps as much with 8-bit inputs may have them, where bits are chosen
+ENOUGH_DB = 36.0  # a matrix that keeps as much with 8-bit inputs may have them, where bits are chosen
 INPUT_BITS = (8, 16)
 
 
@@ -35,9 +36,11 @@ class Loss:
         return {k: v if isinstance(v, str) else round(v, 2) for k, v in asdict(self).items()}
 
 
-def measure_losses(checkpoint: Checkpoint, ids: npt.NDArray[np.integer], weight_bits: int = 8) -> list[Loss]:
+def measure_losses(
+    checkpoint: Checkpoint, ids: npt.NDArray[np.integer], calibration: Calibration, weight_bits: int = 8
+) -> list[Loss]:
     """One Loss for each matrix of the layers and for the head, in the image's order, on the first SAMPLE_TOKENS."""
-    observed = _Observed(checkpoint, weight_bits)
+    observed = _Observed(checkpoint, calibration, weight_bits)
     observed.run(ids[:SAMPLE_TOKENS])
     layers = [f"layers.{i}.{name}" for i in range(checkpoint.config.n_layers) for name in LAYER_MATRICES]
     return [Loss(name, *observed.meter.decibels(name)) for name in (*layers, "head") if name in observed.meter.names]
@@ -87,10 +90,10 @@ class NoiseMeter:
 class _Observed(FloatModel):
     """The float model, which also multiplies by rounded weights and inputs, and notes what differs."""
 
-    def __init__(self, checkpoint: Checkpoint, weight_bits: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, calibration: Calibration, weight_bits: int) -> None:
         super().__init__(checkpoint)
         self.meter = NoiseMeter()
-        self._checkpoint, self._weight_bits = checkpoint, weight_bits
+        self._checkpoint, self._calibration, self._weight_bits = checkpoint, calibration, weight_bits
         self._plain: dict[str, FloatArray] = {}
         self._folded: dict[str, Folded] = {}
 
@@ -98,19 +101,17 @@ class _Observed(FloatModel):
         hidden = self.encode(ids, self.new_state())
         self._compare("head", self.final_norm(hidden[: len(hidden) // 4]), self.head_matrix, 8)
 
-    def _norm(self, name: str, x: FloatArray) -> FloatArray:
+    def _apply_gain(self, name: str, x: FloatArray) -> FloatArray:
         """The gain and bias of a norm lie in the matrices that follow: what these multiply is the norm without them."""
-        out = super()._norm(name, x)
-        gain = self.tensors[f"{name}.weight"]
-        bias = self.tensors.get(f"{name}.bias", np.zeros_like(gain))
-        self._plain[name] = ((out - bias) / np.where(gain == 0, 1, gain)).astype(np.float32)
-        return out
+        self._plain[name] = x
+        return super()._apply_gain(name, x)
 
     def _matrix(self, name: str, x: FloatArray) -> FloatArray:
         _, layer, short = name.split(".")
         norm = NORM_BEFORE.get(short)
         if short == "q":  # the first of its layer
-            self._folded = folded_layer(self._checkpoint, int(layer))
+            i, c = int(layer), self._calibration
+            self._folded = folded_layer(self._checkpoint, i, c.keys[i], c.norm_shifts[i])
         folded = self._folded[short]
         plain = self._plain[f"layers.{layer}.{norm}"] if norm else x
         factor = np.float32(1) if folded.input_factor is None else folded.input_factor
@@ -131,9 +132,11 @@ class _Observed(FloatModel):
 
 
 def _rounded_inputs(x: FloatArray, bits: int) -> FloatArray:
-    """x (n, inputs) with mantissas of so many bits and one power of two for each token."""
+    """x (n, inputs) with mantissas of so many bits and one scale for each token: of 16 bits a power of two."""
     limit = 2 ** (bits - 1) - 1
     largest = np.maximum(np.abs(x).max(-1, keepdims=True), np.finfo(np.float32).tiny)
-    scale = np.exp2(np.ceil(np.log2(largest / limit)))
+    scale = largest / limit
+    if bits > 8:
+        scale = np.exp2(np.ceil(np.log2(scale)))
     out: FloatArray = (np.round(x / scale) * scale).astype(np.float32)
     return out

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgehmn.calibrate import Calibration
 from edgehmn.checkpoint.model import Checkpoint, Config, FloatArray
+from edgehmn.core import lib
 from edgehmn.errors import UnsupportedError
 from edgehmn.folding import Folded, folded_layer
 from edgehmn.plasticity import Rule
@@ -65,7 +66,9 @@ class QuantModel:
     rule: Rule
     matrices: list[QuantMatrix] = field(repr=False)  # layers * (q k v o gate up down), embedding, [head],
     # [positions], P, T; a gate without rows where the MLP has none
-    vectors: list[QuantVector] = field(repr=False)  # norm gain, norm bias, mean, inverse deviation, RoPE steps
+    vectors: list[QuantVector] = field(
+        repr=False
+    )  # norm gain, norm bias, mean, inverse deviation, RoPE steps, norm shifts
     guard: "QuantGuard" = field(repr=False)
     tokenizer: bytes = field(default=b"", repr=False)  # the image's section; empty: it has none
 
@@ -112,6 +115,7 @@ def quantise(
         QuantVector(to_fixed(statistics.mean, calibration.value_frac), calibration.value_frac),
         quantise_vector(statistics.inverse_deviation),
         QuantVector(steps.astype(np.uint32).view(np.int32), 32),
+        QuantVector(calibration.norm_shifts[: c.n_layers].ravel(), 0),
     ]
     return QuantModel(c, calibration, rule or Rule(), matrices, vectors, quantise_guard(calibration), tokenizer)
 
@@ -120,7 +124,7 @@ def quantise_layer(
     checkpoint: Checkpoint, layer: int, calibration: Calibration, precision: Precision
 ) -> list[QuantMatrix]:
     """Seven matrices; a gate that the model has not is (0, d_model)."""
-    out, folded = [], folded_layer(checkpoint, layer, calibration.keys[layer])
+    out, folded = [], folded_layer(checkpoint, layer, calibration.keys[layer], calibration.norm_shifts[layer])
     no_gate = Folded(np.zeros((0, checkpoint.config.d_model), np.float32), None)
     for name in LAYER_MATRICES:
         full_name, f = f"layers.{layer}.{name}", folded.get(name, no_gate)
@@ -169,18 +173,25 @@ def _rounded_rows(w: FloatArray, scale: npt.NDArray[np.float64], limit: int) -> 
 
 
 def quantise_matrix(name: str, w: FloatArray, input_bits: int, weight_bits: int = 8) -> QuantMatrix:
-    """Weights by row, with integer scales. Inputs have fewer bits than asked where a row's sum could leave 32 bits.
+    """Weights by row, with integer scales. Inputs have other bits than asked, fewer if possible, where a row's sum
+    could leave 32 bits (with 8 bits it is multiplied by a step).
 
-    Raises UnsupportedError if even 8 bits are too many.
+    Raises UnsupportedError if it could with all.
     """
     weights, scale = quantise_rows(w, weight_bits)
     longest = int(np.abs(weights).sum(axis=1, dtype=np.int32).max(initial=0))
     least = 9 if weight_bits == 4 else 8
-    fitting = [bits for bits in range(least, input_bits + 1) if longest * (2 ** (bits - 1) - 1) < 2**31]
+    fitting = [bits for bits in range(least, 17) if longest * largest_input(bits) < 2**31]
     if not fitting:
-        raise UnsupportedError(f"tensor '{name}': a row is too long for {max(input_bits, least)}-bit inputs")
+        raise UnsupportedError(f"tensor '{name}': a row is too long for inputs of any width")
+    bits = max((bits for bits in fitting if bits <= input_bits), default=fitting[-1])
     shift = mantissa_shift(float(scale.max(initial=0)))
-    return QuantMatrix(weights, to_fixed(scale, shift), shift, fitting[-1], weight_bits)
+    return QuantMatrix(weights, to_fixed(scale, shift), shift, bits, weight_bits)
+
+
+def largest_input(bits: int) -> int:
+    """Of a matrix with inputs of so many bits: its mantissas times their step."""
+    return 127 * int(lib.EHMN_MAX_STEP) if bits == 8 else int(2 ** (bits - 1)) - 1
 
 
 def quantise_vector(v: FloatArray) -> QuantVector:

@@ -58,7 +58,7 @@ class Settings:
     calibration_text: str | None = None
     max_increase: float | None = None
     weight_bits: int = 8
-    inputs: str = "16"
+    inputs: str = "auto"
     board: str | None = None
     key: SigningKey | None = None
 
@@ -111,7 +111,7 @@ def export_model(
         report("calibrating")
         ids = calibration_ids(checkpoint, settings.calibration_text)
         calibration = calibrate(checkpoint, ids)
-        losses = measure_losses(checkpoint, ids, settings.weight_bits)
+        losses = measure_losses(checkpoint, ids, calibration, settings.weight_bits)
         report("measuring float")
         with np.errstate(all="ignore"):  # what overflows fails the gate
             perplexity = {"float": float_perplexity(checkpoint, settings.evaluation_text)}

@@ -228,9 +228,18 @@ static size_t rebuild(draws *d, uint8_t *data, size_t size, size_t max)
         memcpy(data + im.matrices_offset + i * sizeof m, &m, sizeof m);
     }
     for (uint32_t i = 0; i < EHMN_VECTORS; i++) {
-        uint32_t length = i != EHMN_VECTOR_ROPE ? im.d_model : im.positions == EHMN_POSITIONS_ROPE ? d_head / 2u : 0u;
+        uint32_t length = im.d_model;
+        if (i == EHMN_VECTOR_ROPE) {
+            length = im.positions == EHMN_POSITIONS_ROPE ? d_head / 2u : 0u;
+        } else if (i == EHMN_VECTOR_NORM_SHIFTS) {
+            length = 2u * im.n_layers * im.d_model;
+        }
         ehmn_vector v = {length, (uint32_t)l.at, (int32_t)below(d, 63), 0};
-        (void)fill(&l, length, 4, 0);
+        uint32_t start = fill(&l, length, 4, 0);
+        for (uint32_t k = start; i == EHMN_VECTOR_NORM_SHIFTS && k + 4u <= start + 4u * length && k + 4u <= max; k += 4u) {
+            data[k] %= EHMN_MAX_NORM_SHIFT + 1;
+            memset(data + k + 1u, 0, 3);
+        }
         memcpy(data + im.vectors_offset + i * sizeof v, &v, sizeof v);
     }
     lay_guard(&l, &im);

@@ -45,6 +45,34 @@ static int8_t *bytes_of(uint32_t n, int extreme)
     return v;
 }
 
+/* Products where sums of pairs of weights are known. A weight has room in 16 bits beside an input of 32640, not of 32767. */
+static void paired(const ehmn_kernels *t, shape s, const int8_t *w, const int8_t *x8, int16_t *x16)
+{
+    static const int32_t limits[] = {32767, 32640};
+    int32_t *pairs = room(4u * s.rows), *a = room(4u * s.rows), *b = room(4u * s.rows);
+    for (uint32_t r = 0; r < s.rows; r++) {
+        pairs[r] = 0;
+        for (uint32_t c = 0; c + 1u < s.cols; c += 2u) {
+            pairs[r] -= w[r * s.stride + c] * w[r * s.stride + c + 1u];
+        }
+    }
+    ehmn_kernels_ref.matvec_s8(w, s.rows, s.cols, s.stride, x8, a);
+    t->matvec_s8_paired(w, s.rows, s.cols, s.stride, x8, pairs, b);
+    compare(t->name, "matvec_s8_paired", s.cols, a, b, 4u * s.rows);
+    for (uint32_t k = 0; k < 4u; k++) {
+        int32_t most = k % 2u == 0 ? limits[k / 2u] : -limits[k / 2u];
+        for (uint32_t i = 0; i < s.cols; i++) {
+            x16[i] = (int16_t)(s.extreme ? most : between(-limits[k / 2u], limits[k / 2u]));
+        }
+        ehmn_kernels_ref.matvec_s16(w, s.rows, s.cols, s.stride, x16, a);
+        t->matvec_s16_paired(w, s.rows, s.cols, s.stride, x16, pairs, b);
+        compare(t->name, "matvec_s16_paired", s.cols, a, b, 4u * s.rows);
+    }
+    free(pairs);
+    free(a);
+    free(b);
+}
+
 static void products(const ehmn_kernels *t, shape s)
 {
     uint32_t last = (s.rows - 1u) * s.stride;
@@ -67,6 +95,9 @@ static void products(const ehmn_kernels *t, shape s)
     ehmn_kernels_ref.matvec_s4(w4, s.rows, s.cols, s.stride, x16, a);
     t->matvec_s4(w4, s.rows, s.cols, s.stride, x16, b);
     compare(t->name, "matvec_s4", s.cols, a, b, 4u * s.rows);
+    if (t->matvec_s8_paired != NULL) {
+        paired(t, s, w, x8, x16);
+    }
     free(w);
     free(x8);
     free(w4);
@@ -103,6 +134,15 @@ static void many(const ehmn_kernels *t, shape s, uint32_t n)
                                               acc_stride);
         compare(t->name, four ? "matmat_s4" : "matmat_s16", s.cols, a, b, 4u * n * acc_stride);
     }
+    int8_t *bytes = bytes_of((n - 1u) * x_stride + s.cols, -s.extreme);
+    for (uint32_t k = 0; k < n && t->matmat_s8 != NULL; k++) {
+        ehmn_kernels_ref.matvec_s8(w, s.rows, s.cols, s.stride, bytes + k * x_stride, a + k * acc_stride);
+    }
+    if (t->matmat_s8 != NULL) {
+        t->matmat_s8(w, s.rows, s.cols, s.stride, bytes, n, x_stride, b, acc_stride);
+        compare(t->name, "matmat_s8", s.cols, a, b, 4u * n * acc_stride);
+    }
+    free(bytes);
     free(w);
     free(w4);
     free(x);

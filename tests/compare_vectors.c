@@ -2,6 +2,7 @@
  * array a block of its own. compare_kernels.c calls this. */
 #include "fixed.h"
 #include "vectors_mve.h"
+#include "vectors_neon.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,6 +65,16 @@ static void sums(uint32_t n, int32_t limit)
         out[i] = ehmn_add(v[i], w[i]);
     }
     same("ehmn_add_all", n, out, a, 4);
+    int32_t down[MOST];
+    for (uint32_t i = 0; i < n; i++) {
+        down[i] = between(0, 31);
+        out[i] = v[i] >> down[i];
+    }
+    a = copy(v, 4u * n);
+    int32_t *shifts = copy(down, 4u * n);
+    ehmn_shift_all(a, shifts, n);
+    same("ehmn_shift_all", n, out, a, 4);
+    free(shifts);
     for (int32_t shift = -3; shift < 63; shift += 1 + (int32_t)(n % 5u)) {
         a = copy(v, 4u * n);
         ehmn_scale_all(a, n, factor, shift, a);
@@ -151,6 +162,25 @@ static void reductions(uint32_t n, int32_t limit)
     }
     same("the shift of ehmn_quantise8", 1, &shift, copy(&got, 4), 4);
     same("ehmn_quantise8", n, bytes, b, 1);
+    a = copy(v, 2u * n);
+    b = copy(v, n);
+    (void)ehmn_quantise16(own, n, 0, 16, a);
+    int32_t step = 1;
+    for (uint32_t i = 0; i < n; i++) {
+        step = (ehmn_abs(a[i]) + 126) / 127 > (uint32_t)step ? (int32_t)(ehmn_abs(a[i]) + 126) / 127 : step;
+    }
+    got = ehmn_narrow(a, n, b);
+    for (uint32_t i = 0; i < n; i++) {
+        bytes[i] = (int8_t)((a[i] * ((1 << 22) / step) + (1 << 21)) >> 22);
+        turned[i] = v[i] % (1 << 20) * step;
+        own[i] = v[i] % (1 << 20);
+    }
+    same("the step of ehmn_narrow", 1, &step, copy(&got, 4), 4);
+    same("ehmn_narrow", n, bytes, b, 1);
+    free(a);
+    ehmn_multiply_all(own, n, step);
+    same("ehmn_multiply_all", n, turned, own, 4);
+    own = copy(v, 4u * n);
     for (shift = -5; shift < 40; shift += 1 + (int32_t)(n % 4u)) {
         a = copy(v, 2u * n);
         ehmn_fit_all(own, n, shift, a);
@@ -166,21 +196,25 @@ static void reductions(uint32_t n, int32_t limit)
         same("ehmn_tanh_all", n, out, a, 2);
     }
     same("what was reduced", n, v, own, 4);
-#if defined(EHMN_MVE)
+#if defined(EHMN_MVE) || defined(EHMN_NEON)
     for (uint32_t i = 0; i < n; i++) {
         turn[i] = (int16_t)between(-32767, 32767);
     }
     own = copy(v, 4u * n);
+#if defined(EHMN_MVE)
     uint32_t half = n / 2u, done = ehmn_mve_rotate(turn, half, own);
+#else
+    uint32_t half = n / 2u, done = ehmn_neon_rotate(turn, half, own);
+#endif
     memcpy(turned, v, 4u * n);
     for (uint32_t i = 0; i < done; i++) {
         int64_t c = turn[2u * i], s = turn[2u * i + 1u], x = v[i], y = v[i + half];
         turned[i] = ehmn_round_shift(x * c - y * s, 15);
         turned[i + half] = ehmn_round_shift(y * c + x * s, 15);
     }
-    same("ehmn_mve_rotate", n, turned, own, 4);
+    same("rotate", n, turned, own, 4);
     if (limit < 1 << 29 && done != (half & ~3u)) {
-        printf("ehmn_mve_rotate leaves pairs at size %u\n", (unsigned)n);
+        printf("rotate leaves pairs at size %u\n", (unsigned)n);
         exit(1);
     }
 #else

@@ -1,5 +1,6 @@
 /* The functions of vectors.c for AVX2 against those in plain C, on random and extreme inputs of all sizes. Each array is
  * a block of its own, so that a sanitizer sees a byte too far. Ends with 1 and a message at the first difference. */
+#include "fixed.h"
 #include "vectors_x86.h"
 
 #include <stdio.h>
@@ -61,6 +62,15 @@ static void narrow(uint32_t n, uint32_t width)
         same("quantise16", n, ehmn_plain_quantise16(v, n, 20, k, a16), ehmn_avx2_quantise16(v, n, 20, k, b16));
         compare("quantise16", n, a16, b16, 2u * n);
     }
+    int32_t step = ehmn_avx2_narrow(a16, n, b8);
+    same("narrow", n, ehmn_plain_narrow(a16, n, a8), step);
+    compare("narrow", n, a8, b8, n);
+    for (uint32_t i = 0; i < n; i++) {
+        a[i] = b[i] = v[i] % (1 << 20);
+    }
+    ehmn_plain_multiply_all(a, n, step);
+    ehmn_avx2_multiply_all(b, n, step);
+    compare("multiply_all", n, a, b, 4u * n);
     for (int32_t frac = 8; frac <= 24; frac += 8) {
         int32_t eps = (int32_t)(bits() % 1000u), shift = (int32_t)(bits() % 40u);
         ehmn_plain_rms_normalise(v, n, frac, eps, shift, a);
@@ -111,6 +121,12 @@ static void move(uint32_t n, uint32_t width, uint32_t other, int32_t shift)
     ehmn_plain_scale_all(v, n, factor, shift, a);
     ehmn_avx2_scale_all(v, n, factor, shift, b);
     compare("scale_all", n, a, b, 4u * n);
+    for (uint32_t i = 0; i < n; i++) {
+        more[i] = (int32_t)(bits() % 32u);
+    }
+    ehmn_plain_shift_all(a, more, n);
+    ehmn_avx2_shift_all(b, more, n);
+    compare("shift_all", n, a, b, 4u * n);
     free(v);
     free(more);
     free(a);
@@ -139,11 +155,34 @@ static void attention(uint32_t n, uint32_t stride, uint32_t spread)
     free(b);
 }
 
+/* What is not rotated is what might have to be saturated, or fills no register. */
+static void rotation(uint32_t n, uint32_t width)
+{
+    uint32_t half = n / 2u;
+    int32_t *a = values(n, width), *b = copy(a, n);
+    int16_t *turn = room(4u * half);
+    for (uint32_t i = 0; i < 2u * half; i++) {
+        turn[i] = (int16_t)((int32_t)(bits() % 65535u) - 32767);
+    }
+    uint32_t done = ehmn_avx2_rotate(turn, half, b);
+    for (uint32_t i = 0; i < done; i++) {
+        int64_t c = turn[2u * i], s = turn[2u * i + 1u], x = a[i], y = a[i + half];
+        a[i] = ehmn_round_shift(x * c - y * s, 15);
+        a[i + half] = ehmn_round_shift(y * c + x * s, 15);
+    }
+    compare("rotate", n, a, b, 4u * n);
+    same("how many are rotated", n, width < 31u ? (int32_t)(half & ~7u) : (int32_t)done, (int32_t)done);
+    free(a);
+    free(b);
+    free(turn);
+}
+
 int main(void)
 {
     for (uint32_t n = 1; n <= 140; n++) {
         for (uint32_t width = 0; width <= 32u; width += 1u + n % 3u) {
             narrow(n, width);
+            rotation(n, width);
             move(n, width, bits() % 33u, (int32_t)(bits() % 64u));
             move(n, width, 32u, (int32_t)(bits() % 64u));
         }

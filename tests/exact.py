@@ -132,6 +132,12 @@ def quantise(v: Sequence[int], frac: int, bits: int) -> tuple[Vector, int]:
     return [rounded(x, s) for x in v], frac - s
 
 
+def narrow(v: Sequence[int]) -> tuple[Vector, int]:
+    """Mantissas of 16 bits in steps that leave at most 127 of them, and the step."""
+    step = -(-max(map(abs, v)) // 127) or 1
+    return [(x * (2**22 // step) + 2**21) >> 22 for x in v], step
+
+
 def rms_normalise(v: Sequence[int], frac: int, eps: int, eps_shift: int) -> Vector:
     """v / sqrt(mean(v**2) + eps), Q20; n eps = eps * 2**-eps_shift."""
     q, g = quantise(v, frac, 16)

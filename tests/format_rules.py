@@ -148,7 +148,7 @@ def check_matrix(m: dict[str, Any], shape: tuple[int, int, bool], layout: Layout
         require(in_layer, "a bias is in a layer")
         layout.section(m["bias_offset"], 4 * rows)
     require(all_in(unpack_from(f"<{rows}i", scales), 0, 2**31 - 1), "scales are not negative")
-    most = (2**31 - 1) // (2 ** (m["input_bits"] - 1) - 1)
+    most = (2**31 - 1) // (127 * 259 if m["input_bits"] == 8 else 2 ** (m["input_bits"] - 1) - 1)
     for row in (weights[i : i + row_bytes] for i in range(0, rows * row_bytes, row_bytes)):
         values = list(unpack_from(f"{len(row)}b", row))
         if few:
@@ -173,9 +173,12 @@ def check_image(data: bytes) -> None:
     for i in range(lib.EHMN_VECTORS):
         v = fields(VECTOR, data, tables + 16 * i)
         turns = h["d_head"] // 2 if h["positions"] == lib.EHMN_POSITIONS_ROPE else 0
-        require(v["length"] == (turns if i == lib.EHMN_VECTOR_ROPE else h["d_model"]), "vectors have their lengths")
+        special = {lib.EHMN_VECTOR_ROPE: turns, lib.EHMN_VECTOR_NORM_SHIFTS: 2 * h["n_layers"] * h["d_model"]}
+        require(v["length"] == special.get(i, h["d_model"]), "vectors have their lengths")
         require(0 <= v["shift"] <= 62 and v["reserved"] == 0, "vectors are possible")
-        layout.section(v["offset"], 4 * v["length"])
+        values = layout.section(v["offset"], 4 * v["length"])
+        if i == lib.EHMN_VECTOR_NORM_SHIFTS:
+            require(all_in(unpack_from(f"<{v['length']}i", values), 0, 8), "norms are shifted by few bits")
     n = h["n_guard"]
     guard = layout.section(h["guard_offset"], n * (12 + h["d_model"]))
     for g in (fields(GUARD, guard, 12 * i) for i in range(n)):

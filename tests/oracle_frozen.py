@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgehmn.core import aligned, ffi
+from edgehmn.core import aligned, ffi, lib
 from tests.exact import (
     Vector,
     add,
@@ -21,6 +21,7 @@ from tests.exact import (
     gelu,
     log2,
     mul,
+    narrow,
     quantise,
     rms_normalise,
     rounded,
@@ -54,10 +55,18 @@ class Matrix:
         self.bias: Vector = np.frombuffer(data, "<i4", record.rows, at).tolist() if at else [0] * record.rows
 
     def matvec(self, v: Sequence[int], frac: int, out: int) -> Vector:
-        x, g = quantise(v, frac, self.input_bits)
+        x, g, step = self._input(v, frac)
         s = self.shift + g - out
-        sums = (self.weights @ np.array(x, np.int64)).tolist()
+        sums = (step * (self.weights @ np.array(x, np.int64))).tolist()
         return [add(mul(a, scale, s), b) for a, scale, b in zip(sums, self.scale, self.bias, strict=True)]
+
+    def _input(self, v: Sequence[int], frac: int) -> tuple[Vector, int, int]:
+        """Mantissas, their fractional bits, and their step."""
+        if self.input_bits > 8:
+            return *quantise(v, frac, self.input_bits), 1
+        wide, g = quantise(v, frac, 16)
+        x, step = narrow(wide)
+        return x, g, step
 
     def row(self, r: int, frac: int, count: int = 1) -> Vector:
         return [mul(count * w, self.scale[r], self.shift - frac) for w in self.weights[r].tolist()]
@@ -103,8 +112,9 @@ class Frozen:
         self.positions = m[-3] if h.positions else None
         self.preconditioner, self.topic_matrix = m[-2:]
         vectors = ffi.cast("const ehmn_vector *", base + h.vectors_offset)
-        values = [np.frombuffer(image, "<i4", v.length, v.offset).tolist() for v in vectors[0:5]]
-        self.norm_gain, self.norm_bias, self.mean, self.inverse_deviation, self.rope = values
+        values = [np.frombuffer(image, "<i4", v.length, v.offset).tolist() for v in vectors[0 : lib.EHMN_VECTORS]]
+        self.norm_gain, self.norm_bias, self.mean, self.inverse_deviation, self.rope, shifts = values
+        self.norm_shifts = [shifts[i : i + h.d_model] for i in range(0, len(shifts), h.d_model)]
         self.norm_gain_shift, self.inverse_deviation_shift = vectors[0].shift, vectors[3].shift
         self.guard = ffi.cast("const ehmn_guard *", base + h.guard_offset)
         mantissas = h.guard_offset + h.n_guard * ffi.sizeof("ehmn_guard")
@@ -143,19 +153,20 @@ class Frozen:
         residual = self.embedding.row(token, f)
         if self.positions:
             residual = list(map(add, residual, self.positions.row(len(self.windows[0]), f)))
-        for layer, window in zip(self.layers, self.windows, strict=True):
-            mixed = self._attention(layer, window, self._norm(residual))
+        for i, (layer, window) in enumerate(zip(self.layers, self.windows, strict=True)):
+            mixed = self._attention(layer, window, self._norm(2 * i, residual))
             residual = list(map(add, residual, layer[3].matvec(mixed, f, f)))
-            gated = self._gated(layer, self._norm(residual))
+            gated = self._gated(layer, self._norm(2 * i + 1, residual))
             residual = list(map(add, residual, layer[6].matvec(gated, f, f)))
         self.phases = [(p + s) % (1 << 32) for p, s in zip(self.phases, self.rope, strict=True)]
         return residual
 
-    def _norm(self, v: Vector) -> Vector:
+    def _norm(self, index: int, v: Vector) -> Vector:
         if self.header.norm:
             mean = div_round(sum(v), len(v))
             v = [add(x, -mean) for x in v]
-        return rms_normalise(v, self.frac, self.header.norm_eps_mantissa, self.header.norm_eps_shift)
+        v = rms_normalise(v, self.frac, self.header.norm_eps_mantissa, self.header.norm_eps_shift)
+        return [x >> shift for x, shift in zip(v, self.norm_shifts[index], strict=True)]
 
     def _heads(self, v: Vector) -> list[Vector]:
         size = self.header.d_model // self.header.n_heads

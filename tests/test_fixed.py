@@ -164,6 +164,30 @@ def test_quantise(bits: int, v: list[int], frac: int) -> None:
     assert not any(v) or max(map(abs, q)) >= limit // 2, "as tight as a power of two can be"
 
 
+@thorough
+@given(v=vectors)
+def test_narrow(v: list[int]) -> None:
+    wide = exact.quantise(v, 0, 16)[0]
+    out = ffi.new("int8_t[]", len(wide) + 1)
+    step = lib.ehmn_narrow(ffi.new("int16_t[]", wide), len(wide), out)
+    assert out[len(wide)] == 0, "nothing is written behind the vector"
+    assert (list(out)[: len(wide)], step) == exact.narrow(wide)
+    assert max(map(abs, out)) <= 127 and step <= lib.EHMN_MAX_STEP
+    assert all(abs(x - step * y) <= 0.51 * step for x, y in zip(wide, out, strict=False))
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 15, 16, 17, 33])
+def test_narrow_at_every_step(n: int) -> None:
+    for largest in range(16384, 32768, 61):
+        wide = [largest, -largest, *range(-largest // 2, largest // 2, 777)][:n]
+        out = ffi.new("int8_t[]", n)
+        step = lib.ehmn_narrow(ffi.new("int16_t[]", wide), len(wide), out)
+        assert (list(out)[: len(wide)], step) == exact.narrow(wide)
+        v = ffi.new("int32_t[]", [x * (65000 // step) for x in out])
+        lib.ehmn_multiply_all(v, n, step)
+        assert list(v) == [x * (65000 // step) * step for x in out]
+
+
 @pytest.mark.parametrize("bits", [8, 9, 13, 16])
 def test_quantise_extremes(bits: int) -> None:
     for v in EDGES_32:

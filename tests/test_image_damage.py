@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgehmn.core import ffi
+from edgehmn.core import ffi, lib
 from edgehmn.image import reseal
 from tests import hostile
 from tests.models import LEAST, LITTLE, tiny_image, with_settings
@@ -96,9 +96,10 @@ def hostile_images(least: bytes) -> list[hostile.Case]:
             weights[:] = rng.choice([-127, 0, 127, 1], len(weights)) if rng.random() < 0.5 else weights
             scales = np.frombuffer(image, "<i4", m.rows, m.scales_offset)
             scales[:] = rng.choice([0, 1, 2**30, 2**31 - 1], len(scales)) if rng.random() < 0.3 else scales
-        for v in vectors[0:VECTORS]:
+        for i, v in enumerate(vectors[0:VECTORS]):
             values = np.frombuffer(image, "<i4", v.length, v.offset)
-            values[:] = rng.choice([-(2**31), -1, 0, 1, 2**31 - 1], len(values)) if rng.random() < 0.4 else values
+            extremes = [0, 1, 7, 8] if i == lib.EHMN_VECTOR_NORM_SHIFTS else [-(2**31), -1, 0, 1, 2**31 - 1]
+            values[:] = rng.choice(extremes, len(values)) if rng.random() < 0.4 else values
         for m in records(image)[0][0 : matrix_count(least)]:
             m.shift = int(rng.choice([0, 1, 20, m.shift, m.shift, 62]))
             m.input_bits = int(rng.choice([8, 11, 16]))

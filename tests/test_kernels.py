@@ -106,9 +106,10 @@ def test_products_of_weights_of_four_bits(table: Any) -> None:
 
 
 @others
-@pytest.mark.parametrize("bits", [8, 4])
-def test_products_of_a_matrix_and_several_vectors(table: Any, bits: int) -> None:
-    many = table.matmat_s4 if bits == 4 else table.matmat_s16
+@pytest.mark.parametrize("kind", ["s16", "s8", "s4"])
+def test_products_of_a_matrix_and_several_vectors(table: Any, kind: str) -> None:
+    many, bits = getattr(table, f"matmat_{kind}"), 4 if kind == "s4" else 8
+    values_of, most = (np.int8, 127) if kind == "s8" else (np.int16, 32767)
     if many == ffi.NULL:
         pytest.skip("this table multiplies one vector after the other")
     rng = np.random.default_rng(11)
@@ -119,7 +120,7 @@ def test_products_of_a_matrix_and_several_vectors(table: Any, bits: int) -> None
         packed = (nibbles[0] | nibbles[1] << 4).astype(np.uint8)
         for weights in [packed] if bits == 4 else extremes(rng, rows * stride, 127, np.int8):
             w = Guarded(weights[: (rows - 1) * stride + (cols if bits == 8 else (cols + 1) // 2)])
-            for values in extremes(rng, (n - 1) * x_stride + cols, 32767, np.int16):
+            for values in extremes(rng, (n - 1) * x_stride + cols, most, values_of):
                 x = Guarded(values)
 
                 def call(
@@ -134,8 +135,7 @@ def test_products_of_a_matrix_and_several_vectors(table: Any, bits: int) -> None
                         many(ffi.cast("void *", w.pointer), *s, x.pointer, v[0], v[1], acc, v[2])
                         return
                     for k in range(v[0]):
-                        one = t.matvec_s4 if bits == 4 else t.matvec_s16
-                        one(w.pointer, *s, x.pointer + k * v[1], acc + k * v[2])
+                        getattr(t, f"matvec_{kind}")(w.pointer, *s, x.pointer + k * v[1], acc + k * v[2])
 
                 same(call, table, np.full((n - 1) * acc_stride + rows, 77, np.int32), [w, x])
 
@@ -294,7 +294,7 @@ AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": ["-march=armv8.2-a+
 ARM32 = ["-O2", "-static", "-fno-pie", "-no-pie", "-mthumb", "-march=armv7-a+simd", "-mfloat-abi=hard"]
 M55 = ["-O2", "-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard", "--specs=rdimon.specs"]
 M55 += ["-Wl,--section-start=.vectors=0", "-Wl,-Ttext-segment=0x8000"]
-VECTORS = ("fixed", "tables", "vectors", "vectors_mve")
+VECTORS = ("fixed", "tables", "vectors", "vectors_mve", "vectors_neon")
 ON_M55 = ["qemu-system-arm", "-M", "mps3-an547", "-net", "none", "-display", "none", "-semihosting", "-kernel"]
 MACHINES = {  # compiler, its flags, flags of single files, what runs the program, tables that must be there
     "x86-64, sanitizers": ("gcc", SANITIZED, X86, [], {"rows"}),

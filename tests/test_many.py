@@ -27,6 +27,7 @@ IMAGES: dict[str, tuple[Config, Rule | None, Precision | None]] = {
     "restart, start token": (replace(TINY, window="restart", start_token=3), BUSY, None),
     "the least restarting window": (replace(TINY, window="restart", start_token=0, n_ctx=4), BUSY, None),
     "a longer one": (replace(TINY, window="restart", start_token=0, n_ctx=33, n_layers=1), BUSY, None),
+    "one that slides": (replace(TINY, n_ctx=33, n_layers=1), BUSY, None),
     "least": (LEAST, None, None),
     "six": (SIX, None, None),
     "thirty-four": (THIRTY_FOUR, BUSY, None),

@@ -4,6 +4,8 @@
 #include "fixed.h"
 #include "kernels.h"
 
+#include <stddef.h>
+
 #define ROWS 512u
 #define COLS 128u
 
@@ -14,6 +16,7 @@
 static int8_t w[ROWS * COLS];
 static int32_t v[COLS], scale[ROWS], out[ROWS];
 static int16_t mantissas[COLS];
+static int32_t pairs[ROWS]; /* of weights along a row, which kernels may know */
 
 static void run(void)
 {
@@ -26,14 +29,25 @@ static void run(void)
         v[i % COLS] = ((int32_t)state >> 13) + ((int32_t)state >> 14); /* the largest not just below a power of two */
         scale[i % ROWS] = (int32_t)(1u << 30 | state >> 3);
     }
+    for (uint32_t i = 0; i < ROWS * COLS; i += 2u) {
+        pairs[i / COLS] -= w[i] * w[i + 1u];
+    }
     for (uint32_t k = 0; k < REPEAT; k++) {
         v[0] = (int32_t)k;
 #if INPUT_BITS == 8
         (void)ehmn_quantise8(v, COLS, 16, (int8_t *)mantissas);
-        kernels->matvec_s8(w, ROWS, COLS, COLS, (const int8_t *)mantissas, out);
+        if (kernels->matvec_s8_paired != NULL) {
+            kernels->matvec_s8_paired(w, ROWS, COLS, COLS, (const int8_t *)mantissas, pairs, out);
+        } else {
+            kernels->matvec_s8(w, ROWS, COLS, COLS, (const int8_t *)mantissas, out);
+        }
 #else
         (void)ehmn_quantise16(v, COLS, 16, 16, mantissas);
-        kernels->matvec_s16(w, ROWS, COLS, COLS, mantissas, out);
+        if (kernels->matvec_s16_paired != NULL) {
+            kernels->matvec_s16_paired(w, ROWS, COLS, COLS, mantissas, pairs, out);
+        } else {
+            kernels->matvec_s16(w, ROWS, COLS, COLS, mantissas, out);
+        }
 #endif
         kernels->scale(out, scale, ROWS, 40, out);
     }

@@ -38,7 +38,7 @@ GPT-2), a GGUF file or a llama2.c file. Nothing in it is executed. docs/checkpoi
 @click.option(
     "--inputs",
     type=click.Choice(("16", "8", "auto")),
-    default="16",
+    default="auto",
     show_default=True,
     help="Bits of what the image's matrices multiply; 'auto' gives 8 to those that lose little by it.",
 )

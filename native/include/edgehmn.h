@@ -76,7 +76,8 @@ int32_t ehmn_arena_bytes(const void *image, uint32_t mode, uint32_t *bytes);
 int32_t ehmn_delta_bytes(const void *image, uint32_t *bytes);
 
 /* Open a checked image. The image must stay where it is as long as the model is used. `arena`: 16-aligned,
- * arena_bytes long, at least what ehmn_arena_bytes says. `seed` starts every draw. The delta begins as zero:
+ * arena_bytes long, at least what ehmn_arena_bytes says; more of it may make the model faster, and never changes what it
+ * computes. `seed` starts every draw. The delta begins as zero:
  * the model predicts exactly as if it had no adapters. EHMN_E_ARGUMENT, _ALIGNMENT, _ARENA. */
 int32_t ehmn_open(const void *image, void *arena, uint32_t arena_bytes, uint32_t mode, uint64_t seed,
                   ehmn_model **model);

@@ -11,7 +11,7 @@
 
 #define EHMN_IMAGE_MAGIC 0x4E4D4845u /* "EHMN" */
 #define EHMN_DELTA_MAGIC 0x444D4845u /* "EHMD" */
-#define EHMN_IMAGE_VERSION 3u
+#define EHMN_IMAGE_VERSION 4u
 #define EHMN_DELTA_VERSION 3u
 #define EHMN_ALIGN 16u /* every section starts at a multiple of this */
 #define EHMN_ID_BYTES 32u
@@ -66,13 +66,17 @@
 #define EHMN_MATRIX_UP 5u
 #define EHMN_MATRIX_DOWN 6u
 
-#define EHMN_VECTORS 5u
+#define EHMN_VECTORS 6u
 #define EHMN_VECTOR_NORM_GAIN 0u         /* final norm, d_model */
 #define EHMN_VECTOR_NORM_BIAS 1u         /* final norm, d_model, at value_frac */
 #define EHMN_VECTOR_MEAN 2u              /* of the final norm's output, d_model, at value_frac */
 #define EHMN_VECTOR_INVERSE_DEVIATION 3u /* of the final norm's output, d_model */
 #define EHMN_VECTOR_ROPE 4u              /* phase step per token, d_head / 2, as uint32 turns * 2^32;
                                            none with learned positions */
+#define EHMN_VECTOR_NORM_SHIFTS 5u       /* n_layers * 2 * d_model, 0..EHMN_MAX_NORM_SHIFT: by how many bits each
+                                           channel of the layers' norms (attention, MLP) is shifted down */
+#define EHMN_MAX_NORM_SHIFT 8
+#define EHMN_MAX_STEP 259 /* of 8-bit inputs, in units of 16-bit ones: 32767 / 127, rounded up */
 
 /* Parameters of the plasticity rule (SPEC.md, "Learning"). A number of slots of zero switches its mechanism off. */
 typedef struct {
@@ -121,7 +125,7 @@ typedef struct {
     uint32_t weights_offset; /* int8[rows][cols], from the image's first byte; -128 (-8 of 4 bits) does not occur */
     uint32_t scales_offset;  /* int32[rows], not negative */
     int32_t shift;           /* 0..62 */
-    uint32_t input_bits;     /* 8..16: mantissas of the vector that it multiplies */
+    uint32_t input_bits;     /* 8..16: mantissas of the vector that it multiplies; those of 8 bits have a step */
     uint32_t weight_bits;    /* 8; or 4 in a layer whose input_bits exceed 8 */
     uint32_t bias_offset;    /* int32[rows] at value_frac, only in a layer; 0: none */
 } ehmn_matrix;

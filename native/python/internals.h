@@ -14,6 +14,8 @@ int32_t ehmn_log2(uint64_t v);
 uint32_t ehmn_sigmoid(int32_t x);
 int32_t ehmn_tanh(int32_t x);
 int32_t ehmn_sin(uint32_t phase);
+int32_t ehmn_narrow(const int16_t *v, uint32_t n, int8_t *out);
+void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor);
 int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
 int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);
 int32_t ehmn_gelu(int32_t x, int32_t frac);
@@ -45,6 +47,12 @@ typedef struct {
                        uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
     void (*matmat_s4)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, uint32_t n,
                       uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+    void (*matmat_s8)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, uint32_t n,
+                      uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+    void (*matvec_s8_paired)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                             const int32_t *pairs, int32_t *acc);
+    void (*matvec_s16_paired)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                              const int32_t *pairs, int32_t *acc);
 } ehmn_kernels;
 extern const ehmn_kernels ehmn_kernels_ref;
 extern const ehmn_kernels ehmn_kernels_rows;
@@ -63,6 +71,7 @@ typedef struct {
     uint32_t mixed;
     uint32_t scores;
     uint32_t mantissas;
+    uint32_t narrow;
     uint32_t normed;
     uint32_t logits;
     uint32_t recent;

@@ -8,30 +8,44 @@
 #define FIRST_SHARE 6554 /* a tenth */
 #define DELTA_ALIGN 4u   /* every array starts at a multiple of this */
 
+uint32_t ehmn_place(void *layout, const uint8_t *element_bytes, uint32_t n, uint32_t at, uint32_t align)
+{
+    uint8_t *member = layout;
+    uint64_t end = at;
+    for (uint32_t i = 0; i < n; i++, member += sizeof(uint32_t)) {
+        uint32_t length, start = (uint32_t)end;
+        __builtin_memcpy(&length, member, sizeof length);
+        __builtin_memcpy(member, &start, sizeof start);
+        end = (end + (uint64_t)length * element_bytes[i] + (align - 1u)) & ~(uint64_t)(align - 1u);
+    }
+    return end > UINT32_MAX ? UINT32_MAX : (uint32_t)end;
+}
+
+/* No number of elements of a valid image leaves 32 bits. */
 ehmn_delta_layout ehmn_layout_delta(const ehmn_image *im)
 {
+    static const uint8_t element_bytes[] = {1, 1, 2, 4, 4, 4, 4, 4, 4, 8, 4, 4};
     const ehmn_rule *r = &im->rule;
-    uint64_t d = im->d_model;
-    uint64_t vectors = 4u * im->n_dense * d;
-    uint64_t at = sizeof(ehmn_delta);
-    uint64_t orders = 0;
-    ehmn_delta_layout l;
+    uint32_t d = im->d_model, orders = 0;
     for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
         orders += r->ngram_order[o] != 0;
     }
-    l.dense = ehmn_take(&at, DELTA_ALIGN, im->n_dense * d * d);
-    l.rows = ehmn_take(&at, DELTA_ALIGN, ((uint64_t)r->row_slots[0] + r->row_slots[1]) * d);
-    l.bias = ehmn_take(&at, DELTA_ALIGN, r->bias_step != 0 ? 2u * (uint64_t)im->vocab_size : 0u);
-    l.ngrams = ehmn_take(&at, DELTA_ALIGN, 4u * orders * r->ngram_slots);
-    l.keys = ehmn_take(&at, DELTA_ALIGN, 4u * (uint64_t)r->episodes * ehmn_key_words(im));
-    l.tokens = ehmn_take(&at, DELTA_ALIGN, 4u * (uint64_t)r->episodes);
-    l.trace = ehmn_take(&at, DELTA_ALIGN, vectors);
-    l.slow = ehmn_take(&at, DELTA_ALIGN, vectors);
-    l.context = ehmn_take(&at, DELTA_ALIGN, vectors);
-    l.topic = ehmn_take(&at, DELTA_ALIGN, 8u * d);
-    l.centre = ehmn_take(&at, DELTA_ALIGN, 4u * d);
-    l.wander = ehmn_take(&at, DELTA_ALIGN, 4u * d);
-    l.total = at > UINT32_MAX ? UINT32_MAX : (uint32_t)at;
+    ehmn_delta_layout l = {
+        .dense = im->n_dense * d * d,
+        .rows = (r->row_slots[0] + r->row_slots[1]) * d,
+        .bias = r->bias_step != 0 ? im->vocab_size : 0u,
+        .ngrams = orders * r->ngram_slots,
+        .keys = r->episodes * ehmn_key_words(im),
+        .tokens = r->episodes,
+        .trace = im->n_dense * d,
+        .slow = im->n_dense * d,
+        .context = im->n_dense * d,
+        .topic = d,
+        .centre = d,
+        .wander = d,
+    };
+    _Static_assert(sizeof l == sizeof(uint32_t) * (sizeof element_bytes + 1u), "an array for each member but the last");
+    l.total = ehmn_place(&l, element_bytes, sizeof element_bytes, sizeof(ehmn_delta), DELTA_ALIGN);
     return l;
 }
 

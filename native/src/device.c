@@ -318,7 +318,11 @@ static int32_t open_image(ehmn_device *device)
         status = ehmn_delta_bytes(image, &device->delta_bytes);
     }
     if (status == EHMN_OK) {
-        status = ehmn_open(image, port->arena, port->arena_room, device->mode, 0, &device->model);
+        uint32_t arena = port->arena_room;
+        if (port->staging_room == 0 && device->arena_bytes < arena) { /* the rest is the staging buffer */
+            arena = device->arena_bytes;
+        }
+        status = ehmn_open(image, port->arena, arena, device->mode, 0, &device->model);
     }
     return status;
 }

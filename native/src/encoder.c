@@ -1,14 +1,21 @@
 /* The frozen encoder: embedding, then for each layer attention over the window and an MLP. */
 #include "fixed.h"
 #include "model.h"
+#include "values.h"
 #include "vectors_mve.h"
+#include "vectors_neon.h"
+#if defined(EHMN_ASK_X86)
+#include "vectors_x86.h"
+#endif
 
 #include <string.h>
 
 int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, uint32_t bits)
 {
-    return bits == 8u ? ehmn_quantise8(v, n, frac, ehmn_at(m, m->at.mantissas))
-                      : ehmn_quantise16(v, n, frac, bits, ehmn_at(m, m->at.mantissas));
+    int16_t *mantissas = ehmn_at(m, m->at.mantissas);
+    frac = ehmn_quantise16(v, n, frac, bits == 8u ? 16u : bits, mantissas);
+    m->step = bits == 8u ? ehmn_narrow(mantissas, n, ehmn_at(m, m->at.narrow)) : 1;
+    return frac;
 }
 
 void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
@@ -20,9 +27,10 @@ void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first
     if (matrix->weight_bits == 4u) {
         m->kernels->matvec_s4((const uint8_t *)w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     } else if (matrix->input_bits == 8u) {
-        m->kernels->matvec_s8(w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
+        ehmn_matvec_s8(m, matrix, first, rows, out);
+        ehmn_multiply_all(out, rows, m->step);
     } else {
-        m->kernels->matvec_s16(w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
+        ehmn_matvec_s16(m, matrix, first, rows, out);
     }
     m->kernels->scale(out, scale, rows, matrix->shift + frac - out_frac, out);
 }
@@ -75,8 +83,10 @@ static void multiply_each(ehmn_model *m, const ehmn_matrix *const *matrix, uint3
     }
 }
 
-void ehmn_normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
+void ehmn_normalise(const ehmn_model *m, uint32_t index, const int32_t *v, int32_t *out)
 {
+    const ehmn_image *im = m->image;
+    const int32_t *shift = ehmn_vector_data(m, EHMN_VECTOR_NORM_SHIFTS) + (size_t)index * im->d_model;
     if (im->norm == EHMN_NORM_LAYERNORM) {
         int64_t sum = 0;
         for (uint32_t i = 0; i < im->d_model; i++) {
@@ -89,14 +99,18 @@ void ehmn_normalise(const ehmn_image *im, const int32_t *v, int32_t *out)
         v = out;
     }
     ehmn_rms_normalise(v, im->d_model, im->value_frac, im->norm_eps_mantissa, im->norm_eps_shift, out);
+    ehmn_shift_all(out, shift, im->d_model);
 }
 
-/* Rotate the pairs (i, i + half) of one head by `turn`: for each pair the cosine and the sine of its phase. */
-static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
+void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v)
 {
     uint32_t i = 0;
 #if defined(EHMN_MVE)
     i = ehmn_mve_rotate(turn, half, v);
+#elif defined(EHMN_NEON)
+    i = ehmn_neon_rotate(turn, half, v);
+#elif defined(EHMN_ASK_X86)
+    i = __builtin_cpu_supports("avx2") ? ehmn_avx2_rotate(turn, half, v) : 0u;
 #endif
     for (; i < half; i++) {
         int64_t c = turn[2u * i];
@@ -107,21 +121,11 @@ static void rotate(const int16_t *turn, uint32_t half, int32_t *v)
             v[i] = ehmn_round_fit(a * c - b * s, 15);
             v[i + half] = ehmn_round_fit(b * c + a * s, 15);
         } else {
-            v[i] = ehmn_round_shift(a * c - b * s, 15);
-            v[i + half] = ehmn_round_shift(b * c + a * s, 15);
+            v[i] = ehmn_round_rarely(a * c - b * s, 15);
+            v[i + half] = ehmn_round_rarely(b * c + a * s, 15);
         }
     }
 }
-
-/* Where the values of the window from one column and position on lie: position by position as the keys; with Helium,
- * which sums up rows, column by column. */
-#if defined(EHMN_MVE)
-#define VALUES_AT(im, layer, column, position) \
-    (((size_t)(layer) * ehmn_d_kv(im) + (column)) * (im)->n_ctx + (position))
-#else
-#define VALUES_AT(im, layer, column, position) \
-    (((size_t)(layer) * (im)->n_ctx + (position)) * ehmn_d_kv(im) + (column))
-#endif
 
 /* Put the key and value of the present position into the window. kv: keys, then values, int32[2][d_kv]. */
 static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *kv)
@@ -131,19 +135,19 @@ static void store_key_value(ehmn_model *m, uint32_t layer, const int16_t *turn, 
     uint32_t d_kv = ehmn_d_kv(im);
     size_t slot = (size_t)layer * im->n_ctx + m->position;
     int8_t *key = (int8_t *)ehmn_at(m, m->at.keys) + slot * d_kv;
-    int8_t *value = (int8_t *)ehmn_at(m, m->at.values) + VALUES_AT(im, layer, 0u, m->position);
+    int8_t *value = (int8_t *)ehmn_at(m, m->at.values) + EHMN_VALUES_AT(im, layer, 0u, m->position);
     int8_t *key_frac = (int8_t *)ehmn_at(m, m->at.key_fracs) + slot * im->n_kv_heads;
     int8_t *value_frac = (int8_t *)ehmn_at(m, m->at.value_fracs) + slot * im->n_kv_heads;
     for (uint32_t h = 0; h < im->n_kv_heads; h++) {
         int32_t *k = kv + h * d_head;
         if (im->positions == EHMN_POSITIONS_ROPE) {
-            rotate(turn, d_head / 2u, k);
+            ehmn_rotate(turn, d_head / 2u, k);
         }
         key_frac[h] = (int8_t)ehmn_quantise8(k, d_head, im->value_frac, key + h * d_head);
-#if defined(EHMN_MVE)
+#if defined(EHMN_VALUES_BY_COLUMN)
         int8_t *row = ehmn_at(m, m->at.mantissas); /* of which a column of the window is made */
         value_frac[h] = (int8_t)ehmn_quantise8(k + d_kv, d_head, im->value_frac, row);
-        ehmn_mve_spread(row, d_head, value + h * d_head * im->n_ctx, im->n_ctx);
+        ehmn_spread(row, d_head, value + h * d_head * im->n_ctx, im->n_ctx);
 #else
         value_frac[h] = (int8_t)ehmn_quantise8(k + d_kv, d_head, im->value_frac, value + h * d_head);
 #endif
@@ -159,7 +163,7 @@ static void attend_head(ehmn_model *m, uint32_t layer, uint32_t head, const int3
     uint32_t kv_head = head / (im->n_heads / im->n_kv_heads);
     size_t window = (size_t)layer * im->n_ctx;
     const int8_t *keys = (const int8_t *)ehmn_at(m, m->at.keys) + window * d_kv + kv_head * d_head;
-    const int8_t *values = (const int8_t *)ehmn_at(m, m->at.values) + VALUES_AT(im, layer, kv_head * d_head, 0u);
+    const int8_t *values = (const int8_t *)ehmn_at(m, m->at.values) + EHMN_VALUES_AT(im, layer, kv_head * d_head, 0u);
     const int8_t *key_frac = (const int8_t *)ehmn_at(m, m->at.key_fracs) + window * im->n_kv_heads + kv_head;
     const int8_t *value_frac = (const int8_t *)ehmn_at(m, m->at.value_fracs) + window * im->n_kv_heads + kv_head;
     int32_t *scores = ehmn_at(m, m->at.scores);
@@ -170,8 +174,8 @@ static void attend_head(ehmn_model *m, uint32_t layer, uint32_t head, const int3
     uint32_t total = m->kernels->soften(scores, m->filled, max);
     int32_t frac = ehmn_align_weights(value_frac, im->n_kv_heads, m->filled, scores);
     int32_t reciprocal = (int32_t)(((uint64_t)1 << 45) / total); /* total >= 2^15 */
-#if defined(EHMN_MVE)
-    m->kernels->matvec_s16(values, d_head, m->filled, im->n_ctx, ehmn_mve_negate16(scores, m->filled), out);
+#if defined(EHMN_VALUES_BY_COLUMN)
+    m->kernels->matvec_s16(values, d_head, m->filled, im->n_ctx, ehmn_negate16(scores, m->filled), out);
     reciprocal = -reciprocal;
 #else
     m->kernels->weighted_sum(values, m->filled, d_head, d_kv, scores, out);
@@ -187,7 +191,7 @@ void ehmn_attend(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *qk
     store_key_value(m, layer, turn, qkv + im->d_model);
     for (uint32_t h = 0; h < im->n_heads; h++) {
         if (im->positions == EHMN_POSITIONS_ROPE) {
-            rotate(turn, d_head / 2u, qkv + h * d_head);
+            ehmn_rotate(turn, d_head / 2u, qkv + h * d_head);
         }
         attend_head(m, layer, h, qkv + h * d_head, out + h * d_head);
     }
@@ -204,7 +208,7 @@ static void attention_block(ehmn_model *m, uint32_t layer, const int16_t *turn)
     int32_t *kv = q + d;
     int32_t *mixed = ehmn_at(m, m->at.mixed);
 
-    ehmn_normalise(im, residual, mixed);
+    ehmn_normalise(m, 2u * layer, residual, mixed);
     const ehmn_matrix *of[] = {matrix + EHMN_MATRIX_Q, matrix + EHMN_MATRIX_K, matrix + EHMN_MATRIX_V};
     int32_t *to[] = {q, kv, kv + ehmn_d_kv(im)};
     multiply_each(m, of, 3u, mixed, to);
@@ -234,7 +238,7 @@ static void mlp_block(ehmn_model *m, uint32_t layer)
     int32_t *up = ehmn_at(m, m->at.wide);
     int32_t *mixed = ehmn_at(m, m->at.mixed);
 
-    ehmn_normalise(im, residual, mixed);
+    ehmn_normalise(m, 2u * layer + 1u, residual, mixed);
     const ehmn_matrix *of[] = {matrix + EHMN_MATRIX_UP, matrix + EHMN_MATRIX_GATE};
     int32_t *to[] = {up, up + im->d_hidden};
     multiply_each(m, of, im->mlp == EHMN_MLP_GELU ? 1u : 2u, mixed, to);

@@ -1,5 +1,14 @@
 #include "fixed.h"
 
+/* The copies that are called. */
+extern int32_t ehmn_sat32(int64_t v);
+extern int32_t ehmn_round_fit(int64_t v, int32_t shift);
+extern int32_t ehmn_round_shift(int64_t v, int32_t shift);
+extern int32_t ehmn_add(int32_t a, int32_t b);
+extern int32_t ehmn_subtract(int32_t a, int32_t b);
+extern int32_t ehmn_follow_value(int32_t mean, int32_t value, int32_t rate);
+extern uint32_t ehmn_exp2_neg(uint32_t x);
+
 int32_t ehmn_round_rarely(int64_t v, int32_t shift)
 {
     return ehmn_round_shift(v, shift);
@@ -61,7 +70,7 @@ uint32_t ehmn_sigmoid(int32_t x)
 
 int32_t ehmn_tanh(int32_t x)
 {
-    int32_t y = (int32_t)ehmn_sigmoid(ehmn_sat32(2 * (int64_t)x)) - 32768;
+    int32_t y = (int32_t)ehmn_sigmoid(2 * ehmn_clamp(x, -(8 << 16), 8 << 16)) - 32768; /* beyond, nothing changes */
     return ehmn_sat16(y);
 }
 

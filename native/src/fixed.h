@@ -14,11 +14,16 @@ extern const uint32_t ehmn_log2_table[257];    /* Q16 of log2(1 + i/256) */
 extern const uint16_t ehmn_sigmoid_table[513]; /* Q16 of sigmoid(i/32), at most 65535 */
 extern const uint16_t ehmn_sine_table[257];    /* Q15 of sin(pi/2 * i/256), at most 32767 */
 
+/* What is inline without being static has one copy in fixed.c, which a compiler that is to save room calls. */
+
 _Static_assert((-1 >> 1) == -1, "right shift of a negative number must be arithmetic");
 
-static inline int32_t ehmn_sat32(int64_t v)
+/* In halves: processors of 32 bits compare them in fewer instructions. */
+inline int32_t ehmn_sat32(int64_t v)
 {
-    return v > INT32_MAX ? INT32_MAX : v < -INT32_MAX ? -INT32_MAX : (int32_t)v;
+    int32_t low = (int32_t)v, high = (int32_t)(v >> 32);
+    low = high == low >> 31 ? low : high >> 31 ^ INT32_MAX;
+    return low + (low == INT32_MIN);
 }
 
 static inline int16_t ehmn_sat16(int32_t v)
@@ -27,18 +32,17 @@ static inline int16_t ehmn_sat16(int32_t v)
 }
 
 /* round(v * 2^-shift) for |v| <= 2^62, saturated to 32 bits; a negative shift multiplies. */
-static inline int32_t ehmn_round_shift(int64_t v, int32_t shift)
+__attribute__((flatten)) inline int32_t ehmn_round_shift(int64_t v, int32_t shift)
 {
+    if (shift > 62) {
+        return 0;
+    }
     if (shift > 0) {
-        return shift > 62 ? 0 : ehmn_sat32((v + ((int64_t)1 << (shift - 1))) >> shift);
+        v = ((v >> (shift - 1)) + 1) >> 1;
+    } else if (v == (int32_t)v) { /* what has more bits leaves 32 bits anyway */
+        v *= (int64_t)1 << (shift < -31 ? 31 : -shift);
     }
-    if (shift == 0 || v == 0) {
-        return ehmn_sat32(v);
-    }
-    if (shift < -31 || v > INT32_MAX || v < -INT32_MAX) {
-        return v > 0 ? INT32_MAX : -INT32_MAX;
-    }
-    return ehmn_sat32(v * ((int64_t)1 << -shift));
+    return ehmn_sat32(v);
 }
 
 /* The same as a call: where it is rare, and speed is worth less than size. */
@@ -51,19 +55,28 @@ static inline int32_t ehmn_round_shift32(int32_t v, int32_t shift)
 }
 
 /* The same for a shift of 1..31 and a result that is known to fit 32 bits. */
-static inline int32_t ehmn_round_fit(int64_t v, int32_t shift)
+inline int32_t ehmn_round_fit(int64_t v, int32_t shift)
 {
     v += (int64_t)(1u << (shift - 1));
     return (int32_t)((uint32_t)v >> shift | (uint32_t)((uint64_t)v >> 32) << (32 - shift));
 }
 
-static inline int32_t ehmn_add(int32_t a, int32_t b)
+inline int32_t ehmn_add(int32_t a, int32_t b)
 {
     int32_t sum;
     if (__builtin_add_overflow(a, b, &sum) || sum == INT32_MIN) {
         return a < 0 || b < 0 ? -INT32_MAX : INT32_MAX;
     }
     return sum;
+}
+
+__attribute__((always_inline)) inline int32_t ehmn_subtract(int32_t a, int32_t b)
+{
+    int32_t difference;
+    if (__builtin_sub_overflow(a, b, &difference) || difference == INT32_MIN) {
+        return a < 0 ? -INT32_MAX : INT32_MAX;
+    }
+    return difference;
 }
 
 /* round(a * b * 2^-shift), saturated. */
@@ -73,13 +86,9 @@ static inline int32_t ehmn_mul(int32_t a, int32_t b, int32_t shift)
 }
 
 /* mean += (value - mean) * rate, rate 0..1 in Q16. */
-static inline int32_t ehmn_follow_value(int32_t mean, int32_t value, int32_t rate)
+inline int32_t ehmn_follow_value(int32_t mean, int32_t value, int32_t rate)
 {
-    int32_t difference;
-    if (__builtin_sub_overflow(value, mean, &difference) || difference == INT32_MIN) {
-        difference = value < 0 ? -INT32_MAX : INT32_MAX;
-    }
-    return ehmn_add(mean, ehmn_round_fit((int64_t)difference * rate, 16));
+    return ehmn_add(mean, ehmn_round_fit((int64_t)ehmn_subtract(value, mean) * rate, 16));
 }
 
 /* floor((a + floor(b / 2)) / b) for b > 0. */
@@ -111,7 +120,7 @@ int32_t ehmn_bit_length(uint64_t v);
 uint32_t ehmn_isqrt(uint64_t v);
 
 /* 2^-(x / 256) as Q24. */
-static inline uint32_t ehmn_exp2_neg(uint32_t x)
+inline uint32_t ehmn_exp2_neg(uint32_t x)
 {
     if (x > 25u * 256u) {
         return 0u;
@@ -146,6 +155,18 @@ static inline int32_t ehmn_cos(uint32_t phase)
  * can. v[n] has frac fractional bits; the return value is the number of fractional bits of the result. */
 int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
 int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);
+/* Mantissas v of 16 bits as bytes, at most 127, and the step that the bytes count in, which is returned: v[i] is about
+ * step * out[i]. The largest becomes 127, where a power of two would leave up to a bit unused. */
+int32_t ehmn_narrow(const int16_t *v, uint32_t n, int8_t *out);
+/* Parts of it: the step of mantissas up to max, and its reciprocal, by which they are multiplied. */
+int32_t ehmn_step_of(uint32_t max);
+#define EHMN_RECIPROCAL_FRAC 22
+#define EHMN_RECIPROCAL(step) ((1 << EHMN_RECIPROCAL_FRAC) / (step))
+#define EHMN_RECIPROCAL_HALF (1 << (EHMN_RECIPROCAL_FRAC - 1))
+/* v[i] *= factor; no product leaves 32 bits. */
+void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor);
+/* v[i] >>= shift[i], shifts of 0..31. */
+void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n);
 
 /* v[i] = ehmn_add(v[i], more[i]). */
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n);

@@ -175,8 +175,12 @@ static int matrix_is_placed(const ehmn_image *im, uint32_t index, const ehmn_mat
 static int vectors_are_placed(const ehmn_image *im, const ehmn_vector *vector, uint64_t *at)
 {
     for (uint32_t i = 0; i < EHMN_VECTORS; i++, vector++) {
-        uint32_t length = i != EHMN_VECTOR_ROPE ? im->d_model
-                        : im->positions == EHMN_POSITIONS_ROPE ? ehmn_d_head(im) / 2u : 0u;
+        uint32_t length = im->d_model;
+        if (i == EHMN_VECTOR_ROPE) {
+            length = im->positions == EHMN_POSITIONS_ROPE ? ehmn_d_head(im) / 2u : 0u;
+        } else if (i == EHMN_VECTOR_NORM_SHIFTS) {
+            length = 2u * im->n_layers * im->d_model;
+        }
         if (vector->length != length || vector->offset != *at || !ehmn_in_range(vector->shift, 0, 62)
             || vector->reserved != 0) {
             return 0;
@@ -244,13 +248,27 @@ static int32_t check_guard(const ehmn_image *im)
     return EHMN_OK;
 }
 
+static int32_t check_norm_shifts(const ehmn_image *im)
+{
+    const ehmn_vector *vector = (const ehmn_vector *)(const void *)((const uint8_t *)im + im->vectors_offset);
+    vector += EHMN_VECTOR_NORM_SHIFTS;
+    const int32_t *shift = (const int32_t *)(const void *)((const uint8_t *)im + vector->offset);
+    for (uint32_t i = 0; i < vector->length; i++) {
+        if (!ehmn_in_range(shift[i], 0, EHMN_MAX_NORM_SHIFT)) {
+            return EHMN_E_VALUE;
+        }
+    }
+    return EHMN_OK;
+}
+
 /* Weights never -128 (-8 of 4 bits), no row whose sum can leave 32 bits with the inputs it gets, scales not
  * negative. */
 static int32_t check_weights(const ehmn_image *im, const ehmn_matrix *matrix)
 {
     const uint8_t *w = (const uint8_t *)im + matrix->weights_offset;
     const int32_t *scale = (const int32_t *)(const void *)((const uint8_t *)im + matrix->scales_offset);
-    uint64_t limit = (uint64_t)INT32_MAX / ((1u << (matrix->input_bits - 1u)) - 1u);
+    uint64_t most = matrix->input_bits == 8u ? 127u * EHMN_MAX_STEP : (1u << (matrix->input_bits - 1u)) - 1u;
+    uint64_t limit = (uint64_t)INT32_MAX / most;
     uint32_t row_bytes = ehmn_row_bytes(matrix);
     for (uint32_t r = 0; r < matrix->rows; r++, w += row_bytes) {
         uint64_t sum = 0;
@@ -303,6 +321,9 @@ int32_t ehmn_image_check(const void *image, uint32_t bytes)
         status = check_weights(im, matrix + i);
     }
     if (status == EHMN_OK) {
+        status = check_norm_shifts(im);
+    }
+    if (status == EHMN_OK) {
         status = check_guard(im);
     }
     if (status == EHMN_OK && im->tokenizer_bytes != 0) {
@@ -314,41 +335,44 @@ int32_t ehmn_image_check(const void *image, uint32_t bytes)
 
 ehmn_layout ehmn_layout_arena(const ehmn_image *im, uint32_t mode)
 {
-    uint64_t d = im->d_model;
-    uint64_t cells = (uint64_t)im->n_layers * im->n_ctx;
-    uint64_t d_kv = ehmn_d_kv(im);
-    uint64_t longest = d > im->d_hidden ? d : im->d_hidden;
-    uint64_t at = EHMN_MODEL_BYTES;
-    ehmn_layout l;
-    memset(&l, 0, sizeof l);
-    l.keys = ehmn_take(&at, EHMN_ALIGN, cells * d_kv);
-    l.values = ehmn_take(&at, EHMN_ALIGN, cells * d_kv);
-    l.key_fracs = ehmn_take(&at, EHMN_ALIGN, cells * im->n_kv_heads);
-    l.value_fracs = ehmn_take(&at, EHMN_ALIGN, cells * im->n_kv_heads);
-    l.phases = ehmn_take(&at, EHMN_ALIGN, 2u * (uint64_t)ehmn_d_head(im));
-    l.residual = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-    l.wide = ehmn_take(&at, EHMN_ALIGN, 4u * (uint64_t)ehmn_wide(im));
-    l.mixed = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-    l.scores = ehmn_take(&at, EHMN_ALIGN, 4u * (uint64_t)im->n_ctx);
-    l.mantissas = ehmn_take(&at, EHMN_ALIGN, 2u * longest);
-    l.normed = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-    l.logits = ehmn_take(&at, EHMN_ALIGN, 2u * (uint64_t)im->vocab_size);
-    l.recent = ehmn_take(&at, EHMN_ALIGN, im->window == EHMN_WINDOW_RESTART ? 4u * (uint64_t)(im->n_ctx / 2u) : 0u);
+    static const uint8_t element_bytes[] = {1, 1, 1, 1, 2, 4, 4, 4, 4, 2, 1, 4, 2, 4, /* and if it is plastic */
+                                            1, 4, 4, 1, 2, 4, 4, 1, 4, 4, 1, 4};
+    const uint32_t frozen = offsetof(ehmn_layout, delta) / sizeof(uint32_t);
+    uint32_t d = im->d_model, cells = im->n_layers * im->n_ctx, d_kv = ehmn_d_kv(im);
+    uint32_t longest = d > im->d_hidden ? d : im->d_hidden;
+    ehmn_layout l = {
+        .keys = cells * d_kv,
+        .values = cells * d_kv,
+        .key_fracs = cells * im->n_kv_heads,
+        .value_fracs = cells * im->n_kv_heads,
+        .phases = ehmn_d_head(im),
+        .residual = d,
+        .wide = ehmn_wide(im),
+        .mixed = d,
+        .scores = im->n_ctx,
+        .mantissas = longest,
+        .narrow = longest,
+        .normed = d,
+        .logits = im->vocab_size,
+        .recent = im->window == EHMN_WINDOW_RESTART ? im->n_ctx / 2u : 0u,
+    };
     if (mode == EHMN_PLASTIC) {
-        l.delta = ehmn_take(&at, EHMN_ALIGN, ehmn_layout_delta(im).total);
-        l.plain = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-        l.standard = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-        l.inputs = ehmn_take(&at, EHMN_ALIGN, im->n_dense * d);
-        l.outputs = ehmn_take(&at, EHMN_ALIGN, 2u * im->n_dense * d);
-        l.error = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-        l.cumulative = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-        l.presynaptic = ehmn_take(&at, EHMN_ALIGN, d);
-        l.key = ehmn_take(&at, EHMN_ALIGN, 4u * (uint64_t)ehmn_key_words(im));
-        l.fast = ehmn_take(&at, EHMN_ALIGN, 4u * d);
-        l.kept = ehmn_take(&at, EHMN_ALIGN, sizeof(ehmn_gains));
-        l.observed = ehmn_take(&at, EHMN_ALIGN, 4u * d);
+        l.delta = ehmn_layout_delta(im).total;
+        l.plain = d;
+        l.standard = d;
+        l.inputs = im->n_dense * d;
+        l.outputs = im->n_dense * d;
+        l.error = d;
+        l.cumulative = d;
+        l.presynaptic = d;
+        l.key = ehmn_key_words(im);
+        l.fast = d;
+        l.kept = sizeof(ehmn_gains);
+        l.observed = d;
     }
-    l.total = at > UINT32_MAX ? UINT32_MAX : (uint32_t)at;
+    _Static_assert(sizeof l == sizeof(uint32_t) * (sizeof element_bytes + 1u), "an array for each member but the last");
+    l.total = ehmn_place(&l, element_bytes, mode == EHMN_PLASTIC ? (uint32_t)sizeof element_bytes : frozen,
+                         EHMN_MODEL_BYTES, EHMN_ALIGN);
     return l;
 }
 
@@ -387,6 +411,7 @@ int32_t ehmn_open(const void *image, void *arena, uint32_t arena_bytes, uint32_t
     m->in = ehmn_layout_delta(im);
     m->mode = mode;
     m->seed = seed;
+    ehmn_keep_pairs(m, arena_bytes);
     if (mode == EHMN_PLASTIC) {
         (void)ehmn_delta_reset(m, seed);
     }

@@ -47,6 +47,15 @@ typedef struct {
                        uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
     void (*matmat_s4)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, uint32_t n,
                       uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+    /* What matvec_s8 gives for each of them; a table has all three or none. */
+    void (*matmat_s8)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, uint32_t n,
+                      uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+    /* Both NULL, or matvec_s8 and matvec_s16 where -pairs[r] is known: the sum over even c of w[r * stride + c] *
+     * w[r * stride + c + 1]. */
+    void (*matvec_s8_paired)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                             const int32_t *pairs, int32_t *acc);
+    void (*matvec_s16_paired)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                              const int32_t *pairs, int32_t *acc);
 } ehmn_kernels;
 
 extern const ehmn_kernels ehmn_kernels_ref;

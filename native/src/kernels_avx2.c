@@ -406,6 +406,7 @@ const ehmn_kernels ehmn_kernels_avx2 = {
     .find_near = ehmn_kernels_avx2_find_near,
     .matmat_s16 = ehmn_kernels_avx2_matmat_s16,
     .matmat_s4 = ehmn_kernels_avx2_matmat_s4,
+    .matmat_s8 = ehmn_kernels_avx2_matmat_s8,
 };
 
 #endif

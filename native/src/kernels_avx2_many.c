@@ -141,4 +141,32 @@ void ehmn_kernels_avx2_matmat_s4(const void *w, uint32_t rows, uint32_t cols, ui
     ehmn_matmat_s4(rows16, ROWS, COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
+/* Vectors of 8 bits become those of 16, some at a time: multiplying bytes takes as many instructions here. */
+#define WIDENED 16u
+
+static void rows16_of_bytes(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, uint32_t n,
+                            size_t x_stride, int add, int32_t *acc, size_t acc_stride)
+{
+    __m256i pair[COLS + 16u];
+    int16_t wide[WIDENED][COLS];
+    lay_out(w, rows < 8u ? rows : 8u, cols, stride, pair);
+    lay_out(w + (rows < 8u ? 0u : 8u) * stride, rows < 8u ? 0u : rows - 8u, cols, stride, pair + 1);
+    for (uint32_t t = 0; t < n; t += WIDENED) {
+        uint32_t some = n - t < WIDENED ? n - t : WIDENED;
+        for (uint32_t k = 0; k < some; k++) {
+            const int8_t *from = x + (t + k) * x_stride;
+            for (uint32_t c = 0; c < cols; c++) {
+                wide[k][c] = from[c];
+            }
+        }
+        multiply_all(pair, rows, cols, wide[0], some, COLS, add, acc + t * acc_stride, acc_stride);
+    }
+}
+
+void ehmn_kernels_avx2_matmat_s8(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
+{
+    ehmn_matmat_s8(rows16_of_bytes, ROWS, COLS, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
+}
+
 #endif

@@ -354,6 +354,78 @@ static void matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stri
     ehmn_matmat_s4(block, ROWS, SOME_COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
+#define TOKENS8 8u /* vectors of 8 bits, whose sums stay in registers */
+
+#define FOUR_COLUMNS8(k)                                                    \
+    do {                                                                    \
+        columns4 w = part[k];                                               \
+        for (uint32_t t = 0; t < TOKENS8; t++) {                            \
+            s[t][0] = vdotq_laneq_s32(s[t][0], w.upper, v[t], (k));         \
+            s[t][1] = vdotq_laneq_s32(s[t][1], w.lower, v[t], (k));         \
+        }                                                                   \
+    } while (0)
+
+/* Eight rows times TOKENS8 vectors of `cols` columns, a multiple of 16. */
+static inline void eight_rows8(const columns4 *part, uint32_t cols, const int8_t *const *x, int32x4_t (*sum)[2])
+{
+    int32x4_t s[TOKENS8][2];
+    for (uint32_t t = 0; t < TOKENS8; t++) {
+        s[t][0] = s[t][1] = vdupq_n_s32(0);
+    }
+    for (uint32_t c = 0; c < cols; c += 16u, part += 4) {
+        int8x16_t v[TOKENS8];
+        for (uint32_t t = 0; t < TOKENS8; t++) {
+            v[t] = vld1q_s8(x[t] + c);
+        }
+        FOUR_COLUMNS8(0);
+        FOUR_COLUMNS8(1);
+        FOUR_COLUMNS8(2);
+        FOUR_COLUMNS8(3);
+    }
+    memcpy(sum, s, sizeof s);
+}
+
+static void block8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, uint32_t n,
+                   size_t x_stride, int add, int32_t *acc, size_t acc_stride)
+{
+    columns4 part[ROWS / 8u][SOME_COLS / 4u];
+    uint32_t whole = cols & ~15u;
+    for (uint32_t r = 0; r < rows; r += 8u) {
+        lay_out(w + r * stride, rows - r, cols, stride, part[r / 8u]);
+    }
+    for (uint32_t t = 0; t < n; t += TOKENS8) {
+        const int8_t *v[TOKENS8], *end[TOKENS8];
+        int8_t rest[TOKENS8][16];
+        for (uint32_t k = 0; k < TOKENS8; k++) {
+            v[k] = x + (t + k < n ? t + k : t) * x_stride;
+            end[k] = rest[k];
+            if (whole < cols) {
+                memset(rest[k], 0, sizeof rest[k]);
+                memcpy(rest[k], v[k] + whole, cols - whole);
+            }
+        }
+        for (uint32_t r = 0; r < rows; r += 8u) {
+            int32x4_t sum[TOKENS8][2];
+            eight_rows8(part[r / 8u], whole, v, sum);
+            for (uint32_t k = 0; k < TOKENS8 && t + k < n; k++) {
+                put(sum[k], rows - r, add, acc + (t + k) * acc_stride + r);
+            }
+            if (whole < cols) {
+                eight_rows8(part[r / 8u] + whole / 4u, 16u, end, sum);
+            }
+            for (uint32_t k = 0; whole < cols && k < TOKENS8 && t + k < n; k++) {
+                put(sum[k], rows - r, 1, acc + (t + k) * acc_stride + r);
+            }
+        }
+    }
+}
+
+static void matmat_s8(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, uint32_t n,
+                      uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
+{
+    ehmn_matmat_s8(block8, ROWS, SOME_COLS, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
+}
+
 const ehmn_kernels ehmn_kernels_dot = {
     .name = "dot",
     .matvec_s8 = matvec_s8,
@@ -370,6 +442,7 @@ const ehmn_kernels ehmn_kernels_dot = {
     .find_near = ehmn_kernels_neon_find_near,
     .matmat_s16 = matmat_s16,
     .matmat_s4 = matmat_s4,
+    .matmat_s8 = matmat_s8,
 };
 
 #endif

@@ -3,13 +3,14 @@
  * order first. */
 #include "fixed.h"
 #include "kernels_tables.h"
+#include "values.h"
 
 #include <stddef.h>
 
 #if defined(EHMN_ARM_DSP)
 
 #define MOST_COLS 384u /* inputs that are laid out on the stack */
-#define MOST_ROWS 128u /* weights of a sum that are paired there */
+#define UNUSED __attribute__((unused))
 
 static inline uint32_t load(const void *p)
 {
@@ -67,53 +68,85 @@ static inline int32_t multiply_add(uint32_t a, uint32_t b, int32_t sum)
     "sxtb16 r9, r9, ror #8\n"            \
     "smlad " sum ", r9, r7, " sum "\n"
 
-#define EIGHT_COLUMNS \
-    "ldmia r3!, {r4, r5, r6, r7}\n" \
-    ONE_ROW("r0", "r11") ONE_ROW("r1", "r12") ONE_ROW("r2", "lr")
+/* Every input joins the weight of the other column of its pair in the instruction that lengthens that weight. */
+#define ONE_ROW_PAIRED(row, sum) \
+    "ldrd r8, r9, [" row "], #8\n"           \
+    "sxtab16 r10, r5, r8\n"                  \
+    "sxtab16 r8, r4, r8, ror #8\n"           \
+    "smlad " sum ", r10, r8, " sum "\n"      \
+    "sxtab16 r10, r7, r9\n"                  \
+    "sxtab16 r9, r6, r9, ror #8\n"           \
+    "smlad " sum ", r10, r9, " sum "\n"
+
+#define EIGHT_COLUMNS(one_row) \
+    "ldmia r3!, {r4, r5, r6, r7}\n" one_row("r0", "r11") one_row("r1", "r12") one_row("r2", "lr")
+#define TWICE(part) part part
+#define SIXTY_FOUR_COLUMNS(one_row) TWICE(TWICE(TWICE(EIGHT_COLUMNS(one_row))))
+
+#define FROM_ZERO \
+    "mov r11, #0\n" \
+    "mov r12, #0\n" \
+    "mov lr, #0\n"
+#define FROM_BEGIN /* begin[0..2] and what all rows begin with; moves begin on */ \
+    "ldrd r4, r5, [sp, #64]\n"      \
+    "ldmia r4!, {r11, r12, lr}\n"   \
+    "str r4, [sp, #64]\n"           \
+    "add r11, r11, r5\n"            \
+    "add r12, r12, r5\n"            \
+    "add lr, lr, r5\n"
 
 /* acc[0..2] of three rows at a time, up to acc_end: r0, r1, r2 are the rows, r3 the inputs; r11, r12, lr the sums. Eight
  * columns at a time, eight times between two looks at x_end; `first`, 1..8, is how many of the eight the first round has.
  * w and stride are word-aligned; x has for each four columns columns 0 and 2, then 1 and 3. */
+#define DOT_ROWS(from, one_row) \
+    __asm__ volatile(                                                                               \
+        "push {r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n"                             \
+        "adr r4, 2f\n" /* where the first round begins takes the place of `first` */                \
+        "adr r5, 3f\n"                                                                              \
+        "sub r4, r5, r4\n"                                                                          \
+        "lsr r4, r4, #3\n"                                                                          \
+        "ldr r6, [sp, #60]\n"                                                                       \
+        "mls r4, r4, r6, r5\n"                                                                      \
+        "orr r4, r4, #1\n"                                                                          \
+        "str r4, [sp, #60]\n"                                                                       \
+        "1:\n"                                                                                      \
+        from                                                                                        \
+        "ldr r0, [sp]\n"                                                                            \
+        "ldrd r4, r3, [sp, #4]\n"                                                                   \
+        "add r1, r0, r4\n"                                                                          \
+        "add r2, r1, r4\n"                                                                          \
+        "add r5, r2, r4\n"                                                                          \
+        "str r5, [sp]\n"                                                                            \
+        "ldr pc, [sp, #60]\n"                                                                       \
+        "2:\n"                                                                                      \
+        SIXTY_FOUR_COLUMNS(one_row)                                                                 \
+        "3:\n"                                                                                      \
+        "ldr r4, [sp, #12]\n"                                                                       \
+        "cmp r3, r4\n"                                                                              \
+        "bne 2b\n"                                                                                  \
+        "ldrd r4, r5, [sp, #52]\n"                                                                  \
+        "stmia r4!, {r11, r12, lr}\n"                                                               \
+        "str r4, [sp, #52]\n"                                                                       \
+        "cmp r4, r5\n"                                                                              \
+        "bne 1b\n"                                                                                  \
+        "add sp, sp, #16\n"                                                                         \
+        "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n")
+
 __attribute__((naked, noinline)) static void
-dot_rows(const int8_t *w __attribute__((unused)), uint32_t stride __attribute__((unused)),
-         const uint32_t *x __attribute__((unused)), const uint32_t *x_end __attribute__((unused)),
-         int32_t *acc __attribute__((unused)), int32_t *acc_end __attribute__((unused)),
-         uint32_t first __attribute__((unused)))
+dot_rows(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSED, const uint32_t *x_end UNUSED,
+         int32_t *acc UNUSED, int32_t *acc_end UNUSED, uint32_t first UNUSED)
 {
-    __asm__ volatile(
-        "push {r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n"
-        "adr r4, 2f\n" /* where the first round begins takes the place of `first` */
-        "adr r5, 3f\n"
-        "sub r4, r5, r4\n"
-        "lsr r4, r4, #3\n"
-        "ldr r6, [sp, #60]\n"
-        "mls r4, r4, r6, r5\n"
-        "orr r4, r4, #1\n"
-        "str r4, [sp, #60]\n"
-        "1:\n"
-        "ldr r0, [sp]\n"
-        "ldrd r4, r3, [sp, #4]\n"
-        "add r1, r0, r4\n"
-        "add r2, r1, r4\n"
-        "add r5, r2, r4\n"
-        "str r5, [sp]\n"
-        "mov r11, #0\n"
-        "mov r12, #0\n"
-        "mov lr, #0\n"
-        "ldr pc, [sp, #60]\n"
-        "2:\n"
-        EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS EIGHT_COLUMNS
-        "3:\n"
-        "ldr r4, [sp, #12]\n"
-        "cmp r3, r4\n"
-        "bne 2b\n"
-        "ldrd r4, r5, [sp, #52]\n"
-        "stmia r4!, {r11, r12, lr}\n"
-        "str r4, [sp, #52]\n"
-        "cmp r4, r5\n"
-        "bne 1b\n"
-        "add sp, sp, #16\n"
-        "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n");
+    DOT_ROWS(FROM_ZERO, ONE_ROW);
+}
+
+/* (w0 + x1) (w1 + x0) = w0 x0 + w1 x1 + w0 w1 + x0 x1 for each pair of columns: two multiplications in one. acc gets the
+ * sums of all four modulo 2^32, and begin[r] + all. */
+__attribute__((naked, noinline)) static void
+dot_rows_paired(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSED, const uint32_t *x_end UNUSED,
+                int32_t *acc UNUSED, int32_t *acc_end UNUSED, uint32_t first UNUSED, const int32_t *begin UNUSED,
+                int32_t all UNUSED)
+{
+    DOT_ROWS(FROM_BEGIN, ONE_ROW_PAIRED);
 }
 /* clang-format on */
 
@@ -133,14 +166,25 @@ static int32_t dot(const int8_t *w, const int16_t *x, uint32_t cols)
     return sum;
 }
 
-/* Three rows at a time over laid-out inputs, as far as they go; the last three may have been among those before. */
+/* Three rows at a time over laid-out inputs, as far as they go; the last three may have been among those before. pairs:
+ * NULL, or what the rows begin with besides `all`. */
 static void multiply_rows(const int8_t *w, uint32_t rows, uint32_t stride, const uint32_t *x, uint32_t cols,
-                          int32_t *acc)
+                          const int32_t *pairs, int32_t all, int32_t *acc)
 {
-    uint32_t whole = rows / 3u * 3u, first = (cols / 8u - 1u) % 8u + 1u;
-    dot_rows(w, stride, x, x + cols / 2u, acc, acc + whole, first);
-    if (whole < rows) {
-        dot_rows(w + (rows - 3u) * stride, stride, x, x + cols / 2u, acc + rows - 3u, acc + rows, first);
+    uint32_t from = 0, to = rows / 3u * 3u, first = (cols / 8u - 1u) % 8u + 1u;
+    const uint32_t *end = x + cols / 2u;
+    for (;;) {
+        const int8_t *row = w + from * stride;
+        if (pairs != NULL) {
+            dot_rows_paired(row, stride, x, end, acc + from, acc + to, first, pairs + from, all);
+        } else {
+            dot_rows(row, stride, x, end, acc + from, acc + to, first);
+        }
+        if (to == rows) {
+            return;
+        }
+        from = rows - 3u;
+        to = rows;
     }
 }
 
@@ -149,8 +193,38 @@ static int fits(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride)
     return (((uintptr_t)w | stride) & 3u) == 0 && rows >= 3u && cols >= 8u && cols <= MOST_COLS;
 }
 
-static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
-                       int32_t *acc)
+/* The larger of the lower, and of the upper halves; and the smaller ones. */
+static inline uint32_t larger(uint32_t a, uint32_t b)
+{
+    uint32_t out;
+    __asm__("ssub16 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(out) : "r"(a), "r"(b) : "cc");
+    return out;
+}
+
+static inline uint32_t smaller(uint32_t a, uint32_t b)
+{
+    uint32_t out;
+    __asm__("ssub16 %0, %1, %2\n\tsel %0, %2, %1" : "=&r"(out) : "r"(a), "r"(b) : "cc");
+    return out;
+}
+
+/* Whether a weight can be added to each of these inputs within 16 bits. *all: -(the sum of x0 x1) of their pairs. */
+static int leave_room(const uint32_t *x, const uint32_t *end, int32_t *all)
+{
+    const int32_t most = INT16_MAX - 127;
+    uint32_t high = 0, low = 0;
+    int32_t sum = 0;
+    for (; x < end; x += 2) {
+        high = larger(larger(high, x[0]), x[1]);
+        low = smaller(smaller(low, x[0]), x[1]);
+        sum = multiply_add(x[0], x[1], sum);
+    }
+    *all = (int32_t)(0u - (uint32_t)sum);
+    return (int16_t)high <= most && (int32_t)high >> 16 <= most && (int16_t)low >= -most && (int32_t)low >> 16 >= -most;
+}
+
+static void matvec_s16_paired(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                              const int32_t *pairs, int32_t *acc)
 {
     uint32_t paired[MOST_COLS / 2u];
     if (!fits(w, rows, cols, stride)) {
@@ -160,107 +234,72 @@ static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t s
         return;
     }
     uint32_t whole = cols & ~7u;
+    uint32_t *end = paired + whole / 2u;
     const int16_t *in = x;
-    for (uint32_t *out = paired, *end = paired + whole / 2u; out < end; in += 8, out += 4) {
+    for (uint32_t *out = paired; out < end; in += 8, out += 4) {
         uint32_t a = load(in), b = load(in + 2), c = load(in + 4), d = load(in + 6);
         out[0] = lower(a, b);
         out[1] = upper(a, b);
         out[2] = lower(c, d);
         out[3] = upper(c, d);
     }
-    multiply_rows(w, rows, stride, paired, whole, acc);
+    int32_t all = 0;
+    if (pairs != NULL && (whole < cols || !leave_room(paired, end, &all))) {
+        pairs = NULL;
+    }
+    multiply_rows(w, rows, stride, paired, whole, pairs, all, acc);
     for (uint32_t r = 0; r < rows && whole < cols; r++) {
         acc[r] += dot(w + r * stride + whole, x + whole, cols - whole);
     }
 }
 
-static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
-                      int32_t *acc)
+static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                       int32_t *acc)
+{
+    matvec_s16_paired(w, rows, cols, stride, x, NULL, acc);
+}
+
+static void matvec_s8_paired(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                             const int32_t *pairs, int32_t *acc)
 {
     uint32_t paired[MOST_COLS / 2u];
+    int32_t all = 0;
     if (!fits(w, rows, cols, stride) || cols % 8u != 0) {
         ehmn_kernels_rows_matvec_s8(w, rows, cols, stride, x, acc);
         return;
     }
-    for (uint32_t c = 0; c < cols; c += 4u) {
-        uint32_t four = load(x + c);
-        paired[c / 2u] = even(four);
-        paired[c / 2u + 1u] = odd(four);
+    for (uint32_t *out = paired, *end = paired + cols / 2u; out < end; x += 4, out += 2) {
+        uint32_t four = load(x);
+        out[0] = even(four);
+        out[1] = odd(four);
+        all = multiply_add(out[0], out[1], all);
     }
-    multiply_rows(w, rows, stride, paired, cols, acc);
+    multiply_rows(w, rows, stride, paired, cols, pairs, -all, acc);
 }
 
-/* clang-format off */
-/* Rows whose words are in a and b, by a pair of weights. */
-#define TWO_ROWS(pair) \
-    "pkhbt %[t], %[a], %[b], lsl #16\n"         \
-    "pkhtb %[b], %[b], %[a], asr #16\n"         \
-    "sxtb16 %[a], %[t]\n"                       \
-    "smlad %[s0], %[a], " pair ", %[s0]\n"      \
-    "sxtb16 %[t], %[t], ror #8\n"               \
-    "smlad %[s1], %[t], " pair ", %[s1]\n"      \
-    "sxtb16 %[a], %[b]\n"                       \
-    "smlad %[s2], %[a], " pair ", %[s2]\n"      \
-    "sxtb16 %[b], %[b], ror #8\n"               \
-    "smlad %[s3], %[b], " pair ", %[s3]\n"
-
-#define FOUR_ROWS \
-    "ldrd %[f], %[g], [%[pair]], #8\n"          \
-    "ldr %[a], [%[w]]\n"                        \
-    "ldr %[b], [%[w], %[stride]]\n"             \
-    TWO_ROWS("%[f]")                            \
-    "add %[w], %[w], %[stride], lsl #1\n"       \
-    "ldr %[a], [%[w]]\n"                        \
-    "ldr %[b], [%[w], %[stride]]\n"             \
-    TWO_ROWS("%[g]")                            \
-    "add %[w], %[w], %[stride], lsl #1\n"
-/* clang-format on */
-
-/* Four columns of rows at w and w + stride and so on, by pairs of weights, an even number of them, at least two. */
-static void sum_four(const int8_t *w, const uint32_t *pair, uint32_t pairs, uint32_t stride, int32_t *acc)
+static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                      int32_t *acc)
 {
-    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    uint32_t a, b, t, f, g;
-    const uint32_t *end = pair + pairs;
-    __asm__ volatile("tst %[pairs], #2\n" /* an odd number of fours begins in the middle */
-                     "bne 3f\n"
-                     "2:\n" FOUR_ROWS "3:\n" FOUR_ROWS
-                     "cmp %[pair], %[end]\n"
-                     "bne 2b\n"
-                     : [w] "+&r"(w), [pair] "+&r"(pair), [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2),
-                       [s3] "+&r"(s3), [a] "=&r"(a), [b] "=&r"(b), [t] "=&r"(t), [f] "=&r"(f), [g] "=&r"(g)
-                     : [stride] "r"(stride), [end] "r"(end), [pairs] "r"(pairs)
-                     : "cc", "memory");
-    acc[0] -= s0;
-    acc[1] -= s1;
-    acc[2] -= s2;
-    acc[3] -= s3;
+    matvec_s8_paired(w, rows, cols, stride, x, NULL, acc);
 }
 
-/* A weight of 2^15 has no place in 16 bits, so weights are paired negated. */
-static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
-                         int32_t *acc)
+const int16_t *ehmn_dsp_negate16(int32_t *weights, uint32_t n)
 {
-    uint32_t pair[MOST_ROWS / 2u];
-    for (uint32_t c = 0; c < cols; c++) {
-        acc[c] = 0;
+    const int32_t *in = weights, *end = weights + (n & ~7u);
+    uint32_t *out = (uint32_t *)(void *)weights;
+    for (; in < end; in += 8, out += 4) { /* each word is read before it is written */
+        uint32_t a = lower((uint32_t)-in[0], (uint32_t)-in[1]), b = lower((uint32_t)-in[2], (uint32_t)-in[3]);
+        uint32_t c = lower((uint32_t)-in[4], (uint32_t)-in[5]), d = lower((uint32_t)-in[6], (uint32_t)-in[7]);
+        out[0] = a;
+        out[1] = b;
+        out[2] = c;
+        out[3] = d;
     }
-    uint32_t done = 0;
-    while (rows - done >= 4u) {
-        uint32_t n = rows - done < MOST_ROWS ? (rows - done) / 4u * 2u : MOST_ROWS / 2u;
-        for (uint32_t i = 0; i < n; i++) {
-            pair[i] = lower((uint32_t)-weight[done + 2u * i], (uint32_t)-weight[done + 2u * i + 1u]);
-        }
-        for (uint32_t c = 0; c + 4u <= cols; c += 4u) {
-            sum_four(w + done * stride + c, pair, n, stride, acc + c);
-        }
-        done += 2u * n;
+    for (uint32_t i = 0; i < (n & 7u); i++) {
+        int32_t minus = -in[i];
+        __builtin_memcpy((int8_t *)out + 2u * i, &minus, 2); /* the lower half */
     }
-    for (uint32_t c = 0; c < cols; c++) { /* what no four columns and no four rows cover */
-        for (uint32_t r = c < (cols & ~3u) ? done : 0u; r < rows; r++) {
-            acc[c] += weight[r] * w[r * stride + c];
-        }
-    }
+    return (const int16_t *)(const void *)weights;
 }
 
 /* Two values as 16 bits, symmetric: -32768 becomes -32767. */
@@ -271,14 +310,6 @@ static inline uint32_t fit_two(int32_t a, int32_t b)
             "qsub16 %0, %0, %4\n\tqadd16 %0, %0, %4"
             : "=&r"(out), "=&r"(t)
             : "r"(a), "r"(b), "r"(0x00010001u));
-    return out;
-}
-
-/* The larger of the lower, and of the upper halves. */
-static inline uint32_t larger(uint32_t a, uint32_t b)
-{
-    uint32_t out;
-    __asm__("ssub16 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(out) : "r"(a), "r"(b) : "cc");
     return out;
 }
 
@@ -326,51 +357,57 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
 }
 
 /* clang-format off */
-/* Four weights: the upper bytes of their places on the line, less those of the weights before; added, or for the other
- * direction subtracted, where the sign's byte is 0. -128 becomes -127: it is the only value that the last two move. */
-#define FOUR_STEPS(add) \
-    "ldmia %[edge]!, {r4, r5, r6, r8}\n"        \
-    "mla r4, r4, %[rate], %[at]\n"              \
-    "mla r5, r5, %[rate], %[at]\n"              \
-    "mla r6, r6, %[rate], %[at]\n"              \
-    "mla r8, r8, %[rate], %[at]\n"              \
-    "pkhtb r6, r6, r4, asr #16\n"               \
-    "pkhtb r8, r8, r5, asr #16\n"               \
-    "uxtb16 r4, r6, ror #8\n"                   \
-    "uxtb16 r5, r8, ror #8\n"                   \
-    "orr r4, r4, r5, lsl #8\n"                  \
-    "orr r5, %[before], r4, lsl #8\n"           \
-    "lsr %[before], r4, #24\n"                  \
-    "ldr r6, [%[sign]], #4\n"                   \
-    "usub8 r4, r4, r5\n"                        \
-    "eor r4, r4, r6\n"                          \
-    "usub8 r4, r4, r6\n"                        \
-    "ldr r8, [%[w]]\n"                          \
-    add " r8, r8, r4\n"                         \
-    "qsub8 r8, r8, %[ones]\n"                   \
-    "qadd8 r8, r8, %[ones]\n"                   \
-    "str r8, [%[w]], #4\n"
+/* The steps of four weights, into `a`: the upper bytes of their places on the line, less those of the weights before. */
+#define FOUR_STEPS(a, b, c, d) \
+    "ldmia %[edge]!, {" a ", " b ", " c ", " d "}\n"     \
+    "mla " a ", " a ", %[rate], %[at]\n"                 \
+    "mla " b ", " b ", %[rate], %[at]\n"                 \
+    "mla " c ", " c ", %[rate], %[at]\n"                 \
+    "mla " d ", " d ", %[rate], %[at]\n"                 \
+    "pkhtb " c ", " c ", " a ", asr #16\n"               \
+    "pkhtb " d ", " d ", " b ", asr #16\n"               \
+    "bic " d ", " d ", #0x00FF00FF\n"                    \
+    "uxtab16 " a ", " d ", " c ", ror #8\n"              \
+    "orr " b ", %[before], " a ", lsl #8\n"              \
+    "lsr %[before], " a ", #24\n"                        \
+    "usub8 " a ", " a ", " b "\n"
+
+/* Added, or for the other direction subtracted, where the sign's byte is 0. -128 becomes -127: it is the only value that
+ * the last two move. */
+#define MOVE_FOUR(add, w, steps) \
+    add " " w ", " w ", " steps "\n"                     \
+    "qsub8 " w ", " w ", %[ones]\n"                      \
+    "qadd8 " w ", " w ", %[ones]\n"
 
 #define EIGHT_STEPS(add) \
-    __asm__ volatile(FOUR_STEPS(add) FOUR_STEPS(add)                                                       \
+    __asm__ volatile(FOUR_STEPS("r4", "r5", "r6", "r8")                                                    \
+                     FOUR_STEPS("r5", "r6", "r8", "r9")                                                    \
+                     "ldrd r6, r8, [%[sign]], #8\n"                                                        \
+                     "eor r4, r4, r6\n"                                                                    \
+                     "eor r5, r5, r8\n"                                                                    \
+                     "usub8 r4, r4, r6\n"                                                                  \
+                     "usub8 r5, r5, r8\n"                                                                  \
+                     "ldrd r6, r8, [%[w]]\n"                                                               \
+                     MOVE_FOUR(add, "r6", "r4") MOVE_FOUR(add, "r8", "r5")                                 \
+                     "strd r6, r8, [%[w]], #8\n"                                                           \
                      : [w] "+r"(w), [edge] "+r"(edge), [sign] "+r"(sign), [before] "+r"(before)            \
                      : [rate] "r"(rate), [at] "r"(at), [ones] "r"(0x01010101u)                             \
-                     : "r4", "r5", "r6", "r8", "cc", "memory")
+                     : "r4", "r5", "r6", "r8", "r9", "cc", "memory")
 /* clang-format on */
 
 static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
                      uint32_t at)
 {
-    uint32_t before = 0;
-    const int8_t *end = w + (n & ~7u);
+    uint32_t before = 0, eights = (((uintptr_t)w | (uintptr_t)sign) & 3u) == 0 ? n & ~7u : 0u;
+    const int8_t *end = w + eights;
     while (flip == 0 && w < end) {
         EIGHT_STEPS("qadd8");
     }
     while (w < end) {
         EIGHT_STEPS("qsub8");
     }
-    if ((n & 7u) != 0) { /* counted from where the eights ended */
-        ehmn_kernels_rows_step_row(w, edge, sign, flip, n & 7u, rate, at - (before << 24));
+    if (eights < n) { /* counted from where the eights ended */
+        ehmn_kernels_rows_step_row(w, edge, sign, flip, n - eights, rate, at - (before << 24));
     }
 }
 
@@ -379,7 +416,7 @@ const ehmn_kernels ehmn_kernels_dsp = {
     .matvec_s8 = matvec_s8,
     .matvec_s16 = matvec_s16,
     .matvec_s4 = ehmn_kernels_rows_matvec_s4,
-    .weighted_sum = weighted_sum,
+    .weighted_sum = ehmn_kernels_rows_weighted_sum,
     .scale = ehmn_kernels_cortex_m_scale,
     .step_row = step_row,
     .few_steps = 7u,
@@ -388,6 +425,8 @@ const ehmn_kernels ehmn_kernels_dsp = {
     .gate = ehmn_kernels_cortex_m_gate,
     .fit = fit,
     .find_near = ehmn_kernels_cortex_m_find_near,
+    .matvec_s8_paired = matvec_s8_paired,
+    .matvec_s16_paired = matvec_s16_paired,
 };
 
 #endif

@@ -182,6 +182,13 @@ static inline int32x4_t upper_halves(int32x4_t a, int32x4_t b)
 void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
     uint32_t i = 0;
+    const int64x2_t right = vdupq_n_s64(-shift);
+    for (; shift >= 1 && shift <= 32 && i + 4u <= n; i += 4u) {
+        int32x4_t a = vld1q_s32(v + i), f = vld1q_s32(factor + i);
+        int64x2_t low = vrshlq_s64(vmull_s32(vget_low_s32(a), vget_low_s32(f)), right);
+        int64x2_t high = vrshlq_s64(vmull_high_s32(a, f), right);
+        vst1q_s32(out + i, vmaxq_s32(vqmovn_high_s64(vqmovn_s64(low), high), vdupq_n_s32(-INT32_MAX)));
+    }
     if (shift >= 33 && shift <= 62) { /* the upper halves of the products are enough */
         int32x4_t down = vdupq_n_s32(32 - shift);
         for (; i + 8u <= n; i += 8u) {
@@ -363,6 +370,7 @@ const ehmn_kernels ehmn_kernels_neon = {
     .find_near = ehmn_kernels_neon_find_near,
     .matmat_s16 = ehmn_kernels_neon_matmat_s16,
     .matmat_s4 = ehmn_kernels_neon_matmat_s4,
+    .matmat_s8 = ehmn_kernels_neon_matmat_s8,
 };
 
 #endif

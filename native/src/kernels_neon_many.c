@@ -138,4 +138,82 @@ void ehmn_kernels_neon_matmat_s4(const void *w, uint32_t rows, uint32_t cols, ui
     ehmn_matmat_s4(rows8, ROWS, COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
+/* Vectors of 8 bits: four rows times four of them, sixteen columns at a time, as in matvec_s8. */
+#define TILE 4u
+
+/* sum[t]: four rows times vector t, of `cols` columns, a multiple of 16. */
+static inline void tile(const int8_t *const *w, const int8_t *const *x, uint32_t cols, int32x4_t *sum)
+{
+    int32x4_t s[TILE][TILE];
+    for (uint32_t t = 0; t < TILE; t++) {
+        s[t][0] = s[t][1] = s[t][2] = s[t][3] = vdupq_n_s32(0);
+    }
+    for (size_t c = 0; c < cols; c += 16u) {
+        int8x16_t row[TILE];
+        for (uint32_t r = 0; r < TILE; r++) {
+            row[r] = vld1q_s8(w[r] + c);
+        }
+        for (uint32_t t = 0; t < TILE; t++) {
+            int8x16_t v = vld1q_s8(x[t] + c);
+            __asm__ volatile("" : "+w"(v)); /* or the compiler begins all vectors first, and runs out of registers */
+            for (uint32_t r = 0; r < TILE; r++) {
+                int16x8_t two = vmull_s8(vget_low_s8(row[r]), vget_low_s8(v));
+                s[t][r] = vpadalq_s16(s[t][r], vmlal_high_s8(two, row[r], v));
+            }
+        }
+    }
+    for (uint32_t t = 0; t < TILE; t++) {
+        sum[t] = vpaddq_s32(vpaddq_s32(s[t][0], s[t][1]), vpaddq_s32(s[t][2], s[t][3]));
+    }
+}
+
+/* Add the columns that fill no register. */
+static int32x4_t add_rest(int32x4_t sum, const int8_t *const *row, const int8_t *v, uint32_t c, uint32_t cols)
+{
+    int32_t out[TILE];
+    vst1q_s32(out, sum);
+    for (; c < cols; c++) {
+        for (uint32_t r = 0; r < TILE; r++) {
+            out[r] += row[r][c] * v[c];
+        }
+    }
+    return vld1q_s32(out);
+}
+
+static void rows4_of_bytes(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, uint32_t n,
+                           size_t x_stride, int32_t *acc, size_t acc_stride)
+{
+    const int8_t *row[TILE], *v[TILE];
+    uint32_t whole = cols & ~15u;
+    for (uint32_t r = 0; r < TILE; r++) {
+        row[r] = w + (r < rows ? r : 0u) * stride;
+    }
+    for (uint32_t t = 0; t < n; t += TILE) {
+        int32x4_t sum[TILE];
+        for (uint32_t k = 0; k < TILE; k++) {
+            v[k] = x + (t + k < n ? t + k : t) * x_stride;
+        }
+        tile(row, v, whole, sum);
+        for (uint32_t k = 0; k < TILE && t + k < n; k++, acc += acc_stride) {
+            int32x4_t out = whole < cols ? add_rest(sum[k], row, v[k], whole, cols) : sum[k];
+            if (rows >= TILE) {
+                vst1q_s32(acc, out);
+                continue;
+            }
+            int32_t some[TILE];
+            vst1q_s32(some, out);
+            memcpy(acc, some, 4u * rows);
+        }
+    }
+}
+
+void ehmn_kernels_neon_matmat_s8(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
+{
+    const int8_t *row = w;
+    for (uint32_t r = 0; r < rows; r += TILE, row += (size_t)TILE * stride) {
+        rows4_of_bytes(row, rows - r, cols, stride, x, n, x_stride, acc + r, acc_stride);
+    }
+}
+
 #endif

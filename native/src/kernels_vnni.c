@@ -17,6 +17,11 @@ static inline __mmask32 first_of(uint32_t n)
     return n >= 32u ? 0xFFFFFFFFu : (1u << n) - 1u;
 }
 
+static inline __mmask64 first64(uint32_t n)
+{
+    return n >= 64u ? ~(__mmask64)0 : ((__mmask64)1 << n) - 1u;
+}
+
 /* The sums of four registers. */
 static inline __m128i sum16x4(__m512i a, __m512i b, __m512i c, __m512i d)
 {
@@ -66,16 +71,50 @@ static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t s
     }
 }
 
+/* Sixty-four columns of bytes: the instruction takes one factor without a sign, so that weights enter plus 128, and 128
+ * times the sum of x leaves in the end. Beyond the columns x is zero, whatever the weights are. */
+static inline __m512i add_bytes(__m512i sum, __m512i w, __m512i x)
+{
+    return _mm512_dpbusd_epi32(sum, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), x);
+}
+
+/* One row: whole registers, then the rest under a mask. */
+static inline __m512i dot8(const int8_t *w, const int8_t *x, uint32_t cols)
+{
+    __m512i sum = _mm512_setzero_si512();
+    for (uint32_t i = 0; i < cols; i += 64u) {
+        __mmask64 some = first64(cols - i);
+        sum = add_bytes(sum, _mm512_maskz_loadu_epi8(some, w + i), _mm512_maskz_loadu_epi8(some, x + i));
+    }
+    return sum;
+}
+
 static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                       int32_t *acc)
 {
-    for (uint32_t r = 0; r < rows; r++, w += stride) {
-        __m512i sum = _mm512_setzero_si512();
-        for (uint32_t i = 0; i < cols; i += 32u) {
-            __mmask32 some = first_of(cols - i);
-            sum = _mm512_dpwssd_epi32(sum, load(w + i, some), load(x + i, some));
+    uint32_t r = 0, rest = cols & 63u;
+    const size_t whole = cols & ~63u;
+    __m512i raise = _mm512_setzero_si512();
+    for (uint32_t i = 0; i < cols; i += 64u) {
+        raise = _mm512_dpbusd_epi32(raise, _mm512_set1_epi8(-128), _mm512_maskz_loadu_epi8(first64(cols - i), x + i));
+    }
+    const int32_t raised = _mm512_reduce_add_epi32(raise);
+    for (; r + 4u <= rows; r += 4u, w += (size_t)4u * stride) {
+        const int8_t *a = w, *b = a + stride, *c = b + stride, *d = c + stride;
+        __m512i s0 = dot8(a + whole, x + whole, rest), s1 = dot8(b + whole, x + whole, rest);
+        __m512i s2 = dot8(c + whole, x + whole, rest), s3 = dot8(d + whole, x + whole, rest);
+        for (size_t i = 0; i < whole; i += 64u) {
+            __m512i v = _mm512_loadu_si512(x + i);
+            s0 = add_bytes(s0, _mm512_loadu_si512(a + i), v);
+            s1 = add_bytes(s1, _mm512_loadu_si512(b + i), v);
+            s2 = add_bytes(s2, _mm512_loadu_si512(c + i), v);
+            s3 = add_bytes(s3, _mm512_loadu_si512(d + i), v);
         }
-        acc[r] = _mm512_reduce_add_epi32(sum);
+        __m128i sum = _mm_sub_epi32(sum16x4(s0, s1, s2, s3), _mm_set1_epi32(raised));
+        _mm_storeu_si128((__m128i *)(void *)(acc + r), sum);
+    }
+    for (; r < rows; r++, w += stride) {
+        acc[r] = (int32_t)((uint32_t)_mm512_reduce_add_epi32(dot8(w, x, cols)) - (uint32_t)raised);
     }
 }
 
@@ -221,22 +260,91 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
     }
 }
 
+/* round(a b / 2^shift), shift 1..62, without its saturation: even and odd lanes, as 64 bits. */
+static inline void rounded(__m512i a, __m512i b, uint32_t shift, __m512i *even, __m512i *odd)
+{
+    const __m512i half = _mm512_set1_epi64((int64_t)1 << (shift - 1u));
+    __m512i p = _mm512_mul_epi32(a, b), q = _mm512_mul_epi32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32));
+    __m128i count = _mm_cvtsi32_si128((int)shift);
+    *even = _mm512_sra_epi64(_mm512_add_epi64(p, half), count);
+    *odd = _mm512_sra_epi64(_mm512_add_epi64(q, half), count);
+}
+
+static inline __m512i together(__m512i even, __m512i odd)
+{
+    return _mm512_mask_blend_epi32(0xAAAAu, even, _mm512_slli_epi64(odd, 32));
+}
+
+static inline __m512i saturated(__m512i even, __m512i odd)
+{
+    const __m512i most = _mm512_set1_epi64(INT32_MAX), least = _mm512_set1_epi64(-INT32_MAX);
+    even = _mm512_max_epi64(_mm512_min_epi64(even, most), least);
+    return together(even, _mm512_max_epi64(_mm512_min_epi64(odd, most), least));
+}
+
+static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
+{
+    __m512i even, odd;
+    if (shift < 1 || shift > 62) {
+        ehmn_kernels_rows_scale(v, factor, n, shift, out);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i += 16u) {
+        __mmask16 some = (__mmask16)first_of(n - i);
+        __m512i a = _mm512_maskz_loadu_epi32(some, v + i), b = _mm512_maskz_loadu_epi32(some, factor + i);
+        rounded(a, b, (uint32_t)shift, &even, &odd);
+        _mm512_mask_storeu_epi32(out + i, some, saturated(even, odd));
+    }
+}
+
+/* ehmn_sigmoid of sixteen values: one read brings an entry of the table and the next. */
+static inline __m512i sigmoid(__m512i x)
+{
+    __m512i a = _mm512_abs_epi32(x); /* -2^31 stays, and lies beyond the table as an unsigned number */
+    __mmask16 beyond = _mm512_cmpge_epu32_mask(a, _mm512_set1_epi32(1 << 20));
+    __m512i index = _mm512_min_epu32(_mm512_srli_epi32(a, 11), _mm512_set1_epi32(511));
+    __m512i word = _mm512_i32gather_epi32(index, (const void *)ehmn_sigmoid_table, 2);
+    __m512i low = _mm512_and_si512(word, _mm512_set1_epi32(65535));
+    __m512i step = _mm512_sub_epi32(_mm512_srli_epi32(word, 16), low);
+    __m512i part = _mm512_mullo_epi32(step, _mm512_and_si512(a, _mm512_set1_epi32(2047)));
+    __m512i y = _mm512_add_epi32(low, _mm512_srli_epi32(_mm512_add_epi32(part, _mm512_set1_epi32(1024)), 11));
+    y = _mm512_mask_mov_epi32(y, beyond, _mm512_set1_epi32(65535));
+    return _mm512_mask_sub_epi32(y, _mm512_cmplt_epi32_mask(x, _mm512_setzero_si512()), _mm512_set1_epi32(65536), y);
+}
+
+static void gate(const int32_t *by, int32_t *up, uint32_t n, int32_t frac)
+{
+    __m512i even, odd;
+    if (frac != 16) {
+        ehmn_kernels_avx2_gate(by, up, n, frac);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i += 16u) {
+        __mmask16 some = (__mmask16)first_of(n - i);
+        __m512i g = _mm512_maskz_loadu_epi32(some, by + i), u = _mm512_maskz_loadu_epi32(some, up + i);
+        rounded(g, sigmoid(g), 16u, &even, &odd); /* less than g */
+        rounded(together(even, odd), u, 16u, &even, &odd);
+        _mm512_mask_storeu_epi32(up + i, some, saturated(even, odd));
+    }
+}
+
 const ehmn_kernels ehmn_kernels_vnni = {
     .name = "vnni",
     .matvec_s8 = matvec_s8,
     .matvec_s16 = matvec_s16,
     .matvec_s4 = ehmn_kernels_avx2_matvec_s4,
     .weighted_sum = weighted_sum,
-    .scale = ehmn_kernels_avx2_scale,
+    .scale = scale,
     .step_row = step_row,
     .few_steps = 1u,
     .exp_sum = exp_sum,
     .soften = soften,
-    .gate = ehmn_kernels_avx2_gate,
+    .gate = gate,
     .fit = ehmn_kernels_avx2_fit,
     .find_near = ehmn_kernels_avx2_find_near,
     .matmat_s16 = ehmn_kernels_vnni_matmat_s16,
     .matmat_s4 = ehmn_kernels_vnni_matmat_s4,
+    .matmat_s8 = ehmn_kernels_vnni_matmat_s8,
 };
 
 #endif

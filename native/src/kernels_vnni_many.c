@@ -130,4 +130,96 @@ void ehmn_kernels_vnni_matmat_s4(const void *w, uint32_t rows, uint32_t cols, ui
     ehmn_matmat_s4(rows16, ROWS, COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
+/* ---- Vectors of 8 bits: a register holds sixteen rows and four columns. The instruction takes one factor without a
+ * sign: weights enter plus 128, and 128 times the sum of the vector leaves. */
+
+#define ROWS8 64u /* laid out at a time */
+
+static void lay_out8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, __m512i *four)
+{
+    for (uint32_t c = 0; c < cols; c += 16u, four += 4) {
+        __mmask16 some = (__mmask16)(cols - c >= 16u ? 0xFFFFu : (1u << (cols - c)) - 1u);
+        __m512i v[4];
+        for (uint32_t k = 0; k < 4u; k++) {
+            v[k] = k < rows ? load_rows(w + c + k * stride, stride, rows - k, some) : _mm512_setzero_si512();
+        }
+        transpose4(v);
+        for (uint32_t k = 0; k < 4u; k++) {
+            four[k] = _mm512_xor_si512(v[k], _mm512_set1_epi8(-128));
+        }
+    }
+}
+
+/* -128 times the sum of a vector, in every lane. */
+static inline __m512i lowered(const int8_t *x, uint32_t cols)
+{
+    __m512i sum = _mm512_setzero_si512();
+    for (uint32_t c = 0; c < cols; c += 64u) {
+        __mmask64 some = cols - c >= 64u ? ~(__mmask64)0 : ((__mmask64)1 << (cols - c)) - 1u;
+        sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(-128), _mm512_maskz_loadu_epi8(some, x + c));
+    }
+    return _mm512_set1_epi32(-_mm512_reduce_add_epi32(sum));
+}
+
+/* `count` columns, four at most, in every lane. */
+static inline __m512i spread8(const int8_t *x, uint32_t count)
+{
+    int32_t four = 0;
+    memcpy(&four, x, count);
+    return _mm512_set1_epi32(four);
+}
+
+/* Sixteen rows times TOKENS vectors, to what is in s. */
+static inline void multiply8(const __m512i *four, uint32_t cols, const int8_t *const *x, __m512i *sum)
+{
+    __m512i s[TOKENS];
+    uint32_t c = 0;
+    memcpy(s, sum, sizeof s);
+    for (; c + 4u <= cols; c += 4u) {
+        __m512i w = *four++;
+        for (uint32_t t = 0; t < TOKENS; t++) {
+            s[t] = _mm512_dpbusd_epi32(s[t], w, spread8(x[t] + c, 4u));
+        }
+    }
+    for (uint32_t t = 0; t < TOKENS && c < cols; t++) {
+        s[t] = _mm512_dpbusd_epi32(s[t], *four, spread8(x[t] + c, cols - c));
+    }
+    memcpy(sum, s, sizeof s);
+}
+
+static void rows64(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, uint32_t n,
+                   size_t x_stride, int add, int32_t *acc, size_t acc_stride)
+{
+    __m512i four[ROWS8 / 16u][COLS / 4u];
+    for (uint32_t r = 0; r < rows; r += 16u) {
+        lay_out8(w + r * stride, rows - r < 16u ? rows - r : 16u, cols, stride, four[r / 16u]);
+    }
+    for (uint32_t t = 0; t < n; t += TOKENS) {
+        uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
+        const int8_t *v[TOKENS];
+        __m512i begin[TOKENS];
+        for (uint32_t k = 0; k < TOKENS; k++) {
+            v[k] = x + (t + (k < tokens ? k : 0u)) * x_stride;
+            begin[k] = lowered(v[k], cols);
+        }
+        for (uint32_t r = 0; r < rows; r += 16u) {
+            __mmask16 some = (__mmask16)(rows - r < 16u ? (1u << (rows - r)) - 1u : 0xFFFFu);
+            int32_t *out = acc + t * acc_stride + r;
+            __m512i sum[TOKENS];
+            memcpy(sum, begin, sizeof sum);
+            multiply8(four[r / 16u], cols, v, sum);
+            for (uint32_t k = 0; k < tokens; k++, out += acc_stride) {
+                __m512i s = add ? _mm512_add_epi32(sum[k], _mm512_maskz_loadu_epi32(some, out)) : sum[k];
+                _mm512_mask_storeu_epi32(out, some, s);
+            }
+        }
+    }
+}
+
+void ehmn_kernels_vnni_matmat_s8(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
+{
+    ehmn_matmat_s8(rows64, ROWS8, COLS, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
+}
+
 #endif

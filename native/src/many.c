@@ -1,6 +1,6 @@
-/* Many tokens: the encoder, and the head where nothing is learned, run on several at a time, so that each weight is read
- * once for all of them. Each token has a record in the caller's work memory. Attention stays token by token, in order:
- * one may take the place in the window of another that an earlier one still sees. */
+/* Many tokens: the encoder, and the head where nothing is learned, run on several at a time, so that each weight is
+ * read once for all of them. Each token has a record in the caller's work memory. What attention makes of the window
+ * stays in order: a token may take the place there of another that an earlier one still sees. */
 #include "model.h"
 
 #include <string.h>
@@ -11,18 +11,28 @@
 /* Offsets in a token's record. What the encoder and the head need of it besides the first three shares its room. */
 typedef struct {
     uint32_t hidden;    /* int16[d_model] */
-    uint32_t frac;      /* int32, of the mantissas */
+    uint32_t scale;     /* input_scale, of the mantissas */
     uint32_t mantissas; /* int16[max(d_model, d_hidden)]: input of a matrix */
+    uint32_t narrow;    /* int8[max(d_model, d_hidden)]: the same of a matrix with 8-bit inputs */
     uint32_t residual;  /* encoder: int32[d_model] */
     uint32_t wide;      /* int32[max(2 d_hidden, d_model + 2 d_kv)] */
     uint32_t mixed;     /* int32[d_model] */
     uint32_t turn;      /* int16[d_head] */
+    uint32_t scores;    /* int32[n_ctx] */
+    uint32_t query;     /* int16[d_head] */
+    uint32_t fracs;     /* int8[2 n_kv_heads] */
     uint32_t standard;  /* head: int32[d_model] */
     uint32_t block;     /* int32[HEAD_ROWS] */
     uint32_t max;       /* int32: the largest logit */
     uint32_t logits;    /* int16[vocab_size] */
     uint64_t total;
 } record;
+
+/* A mantissa stands for step * 2^-frac. */
+typedef struct {
+    int32_t frac;
+    int32_t step; /* 1 of 16-bit mantissas */
+} input_scale;
 
 /* Tokens that are at work together. */
 typedef struct {
@@ -39,13 +49,18 @@ static record layout_record(const ehmn_image *im)
     uint64_t at = 0;
     record r;
     r.hidden = ehmn_take(&at, RECORD_ALIGN, 2u * d);
-    r.frac = ehmn_take(&at, RECORD_ALIGN, 4u);
-    r.mantissas = ehmn_take(&at, RECORD_ALIGN, 2u * (d > im->d_hidden ? d : im->d_hidden));
+    uint64_t longest = d > im->d_hidden ? d : im->d_hidden;
+    r.scale = ehmn_take(&at, RECORD_ALIGN, sizeof(input_scale));
+    r.mantissas = ehmn_take(&at, RECORD_ALIGN, 2u * longest);
+    r.narrow = ehmn_take(&at, RECORD_ALIGN, longest);
     uint64_t head = at;
     r.residual = ehmn_take(&at, RECORD_ALIGN, 4u * d);
     r.wide = ehmn_take(&at, RECORD_ALIGN, 4u * (uint64_t)ehmn_wide(im));
     r.mixed = ehmn_take(&at, RECORD_ALIGN, 4u * d);
     r.turn = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)ehmn_d_head(im));
+    r.scores = ehmn_take(&at, RECORD_ALIGN, 4u * (uint64_t)im->n_ctx);
+    r.query = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)ehmn_d_head(im));
+    r.fracs = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)im->n_kv_heads);
     r.standard = ehmn_take(&head, RECORD_ALIGN, 4u * d);
     r.block = ehmn_take(&head, RECORD_ALIGN, 4u * HEAD_ROWS);
     r.max = ehmn_take(&head, RECORD_ALIGN, 4u);
@@ -59,12 +74,50 @@ static void *of(const batch *b, uint32_t token, uint32_t offset)
     return b->work + (size_t)token * b->at.total + offset;
 }
 
-/* The mantissas of every token's vector, of n values with `frac` fractional bits. */
+/* The mantissas of a token's vector v, of n values with `frac` fractional bits. */
+static void reduce_one(const batch *b, uint32_t t, const int32_t *v, uint32_t n, int32_t frac, uint32_t bits)
+{
+    input_scale *scale = of(b, t, b->at.scale);
+    int16_t *mantissas = of(b, t, b->at.mantissas);
+    scale->frac = ehmn_quantise16(v, n, frac, bits == 8u ? 16u : bits, mantissas);
+    scale->step = bits == 8u ? ehmn_narrow(mantissas, n, of(b, t, b->at.narrow)) : 1;
+}
+
 static void reduce(const batch *b, uint32_t vector, uint32_t n, int32_t frac, uint32_t bits)
 {
     for (uint32_t t = 0; t < b->n; t++) {
-        int32_t *out = of(b, t, b->at.frac);
-        *out = ehmn_quantise16(of(b, t, vector), n, frac, bits, of(b, t, b->at.mantissas));
+        reduce_one(b, t, of(b, t, vector), n, frac, bits);
+    }
+}
+
+/* Products of rows with every token's mantissas: of 8 bits or 16. */
+static void products(const batch *b, const ehmn_matrix *matrix, const int8_t *w, uint32_t rows, uint32_t out)
+{
+    const ehmn_kernels *kernels = b->m->kernels;
+    uint32_t cols = matrix->cols, stride = ehmn_row_bytes(matrix), bytes = (uint32_t)b->at.total;
+    uint32_t input = matrix->input_bits == 8u ? b->at.narrow : b->at.mantissas;
+    const void *x = of(b, 0, input);
+    int32_t *acc = of(b, 0, out);
+    if (b->own_table && kernels->matmat_s16 != NULL) {
+        if (matrix->weight_bits == 4u) {
+            kernels->matmat_s4(w, rows, cols, stride, x, b->n, bytes / 2u, acc, bytes / 4u);
+        } else if (matrix->input_bits == 8u) {
+            kernels->matmat_s8(w, rows, cols, stride, of(b, 0, b->at.narrow), b->n, bytes, acc, bytes / 4u);
+        } else {
+            kernels->matmat_s16(w, rows, cols, stride, x, b->n, bytes / 2u, acc, bytes / 4u);
+        }
+        return;
+    }
+    for (uint32_t t = 0; t < b->n; t++) {
+        acc = of(b, t, out);
+        x = of(b, t, input);
+        if (matrix->weight_bits == 4u) {
+            kernels->matvec_s4((const uint8_t *)w, rows, cols, stride, x, acc);
+        } else if (matrix->input_bits == 8u) {
+            kernels->matvec_s8(w, rows, cols, stride, of(b, t, b->at.narrow), acc);
+        } else {
+            kernels->matvec_s16(w, rows, cols, stride, x, acc);
+        }
     }
 }
 
@@ -72,26 +125,16 @@ static void reduce(const batch *b, uint32_t vector, uint32_t n, int32_t frac, ui
 static void multiply_rows(const batch *b, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, uint32_t out,
                           int32_t out_frac)
 {
-    const ehmn_kernels *kernels = b->m->kernels;
-    uint32_t cols = matrix->cols, stride = ehmn_row_bytes(matrix), record_bytes = (uint32_t)b->at.total;
-    const int8_t *w = ehmn_weights(b->m, matrix) + (size_t)first * stride;
+    const int8_t *w = ehmn_weights(b->m, matrix) + (size_t)first * ehmn_row_bytes(matrix);
     const int32_t *scales = ehmn_scales(b->m, matrix) + first;
-    void (*many)(const void *, uint32_t, uint32_t, uint32_t, const int16_t *, uint32_t, uint32_t, int32_t *, uint32_t);
-    many = !b->own_table ? NULL : matrix->weight_bits == 4u ? kernels->matmat_s4 : kernels->matmat_s16;
-    if (many != NULL) {
-        many(w, rows, cols, stride, of(b, 0, b->at.mantissas), b->n, record_bytes / 2u, of(b, 0, out),
-             record_bytes / 4u);
-    }
+    products(b, matrix, w, rows, out);
     for (uint32_t t = 0; t < b->n; t++) {
+        const input_scale *scale = of(b, t, b->at.scale);
         int32_t *acc = of(b, t, out);
-        const int16_t *x = of(b, t, b->at.mantissas);
-        if (many == NULL && matrix->weight_bits == 4u) {
-            kernels->matvec_s4((const uint8_t *)w, rows, cols, stride, x, acc);
-        } else if (many == NULL) {
-            kernels->matvec_s16(w, rows, cols, stride, x, acc);
+        if (matrix->input_bits == 8u) {
+            ehmn_multiply_all(acc, rows, scale->step);
         }
-        int32_t frac = *(const int32_t *)of(b, t, b->at.frac);
-        kernels->scale(acc, scales, rows, matrix->shift + frac - out_frac, acc);
+        b->m->kernels->scale(acc, scales, rows, matrix->shift + scale->frac - out_frac, acc);
     }
 }
 
@@ -135,10 +178,10 @@ static void multiply_all(const batch *b, const ehmn_matrix *matrix, uint32_t out
     }
 }
 
-static void normalise(const batch *b)
+static void normalise(const batch *b, uint32_t index)
 {
     for (uint32_t t = 0; t < b->n; t++) {
-        ehmn_normalise(b->m->image, of(b, t, b->at.residual), of(b, t, b->at.mixed));
+        ehmn_normalise(b->m, index, of(b, t, b->at.residual), of(b, t, b->at.mixed));
     }
 }
 
@@ -150,15 +193,41 @@ static void add(const batch *b, uint32_t vector)
     }
 }
 
-/* Several matrices with one input, the normalised residual: it is reduced anew only where they take other bits. */
-static void multiply_each(const batch *b, const ehmn_matrix *const *matrix, uint32_t n, const uint32_t *out)
+/* Several matrices with one input, the residual after norm `index`: it is reduced anew only where they take other bits. */
+static void multiply_each(const batch *b, uint32_t index, const ehmn_matrix *const *matrix, uint32_t n,
+                          const uint32_t *out)
 {
-    normalise(b);
+    normalise(b, index);
     for (uint32_t i = 0; i < n; i++) {
         if (i == 0 || matrix[i]->input_bits != matrix[i - 1u]->input_bits) {
             reduce(b, b->at.mixed, b->m->image->d_model, EHMN_NORM_FRAC, matrix[i]->input_bits);
         }
         multiply_all(b, matrix[i], out[i]);
+    }
+}
+
+/* Each token's query to the keys, the first of them at m->position; the rows are in the room of mantissas. */
+static void attend(const batch *b, uint32_t layer)
+{
+    ehmn_model *m = b->m;
+    const record *at = &b->at;
+    const ehmn_attending tokens = {b->n,
+                                   (uint32_t)at->total,
+                                   of(b, 0, at->turn),
+                                   of(b, 0, at->wide),
+                                   of(b, 0, at->mixed),
+                                   of(b, 0, at->scores),
+                                   of(b, 0, at->query),
+                                   of(b, 0, at->mantissas),
+                                   of(b, 0, at->fracs)};
+    if (b->own_table && m->kernels->matmat_s16 != NULL) {
+        ehmn_attend_many(m, layer, &tokens);
+        return;
+    }
+    for (uint32_t t = 0; t < b->n; t++) {
+        ehmn_attend(m, layer, of(b, t, at->turn), of(b, t, at->wide), of(b, t, at->mixed));
+        m->position = m->position + 1u == m->image->n_ctx ? 0u : m->position + 1u;
+        m->filled += m->filled < m->image->n_ctx;
     }
 }
 
@@ -172,14 +241,10 @@ static void attention_block(const batch *b, uint32_t layer, uint32_t position, u
     uint32_t key = b->at.wide + 4u * im->d_model;
     const ehmn_matrix *from[] = {matrix + EHMN_MATRIX_Q, matrix + EHMN_MATRIX_K, matrix + EHMN_MATRIX_V};
     const uint32_t to[] = {b->at.wide, key, key + 4u * ehmn_d_kv(im)};
-    multiply_each(b, from, 3u, to);
+    multiply_each(b, 2u * layer, from, 3u, to);
     m->position = position;
     m->filled = filled;
-    for (uint32_t t = 0; t < b->n; t++) {
-        ehmn_attend(m, layer, of(b, t, b->at.turn), of(b, t, b->at.wide), of(b, t, b->at.mixed));
-        m->position = m->position + 1u == im->n_ctx ? 0u : m->position + 1u;
-        m->filled += m->filled < im->n_ctx;
-    }
+    attend(b, layer);
     reduce(b, b->at.mixed, im->d_model, im->value_frac, projection->input_bits);
     multiply_all(b, projection, b->at.wide);
     add(b, b->at.wide);
@@ -192,7 +257,7 @@ static void mlp_block(const batch *b, uint32_t layer)
     const ehmn_matrix *down = matrix + EHMN_MATRIX_DOWN;
     const ehmn_matrix *from[] = {matrix + EHMN_MATRIX_UP, matrix + EHMN_MATRIX_GATE};
     const uint32_t to[] = {b->at.wide, b->at.wide + 4u * im->d_hidden};
-    multiply_each(b, from, im->mlp == EHMN_MLP_GELU ? 1u : 2u, to);
+    multiply_each(b, 2u * layer + 1u, from, im->mlp == EHMN_MLP_GELU ? 1u : 2u, to);
     for (uint32_t t = 0; t < b->n; t++) {
         ehmn_activate(b->m, of(b, t, b->at.wide));
     }
@@ -293,8 +358,7 @@ static void prepare_head(const batch *b, const uint32_t *tokens)
             memcpy(of(b, t, b->at.standard), ehmn_at(m, m->at.standard), 4u * (size_t)d);
         }
         ehmn_to_bits(m, v);
-        int32_t *frac = of(b, t, b->at.frac);
-        *frac = ehmn_quantise16(v, d, m->image->value_frac, bits, of(b, t, b->at.mantissas));
+        reduce_one(b, t, v, d, m->image->value_frac, bits);
     }
 }
 

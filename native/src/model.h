@@ -19,7 +19,8 @@ typedef struct {
     uint32_t wide;          /* int32[wide]: outputs of matrices; wide = max(2 d_hidden, d_model + 2 d_kv) */
     uint32_t mixed;         /* int32[d_model]: attention output */
     uint32_t scores;        /* int32[n_ctx] */
-    uint32_t mantissas;     /* int16[max(d_model, d_hidden)]: input of a matrix, 8 or 16 bits */
+    uint32_t mantissas;     /* int16[max(d_model, d_hidden)]: input of a matrix */
+    uint32_t narrow;        /* int8[max(d_model, d_hidden)]: the same of a matrix with 8-bit inputs */
     uint32_t normed;        /* int32[d_model]: output of the final norm, then adapted */
     uint32_t logits;        /* int16[vocab_size] */
     uint32_t recent;        /* uint32[n_ctx / 2]: the newest tokens, a ring; only if the window restarts */
@@ -70,6 +71,7 @@ struct ehmn_model {
                      int32_t out_frac, int32_t *out); /* ehmn_multiply_rows, on several threads if there are any */
     const ehmn_parallel *parallel;                    /* NULL: none */
     uint8_t *arena;
+    const int32_t *pairs; /* behind the layout: for each matrix where its sums begin, or 0, then the sums; NULL: none */
     ehmn_layout at;
     uint32_t mode;
     uint32_t filled;     /* positions in the window that hold something, at most n_ctx */
@@ -81,6 +83,7 @@ struct ehmn_model {
     uint64_t sampled;    /* draws of ehmn_sample since the last reset, forgetting or loading */
     uint64_t mass;       /* sum of 2^(logit - max_logit) in Q24 */
     uint32_t summed;     /* log2 of the tokens whose masses have sums in the room of the scores; 0: no sums are there */
+    int32_t step;        /* of the mantissas that ehmn_reduce made last: a mantissa stands for step * 2^-frac */
     int32_t input_fracs[EHMN_MAX_DENSE];
     ehmn_delta_layout in; /* of the delta */
     ehmn_counts counts;
@@ -118,8 +121,19 @@ static inline uint32_t ehmn_take(uint64_t *at, uint32_t align, uint64_t bytes)
 /* image.c: change the table of an opened model. */
 void ehmn_use_kernels(ehmn_model *m, const ehmn_kernels *kernels);
 
+/* pairs.c: fill what the arena has beyond the model's need; rows of a product with the present mantissas, of 8 bits and of
+ * 16. */
+void ehmn_keep_pairs(ehmn_model *m, uint32_t arena_bytes);
+void ehmn_matvec_s8(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t *out);
+void ehmn_matvec_s16(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t *out);
+
 /* image.c: whether the bytes from offset `from` up to offset `to` are zero. */
 int ehmn_bytes_are_zero(const void *bytes, uint64_t from, uint64_t to);
+
+/* delta.c: the first n members of a layout are the lengths of arrays, in elements of so many bytes each: make them offsets
+ * of arrays that lie one behind the other from `at` on, at multiples of `align`, a power of two. Returns where they end,
+ * UINT32_MAX if that does not fit 32 bits. */
+uint32_t ehmn_place(void *layout, const uint8_t *element_bytes, uint32_t n, uint32_t at, uint32_t align);
 
 ehmn_delta_layout ehmn_layout_delta(const ehmn_image *image);
 ehmn_layout ehmn_layout_arena(const ehmn_image *image, uint32_t mode);
@@ -227,17 +241,36 @@ void ehmn_clear_window(ehmn_model *m);
 /* encoder.c: the steps of a token, which many.c does for several of them at once. The residual of a token at the next
  * position of the window, and by which its heads are rotated, int16[d_head]; ... */
 void ehmn_begin_position(ehmn_model *m, uint32_t token, int32_t *residual, int16_t *turn);
-/* ... the norm of a layer, without the gain and bias that the next matrix holds: Q20; ... */
-void ehmn_normalise(const ehmn_image *im, const int32_t *v, int32_t *out);
+/* ... norm `index` (2 layer, and 2 layer + 1 of the MLP), without the gain and bias that the next matrix holds: Q20; ... */
+void ehmn_normalise(const ehmn_model *m, uint32_t index, const int32_t *v, int32_t *out);
 /* ... what a matrix of a layer adds to its product; ... */
 void ehmn_add_bias(const ehmn_model *m, const ehmn_matrix *matrix, int32_t *out);
 /* ... put the key and the value into the window, and attend to it. qkv: int32[d_model + 2 d_kv], out: int32[d_model]; ... */
 void ehmn_attend(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *qkv, int32_t *out);
+/* ... rotate the pairs (i, i + half) of one head by `turn`: for each pair the cosine and the sine of its phase; ... */
+void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v);
 /* ... up[d_hidden] = its activation, by the gate that follows it if there is one; ... */
 void ehmn_activate(const ehmn_model *m, int32_t *up);
 /* ... the next position; and, for a token that was fed and not merely encoded again, its hidden vector. */
 void ehmn_end_position(ehmn_model *m);
 void ehmn_end_token(ehmn_model *m, uint32_t token, const int32_t *residual, int16_t *hidden);
+
+/* many_attention.c: what tokens at successive positions have of their own, in memory that begins as these pointers say for
+ * the first of them, and `stride` bytes on for each other. */
+typedef struct {
+    uint32_t n;
+    uint32_t stride;
+    const int16_t *turn; /* int16[d_head] */
+    int32_t *qkv;        /* int32[d_model + 2 d_kv] */
+    int32_t *out;        /* int32[d_model] */
+    int32_t *scores;     /* int32[n_ctx] */
+    int16_t *query;      /* int16[d_head] */
+    int8_t *rows;        /* int8[2 d_kv]: key and value, or what they take the place of */
+    int8_t *fracs;       /* int8[2 n_kv_heads], of the rows */
+} ehmn_attending;
+
+/* What ehmn_attend does for each of them in turn, the first of them at m->position, which moves on with m->filled. */
+void ehmn_attend_many(ehmn_model *m, uint32_t layer, const ehmn_attending *tokens);
 
 /* Add round(factor * row `row` of `matrix`, of 8-bit weights) at `frac` fractional bits to v[cols]. */
 void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v);

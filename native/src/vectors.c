@@ -4,6 +4,9 @@
 #include "vectors_x86.h"
 #define ehmn_quantise8 ehmn_plain_quantise8
 #define ehmn_quantise16 ehmn_plain_quantise16
+#define ehmn_narrow ehmn_plain_narrow
+#define ehmn_multiply_all ehmn_plain_multiply_all
+#define ehmn_shift_all ehmn_plain_shift_all
 #define ehmn_add_all ehmn_plain_add_all
 #define ehmn_add_weights ehmn_plain_add_weights
 #define ehmn_add_outputs ehmn_plain_add_outputs
@@ -17,6 +20,7 @@
 
 #include "fixed.h"
 #include "vectors_mve.h"
+#include "vectors_neon.h"
 
 #define RARE static __attribute__((noinline, cold))
 
@@ -34,12 +38,14 @@ static int32_t spare_bits(uint32_t magnitude)
     return 31 - bits_of(magnitude | 1u);
 }
 
+#if !defined(EHMN_NEON)
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], more[i]);
     }
 }
+#endif
 
 /* The bits that are set in any of v, or in its complement where it is negative. */
 static uint32_t any_bits(const int32_t *v, uint32_t n)
@@ -291,6 +297,16 @@ static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
 
 #else
 
+#if defined(EHMN_NEON)
+
+static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
+{
+    uint32_t max = ehmn_neon_max_abs(v, n);
+    return max != 0 ? fitting_shift(max, bits) : 0;
+}
+
+#else
+
 RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
 {
     uint32_t max = 0;
@@ -313,6 +329,8 @@ static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
     int32_t shift = fitting_shift(max, bits);
     return max != 0 && shift == fitting_shift(max + 1u, bits) ? shift : fitting_exactly(v, n, bits);
 }
+
+#endif
 
 /* By a shift that is not positive: to the left, into 16 bits. */
 static inline int32_t widen(int32_t v, int32_t shift)
@@ -380,6 +398,66 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
     return frac - shift;
 }
 
+#if !defined(EHMN_NEON)
+void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] >>= shift[i];
+    }
+}
+#endif
+
+int32_t ehmn_step_of(uint32_t max)
+{
+    return max != 0 ? (int32_t)((max + 126u) / 127u) : 1;
+}
+
+#if !defined(EHMN_MVE)
+
+int32_t ehmn_narrow(const int16_t *v, uint32_t n, int8_t *out)
+{
+    uint32_t max = 0;
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t a = ehmn_abs(v[i]);
+        max = a > max ? a : max;
+    }
+    int32_t step = ehmn_step_of(max), reciprocal = EHMN_RECIPROCAL(step);
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = (int8_t)((v[i] * reciprocal + EHMN_RECIPROCAL_HALF) >> EHMN_RECIPROCAL_FRAC);
+    }
+    return step;
+}
+
+void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor)
+{
+#if defined(__thumb2__)
+    for (int32_t *end = v + n / 8u * 8u; v < end;) {
+        __asm__ volatile("ldmia %[v], {r3, r4, r5, r6, r8, r9, r10, r12}\n"
+                         "mul r3, r3, %[factor]\n"
+                         "mul r4, r4, %[factor]\n"
+                         "mul r5, r5, %[factor]\n"
+                         "mul r6, r6, %[factor]\n"
+                         "mul r8, r8, %[factor]\n"
+                         "mul r9, r9, %[factor]\n"
+                         "mul r10, r10, %[factor]\n"
+                         "mul r12, r12, %[factor]\n"
+                         "stmia %[v]!, {r3, r4, r5, r6, r8, r9, r10, r12}\n"
+                         : [v] "+r"(v)
+                         : [factor] "r"(factor)
+                         : "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r12", "memory");
+    }
+    n %= 8u;
+#endif
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] *= factor;
+    }
+}
+
+#endif
+
 /* eps_mantissa * 2^-shift, at most 2^61. */
 uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift)
 {
@@ -415,6 +493,8 @@ void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_
 
 #if !defined(EHMN_MVE)
 
+#if !defined(EHMN_NEON)
+
 int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
 {
     int32_t max = INT32_MIN;
@@ -444,6 +524,8 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     }
     return least;
 }
+
+#endif
 
 int32_t ehmn_largest(const int16_t *v, uint32_t n)
 {

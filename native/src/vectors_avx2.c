@@ -123,6 +123,62 @@ int32_t ehmn_avx2_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_
     return frac - shift;
 }
 
+/* Eight mantissas as multiples of the step whose reciprocal this is. */
+static inline __m256i narrowed(const int16_t *v, __m256i reciprocal)
+{
+    __m256i x = _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)v));
+    x = _mm256_add_epi32(_mm256_mullo_epi32(x, reciprocal), all(EHMN_RECIPROCAL_HALF));
+    return _mm256_srai_epi32(x, EHMN_RECIPROCAL_FRAC);
+}
+
+int32_t ehmn_avx2_narrow(const int16_t *v, uint32_t n, int8_t *out)
+{
+    __m256i most = _mm256_setzero_si256();
+    uint32_t i = 0, max = 0;
+    for (; i + 16u <= n; i += 16u) {
+        most = _mm256_max_epu16(most, _mm256_abs_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(v + i))));
+    }
+    __m256i wide = _mm256_max_epi32(_mm256_and_si256(most, all(0xFFFF)), _mm256_srli_epi32(most, 16));
+    max = (uint32_t)largest(wide);
+    for (; i < n; i++) {
+        max = ehmn_abs(v[i]) > max ? ehmn_abs(v[i]) : max;
+    }
+    int32_t step = ehmn_step_of(max), factor = EHMN_RECIPROCAL(step);
+    __m256i reciprocal = all(factor);
+    for (i = 0; i + 16u <= n; i += 16u) {
+        __m256i words = _mm256_packs_epi32(narrowed(v + i, reciprocal), narrowed(v + i + 8u, reciprocal));
+        words = _mm256_permute4x64_epi64(words, 0xD8);
+        __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        _mm_storeu_si128((__m128i *)(void *)(out + i), bytes);
+    }
+    for (; i < n; i++) {
+        out[i] = (int8_t)((v[i] * factor + EHMN_RECIPROCAL_HALF) >> EHMN_RECIPROCAL_FRAC);
+    }
+    return step;
+}
+
+void ehmn_avx2_multiply_all(int32_t *v, uint32_t n, int32_t factor)
+{
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        store(v + i, _mm256_mullo_epi32(load(v + i), all(factor)));
+    }
+    for (; i < n; i++) {
+        v[i] *= factor;
+    }
+}
+
+void ehmn_avx2_shift_all(int32_t *v, const int32_t *shift, uint32_t n)
+{
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        store(v + i, _mm256_srav_epi32(load(v + i), load(shift + i)));
+    }
+    for (; i < n; i++) {
+        v[i] >>= shift[i];
+    }
+}
+
 void ehmn_avx2_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
     uint32_t i = 0;
@@ -332,6 +388,37 @@ int32_t ehmn_avx2_align_weights(const int8_t *value_frac, uint32_t stride, uint3
         weights[i] = (int32_t)((((uint32_t)weights[i] << 1 >> shift) + 1u) >> 1);
     }
     return least;
+}
+
+/* Even lanes of a x - b y, rounded, and odd ones, in their places; no result leaves 32 bits. */
+static inline __m256i turned(__m256i a, __m256i x, __m256i b, __m256i y, int plus)
+{
+    const __m256i half = _mm256_set1_epi64x(1 << 14);
+    __m256i p = _mm256_mul_epi32(a, x), q = _mm256_mul_epi32(b, y);
+    __m256i even = _mm256_add_epi64(plus ? _mm256_add_epi64(p, q) : _mm256_sub_epi64(p, q), half);
+    p = _mm256_mul_epi32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(x, 32));
+    q = _mm256_mul_epi32(_mm256_srli_epi64(b, 32), _mm256_srli_epi64(y, 32));
+    __m256i odd = _mm256_add_epi64(plus ? _mm256_add_epi64(p, q) : _mm256_sub_epi64(p, q), half);
+    return _mm256_blend_epi32(_mm256_srli_epi64(even, 15), _mm256_slli_epi64(odd, 17), 0xAA);
+}
+
+/* Eight pairs at a time, as long as none is so large that it might have to be saturated. */
+uint32_t ehmn_avx2_rotate(const int16_t *turn, uint32_t half, int32_t *v)
+{
+    uint32_t i = 0;
+    for (; i + 8u <= half; i += 8u) {
+        __m256i both = _mm256_loadu_si256((const __m256i *)(const void *)(turn + 2u * i));
+        __m256i c = _mm256_srai_epi32(_mm256_slli_epi32(both, 16), 16), s = _mm256_srai_epi32(both, 16);
+        __m256i a = load(v + i), b = load(v + i + half);
+        __m256i large = _mm256_or_si256(_mm256_xor_si256(a, _mm256_srai_epi32(a, 31)),
+                                        _mm256_xor_si256(b, _mm256_srai_epi32(b, 31)));
+        if (!_mm256_testz_si256(large, all((int32_t)0xC0000000))) {
+            break;
+        }
+        store(v + i, turned(a, c, b, s, 0));
+        store(v + i + half, turned(b, c, a, s, 1));
+    }
+    return i;
 }
 
 #endif

@@ -53,6 +53,34 @@ void ehmn_mve_shift_into8(const int32_t *v, uint32_t n, int32_t shift, int8_t *o
     }
 }
 
+int32_t ehmn_narrow(const int16_t *v, uint32_t n, int8_t *out)
+{
+    uint32_t max = 0;
+    for (uint32_t left = n, i = 0; left > 0; i += 8u) {
+        uint32_t count = left < 8u ? left : 8u;
+        max = vmaxavq_p_s16((uint16_t)max, vld1q_z_s16(v + i, vctp16q(count)), vctp16q(count));
+        left -= count;
+    }
+    int32_t step = ehmn_step_of(max), reciprocal = EHMN_RECIPROCAL(step);
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4, out += 4) {
+        vstrbq_s32(out, vrshrq_n_s32(vmulq_n_s32(vldrhq_s32(v), reciprocal), EHMN_RECIPROCAL_FRAC));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        out[i] = (int8_t)((v[i] * reciprocal + EHMN_RECIPROCAL_HALF) >> EHMN_RECIPROCAL_FRAC);
+    }
+    return step;
+}
+
+void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor)
+{
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4) {
+        vst1q_s32(v, vmulq_n_s32(vld1q_s32(v), factor));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        v[i] *= factor;
+    }
+}
+
 uint64_t ehmn_mve_square(const int32_t *v, uint32_t n, int32_t shift, int32_t *out)
 {
     int64_t sum = 0;

@@ -17,6 +17,21 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
     return CHOOSE(quantise16, v, n, frac, bits, out);
 }
 
+int32_t ehmn_narrow(const int16_t *v, uint32_t n, int8_t *out)
+{
+    return CHOOSE(narrow, v, n, out);
+}
+
+void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor)
+{
+    CHOOSE(multiply_all, v, n, factor);
+}
+
+void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n)
+{
+    CHOOSE(shift_all, v, shift, n);
+}
+
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
     CHOOSE(add_all, v, more, n);

@@ -7,6 +7,9 @@
 #define EHMN_DECLARE_VECTORS(set)                                                                                       \
     int32_t ehmn_##set##_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);                            \
     int32_t ehmn_##set##_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);           \
+    int32_t ehmn_##set##_narrow(const int16_t *v, uint32_t n, int8_t *out);                                             \
+    void ehmn_##set##_multiply_all(int32_t *v, uint32_t n, int32_t factor);                                             \
+    void ehmn_##set##_shift_all(int32_t *v, const int32_t *shift, uint32_t n);                                          \
     void ehmn_##set##_add_all(int32_t *v, const int32_t *more, uint32_t n);                                             \
     void ehmn_##set##_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale,               \
                                   int32_t shift);                                                                       \
@@ -22,6 +25,9 @@
 
 EHMN_DECLARE_VECTORS(plain);
 EHMN_DECLARE_VECTORS(avx2);
+
+/* As in encoder.c. Returns how many pairs were rotated, from the first on. */
+uint32_t ehmn_avx2_rotate(const int16_t *turn, uint32_t half, int32_t *v);
 
 /* Parts of them that vectors.c shares: by how much a vector is shifted whose largest magnitude is max; of
  * ehmn_rms_normalise, what it begins and ends with. */

@@ -1,0 +1,158 @@
+/* Attention of several tokens: their queries are multiplied by the keys of the window at once, before any of them has
+ * put its own key and value there. They then do so in turn, and each sees what those before it have put. For tables
+ * that multiply several vectors at once; none of them keeps the values by columns. */
+#include "fixed.h"
+#include "model.h"
+
+#define TOGETHER 16u      /* tokens at a time; each is multiplied by the keys of those before it once more */
+#define LEAST_TOGETHER 4u /* fewer are not worth laying out the keys anew */
+
+/* A head, and where in the model's window it reads and writes. */
+typedef struct {
+    ehmn_model *m;
+    const ehmn_attending *tokens;
+    uint32_t first;    /* of the tokens that are at work */
+    uint32_t position; /* of that one */
+    uint32_t filled;   /* with it */
+    uint32_t kv_head;
+    int8_t *keys;      /* of the kv_head, row by row as values: d_kv apart */
+    int8_t *values;
+    int8_t *key_frac;  /* n_kv_heads apart */
+    int8_t *value_frac;
+} at_head;
+
+static void *own(const ehmn_attending *tokens, const void *first, uint32_t token)
+{
+    return (uint8_t *)(uintptr_t)first + (size_t)token * tokens->stride;
+}
+
+static uint32_t position_of(const at_head *h, uint32_t token)
+{
+    uint32_t position = h->position + token, n_ctx = h->m->image->n_ctx;
+    return position < n_ctx ? position : position - n_ctx;
+}
+
+static uint32_t filled_at(const at_head *h, uint32_t token)
+{
+    uint32_t filled = h->filled + token, n_ctx = h->m->image->n_ctx;
+    return filled < n_ctx ? filled : n_ctx;
+}
+
+static void exchange(int8_t *a, int8_t *b, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        int8_t was = a[i];
+        a[i] = b[i];
+        b[i] = was;
+    }
+}
+
+/* Exchange the rows of the window at a token's position for those that it holds. */
+static void exchange_rows(const at_head *h, uint32_t token)
+{
+    const ehmn_image *im = h->m->image;
+    uint32_t d_head = ehmn_d_head(im), d_kv = ehmn_d_kv(im), position = position_of(h, token);
+    int8_t *row = (int8_t *)own(h->tokens, h->tokens->rows, h->first + token) + h->kv_head * d_head;
+    int8_t *frac = (int8_t *)own(h->tokens, h->tokens->fracs, h->first + token) + h->kv_head;
+    exchange(h->keys + (size_t)position * d_kv, row, d_head);
+    exchange(h->values + (size_t)position * d_kv, row + d_kv, d_head);
+    exchange(h->key_frac + (size_t)position * im->n_kv_heads, frac, 1u);
+    exchange(h->value_frac + (size_t)position * im->n_kv_heads, frac + im->n_kv_heads, 1u);
+}
+
+/* The keys and values of `n` tokens, rotated and in 8 bits, into their rows; their queries are rotated in place. */
+static void make_rows(const ehmn_model *m, const ehmn_attending *tokens, uint32_t first, uint32_t n)
+{
+    const ehmn_image *im = m->image;
+    uint32_t d_head = ehmn_d_head(im), n_kv = im->n_kv_heads;
+    for (uint32_t t = first; t < first + n; t++) {
+        int32_t *q = own(tokens, tokens->qkv, t), *k = q + im->d_model;
+        int8_t *row = own(tokens, tokens->rows, t), *frac = own(tokens, tokens->fracs, t);
+        for (uint32_t h = 0; im->positions == EHMN_POSITIONS_ROPE && h < im->n_heads + n_kv; h++) {
+            ehmn_rotate(own(tokens, tokens->turn, t), d_head / 2u, q + h * d_head);
+        }
+        for (uint32_t h = 0; h < 2u * n_kv; h++) {
+            frac[h] = (int8_t)ehmn_quantise8(k + h * d_head, d_head, im->value_frac, row + h * d_head);
+        }
+    }
+}
+
+/* One token's attention to the window, which holds it and those before it; its scores are there but for these. */
+static void attend(const at_head *h, uint32_t token, int32_t q_frac, int32_t *out)
+{
+    ehmn_model *m = h->m;
+    const ehmn_image *im = m->image;
+    uint32_t d_head = ehmn_d_head(im), d_kv = ehmn_d_kv(im), n_kv = im->n_kv_heads, filled = filled_at(h, token);
+    const int16_t *query = own(h->tokens, h->tokens->query, h->first + token);
+    int32_t *scores = own(h->tokens, h->tokens->scores, h->first + token);
+    uint32_t before_end = im->n_ctx - h->position, new = token + 1u < before_end ? token + 1u : before_end;
+    m->kernels->matvec_s16(h->keys + (size_t)h->position * d_kv, new, d_head, d_kv, query, scores + h->position);
+    if (new <= token) {
+        m->kernels->matvec_s16(h->keys, token + 1u - new, d_head, d_kv, query, scores);
+    }
+    int32_t max = ehmn_fit_scores(h->key_frac, n_kv, filled, q_frac, EHMN_LOGIT_FRAC, scores);
+    uint32_t total = m->kernels->soften(scores, filled, max);
+    int32_t frac = ehmn_align_weights(h->value_frac, n_kv, filled, scores);
+    int32_t reciprocal = (int32_t)(((uint64_t)1 << 45) / total); /* total >= 2^15 */
+    m->kernels->weighted_sum(h->values, filled, d_head, d_kv, scores, out);
+    ehmn_scale_all(out, d_head, reciprocal, 45 + frac - im->value_frac, out);
+    m->counts.macs += 2u * (uint64_t)filled * d_head;
+}
+
+/* `n` tokens, which end with their rows in the window if `stay`, else as it was. */
+static void attend_head(const at_head *h, uint32_t head, uint32_t n, int stay)
+{
+    ehmn_model *m = h->m;
+    const ehmn_attending *tokens = h->tokens;
+    uint32_t d_head = ehmn_d_head(m->image), n_ctx = m->image->n_ctx;
+    uint32_t before = h->filled < n_ctx ? h->filled - 1u : n_ctx; /* rows that are there, or about to be written */
+    int32_t q_frac[TOGETHER];
+    for (uint32_t t = 0; t < n; t++) {
+        const int32_t *q = (const int32_t *)own(tokens, tokens->qkv, h->first + t) + head * d_head;
+        int16_t *query = own(tokens, tokens->query, h->first + t);
+        q_frac[t] = ehmn_quantise16(q, d_head, m->image->value_frac, 16u, query);
+    }
+    m->kernels->matmat_s16(h->keys, before, d_head, ehmn_d_kv(m->image), own(tokens, tokens->query, h->first), n,
+                           tokens->stride / 2u, own(tokens, tokens->scores, h->first), tokens->stride / 4u);
+    for (uint32_t t = 0; t < n; t++) {
+        exchange_rows(h, t);
+        attend(h, t, q_frac[t], (int32_t *)own(tokens, tokens->out, h->first + t) + head * d_head);
+    }
+    for (uint32_t t = 0; t < n && !stay; t++) {
+        exchange_rows(h, t);
+    }
+}
+
+static void attend_together(ehmn_model *m, uint32_t layer, const ehmn_attending *tokens, uint32_t first, uint32_t n)
+{
+    const ehmn_image *im = m->image;
+    uint32_t d_head = ehmn_d_head(im), shared = im->n_heads / im->n_kv_heads;
+    size_t window = (size_t)layer * im->n_ctx;
+    make_rows(m, tokens, first, n);
+    for (uint32_t kv = 0; kv < im->n_kv_heads; kv++) {
+        size_t row = window * ehmn_d_kv(im) + kv * d_head, frac = window * im->n_kv_heads + kv;
+        at_head h = {m, tokens, first, m->position, m->filled, kv,
+                     (int8_t *)ehmn_at(m, m->at.keys) + row, (int8_t *)ehmn_at(m, m->at.values) + row,
+                     (int8_t *)ehmn_at(m, m->at.key_fracs) + frac, (int8_t *)ehmn_at(m, m->at.value_fracs) + frac};
+        for (uint32_t k = 0; k < shared; k++) {
+            attend_head(&h, kv * shared + k, n, k + 1u == shared);
+        }
+    }
+}
+
+void ehmn_attend_many(ehmn_model *m, uint32_t layer, const ehmn_attending *tokens)
+{
+    uint32_t n_ctx = m->image->n_ctx, most = n_ctx < TOGETHER ? n_ctx : TOGETHER;
+    for (uint32_t first = 0, n; first < tokens->n; first += n) {
+        n = tokens->n - first < most ? tokens->n - first : most;
+        if (n < LEAST_TOGETHER) {
+            n = 1u;
+            ehmn_attend(m, layer, own(tokens, tokens->turn, first), own(tokens, tokens->qkv, first),
+                        own(tokens, tokens->out, first));
+        } else {
+            attend_together(m, layer, tokens, first, n);
+        }
+        m->position = m->position + n < n_ctx ? m->position + n : m->position + n - n_ctx;
+        m->filled = m->filled + n < n_ctx ? m->filled + n : n_ctx;
+    }
+}
