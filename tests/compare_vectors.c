@@ -253,8 +253,9 @@ static void attention(uint32_t n, int32_t limit)
     int32_t scores[MOST], out[MOST], frac = between(0, 20), max = INT32_MIN, least = INT32_MAX;
     int8_t fracs[4u * MOST];
     fill(scores, n, limit);
+    int32_t low = between(0, 1) ? between(-6, 18) : 0, high = between(0, 3) ? 20 : 60;
     for (uint32_t i = 0; i < n * stride; i++) {
-        fracs[i] = (int8_t)between(-6, 20);
+        fracs[i] = (int8_t)between(low, high);
     }
     int8_t *own = copy(fracs, (n - 1u) * stride + 1u);
     int32_t *a = copy(scores, 4u * n), got = ehmn_fit_scores(own, stride, n, frac, 8, a);
