@@ -42,7 +42,11 @@ static int32_t spare_bits(uint32_t magnitude)
 #if !defined(EHMN_NEON)
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++) {
+    uint32_t i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = ehmn_dsp_add_all(v, more, n);
+#endif
+    for (; i < n; i++) {
         v[i] = ehmn_add(v[i], more[i]);
     }
 }
@@ -317,8 +321,12 @@ static inline void shift_into16(const int32_t *v, uint32_t n, int32_t shift, int
         }
         return;
     }
+    uint32_t i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = shift > 1 ? ehmn_dsp_shift_into16(v, n, shift, out) : 0u;
+#endif
 #pragma GCC unroll 4
-    for (uint32_t i = 0; i < n; i++) {
+    for (; i < n; i++) {
         out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
     }
 }
@@ -327,7 +335,11 @@ static inline void shift_into16(const int32_t *v, uint32_t n, int32_t shift, int
 static inline uint64_t square(const int32_t *v, uint32_t n, int32_t shift, int32_t *out)
 {
     uint64_t sum = 0;
-    for (uint32_t i = 0; i < n && shift > 0; i++) {
+    uint32_t first = 0;
+#if defined(EHMN_ARM_DSP)
+    first = shift > 1 ? ehmn_dsp_square(v, n, shift, out, &sum) : 0u;
+#endif
+    for (uint32_t i = first; i < n && shift > 0; i++) {
         int32_t q = ((v[i] >> (shift - 1)) + 1) >> 1;
         sum += (uint64_t)((int64_t)q * q);
         out[i] = q * 65536;

@@ -191,6 +191,85 @@ static inline uint32_t ehmn_dsp_narrow(const int16_t *v, uint32_t n, int32_t rec
     return eights;
 }
 
+/* clang-format off */
+#define EHMN_SHIFT4_INTO16 \
+    "ldmia %[v]!, {r4, r5, r6, r8}\n"       \
+    "smmulr r4, r4, %[by]\n"                \
+    "smmulr r5, r5, %[by]\n"                \
+    "smmulr r6, r6, %[by]\n"                \
+    "smmulr r8, r8, %[by]\n"                \
+    "pkhbt r4, r4, r5, lsl #16\n"           \
+    "pkhbt r6, r6, r8, lsl #16\n"           \
+    "str r4, [%[out]], #4\n"                \
+    "str r6, [%[out]], #4\n"
+/* clang-format on */
+
+/* round(v[i] / 2^shift), shifts of 2..31, as the upper half of a product. */
+static inline uint32_t ehmn_dsp_shift_into16(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
+{
+    uint32_t eights = n & ~7u;
+    for (const int32_t *end = v + eights; v < end;) {
+        __asm__(EHMN_SHIFT4_INTO16 EHMN_SHIFT4_INTO16
+                : [v] "+r"(v), [out] "+r"(out)
+                : [by] "r"(1 << (32 - shift))
+                : "r4", "r5", "r6", "r8", "memory");
+    }
+    return eights;
+}
+
+/* As square() of vectors.c, added to *sum. */
+static inline uint32_t ehmn_dsp_square(const int32_t *v, uint32_t n, int32_t shift, int32_t *out, uint64_t *sum)
+{
+    uint32_t fours = n & ~3u;
+    uint64_t all = *sum;
+    for (const int32_t *end = v + fours; v < end;) {
+        __asm__("ldmia %[v]!, {r4, r5, r6, r8}\n\t"
+                "smmulr r4, r4, %[by]\n\t"
+                "smmulr r5, r5, %[by]\n\t"
+                "smmulr r6, r6, %[by]\n\t"
+                "smmulr r8, r8, %[by]\n\t"
+                "smlal %Q[sum], %R[sum], r4, r4\n\t"
+                "smlal %Q[sum], %R[sum], r5, r5\n\t"
+                "smlal %Q[sum], %R[sum], r6, r6\n\t"
+                "smlal %Q[sum], %R[sum], r8, r8\n\t"
+                "lsl r4, r4, #16\n\t"
+                "lsl r5, r5, #16\n\t"
+                "lsl r6, r6, #16\n\t"
+                "lsl r8, r8, #16\n\t"
+                "stmia %[out]!, {r4, r5, r6, r8}\n\t"
+                : [v] "+r"(v), [out] "+r"(out), [sum] "+r"(all)
+                : [by] "r"(1 << (32 - shift))
+                : "r4", "r5", "r6", "r8", "memory");
+    }
+    *sum = all;
+    return fours;
+}
+
+/* clang-format off */
+/* Sums that saturate, of which -2^31 becomes -(2^31 - 1): it is the only one that the last two move. */
+#define EHMN_ADD2(a, b) \
+    "ldrd r8, r9, [%[v]]\n"                 \
+    "qadd " a ", " a ", r8\n"               \
+    "qadd " b ", " b ", r9\n"               \
+    "qsub " a ", " a ", %[one]\n"           \
+    "qsub " b ", " b ", %[one]\n"           \
+    "qadd " a ", " a ", %[one]\n"           \
+    "qadd " b ", " b ", %[one]\n"           \
+    "strd " a ", " b ", [%[v]], #8\n"
+/* clang-format on */
+
+static inline uint32_t ehmn_dsp_add_all(int32_t *v, const int32_t *more, uint32_t n)
+{
+    uint32_t fours = n & ~3u;
+    for (int32_t *end = v + fours; v < end;) {
+        __asm__("ldmia %[more]!, {r4, r5, r6, r10}\n\t" EHMN_ADD2("r4", "r5") EHMN_ADD2("r6", "r10")
+                : [v] "+r"(v), [more] "+r"(more)
+                : [one] "r"(1)
+                : "r4", "r5", "r6", "r8", "r9", "r10", "memory");
+    }
+    return fours;
+}
+
 #endif
 
 #endif
