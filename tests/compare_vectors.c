@@ -1,8 +1,10 @@
 /* The arithmetic on whole vectors against its definition, one value at a time: random and extreme, of all sizes, every
  * array a block of its own. compare_kernels.c calls this. */
 #include "fixed.h"
+#include "values.h"
 #include "vectors_mve.h"
 #include "vectors_neon.h"
+#include "vectors_x86.h" /* the parts of ehmn_rms_normalise */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -165,6 +167,18 @@ static void reductions(uint32_t n, int32_t limit)
     a = copy(v, 2u * n);
     b = copy(v, n);
     (void)ehmn_quantise16(own, n, 0, 16, a);
+    int32_t by = shift_for(v, n, 16), frac = between(0, 22), eps = between(0, 1 << 20), eps_shift = between(0, 40), down;
+    uint64_t sum = ehmn_scaled_eps(eps, eps_shift - 2 * (frac - by));
+    for (uint32_t i = 0; i < n; i++) {
+        sum += (uint64_t)((int64_t)a[i] * a[i]);
+    }
+    int32_t root = ehmn_rms_factor(sum, n, &down);
+    for (uint32_t i = 0; i < n; i++) {
+        turned[i] = ehmn_mul(a[i] * 65536, root, down);
+    }
+    int32_t *whole = copy(v, 4u * n);
+    ehmn_rms_normalise(whole, n, frac, eps, eps_shift, whole);
+    same("ehmn_rms_normalise", n, turned, whole, 4);
     int32_t step = 1;
     for (uint32_t i = 0; i < n; i++) {
         step = (ehmn_abs(a[i]) + 126) / 127 > (uint32_t)step ? (int32_t)(ehmn_abs(a[i]) + 126) / 127 : step;
@@ -253,8 +267,9 @@ static void attention(uint32_t n, int32_t limit)
     int32_t scores[MOST], out[MOST], frac = between(0, 20), max = INT32_MIN, least = INT32_MAX;
     int8_t fracs[4u * MOST];
     fill(scores, n, limit);
+    int32_t low = between(0, 1) ? between(-6, 18) : 0, high = between(0, 3) ? 20 : 60;
     for (uint32_t i = 0; i < n * stride; i++) {
-        fracs[i] = (int8_t)between(-6, 20);
+        fracs[i] = (int8_t)between(low, high);
     }
     int8_t *own = copy(fracs, (n - 1u) * stride + 1u);
     int32_t *a = copy(scores, 4u * n), got = ehmn_fit_scores(own, stride, n, frac, 8, a);
@@ -273,6 +288,15 @@ static void attention(uint32_t n, int32_t limit)
     got = ehmn_align_weights(own, stride, n, a);
     same("ehmn_align_weights", n, out, a, 4);
     same("its fractional bits", 1, &least, copy(&got, 4), 4);
+#if defined(EHMN_VALUES_BY_COLUMN)
+    int16_t minus[MOST];
+    for (uint32_t i = 0; i < n; i++) {
+        minus[i] = (int16_t)-out[i];
+    }
+    a = copy(out, 4u * n);
+    (void)ehmn_negate16(a, n);
+    same("ehmn_negate16", n, minus, a, 2);
+#endif
     free(own);
 }
 

@@ -6,13 +6,6 @@
 
 #if defined(EHMN_ARM_DSP) || defined(EHMN_THUMB)
 
-/* round(v / 2^by) for 1..31: the last bit that is shifted out comes in again as a carry. */
-static inline uint32_t round_right(uint32_t v, uint32_t by)
-{
-    __asm__("lsrs %0, %0, %1\n\tadc %0, %0, #0" : "+r"(v) : "r"(by) : "cc");
-    return v;
-}
-
 /* round((high 2^32 + low) / 2^16), the lower half of it. */
 static inline int32_t round_16(uint32_t low, int32_t high)
 {
@@ -29,15 +22,9 @@ static inline uint32_t to_shift(uint32_t v)
     return out;
 }
 
-/* ehmn_exp2_neg of what `beyond` exceeds 511 by: 2^-(x / 256) is a table's value, at least one, shifted right by a whole
- * number of bits, which is x / 256 rounded up, and one more because the table's value has a bit more. */
-static inline uint32_t power(uint32_t beyond, uint32_t shift)
-{
-    uint32_t at, twice;
-    __asm__("bic %0, %1, %2" : "=r"(at) : "r"(255), "r"(beyond));
-    __asm__("add %0, %1, %2, lsl #10" : "=r"(twice) : "r"(32768u << 10), "r"((uint32_t)ehmn_exp2_table[at]));
-    return round_right(twice, shift);
-}
+/* Below, ehmn_exp2_neg of what `beyond` exceeds 511 by: 2^-(x / 256) is a table's value, at least one, shifted right by a
+ * whole number of bits, which is x / 256 rounded up, and one more because the table's value has a bit more. The last bit
+ * that is shifted out comes in again as a carry. */
 
 /* sum + ehmn_exp2_neg(max - logit), where top is max + 511: the sum takes in the bit that rounds. */
 static inline uint32_t add_power(uint32_t sum, int32_t logit, uint32_t top)
@@ -110,7 +97,7 @@ uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t
         uint32_t end = n - i < 128u ? n : i + 128u;
         uint32_t before = *ahead > UINT32_MAX ? UINT32_MAX : (uint32_t)*ahead, left = before;
         for (; i < end; i++) {
-            uint32_t beyond = top - (uint32_t)logits[i], p = power(beyond, to_shift(beyond));
+            uint32_t p = add_power(0, logits[i], top);
             if (left < p) {
                 break;
             }
@@ -124,10 +111,27 @@ uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t
     return i;
 }
 
+/* What a score is below the largest, and 511 more; at most 2^31 - 1, which leaves no weight. */
+static inline uint32_t distance(int32_t score, uint32_t top)
+{
+#if defined(EHMN_ARM_DSP)
+    uint32_t out;
+    __asm__("qsub %0, %1, %2" : "=r"(out) : "r"(top), "r"(score));
+    return out;
+#else
+    uint32_t beyond = top - (uint32_t)score; /* may take all 32 bits */
+    return beyond < 1u << 31 ? beyond : INT32_MAX;
+#endif
+}
+
+/* Rounded to 24 bits after the point and then to 15: the carry of the first comes in with the half of the second. */
 static inline uint32_t soften_one(int32_t *score, uint32_t top)
 {
-    uint32_t beyond = top - (uint32_t)*score; /* may take all 32 bits */
-    uint32_t weight = round_right(power(beyond, to_shift(beyond < 1u << 31 ? beyond : 1u << 30)), 9u);
+    uint32_t beyond = distance(*score, top), at, weight;
+    __asm__("bic %0, %1, %2" : "=r"(at) : "r"(255), "r"(beyond));
+    __asm__("add %0, %1, %2, lsl #10" : "=r"(weight) : "r"(32768u << 10), "r"((uint32_t)ehmn_exp2_table[at]));
+    __asm__("lsrs %0, %0, %1\n\tadc %0, %0, #256" : "+r"(weight) : "r"(to_shift(beyond)) : "cc");
+    weight >>= 9;
     *score = (int32_t)weight;
     return weight;
 }

@@ -287,13 +287,22 @@ const int16_t *ehmn_dsp_negate16(int32_t *weights, uint32_t n)
 {
     const int32_t *in = weights, *end = weights + (n & ~7u);
     uint32_t *out = (uint32_t *)(void *)weights;
-    for (; in < end; in += 8, out += 4) { /* each word is read before it is written */
-        uint32_t a = lower((uint32_t)-in[0], (uint32_t)-in[1]), b = lower((uint32_t)-in[2], (uint32_t)-in[3]);
-        uint32_t c = lower((uint32_t)-in[4], (uint32_t)-in[5]), d = lower((uint32_t)-in[6], (uint32_t)-in[7]);
-        out[0] = a;
-        out[1] = b;
-        out[2] = c;
-        out[3] = d;
+    while (in < end) { /* each word is read before it is written */
+        __asm__("ldmia %[in]!, {r4, r5, r6, r8}\n\t"
+                "pkhbt r4, r4, r5, lsl #16\n\t"
+                "pkhbt r6, r6, r8, lsl #16\n\t"
+                "ldmia %[in]!, {r5, r8, r9, r10}\n\t"
+                "pkhbt r5, r5, r8, lsl #16\n\t"
+                "pkhbt r9, r9, r10, lsl #16\n\t"
+                "ssub16 r4, %[zero], r4\n\t"
+                "ssub16 r6, %[zero], r6\n\t"
+                "ssub16 r5, %[zero], r5\n\t"
+                "ssub16 r9, %[zero], r9\n\t"
+                "strd r4, r6, [%[out]], #8\n\t"
+                "strd r5, r9, [%[out]], #8\n\t"
+                : [in] "+r"(in), [out] "+r"(out)
+                : [zero] "r"(0)
+                : "r4", "r5", "r6", "r8", "r9", "r10", "cc", "memory");
     }
     for (uint32_t i = 0; i < (n & 7u); i++) {
         int32_t minus = -in[i];

@@ -19,6 +19,7 @@
 #endif
 
 #include "fixed.h"
+#include "vectors_cortex_m.h"
 #include "vectors_mve.h"
 #include "vectors_neon.h"
 
@@ -41,7 +42,11 @@ static int32_t spare_bits(uint32_t magnitude)
 #if !defined(EHMN_NEON)
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++) {
+    uint32_t i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = ehmn_dsp_add_all(v, more, n);
+#endif
+    for (; i < n; i++) {
         v[i] = ehmn_add(v[i], more[i]);
     }
 }
@@ -320,9 +325,12 @@ RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
  * is positive, which is shorter, and almost always comes to the same. */
 static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
 {
-    uint32_t max = 0;
+    uint32_t max = 0, i = 0;
+#if defined(EHMN_CORTEX_M)
+    i = ehmn_cortex_m_max(v, n, &max);
+#endif
 #pragma GCC unroll 4
-    for (uint32_t i = 0; i < n; i++) {
+    for (; i < n; i++) {
         uint32_t a = (uint32_t)(v[i] ^ v[i] >> 31);
         max = a > max ? a : max;
     }
@@ -359,8 +367,12 @@ static inline void shift_into16(const int32_t *v, uint32_t n, int32_t shift, int
         }
         return;
     }
+    uint32_t i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = shift > 1 ? ehmn_dsp_shift_into16(v, n, shift, out) : 0u;
+#endif
 #pragma GCC unroll 4
-    for (uint32_t i = 0; i < n; i++) {
+    for (; i < n; i++) {
         out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
     }
 }
@@ -369,7 +381,11 @@ static inline void shift_into16(const int32_t *v, uint32_t n, int32_t shift, int
 static inline uint64_t square(const int32_t *v, uint32_t n, int32_t shift, int32_t *out)
 {
     uint64_t sum = 0;
-    for (uint32_t i = 0; i < n && shift > 0; i++) {
+    uint32_t first = 0;
+#if defined(EHMN_ARM_DSP)
+    first = shift > 1 ? ehmn_dsp_square(v, n, shift, out, &sum) : 0u;
+#endif
+    for (uint32_t i = first; i < n && shift > 0; i++) {
         int32_t q = ((v[i] >> (shift - 1)) + 1) >> 1;
         sum += (uint64_t)((int64_t)q * q);
         out[i] = q * 65536;
@@ -416,15 +432,22 @@ int32_t ehmn_step_of(uint32_t max)
 
 int32_t ehmn_narrow(const int16_t *v, uint32_t n, int8_t *out)
 {
-    uint32_t max = 0;
+    uint32_t max = 0, i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = ehmn_dsp_max16(v, n, &max);
+#endif
 #pragma GCC unroll 4
-    for (uint32_t i = 0; i < n; i++) {
+    for (; i < n; i++) {
         uint32_t a = ehmn_abs(v[i]);
         max = a > max ? a : max;
     }
     int32_t step = ehmn_step_of(max), reciprocal = EHMN_RECIPROCAL(step);
+    i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = step >= 130 ? ehmn_dsp_narrow(v, n, reciprocal, out) : 0u; /* a reciprocal of 15 bits */
+#endif
 #pragma GCC unroll 4
-    for (uint32_t i = 0; i < n; i++) {
+    for (; i < n; i++) {
         out[i] = (int8_t)((v[i] * reciprocal + EHMN_RECIPROCAL_HALF) >> EHMN_RECIPROCAL_FRAC);
     }
     return step;
@@ -498,7 +521,11 @@ void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_
 int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
 {
     int32_t max = INT32_MIN;
-    for (int32_t *at = scores, *end = scores + n; at < end; at++, key_frac += stride) {
+    int32_t *end = scores + n;
+#if defined(EHMN_CORTEX_M)
+    max = ehmn_cortex_m_fit_scores(&key_frac, stride, &scores, n, frac - to);
+#endif
+    for (int32_t *at = scores; at < end; at++, key_frac += stride) {
         int32_t but_one = frac + *key_frac - to - 1; /* of the bits that are rounded away */
         int32_t score = (uint32_t)but_one < 31u ? ((*at >> but_one) + 1) >> 1 : ehmn_round_rarely(*at, but_one + 1);
         max = score > max ? score : max;
@@ -511,13 +538,21 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
 {
     const int8_t *frac = value_frac;
     int32_t least = *value_frac;
+    uint32_t i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = ehmn_dsp_least(&frac, stride, n, &least);
+#endif
 #pragma GCC unroll 4
-    for (uint32_t i = 0; i < n; i++, frac += stride) {
+    for (; i < n; i++, frac += stride) {
         least = *frac < least ? *frac : least;
     }
     frac = value_frac;
+    i = 0;
+#if defined(EHMN_CORTEX_M)
+    i = least >= 0 && least < 16 ? ehmn_cortex_m_align(&frac, stride, n, least, weights) : 0u;
+#endif
 #pragma GCC unroll 4
-    for (uint32_t i = 0; i < n; i++, frac += stride) {
+    for (; i < n; i++, frac += stride) {
         uint32_t shift = (uint32_t)(*frac - least);
         shift = shift < 31u ? shift : 31u; /* which leaves nothing */
         weights[i] = (int32_t)((((uint32_t)weights[i] << 1 >> shift) + 1u) >> 1);
