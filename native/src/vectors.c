@@ -237,43 +237,6 @@ void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign
 
 #endif
 
-int64_t ehmn_dot_weights(const int8_t *w, const int32_t *v, uint32_t n)
-{
-    int64_t sum = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        sum += (int64_t)w[i] * v[i];
-    }
-    return sum;
-}
-
-int64_t ehmn_dot_outputs(const int16_t *z, const int32_t *v, uint32_t n)
-{
-    int64_t sum = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        sum += (int64_t)z[i] * v[i];
-    }
-    return sum;
-}
-
-void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        out[i] = ehmn_round_fit((int64_t)v[i] * (32768 - (z[i] * z[i] >> 15)), 15);
-    }
-}
-
-uint32_t ehmn_find_edge(const uint32_t *edge, uint32_t n, uint32_t least)
-{
-    const uint32_t *from = edge;
-    while (n > 1u) {
-        uint32_t half = n / 2u;
-        const uint32_t *middle = from + half;
-        from = middle[-1] > least ? from : middle;
-        n -= half;
-    }
-    return (uint32_t)(from - edge);
-}
-
 /* The smallest shift by which a magnitude of at most `max` rounds into `bits` bits with a sign. */
 static inline int32_t fitting_shift(uint32_t max, int32_t bits)
 {
