@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehmn.calibrate import Calibration
-from edgehmn.checkpoint.model import Checkpoint, Config, FloatArray
+from edgehmn.checkpoint.model import LAYER_NORMS, NORM_BEFORE, Checkpoint, Config, FloatArray
 from edgehmn.core import lib
 from edgehmn.errors import UnsupportedError
 from edgehmn.folding import Folded, folded_layer
@@ -96,6 +96,8 @@ def quantise(
     """Quantise a checkpoint with the scales and statistics that `calibrate` measured."""
     c, t = checkpoint.config, checkpoint.tensors
     precision = precision or Precision()
+    shifts = norm_shifts(calibration, precision, c.n_layers)
+    calibration = replace(calibration, norm_shifts=shifts)
     matrices: list[QuantMatrix] = []
     for i in range(c.n_layers):
         matrices += quantise_layer(checkpoint, i, calibration, precision)
@@ -115,9 +117,21 @@ def quantise(
         QuantVector(to_fixed(statistics.mean, calibration.value_frac), calibration.value_frac),
         quantise_vector(statistics.inverse_deviation),
         QuantVector(steps.astype(np.uint32).view(np.int32), 32),
-        QuantVector(calibration.norm_shifts[: c.n_layers].ravel(), 0),
+        QuantVector(shifts.ravel(), 0),
     ]
     return QuantModel(c, calibration, rule or Rule(), matrices, vectors, quantise_guard(calibration), tokenizer)
+
+
+def norm_shifts(calibration: Calibration, precision: Precision, n_layers: int) -> npt.NDArray[np.int32]:
+    """(n_layers, 2, d_model): those of norms that a matrix with 8-bit inputs reads; the others need none, and the
+    weights of their matrices are rounded best without."""
+    out = calibration.norm_shifts[:n_layers].copy()
+    for layer in range(n_layers):
+        for norm, name in enumerate(LAYER_NORMS):
+            readers = [m for m, before in NORM_BEFORE.items() if before == name]
+            if all(precision.input_bits(f"layers.{layer}.{m}") > 8 for m in readers):
+                out[layer, norm] = 0
+    return out
 
 
 def quantise_layer(

@@ -38,6 +38,7 @@ ENCODERS = ("image", "onnx", "tflite")  # what computes, and is measured
 ALL = (*ENCODERS, "c")  # what the word "all" stands for; projects hold the image once more, each
 FORMATS = (*ALL, *PROJECTS)
 INPUTS = ("16", "8", "auto")  # bits of what the image's matrices multiply
+NARROW_RISE = 0.3  # in per cent, of the image over float: beyond it `auto` takes inputs of 16 bits after all
 DEFAULT_LIMITS = {"image": 1.0, "onnx": 1.0, "tflite": 2.0}  # largest rise of token perplexity over float, %
 
 Report = Callable[[str], None]  # told what is being done
@@ -97,8 +98,8 @@ def export_model(
     """Write the artefacts of `settings.formats` into `folder`, which appears only when all are complete and good.
 
     Every artefact that computes is run over the evaluation text and must stay within its limit; otherwise
-    QualityGateError, and nothing is written. `read` is called once; its float tensors, the largest thing in memory, are
-    let go before the image is built.
+    QualityGateError, and nothing is written. The float tensors that `read` gives, the largest thing in memory, are let go
+    before the image is built; it is called again if 8-bit inputs lose more than NARROW_RISE and `inputs` is auto.
     """
     if not settings.evaluation_text.strip():
         raise UsageError("the evaluation text is empty: perplexity cannot be measured on it")
@@ -126,10 +127,16 @@ def export_model(
         _give_back()
         image = _image(model, settings.board)
         del model
-        (work / "model.ehmn").write_bytes(image.bytes.data)
-        write_vectors(record_vectors(image, ids), work / "vectors.safetensors")
-        _write_sources(image, settings.formats, work)
+        _write_image(image, ids, settings.formats, work)
         perplexity |= _measure(encode, image, work, settings.evaluation_text, report)
+        if settings.inputs == "auto" and not _rise(perplexity, "image") <= NARROW_RISE:
+            report("quantising again, with inputs of 16 bits: 8 lose too much")
+            image = _image(
+                quantise(read(), calibration, precision=Precision(settings.weight_bits), tokenizer=section),
+                settings.board,
+            )
+            _write_image(image, ids, settings.formats, work)
+            perplexity["image"] = text_perplexity(CoreModel(image, plastic=False), encode, settings.evaluation_text)
         _check_quality(perplexity, noise, settings.max_increase)
         artefacts = [describe_artefact(p) for p in sorted(work.iterdir())]
         result = ExportResult(folder, image.id, artefacts, perplexity, noise, tokenizer)
@@ -214,12 +221,23 @@ def _measure(encode: Encode, image: Image, work: Path, text: str, report: Report
             stopped.set()  # after an error or Ctrl-C nobody waits for the others
 
 
+def _write_image(image: Image, ids: npt.NDArray[np.int32], formats: tuple[str, ...], work: Path) -> None:
+    (work / "model.ehmn").write_bytes(image.bytes.data)
+    write_vectors(record_vectors(image, ids), work / "vectors.safetensors")
+    _write_sources(image, formats, work)
+
+
+def _rise(perplexity: dict[str, Perplexity], kind: str) -> float:
+    """Over float, in per cent; NaN if one of them is."""
+    return 100 * (perplexity[kind].token / perplexity["float"].token - 1)
+
+
 def _check_quality(
     perplexity: dict[str, Perplexity], noise: dict[str, list[dict[str, float | str]]], max_increase: float | None
 ) -> None:
     for kind, limit in DEFAULT_LIMITS.items():
         if kind in perplexity:
-            rise = 100 * (perplexity[kind].token / perplexity["float"].token - 1)
+            rise = _rise(perplexity, kind)
             allowed = limit if max_increase is None else max_increase
             if not rise <= allowed:
                 worst = sorted(noise["image"], key=lambda row: float(row["inputs_16"]))[:5]

@@ -18,6 +18,7 @@ import safetensors.numpy
 
 from edgehmn.checkpoint import Config
 from edgehmn.core import ffi
+from edgehmn.export import pipeline
 from edgehmn.export.c_array import write_c_array
 from edgehmn.image import reseal
 from tests.checkpoint_files import write_checkpoint
@@ -334,3 +335,17 @@ def snapshot(folder: Path) -> dict[str, bytes | str]:
     return {
         p.name: p.read_bytes() if p.is_file() and not p.is_symlink() else str(p.is_symlink()) for p in folder.iterdir()
     }
+
+
+def test_inputs_of_8_bits_that_lose_too_much_are_given_up(
+    tiny_checkpoint: Path, short_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `auto` falls back to is what `--inputs 16` makes, with the perplexity of that."""
+    export = ("export", tiny_checkpoint, "--calibration", short_text, "--evaluation", short_text, "--json", "-o")
+    narrow = edgehmn(*export, tmp_path / "narrow").result
+    wide = edgehmn(*export, tmp_path / "wide", "--inputs", "16").result
+    monkeypatch.setattr(pipeline, "NARROW_RISE", -100.0)
+    given_up = edgehmn(*export, tmp_path / "given up").result
+    assert given_up["image_id"] == wide["image_id"] != narrow["image_id"]
+    assert given_up["perplexity"] == wide["perplexity"]
+    assert (tmp_path / "given up" / "model.ehmn").read_bytes() == (tmp_path / "wide" / "model.ehmn").read_bytes()

@@ -40,7 +40,7 @@ GPT-2), a GGUF file or a llama2.c file. Nothing in it is executed. docs/checkpoi
     type=click.Choice(("16", "8", "auto")),
     default="auto",
     show_default=True,
-    help="Bits of what the image's matrices multiply; 'auto' gives 8 to those that lose little by it.",
+    help="Bits of what the image's matrices multiply; 'auto': 8 where little is lost by it.",
 )
 @click.option("--target", help="A board: make the learned state small enough to learn and save there.")
 @click.option("--sign", type=click.Path(path_type=Path), help="Sign the export with this private Ed25519 key (PEM).")
