@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import CoreModel
@@ -60,10 +61,16 @@ def subjects(data: Path, smollm2: Path | None) -> dict[str, Subject]:
 
 
 def exported(subject: Subject, folder: Path) -> dict[str, Any]:
-    """Time and peak memory of the command, with the validation that it includes."""
+    """Time and peak memory of the command, with the validation that it includes: on a text of its own kind."""
     shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     formats = [word for kind in subject.formats for word in ("--format", kind)]
     command = [sys.executable, "-m", "edgehmn", "export", subject.source, "-o", str(folder), *formats, "--json"]
+    if subject.text == "its own draws":
+        checkpoint, text = read_checkpoint(subject.source), folder.with_suffix(".txt")
+        draws = sampled(FloatModel(checkpoint), 6000, seed=1)  # others than it is measured on afterwards
+        text.write_text(Tokenizer.from_str(checkpoint.tokenizer_json).decode(draws.tolist()), "utf-8")
+        command += ["--evaluation", str(text)]
     start = time.monotonic()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder.parent)
     _, status, usage = os.wait4(child.pid, 0)  # the usage of this child alone

@@ -98,8 +98,8 @@ def export_model(
     """Write the artefacts of `settings.formats` into `folder`, which appears only when all are complete and good.
 
     Every artefact that computes is run over the evaluation text and must stay within its limit; otherwise
-    QualityGateError, and nothing is written. The float tensors that `read` gives, the largest thing in memory, are let go
-    before the image is built; it is called again if 8-bit inputs lose more than NARROW_RISE and `inputs` is auto.
+    QualityGateError, and nothing is written. The float tensors that `read` gives, the largest thing in memory, are let
+    go before the image is built; it is called again if 8-bit inputs lose more than NARROW_RISE and `inputs` is auto.
     """
     if not settings.evaluation_text.strip():
         raise UsageError("the evaluation text is empty: perplexity cannot be measured on it")
