@@ -342,6 +342,7 @@ def test_inputs_of_8_bits_that_lose_too_much_are_given_up(
 ) -> None:
     """What `auto` falls back to is what `--inputs 16` makes, with the perplexity of that."""
     export = ("export", tiny_checkpoint, "--calibration", short_text, "--evaluation", short_text, "--json", "-o")
+    monkeypatch.setattr(pipeline, "NARROW_RISE", 100.0)
     narrow = edgehmn(*export, tmp_path / "narrow").result
     wide = edgehmn(*export, tmp_path / "wide", "--inputs", "16").result
     monkeypatch.setattr(pipeline, "NARROW_RISE", -100.0)
