@@ -19,6 +19,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ from bench.speed_peers import RUNQ, Ids, Subject, float_encoder, llama_cpp, runq
 from edgehmn.calibrate import calibration_ids
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import CoreModel, Image, ffi, lib
-from edgehmn.errors import DependencyError, UsageError
+from edgehmn.errors import DependencyError, EdgeHMNError, UsageError
 from edgehmn.evaluation.report import table as markdown_table
 from edgehmn.exported import Export, encoder_runtime
 from edgehmn.runtime.encoder_runtime import EncoderRuntime
@@ -49,7 +50,10 @@ LARGE = "core, 1 thread"
 def exported(model: str, folder: Path, formats: str) -> Export:
     from edgehmn.cli import main
 
-    if not (folder / "model.ehmn").exists():
+    try:
+        return Export.open(folder)  # of an earlier run
+    except EdgeHMNError:  # none, or of an earlier version
+        shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         arguments = ["export", model, "-o", str(folder), "--format", formats, "--json"]
         try:
