@@ -122,21 +122,22 @@ def export_model(
         noise |= _write_encoders(checkpoint, ids, calibration, settings.formats, work, report)
         report("quantising")
         section, tokenizer = device_section(checkpoint)
-        model = quantise(checkpoint, calibration, precision=_precision(settings, losses), tokenizer=section)
+        precision = _precision(settings, losses)
+        model = quantise(checkpoint, calibration, precision=precision, tokenizer=section)
         del checkpoint
         _give_back()
         image = _image(model, settings.board)
         del model
         _write_image(image, ids, settings.formats, work)
         perplexity |= _measure(encode, image, work, settings.evaluation_text, report)
-        if settings.inputs == "auto" and not _rise(perplexity, "image") <= NARROW_RISE:
+        if settings.inputs == "auto" and precision.inputs == 8 and not _rise(perplexity, "image") <= NARROW_RISE:
             report("quantising again, with inputs of 16 bits: 8 lose too much")
-            image = _image(
-                quantise(read(), calibration, precision=Precision(settings.weight_bits), tokenizer=section),
-                settings.board,
-            )
+            model = quantise(read(), calibration, precision=replace(precision, inputs=16), tokenizer=section)
+            image = _image(model, settings.board)
+            del model
             _write_image(image, ids, settings.formats, work)
-            perplexity["image"] = text_perplexity(CoreModel(image, plastic=False), encode, settings.evaluation_text)
+            # Of every artefact: the head behind an encoder is the image's.
+            perplexity |= _measure(encode, image, work, settings.evaluation_text, report)
         _check_quality(perplexity, noise, settings.max_increase)
         artefacts = [describe_artefact(p) for p in sorted(work.iterdir())]
         result = ExportResult(folder, image.id, artefacts, perplexity, noise, tokenizer)
