@@ -3,13 +3,12 @@ moved to where it is rounded best.
 
 The gain and bias of a norm go into the matrices that follow it, as does what its channels are shifted down by: so all
 are about as large, where a few channels would take the range of 8-bit inputs from the others. The query also carries
-1/sqrt(d_head) and log2(e). Then
-channels are equalised. A channel that one matrix makes and the next one reads may be multiplied by a number at the one
-and divided by it at the other: rows have scales of their own and lose nothing by it, columns and the int8 cache share
-one. So the columns of o and down get equal largest weights, at the cost of the rows of v and up, and the channels of a
-key equal power, at the cost of the query's rows, whose mantissas are wider; then a head's keys are scaled to fill the
-range of their mantissas. (Nagel et al., 2019, "Data-free
-quantization through weight equalization and bias correction", section 4.1, do so with the ranges of two convolutions.)
+1/sqrt(d_head) and log2(e). Then channels are equalised. A channel that one matrix makes and the next one reads may be
+multiplied by a number at the one and divided by it at the other: rows have scales of their own and lose nothing by it,
+columns and the int8 cache share one. So the columns of o and down get equal largest weights, at the cost of the rows of
+v and up, and the channels of a key equal power, at the cost of the query's rows, whose mantissas are wider; then a
+head's keys are scaled to fill the range of their mantissas. (Nagel et al., 2019, "Data-free quantization through weight
+equalization and bias correction", section 4.1, do so with the ranges of two convolutions.)
 """
 
 from dataclasses import dataclass, replace

@@ -66,9 +66,8 @@ class QuantModel:
     rule: Rule
     matrices: list[QuantMatrix] = field(repr=False)  # layers * (q k v o gate up down), embedding, [head],
     # [positions], P, T; a gate without rows where the MLP has none
-    vectors: list[QuantVector] = field(
-        repr=False
-    )  # norm gain, norm bias, mean, inverse deviation, RoPE steps, norm shifts
+    # norm gain, norm bias, mean, inverse deviation, RoPE steps, norm shifts
+    vectors: list[QuantVector] = field(repr=False)
     guard: "QuantGuard" = field(repr=False)
     tokenizer: bytes = field(default=b"", repr=False)  # the image's section; empty: it has none
 

@@ -13,7 +13,6 @@ FloatArray = npt.NDArray[np.float32]
 
 LAYER_NORMS = ("attn_norm", "mlp_norm")
 # The norm whose output each matrix of a layer multiplies.
-LAYER_NORMS = ("attn_norm", "mlp_norm")
 NORM_BEFORE = {"q": "attn_norm", "k": "attn_norm", "v": "attn_norm", "gate": "mlp_norm", "up": "mlp_norm"}
 # In the order of their numbers in edgehmn_image.h.
 NORMS = ("rmsnorm", "layernorm")

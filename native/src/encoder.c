@@ -10,12 +10,17 @@
 
 #include <string.h>
 
+int32_t ehmn_reduce_into(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *mantissas, int8_t *narrow,
+                         int32_t *step)
+{
+    frac = ehmn_quantise16(v, n, frac, bits == 8u ? 16u : bits, mantissas);
+    *step = bits == 8u ? ehmn_narrow(mantissas, n, narrow) : 1;
+    return frac;
+}
+
 int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, uint32_t bits)
 {
-    int16_t *mantissas = ehmn_at(m, m->at.mantissas);
-    frac = ehmn_quantise16(v, n, frac, bits == 8u ? 16u : bits, mantissas);
-    m->step = bits == 8u ? ehmn_narrow(mantissas, n, ehmn_at(m, m->at.narrow)) : 1;
-    return frac;
+    return ehmn_reduce_into(v, n, frac, bits, ehmn_at(m, m->at.mantissas), ehmn_at(m, m->at.narrow), &m->step);
 }
 
 void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,

@@ -22,9 +22,9 @@ static inline uint32_t to_shift(uint32_t v)
     return out;
 }
 
-/* Below, ehmn_exp2_neg of what `beyond` exceeds 511 by: 2^-(x / 256) is a table's value, at least one, shifted right by a
- * whole number of bits, which is x / 256 rounded up, and one more because the table's value has a bit more. The last bit
- * that is shifted out comes in again as a carry. */
+/* Below, ehmn_exp2_neg of what `beyond` exceeds 511 by: 2^-(x / 256) is a table's value, at least one, shifted right
+ * by a whole number of bits, which is x / 256 rounded up, and one more because the table's value has a bit more. The
+ * last bit that is shifted out comes in again as a carry. */
 
 /* sum + ehmn_exp2_neg(max - logit), where top is max + 511: the sum takes in the bit that rounds. */
 static inline uint32_t add_power(uint32_t sum, int32_t logit, uint32_t top)

@@ -79,8 +79,7 @@ static void reduce_one(const batch *b, uint32_t t, const int32_t *v, uint32_t n,
 {
     input_scale *scale = of(b, t, b->at.scale);
     int16_t *mantissas = of(b, t, b->at.mantissas);
-    scale->frac = ehmn_quantise16(v, n, frac, bits == 8u ? 16u : bits, mantissas);
-    scale->step = bits == 8u ? ehmn_narrow(mantissas, n, of(b, t, b->at.narrow)) : 1;
+    scale->frac = ehmn_reduce_into(v, n, frac, bits, mantissas, of(b, t, b->at.narrow), &scale->step);
 }
 
 static void reduce(const batch *b, uint32_t vector, uint32_t n, int32_t frac, uint32_t bits)
@@ -102,7 +101,7 @@ static void products(const batch *b, const ehmn_matrix *matrix, const int8_t *w,
         if (matrix->weight_bits == 4u) {
             kernels->matmat_s4(w, rows, cols, stride, x, b->n, bytes / 2u, acc, bytes / 4u);
         } else if (matrix->input_bits == 8u) {
-            kernels->matmat_s8(w, rows, cols, stride, of(b, 0, b->at.narrow), b->n, bytes, acc, bytes / 4u);
+            kernels->matmat_s8(w, rows, cols, stride, x, b->n, bytes, acc, bytes / 4u);
         } else {
             kernels->matmat_s16(w, rows, cols, stride, x, b->n, bytes / 2u, acc, bytes / 4u);
         }
@@ -114,7 +113,7 @@ static void products(const batch *b, const ehmn_matrix *matrix, const int8_t *w,
         if (matrix->weight_bits == 4u) {
             kernels->matvec_s4((const uint8_t *)w, rows, cols, stride, x, acc);
         } else if (matrix->input_bits == 8u) {
-            kernels->matvec_s8(w, rows, cols, stride, of(b, t, b->at.narrow), acc);
+            kernels->matvec_s8(w, rows, cols, stride, x, acc);
         } else {
             kernels->matvec_s16(w, rows, cols, stride, x, acc);
         }

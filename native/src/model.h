@@ -224,6 +224,10 @@ void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int
 
 /* The same in two steps, for several matrices with one input: reduce v into the model's mantissas ... */
 int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, uint32_t bits);
+/* What it does, anywhere: mantissas[n] of so many bits, or of 16, of which narrow[n] are made for 8 bits; *step as in the
+ * model. */
+int32_t ehmn_reduce_into(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *mantissas, int8_t *narrow,
+                         int32_t *step);
 /* ... and multiply `rows` rows from `first` on by them. */
 void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
                    int32_t out_frac, int32_t *out);
