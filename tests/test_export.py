@@ -340,8 +340,8 @@ def snapshot(folder: Path) -> dict[str, bytes | str]:
 def test_inputs_of_8_bits_that_lose_too_much_are_given_up(
     tiny_checkpoint: Path, short_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `auto` falls back to is what `--inputs 16` makes, with the perplexity of that: of an encoder, too, which ends
-    in the image's head."""
+    """What `auto` falls back to is what `--inputs 16` makes, with the perplexity of that: of an encoder, too, whose
+    head is the image's."""
     export = ("export", tiny_checkpoint, *texts(short_text), "--format", "image", "--format", "onnx", "--json", "-o")
     monkeypatch.setattr(pipeline, "NARROW_RISE", 100.0)
     narrow = edgehmn(*export, tmp_path / "narrow").result
