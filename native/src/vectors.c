@@ -55,9 +55,12 @@ void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 /* The bits that are set in any of v, or in its complement where it is negative. */
 static uint32_t any_bits(const int32_t *v, uint32_t n)
 {
-    uint32_t any = 0;
+    uint32_t any = 0, i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = ehmn_dsp_any(v, n, &any);
+#endif
 #pragma GCC unroll 4
-    for (uint32_t i = 0; i < n; i++) {
+    for (; i < n; i++) {
         any |= (uint32_t)(v[i] ^ v[i] >> 31);
     }
     return any;
@@ -80,16 +83,16 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
     }
     factor = (int32_t)((uint32_t)factor << spare);
     shift += spare;
-    for (uint32_t i = 0; up > 0 && i < n; i++) {
-        out[i] = ((int32_t)(((int64_t)(int32_t)((uint32_t)v[i] << up) * factor) >> 32) + 1) >> 1;
-    }
-    if (up > 0) {
-        return;
-    }
+    up = up > 0 ? up : 0;
+    shift += up;
     int32_t half = (int32_t)(1u << (shift - 33)); /* the upper halves of the products are enough */
+    uint32_t i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = ehmn_dsp_scale(v, n, up, factor, half, shift - 32, out);
+#endif
 #pragma GCC unroll 4
-    for (uint32_t i = 0; i < n; i++) {
-        out[i] = ((int32_t)(((int64_t)v[i] * factor) >> 32) + half) >> (shift - 32);
+    for (; i < n; i++) {
+        out[i] = ((int32_t)(((int64_t)(int32_t)((uint32_t)v[i] << up) * factor) >> 32) + half) >> (shift - 32);
     }
 }
 
@@ -380,7 +383,11 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
 #if !defined(EHMN_NEON)
 void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++) {
+    uint32_t i = 0;
+#if defined(EHMN_CORTEX_M)
+    i = ehmn_cortex_m_shift(v, shift, n);
+#endif
+    for (; i < n; i++) {
         v[i] >>= shift[i];
     }
 }

@@ -31,6 +31,25 @@ static inline uint32_t ehmn_cortex_m_max(const int32_t *v, uint32_t n, uint32_t 
     return fours;
 }
 
+/* v[i] >>= shift[i], 0..31 bits. */
+static inline uint32_t ehmn_cortex_m_shift(int32_t *v, const int32_t *shift, uint32_t n)
+{
+    uint32_t fours = n & ~3u;
+    for (const int32_t *end = v + fours; v < end;) {
+        __asm__("ldmia %[v], {r4, r5, r6, r8}\n\t"
+                "ldmia %[shift]!, {r3, r9, r10, r12}\n\t"
+                "asr r4, r4, r3\n\t"
+                "asr r5, r5, r9\n\t"
+                "asr r6, r6, r10\n\t"
+                "asr r8, r8, r12\n\t"
+                "stmia %[v]!, {r4, r5, r6, r8}"
+                : [v] "+r"(v), [shift] "+r"(shift)
+                :
+                : "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r12", "memory");
+    }
+    return fours;
+}
+
 /* A score shifted to the right by 1 bit and more, where the last bit that leaves comes in again as a carry. */
 static inline int32_t ehmn_cortex_m_fit_score(int32_t *score, int32_t by, int32_t max)
 {
@@ -106,6 +125,43 @@ static inline uint32_t ehmn_cortex_m_align(const int8_t **value_frac, uint32_t s
 #endif
 
 #if defined(EHMN_ARM_DSP)
+
+/* clang-format off */
+#define EHMN_ANY(v) "eor " v ", " v ", " v ", asr #31\n\t" "orr %[any], %[any], " v "\n\t"
+#define EHMN_UPPER(v) \
+    "lsl " v ", " v ", %[up]\n\t"                    \
+    "smmla " v ", " v ", %[factor], %[half]\n\t"     \
+    "asr " v ", " v ", %[by]\n\t"
+/* clang-format on */
+
+/* The bits that are set in any of v, or in its complement where it is negative. */
+static inline uint32_t ehmn_dsp_any(const int32_t *v, uint32_t n, uint32_t *any)
+{
+    uint32_t fours = n & ~3u, found = 0;
+    for (const int32_t *end = v + fours; v < end;) {
+        __asm__("ldmia %[v]!, {r4, r5, r6, r8}\n\t" EHMN_ANY("r4") EHMN_ANY("r5") EHMN_ANY("r6") EHMN_ANY("r8")
+                : [v] "+r"(v), [any] "+r"(found)
+                :
+                : "r4", "r5", "r6", "r8", "memory");
+    }
+    *any = found;
+    return fours;
+}
+
+/* out[i] = (floor(v[i] 2^up factor / 2^32) + half) / 2^by, rounded down. */
+static inline uint32_t ehmn_dsp_scale(const int32_t *v, uint32_t n, int32_t up, int32_t factor, int32_t half,
+                                      int32_t by, int32_t *out)
+{
+    uint32_t fours = n & ~3u;
+    for (const int32_t *end = v + fours; v < end;) {
+        __asm__("ldmia %[v]!, {r4, r5, r6, r8}\n\t" EHMN_UPPER("r4") EHMN_UPPER("r5") EHMN_UPPER("r6") EHMN_UPPER("r8")
+                "stmia %[out]!, {r4, r5, r6, r8}"
+                : [v] "+r"(v), [out] "+r"(out)
+                : [up] "r"(up), [factor] "r"(factor), [half] "r"(half), [by] "r"(by)
+                : "r4", "r5", "r6", "r8", "memory");
+    }
+    return fours;
+}
 
 /* The least of *least and four times as many bytes as are whole fours; moves the pointer on. */
 static inline uint32_t ehmn_dsp_least(const int8_t **from, uint32_t stride, uint32_t n, int32_t *least)
