@@ -214,22 +214,26 @@ int32_t ehmn_score(const ehmn_model *m, uint32_t token, uint32_t *bits)
 void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint32_t *tokens)
 {
     const int16_t *logits = ehmn_at(m, m->at.logits);
-    const uint32_t *sums = ehmn_at(m, m->at.scores);
-    uint32_t vocab = m->image->vocab_size, block = m->summed ? 1u << m->summed : vocab;
+    const uint32_t *sum = ehmn_at(m, m->at.scores);
+    const uint32_t summed = m->summed, vocab = m->image->vocab_size, block = summed ? 1u << summed : vocab;
     uint64_t step = m->mass / n;
     uint64_t ahead = (step * (offset & 0xFFFFu)) >> 16; /* of what has been passed: where the next quantile is */
     uint32_t found = 0;
-    for (uint32_t first = 0; first < vocab && found < n; first += block) {
-        uint32_t end = vocab - first < block ? vocab : first + block;
-        if (m->summed && ahead >= sums[first >> m->summed]) {
-            ahead -= sums[first >> m->summed];
+    for (uint32_t first = 0; first < vocab && found < n; first += block, sum++) {
+        if (summed && ahead >= *sum) {
+            ahead -= *sum;
             continue;
         }
+        uint32_t end = vocab - first < block ? vocab : first + block;
         for (uint32_t k = first; k < end && found < n;) {
             k += ehmn_pass_over(logits + k, end - k, m->max_logit, &ahead);
             if (k < end) {
-                tokens[found++] = k;
-                ahead += step;
+                uint32_t p = ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]));
+                for (; ahead < p && found < n; ahead += step) {
+                    tokens[found++] = k;
+                }
+                ahead -= p;
+                k++;
             }
         }
     }

@@ -107,6 +107,17 @@ void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
     }
 }
 
+void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_t *out)
+{
+    const int32x4_t least = vdupq_n_s32(-INT32_MAX);
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4, less += 4, out += 4) {
+        vst1q_s32(out, vmaxq_s32(vqsubq_s32(vld1q_s32(v), vld1q_s32(less)), least));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        out[i] = ehmn_subtract(v[i], less[i]);
+    }
+}
+
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
     int32_t spare = 31 - ehmn_bit_length(ehmn_abs(factor)); /* bits: a larger factor takes less of a product */
@@ -228,16 +239,19 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
     }
 }
 
-/* round(difference rate / 2^16) is the upper half of 2 difference (2^15 rate), rounded. */
+/* round(difference rate / 2^16) is the upper half of 2 difference (2^15 rate), rounded; a rate of one has no such factor. */
 void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 {
     const int32x4_t least = vdupq_n_s32(-INT32_MAX);
-    for (uint32_t left = rate < 65536 ? n / 4u : 0u; left > 0; left--, mean += 4, v += 4, n -= 4u) {
+    for (uint32_t left = n / 4u; left > 0; left--, mean += 4, v += 4) {
         int32x4_t before = vld1q_s32(mean);
         int32x4_t difference = vmaxq_s32(vqsubq_s32(vld1q_s32(v), before), least);
-        vst1q_s32(mean, add(before, vqrdmulhq_n_s32(difference, rate * 32768)));
+        if (rate < 65536) {
+            difference = vqrdmulhq_n_s32(difference, rate * 32768);
+        }
+        vst1q_s32(mean, add(before, difference));
     }
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n % 4u; i++) {
         mean[i] = ehmn_follow_value(mean[i], v[i], rate);
     }
 }
