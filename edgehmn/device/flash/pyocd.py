@@ -73,14 +73,15 @@ class PyOcd:
         try:
             run([*words, *options], timeout_s)
         except FlashError as e:
-            if not self._knows_target():
+            if self._target in str(e) and not self._knows_target():
                 raise DependencyError(
                     f"pyocd does not know the chip {self._target} yet; pyocd pack install {self._target}"
                 ) from e
             if LOCKED in str(e):
                 raise FlashError(
-                    f"{place.name}: the chip is locked, and nothing was written. Unlocking erases all of it, with what "
-                    f"it has learned: pyocd erase --mass --target {self._target} --probe {place.name}; then flash again"
+                    f"{place.name}: the chip is locked, or its cable makes it look so; nothing was written. Try again. "
+                    "Unlocking erases all of it, with what it has learned: "
+                    f"pyocd erase --mass --target {self._target} --probe {place.name}; then flash again"
                 ) from e
             raise
 
