@@ -87,6 +87,7 @@ def test_a_board_is_written_keeps_what_it_learned_and_proves_that_it_runs(
     temporary = tmp_path / "a (folder), é"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setattr("edgehmn.device.flash.flashing.ANSWER_S", 60.0)
     probe = Probe(kept=kept)
     listed(("A1", probe.address, "1102"), ("A12", "127.0.0.1:9", ""))
     with chip.serving(probe.board) as url:
@@ -166,20 +167,23 @@ def test_a_probe_that_is_pulled_out_while_it_writes(probe: Probe) -> None:
 
 def test_probes_that_are_silent_or_hang_up_while_they_write(listed: Callable[..., None]) -> None:
     """pyocd waits for ever for both: it is stopped."""
-    probes = [Probe("hangs"), Probe("drops")]
-    listed(*((probe.conduct, probe.address, "") for probe in probes))
+    for limit_s in (6.0, 60.0):  # a busy machine may not come to writing in the first
+        probes = [Probe("hangs"), Probe("drops")]
+        listed(*((probe.conduct, probe.address, "") for probe in probes))
+        with ThreadPoolExecutor() as pool:
+            errors = list(pool.map(stopped, ("hangs", "drops"), (limit_s, limit_s)))
+        for probe in probes:
+            probe.close()
+        if all(probe.acted for probe in probes):
+            break
+    assert all(probe.acted for probe in probes)
+    assert all(e.exit_code == 8 and f"did not end in {limit_s:g} s and was stopped" in str(e) for e in errors)
 
-    def said(probe: Probe) -> str:
-        with pytest.raises(FlashError) as caught:
-            PyOcd("nrf52840", 6.0).write(Place(probe.conduct, ""), [PART])
-        assert caught.value.exit_code == 8
-        return str(caught.value)
 
-    with ThreadPoolExecutor() as pool:
-        assert all("did not end in 6 s and was stopped" in words for words in pool.map(said, probes))
-    for probe in probes:
-        assert probe.acted
-        probe.close()
+def stopped(name: str, limit_s: float) -> FlashError:
+    with pytest.raises(FlashError) as caught:
+        PyOcd("nrf52840", limit_s).write(Place(name, ""), [PART])
+    return caught.value
 
 
 @behaving(kept=b"what it has learned", locked=True)
