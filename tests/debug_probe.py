@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from unicorn import UC_HOOK_INTR, UC_PROT_READ, Uc, UcError
+from unicorn import UC_HOOK_INTR, Uc, UcError
 from unicorn import arm_const as arm
 
 from edgehmn.device.boards import boards
@@ -21,8 +21,8 @@ from tests.chips.nrf52840 import Nrf52840
 BOARD = "nrf52840-dk"
 OK, DISCONNECTED, FAULT = 0, 2, 12  # of the answer to a request
 DPIDR, AHB_AP, CTRL_AP = 0x2BA01477, 0x24770011, 0x12880000
-INFORMATION = 0x10000000, 0x2000  # the factory's and the user's information
-PART = {0x100: 0x52840, 0x104: 0x41414630, 0x108: 0x2004}  # AAF0, whose debug port locks itself
+PART = {0x10000100: 0x52840, 0x10000108: 0x2004}
+PERIPHERALS = (*PART, 0x10000104, 0x10001208, 0x4001E400, 0x4001E504)  # that pyocd itself reads or writes
 ROM_TABLE, SYSTEM_CONTROL = 0xE00FF000, 0xE000E000
 IDENTITIES = {  # the last twelve words of what lies there: PIDR4..7, PIDR0..3, CIDR0..3
     ROM_TABLE: (2, 0, 0, 0, 0x08, 0x40, 0x02, 0, 0x0D, 0x10, 0x05, 0xB1),
@@ -56,16 +56,11 @@ class Debugged(Nrf52840):
         return self.FLASH
 
     def prepare(self) -> None:
-        start, size = INFORMATION
-        self.uc.mem_map(start, size, UC_PROT_READ)
-        self.uc.mem_write(start, BLANK * size)
-        for at, value in PART.items():
-            self.uc.mem_write(start + at, struct.pack("<I", value))
         self.uc.hook_add(UC_HOOK_INTR, self._exception)
 
     def start_peripherals(self) -> None:
         super().start_peripherals()
-        self.registers |= {0x40010404: 1, 0x40010504: 0xFFFFFFFF}  # the watchdog, which pyocd feeds
+        self.registers |= PART | {0x40010404: 1, 0x40010504: 0xFFFFFFFF}  # the watchdog, which pyocd feeds
         self.writers[0x40010600] = lambda value: self.require(value == 0x6E524635, "the watchdog is fed something else")
         self.exception: int | None = None
 
@@ -86,8 +81,9 @@ class Debugged(Nrf52840):
         self.require(self.exception == BKPT, f"the core does not come to a breakpoint, but to {self.pc:#x}")
 
     def erase_all(self) -> None:
-        for start, size in (self.FLASH, (INFORMATION[0] + 0x1000, 0x1000)):
-            self.uc.mem_write(start, BLANK * size)
+        start, size = self.FLASH
+        self.uc.mem_write(start, BLANK * size)
+        self.protection = 0xFFFFFFFF
 
 
 class DebugPort:
@@ -161,8 +157,7 @@ class DebugPort:
     # ---- Memory and core
 
     def _memory(self, at: int) -> bool:
-        places = (self.chip.FLASH, *self.chip.RAM, INFORMATION)
-        return any(start <= at < start + size for start, size in places)
+        return any(start <= at < start + size for start, size in (self.chip.FLASH, *self.chip.RAM))
 
     def _read(self, at: int, size: int) -> bytes:
         if self._memory(at):
@@ -183,6 +178,8 @@ class DebugPort:
             self._set_register(at, int.from_bytes(data, "little"))
 
     def _register(self, at: int) -> int:
+        if at in PERIPHERALS:
+            return self.chip.readers[at]() if at in self.chip.readers else self.chip.registers[at]
         page, last = at & ~0xFFF, at & 0xFFF
         if page in IDENTITIES and last >= 0xFD0:
             return IDENTITIES[page][(last - 0xFD0) // 4]
@@ -200,6 +197,10 @@ class DebugPort:
     def _set_register(self, at: int, value: int) -> None:
         if at == DHCSR and value >> 16 == KEY:
             self._control_core(value & 0xF)
+        elif at in PERIPHERALS and at in self.chip.writers:
+            self.chip.writers[at](value)
+        elif at in PERIPHERALS and at in self.chip.registers:
+            self.chip.registers[at] = value
         elif at == DCRSR:
             self._move(value & 0x7F, bool(value >> 16 & 1))
         elif at == DCRDR:
