@@ -312,6 +312,7 @@ int main(void)
             vectors(t, n, n % 2u ? INT32_MAX : n % 4u ? 1 << 18 : 1 << 21);
             exponentials(t, 1u + n % 128u);
             keys(t, 1u + n % 9u, 1u + n % 40u);
+            keys(t, n, 4u);
             fits(t, n, n % 3u ? 60000 : INT32_MAX);
             fits(t, n, 16384);
         }

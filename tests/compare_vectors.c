@@ -67,6 +67,14 @@ static void sums(uint32_t n, int32_t limit)
         out[i] = ehmn_add(v[i], w[i]);
     }
     same("ehmn_add_all", n, out, a, 4);
+    a = copy(v, 4u * n);
+    int32_t *less = copy(w, 4u * n);
+    ehmn_subtract_all(a, less, n, a);
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_subtract(v[i], w[i]);
+    }
+    same("ehmn_subtract_all", n, out, a, 4);
+    free(less);
     int32_t down[MOST];
     for (uint32_t i = 0; i < n; i++) {
         down[i] = between(0, 31);

@@ -174,6 +174,8 @@ void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n);
 
 /* v[i] = ehmn_add(v[i], more[i]). */
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n);
+/* out[i] = ehmn_subtract(v[i], less[i]). */
+void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_t *out);
 
 /* v[i] = ehmn_add(v[i], ehmn_mul(w[i] * factor, scale, shift)), for factors within +-64 and a scale
  * that is not negative. */

@@ -132,7 +132,7 @@ static inline int32_t multiply_add(uint32_t a, uint32_t b, int32_t sum)
         "add sp, sp, #16\n"                                                                         \
         "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n")
 
-__attribute__((naked, noinline)) static void
+__attribute__((naked, noinline, aligned(4))) static void
 dot_rows(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSED, const uint32_t *x_end UNUSED,
          int32_t *acc UNUSED, int32_t *acc_end UNUSED, uint32_t first UNUSED)
 {
@@ -141,7 +141,7 @@ dot_rows(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSE
 
 /* (w0 + x1) (w1 + x0) = w0 x0 + w1 x1 + w0 w1 + x0 x1 for each pair of columns: two multiplications in one. acc gets the
  * sums of all four modulo 2^32, and begin[r] + all. */
-__attribute__((naked, noinline)) static void
+__attribute__((naked, noinline, aligned(4))) static void
 dot_rows_paired(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSED, const uint32_t *x_end UNUSED,
                 int32_t *acc UNUSED, int32_t *acc_end UNUSED, uint32_t first UNUSED, const int32_t *begin UNUSED,
                 int32_t all UNUSED)

@@ -7,6 +7,9 @@
 
 #include <immintrin.h>
 #include <stddef.h>
+
+#define AHEAD 3072u /* bytes from what is multiplied to what is asked for */
+
 static inline __m512i load(const int8_t *w, __mmask32 some)
 {
     return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(some, w));
@@ -48,21 +51,49 @@ static inline __m512i load_all(const int8_t *w)
     return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)w));
 }
 
+/* Ask for four lines of weights that come later, in the order of memory though rows are read side by side: what the
+ * processor fetches by itself ends with each page. Beyond the last weight this does nothing. */
+static inline uintptr_t fetch_four(uintptr_t at)
+{
+    for (uint32_t k = 0; k < 4u; k++) {
+        _mm_prefetch((const char *)(at + 64u * k), _MM_HINT_T0);
+    }
+    return at + 256u;
+}
+
 static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                        int32_t *acc)
 {
-    uint32_t whole = cols & ~31u;
+    const size_t most = cols & ~63u, whole = cols & ~31u;
     uint32_t r = 0;
     for (; r + 4u <= rows; r += 4u, w += (size_t)4u * stride) {
         const int8_t *a = w, *b = a + stride, *c = b + stride, *d = c + stride;
-        __m512i s0 = dot(a + whole, x + whole, cols - whole), s1 = dot(b + whole, x + whole, cols - whole);
-        __m512i s2 = dot(c + whole, x + whole, cols - whole), s3 = dot(d + whole, x + whole, cols - whole);
-        for (size_t i = 0; i < whole; i += 32u) {
-            __m512i v = _mm512_loadu_si512(x + i);
+        uintptr_t ahead = (uintptr_t)w + AHEAD;
+        __m512i s0 = _mm512_setzero_si512(), s1 = s0, s2 = s0, s3 = s0;
+        for (size_t i = 0; i < most; i += 64u) {
+            __m512i v = _mm512_loadu_si512(x + i), u = _mm512_loadu_si512(x + i + 32u);
+            ahead = fetch_four(ahead);
             s0 = _mm512_dpwssd_epi32(s0, load_all(a + i), v);
             s1 = _mm512_dpwssd_epi32(s1, load_all(b + i), v);
             s2 = _mm512_dpwssd_epi32(s2, load_all(c + i), v);
             s3 = _mm512_dpwssd_epi32(s3, load_all(d + i), v);
+            s0 = _mm512_dpwssd_epi32(s0, load_all(a + i + 32u), u);
+            s1 = _mm512_dpwssd_epi32(s1, load_all(b + i + 32u), u);
+            s2 = _mm512_dpwssd_epi32(s2, load_all(c + i + 32u), u);
+            s3 = _mm512_dpwssd_epi32(s3, load_all(d + i + 32u), u);
+        }
+        if (most < whole) {
+            __m512i v = _mm512_loadu_si512(x + most);
+            s0 = _mm512_dpwssd_epi32(s0, load_all(a + most), v);
+            s1 = _mm512_dpwssd_epi32(s1, load_all(b + most), v);
+            s2 = _mm512_dpwssd_epi32(s2, load_all(c + most), v);
+            s3 = _mm512_dpwssd_epi32(s3, load_all(d + most), v);
+        }
+        if (whole < cols) {
+            s0 = _mm512_add_epi32(s0, dot(a + whole, x + whole, cols & 31u));
+            s1 = _mm512_add_epi32(s1, dot(b + whole, x + whole, cols & 31u));
+            s2 = _mm512_add_epi32(s2, dot(c + whole, x + whole, cols & 31u));
+            s3 = _mm512_add_epi32(s3, dot(d + whole, x + whole, cols & 31u));
         }
         _mm_storeu_si128((__m128i *)(void *)(acc + r), sum16x4(s0, s1, s2, s3));
     }
@@ -101,14 +132,21 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     const int32_t raised = _mm512_reduce_add_epi32(raise);
     for (; r + 4u <= rows; r += 4u, w += (size_t)4u * stride) {
         const int8_t *a = w, *b = a + stride, *c = b + stride, *d = c + stride;
-        __m512i s0 = dot8(a + whole, x + whole, rest), s1 = dot8(b + whole, x + whole, rest);
-        __m512i s2 = dot8(c + whole, x + whole, rest), s3 = dot8(d + whole, x + whole, rest);
+        uintptr_t ahead = (uintptr_t)w + AHEAD;
+        __m512i s0 = _mm512_setzero_si512(), s1 = s0, s2 = s0, s3 = s0;
         for (size_t i = 0; i < whole; i += 64u) {
             __m512i v = _mm512_loadu_si512(x + i);
+            ahead = fetch_four(ahead);
             s0 = add_bytes(s0, _mm512_loadu_si512(a + i), v);
             s1 = add_bytes(s1, _mm512_loadu_si512(b + i), v);
             s2 = add_bytes(s2, _mm512_loadu_si512(c + i), v);
             s3 = add_bytes(s3, _mm512_loadu_si512(d + i), v);
+        }
+        if (rest != 0) {
+            s0 = _mm512_add_epi32(s0, dot8(a + whole, x + whole, rest));
+            s1 = _mm512_add_epi32(s1, dot8(b + whole, x + whole, rest));
+            s2 = _mm512_add_epi32(s2, dot8(c + whole, x + whole, rest));
+            s3 = _mm512_add_epi32(s3, dot8(d + whole, x + whole, rest));
         }
         __m128i sum = _mm_sub_epi32(sum16x4(s0, s1, s2, s3), _mm_set1_epi32(raised));
         _mm_storeu_si128((__m128i *)(void *)(acc + r), sum);

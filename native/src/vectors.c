@@ -31,7 +31,7 @@ static inline int32_t bits_of(uint32_t v)
     return v != 0 ? 32 - __builtin_clz(v) : 0;
 }
 
-#if !defined(EHMN_MVE)
+#if !defined(EHMN_MVE) && !defined(EHMN_NEON)
 
 /* Bits by which a number of this magnitude can be shifted to the left within 31; 30 for zero, which none changes. */
 static int32_t spare_bits(uint32_t magnitude)
@@ -39,7 +39,6 @@ static int32_t spare_bits(uint32_t magnitude)
     return 31 - bits_of(magnitude | 1u);
 }
 
-#if !defined(EHMN_NEON)
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
     uint32_t i = 0;
@@ -50,7 +49,13 @@ void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
         v[i] = ehmn_add(v[i], more[i]);
     }
 }
-#endif
+
+void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_t *out)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_subtract(v[i], less[i]);
+    }
+}
 
 /* The bits that are set in any of v, or in its complement where it is negative. */
 static uint32_t any_bits(const int32_t *v, uint32_t n)
@@ -520,9 +525,7 @@ void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_
     ehmn_scale_all(out, n, factor, down, out);
 }
 
-#if !defined(EHMN_MVE)
-
-#if !defined(EHMN_NEON)
+#if !defined(EHMN_MVE) && !defined(EHMN_NEON)
 
 int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
 {
@@ -565,8 +568,6 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     }
     return least;
 }
-
-#endif
 
 int32_t ehmn_largest(const int16_t *v, uint32_t n)
 {
