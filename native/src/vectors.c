@@ -122,30 +122,6 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
 
 #if !defined(EHMN_ASK_X86)
 
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
-#define ADD_ONE(product, weights, sum) \
-    product " r4, %[factor], " weights ", %[half]\n"    \
-    "asr r4, r4, %[beyond]\n"                           \
-    "add " sum ", " sum ", r4\n"
-
-/* v[i] += round(w[i] * factor / 2^(16 + beyond)), four at a time. */
-static void add_fours(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t beyond)
-{
-    for (const int8_t *end = w + n; w < end;) {
-        __asm__ volatile("ldr r5, [%[w]], #4\n"
-                         "ldmia %[v], {r6, r8, r9, r10}\n"
-                         "sxtb16 r11, r5, ror #8\n"
-                         "sxtb16 r5, r5\n"
-                         ADD_ONE("smlawb", "r5", "r6") ADD_ONE("smlawb", "r11", "r8")
-                         ADD_ONE("smlawt", "r5", "r9") ADD_ONE("smlawt", "r11", "r10")
-                         "stmia %[v]!, {r6, r8, r9, r10}\n"
-                         : [w] "+r"(w), [v] "+r"(v)
-                         : [factor] "r"(factor), [half] "r"(1 << (beyond - 1)), [beyond] "r"(beyond)
-                         : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "memory");
-    }
-}
-#endif
-
 void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
     int32_t spare = spare_bits((uint32_t)scale);
@@ -154,18 +130,18 @@ void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t fa
         ehmn_add_weights(v, w, n, factor, scale, shift);
         return;
     }
-    scale = (int32_t)((uint32_t)scale << spare);
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
-    uint32_t times = ehmn_abs(factor);
-    int32_t power = bits_of(times) - 1;
-    if (factor != 0 && (times & (times - 1u)) == 0 && beyond > power + 1 && n % 4u == 0) {
-        add_fours(v, w, n, factor < 0 ? -scale : scale, beyond - power - 1);
-        return;
+    uint32_t i = 0;
+#if defined(EHMN_CORTEX_M)
+    int32_t lift = 32 - shift, of_scale = spare < lift ? spare : lift; /* bits that make a product's upper half the sum */
+    lift -= of_scale;
+    if (shift <= 32 && lift < 16 && ehmn_in_range(-factor * (1 << lift), INT16_MIN, INT16_MAX)) {
+        i = ehmn_cortex_m_take_weights(v, w, n, -factor * (1 << lift), scale << of_scale);
     }
 #endif
+    scale = (int32_t)((uint32_t)scale << spare);
     int32_t half = 1 << (beyond - 1);
     factor *= 1 << 17;
-    for (uint32_t i = 0; i < n; i++) {
+    for (; i < n; i++) {
         v[i] += ((int32_t)(((int64_t)(w[i] * factor) * scale) >> 32) + half) >> beyond;
     }
 }
@@ -206,8 +182,17 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
 
 void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        mean[i] = ehmn_follow_value(mean[i], v[i], rate);
+    uint32_t i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = rate < 65536 ? ehmn_dsp_follow(mean, v, n, rate) : ehmn_dsp_replace(mean, v, n);
+#endif
+    for (; i < n; i++) {
+        int32_t m = mean[i];
+        if (((m ^ m * 2) | (v[i] ^ v[i] * 2)) < 0) {
+            mean[i] = ehmn_follow_value(m, v[i], rate);
+        } else { /* the usual case: no difference leaves 32 bits, and what lies between two numbers neither */
+            mean[i] = m + ehmn_round_fit((int64_t)(v[i] - m) * rate, 16);
+        }
     }
 }
 
