@@ -48,6 +48,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "without G' (surprise)": {"eta_global": 0.0},
     "without decay of dense weights": {"decay": 0.0},
     "decay of dense weights ten times": {"decay": 1e-3},
+    "every row written": {"closed_below": 0.0},
+    "a third of the rows written": {"closed_below": 1.25},
     "LSB of dense weights 2^-8": {"weight_frac": 8},
     "LSB of dense weights 2^-10": {"weight_frac": 10},
     "4 negatives": {"n_negatives": 4},

@@ -118,7 +118,7 @@ class NGrams:
             logits[self.tokens[self.at]] += self.gains[self.counts[self.at]]
 
     def follow(self, token: int, p: FloatArray, eta: float) -> None:
-        """p: (vocab,), the prediction."""
+        """p: (vocab,), the prediction that the n-grams are part of."""
         if self.hit and self.at is not None:
             guess, count = self.tokens[self.at], self.counts[self.at]
             gain = self.gains[count] + eta * ((guess == token) - float(p[guess]))

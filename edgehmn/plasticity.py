@@ -5,10 +5,11 @@ The rule, for the weight from input j to unit i of an adapter (symbols as in the
     dw_ij = (eta_local + eta_global G') * alpha_j * e_ij * pi max(0, cos(Phi - phi_i)) - decay * w_ij
 
     e_ij  = post_i (psi_fast_j + kappa psi_slow_j)            eligibility, of rank one
-    post  = f'(a_i) (P delta)_i,   delta = E[y] - mean of E over tokens drawn from p        "output_error"
+    post  = f'(a_i) (P delta)_i,   delta = E[y] - mean of E over tokens drawn from q        "output_error"
           = z_i                                               the paper's literal reading, "hebbian", of
                                                               dense adapters; the rest learns by error
     alpha = d softmax_j(beta_attention x_j c_j)               mean one; c is a slow average of the input
+    closed: units whose rate is below closed_below times the mean of all; their rows are not written
     G'    = gamma w_reward R + (1 - gamma) w_uncertainty U + w_novelty N
             R, U, N: surprise, entropy and topic shift in standard deviations around their running means
     write : the change is made of single steps of one LSB, drawn without bias ("unbiased"; at most eight of a weight
@@ -22,7 +23,9 @@ came then. Beside them stand a bias of every token and a memory of n-grams. All 
 
     h'     = scale h + P (sum_l g_l tanh(W_l x_l) + sum_k g_k row_k)
     logits = E h' + g_b bias + sum over n-gram hits of G[order, count]
-    p      = (1 - share) softmax(logits) + share recalled,    share by the similarity of the best episode
+    p      = (1 - share) q + share recalled,   q = softmax(logits),   share by the similarity of the best episode
+
+All but the episodes learn as if there were none, from q: what leaned on an episode would be lost with it.
 
 The gains (g, scale, G, share) are modulators: scalars that follow, token by token, what each mechanism is worth in the
 present text, by the gradient of the log-probability. `follow` moves them alone, with every weight frozen: what was
@@ -67,6 +70,7 @@ class Rule:
     beta_write: float = 10.0
     theta_write: float = 0.5
     decay: float = 2e-4  # of dense weights, per token, towards the prior, which is zero
+    closed_below: float = 1.0  # a unit whose |rate| is below so many times the mean of all is closed; 0: none is
     weight_frac: int = 11  # one LSB of a dense plastic weight is 2**-weight_frac
     n_negatives: int = 16
     eta_gain: float = 0.015  # of the gains of adapters and bias
@@ -191,16 +195,16 @@ class PlasticHead:
         logits -= top
         p = np.exp(logits)
         mass = float(p.sum())
-        self.log_p: FloatArray = logits - np.float32(np.log(mass))
-        if self.episodes:
-            mass = self.episodes.recall(self.x, p, mass)
-            if self.episodes.responsibility:
-                changed = list(self.episodes.responsibility)
-                self.log_p = logits - np.float32(np.log(mass))
-                self.log_p[changed] = np.log(p[changed] / mass)
-        self.p: FloatArray = p * np.float32(1 / mass)
+        self.q: FloatArray = p * np.float32(1 / mass)
+        self.log_q: FloatArray = logits - np.float32(np.log(mass))
         self.ready = True
-        return self.log_p
+        if not self.episodes:
+            return self.log_q
+        mass = self.episodes.recall(self.x, p, mass)
+        log_p: FloatArray = logits - np.float32(np.log(mass))
+        changed = list(self.episodes.responsibility)
+        log_p[changed] = np.log(p[changed] / mass)
+        return log_p
 
     def learn(self, token: int) -> None:
         """Teach everything that `token` came after the last `forward`."""
@@ -242,9 +246,9 @@ class PlasticHead:
         return total
 
     def _negatives(self, rng: np.random.Generator) -> Ids:
-        """Tokens drawn from p by systematic sampling: one uniform number, equally spaced quantiles."""
+        """Tokens drawn from q by systematic sampling: one uniform number, equally spaced quantiles."""
         n = self.rule.n_negatives
-        cumulative = np.cumsum(self.p, dtype=np.float64)
+        cumulative = np.cumsum(self.q, dtype=np.float64)
         quantiles = (rng.random() + np.arange(n)) / n * cumulative[-1]
         return np.minimum(np.searchsorted(cumulative, quantiles, side="right"), len(cumulative) - 1)
 
@@ -260,7 +264,7 @@ class PlasticHead:
         if self.bias:
             self.bias.follow(token, negatives, r.eta_gain, r.gain_max)
         for memory in self.ngrams:
-            memory.follow(token, self.p, r.eta_ngram)
+            memory.follow(token, self.q, r.eta_ngram)
         self.scale = min(max(self.scale + r.eta_scale * float(self.plain @ delta), 0.0), r.gain_max)
         if self.episodes:
             self.episodes.follow(token, r.eta_episode)
@@ -271,9 +275,9 @@ class PlasticHead:
         r = self.rule
         if r.eta_global == 0 or r.eta_local == 0:
             return 1.0
-        g = r.gamma * r.w_reward * self.reward(-float(self.log_p[token]) * LOG2_E)
+        g = r.gamma * r.w_reward * self.reward(-float(self.log_q[token]) * LOG2_E)
         if r.gamma < 1 and r.w_uncertainty:
-            g += (1 - r.gamma) * r.w_uncertainty * self.uncertainty(-float(self.p @ self.log_p) * LOG2_E)
+            g += (1 - r.gamma) * r.w_uncertainty * self.uncertainty(-float(self.q @ self.log_q) * LOG2_E)
         if r.w_novelty:
             self.drift += np.array([[FAST], [SLOW]], np.float32) * (self.x - self.drift)
             shift = self.drift[0] - self.drift[1]
@@ -284,6 +288,7 @@ class PlasticHead:
         r, z, weights = self.rule, self.z[layer], self.weights[layer]
         post = z if r.error == "hebbian" else error * (1 - z * z)
         rate = r.eta_local * factor * post * self._gate(layer)
+        rate[np.abs(rate) < r.closed_below * np.abs(rate).mean()] = 0.0
         self.dense_writer.add(weights, rate, self._presynaptic(layer))
         # Decay visits one row per token, with the decay of as many tokens as there are rows.
         self.dense_writer.decay(weights[self.time % len(weights)], len(weights) * r.decay)

@@ -31,6 +31,7 @@ REAL = {
     "topic_limit": (16, 1.0),
     "topic_margin": (16, 1.0),
     "guard_limit": (16, 1.0),
+    "closed_below": (16, 1.0),
     "bias_step": (12, BITS),
     "sharpness": (8, BITS),
 }

@@ -22,7 +22,7 @@ static const field settings[] = {
 static const field places[] = {
     IN_IMAGE(matrices_offset, 0, 4096), IN_IMAGE(vectors_offset, 0, 4096), IN_IMAGE(guard_offset, 0, 4096),
     IN_IMAGE(tokenizer_offset, 0, 4096), IN_IMAGE(tokenizer_bytes, 0, 4096), IN_IMAGE(reserved[2], 0, 0),
-    IN_IMAGE(bytes, 0, 4096), IN_IMAGE(version, EHMN_IMAGE_VERSION, EHMN_IMAGE_VERSION), IN_RULE(reserved[17], 0, 0),
+    IN_IMAGE(bytes, 0, 4096), IN_IMAGE(version, EHMN_IMAGE_VERSION, EHMN_IMAGE_VERSION), IN_RULE(reserved[16], 0, 0),
 };
 
 static const field rule[] = {
@@ -43,6 +43,7 @@ static const field rule[] = {
     IN_RULE(ngram_order[3], 0, EHMN_MAX_ORDER), IN_RULE(eta_ngram, 0, 1 << 20), IN_RULE(episodes, 0, EHMN_MAX_SLOTS),
     IN_RULE(sharpness, 0, 1 << 20), IN_RULE(eta_episode, 0, 65536), IN_RULE(eta_scale, 0, 1 << 24),
     IN_RULE(topic_limit, 0, BITS31), IN_RULE(topic_margin, 0, BITS31), IN_RULE(guard_limit, 0, 1 << 20),
+    IN_RULE(closed_below, 0, 1 << 20),
 };
 
 static const field of_matrix[] = {

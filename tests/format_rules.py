@@ -19,7 +19,7 @@ IMAGE = (
     "eta_local eta_global w_reward w_uncertainty w_novelty kappa rho_slow beta_attention rho_context phase_step "
     "decay_row weight_frac n_negatives eta_gain gain_max rho_average rho_trace:8 phase_seed row_slots:2 eta_row:2 "
     "row_frac decay_visit bias_step bias_decay ngram_slots ngram_order:4 eta_ngram episodes sharpness eta_episode "
-    "eta_scale topic_limit topic_margin guard_limit unused:18"
+    "eta_scale topic_limit topic_margin guard_limit closed_below unused:17"
 )
 MATRIX = "rows cols weights_offset scales_offset shift input_bits weight_bits bias_offset"
 VECTOR = "length offset shift reserved"
@@ -48,7 +48,8 @@ RANGES = {
     "bias_step": (0, 32767), "bias_decay": (0, 65535), "ngram_slots": (0, lib.EHMN_MAX_SLOTS),
     "ngram_order": (0, lib.EHMN_MAX_ORDER), "eta_ngram": (0, 2**20), "episodes": (0, lib.EHMN_MAX_SLOTS),
     "sharpness": (0, 2**20), "eta_episode": (0, 65536), "eta_scale": (0, 2**24), "topic_limit": (0, 2**31 - 1),
-    "topic_margin": (0, 2**31 - 1), "guard_limit": (0, 2**20), "reserved": (0, 0), "unused": (0, 0),
+    "topic_margin": (0, 2**31 - 1), "guard_limit": (0, 2**20), "closed_below": (0, 2**20),
+    "reserved": (0, 0), "unused": (0, 0),
 }  # fmt: skip
 UNSIGNED = {"start_token", "phase_step", "phase_seed", "crc32", "id", "magic"}
 

@@ -54,7 +54,8 @@ class Oracle(Topical):
     def sample(self, temperature: int) -> int:
         """temperature: Q8."""
         assert self.prediction is not None
-        top, logits = self.prediction.top, self.prediction.logits
+        logits = self.prediction.logits
+        top = max(logits)
         if temperature == 0:
             return logits.index(top)
         p = [exp2_neg(256 * (top - x) // temperature) for x in logits]

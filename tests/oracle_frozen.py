@@ -4,8 +4,9 @@ Sums of int8 weights with mantissas are taken in NumPy's int64, where they are e
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import mul as times
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -72,20 +73,31 @@ class Matrix:
         return [mul(count * w, self.scale[r], self.shift - frac) for w in self.weights[r].tolist()]
 
 
-class Prediction:
-    """Logits in Q8, with what follows from them."""
+def exp2(v: int) -> int:
+    """2^(v / 2^8) in Q24."""
+    whole = max(0, -(-v // 256))
+    return exp2_neg(256 * whole - v) << whole
 
-    def __init__(self, logits: Vector) -> None:
-        self.logits = logits
+
+class Prediction:
+    """Logits in Q8, with what follows from them. `changed`: what episodes make of some of them; only the score knows
+    of it."""
+
+    def __init__(self, logits: Vector, changed: Mapping[int, int] = MappingProxyType({})) -> None:
+        self.plain, self.logits = logits, [changed.get(i, x) for i, x in enumerate(logits)]
         self.top = max(logits)
         self.p = [exp2_neg(self.top - x) for x in logits]
         self.mass = sum(self.p)
+        self.total = self.mass + sum(exp2(x - self.top) - self.p[i] for i, x in changed.items())
 
     def score(self, token: int) -> int:
-        return log2(self.mass) - SCORE_BITS + 256 * (self.top - self.logits[token])
+        return max(0, log2(self.total) - SCORE_BITS + 256 * (self.top - self.logits[token]))
+
+    def surprise(self, token: int) -> int:
+        return max(0, log2(self.mass) - SCORE_BITS + 256 * (self.top - self.plain[token]))
 
     def entropy(self) -> int:
-        spread = sum(p * (self.top - x) for p, x in zip(self.p, self.logits, strict=True))
+        spread = sum(p * (self.top - x) for p, x in zip(self.p, self.plain, strict=True))
         return log2(self.mass) - SCORE_BITS + 256 * spread // self.mass
 
     def probability(self, token: int) -> int:

@@ -98,7 +98,7 @@ class Learning(Plastic):
         if rule.eta_global == 0:
             return None
         assert prediction is not None
-        g = rule.w_reward * st.reward.standard_score(prediction.score(token), rule.rho_average)
+        g = rule.w_reward * st.reward.standard_score(prediction.surprise(token), rule.rho_average)
         if rule.w_uncertainty:
             g += rule.w_uncertainty * st.uncertainty.standard_score(prediction.entropy(), rule.rho_average)
         if rule.w_novelty:
@@ -125,7 +125,7 @@ class Learning(Plastic):
         for layer, z in enumerate(self.taken.z):
             if manner.writes:
                 pre, g = self._presynaptic(layer)
-                rates = [self._unit_rate(layer, i, e, rate, g) for i, e in enumerate(error)]
+                rates = self._open([self._unit_rate(layer, i, e, rate, g) for i, e in enumerate(error)])
                 self.updates.append((rates, pre))
                 steps = draw_steps(rates, pre, draw(st.seed, 1 + layer, st.learned) >> 8)
                 for weights, row in zip(st.dense[layer], steps, strict=True):
@@ -162,6 +162,11 @@ class Learning(Plastic):
     def _unit_rate(self, layer: int, i: int, error: int, rate: int, g: int) -> int:
         post = mul(mul(error, 32768 - (self.taken.z[layer][i] ** 2 >> 15), 15), self._gate(layer, i), 15)
         return within(mul(post, rate, 20 - self.header.rule.weight_frac + g), -RATE_LIMIT, RATE_LIMIT)
+
+    def _open(self, rates: Vector) -> Vector:
+        """Those below closed_below times the mean are zero."""
+        least = sum(map(abs, rates)) * self.header.rule.closed_below // len(rates) >> 16
+        return [0 if abs(r) < least else r for r in rates]
 
     def _take(self, weights: Vector, steps: Vector) -> None:
         weights[:] = [within(w + s, -127, 127) for w, s in zip(weights, steps, strict=True)]

@@ -140,11 +140,12 @@ class Plastic(Frozen):
     def key(self, x: Vector) -> int:
         return sum(1 << j for j, v in enumerate(x) if v > 0)
 
-    def recall_episodes(self, logits: Vector, step: Step) -> None:
+    def recall_episodes(self, logits: Vector, step: Step) -> dict[int, int]:
+        """The logits of the recalled tokens."""
         rule, st = self.header.rule, self.state
         n = min(rule.episodes, st.written)
         if n == 0:
-            return
+            return {}
         key = self.key(step.x)
         apart = sorted(((key ^ st.keys[i]).bit_count(), i) for i in range(n))[: min(MAX_RECALLED, n)]
         near = [cos((hamming << 31) // self.header.d_model) for hamming, _ in apart]
@@ -156,6 +157,7 @@ class Plastic(Frozen):
         before = Prediction(logits)
         extra = (before.mass >> 8) * odds >> 8
         weights: dict[int, int] = {}
+        changed: dict[int, int] = {}
         for weight, (_, i) in zip(w, apart, strict=True):
             weights[st.tokens[i]] = weights.get(st.tokens[i], 0) + weight
         for token, c in weights.items():
@@ -163,15 +165,15 @@ class Plastic(Frozen):
             both = before.p[token] + its
             step.responsibility[token] = (its << 16) // both if both else 0
             if both:
-                logits[token] = sat(before.top + rounded(log2(both) - SCORE_BITS, 8), 16)
+                changed[token] = sat(before.top + rounded(log2(both) - SCORE_BITS, 8), 16)
+        return changed
 
     def predict(self, hidden: Sequence[int]) -> tuple[Prediction, Step]:
         step = Step(list(hidden))
         h = self.adapt(self.final_norm(hidden), step)
         logits = self.biased(self.wide_logits(h))
         self.recall_ngrams(logits, step)
-        self.recall_episodes(logits, step)
-        return Prediction(logits), step
+        return Prediction(logits, self.recall_episodes(logits, step)), step
 
     # -- What learning reads of a prediction
 

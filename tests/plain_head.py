@@ -111,8 +111,8 @@ class PlainHead:
         top = max(logits)
         weight = [math.exp(v - top) for v in logits]
         mass = math.fsum(weight)
-        self.p = self._episodes([w / mass for w in weight])
-        return [math.log(p) for p in self.p]
+        self.q = [w / mass for w in weight]
+        return [math.log(p) for p in self._episodes(self.q)]
 
     def _ngrams(self, logits: Vector) -> None:
         self.place: dict[int, tuple[int, int]] = {}  # order -> slot, tag
@@ -151,13 +151,13 @@ class PlainHead:
         """Move the gains; `draw` is given when this is part of learning."""
         r = self.rule
         u = next(self.follow_draws) if draw is None else draw
-        total = math.fsum(self.p)
+        total = math.fsum(self.q)
         negatives = []
         for s in range(r.n_negatives):
-            point, v, at = (s + u) / r.n_negatives * total, 0, self.p[0]
-            while at <= point and v < len(self.p) - 1:
+            point, v, at = (s + u) / r.n_negatives * total, 0, self.q[0]
+            while at <= point and v < len(self.q) - 1:
                 v += 1
-                at += self.p[v]
+                at += self.q[v]
             negatives.append(v)
         self.negatives = negatives
         mean = [sum(self.head[v][j] for v in negatives) / len(negatives) for j in range(len(self.x))]
@@ -171,7 +171,7 @@ class PlainHead:
         bits = (self.bias[token] - sum(self.bias[v] for v in negatives) / len(negatives)) / LN2
         self.bias_gain = clamp(self.bias_gain + r.eta_gain * bits, 0, r.gain_max)
         for order, (guess, count) in self.hit.items():
-            gain = self.ngram_gain.get((order, count), 0.0) + r.eta_ngram * ((guess == token) - self.p[guess])
+            gain = self.ngram_gain.get((order, count), 0.0) + r.eta_ngram * ((guess == token) - self.q[guess])
             self.ngram_gain[order, count] = clamp(gain, -16 * LN2, 16 * LN2)
         self.scale = clamp(self.scale + r.eta_scale * dot(self.plain, delta), 0, r.gain_max)
         if self.bucket >= 0:
@@ -205,12 +205,12 @@ class PlainHead:
         self.learned += 1
 
     def _factor(self, token: int) -> float:
-        r, p = self.rule, self.p
+        r, q = self.rule, self.q
         if r.eta_global == 0:
             return 1.0
-        g = r.gamma * r.w_reward * self.signals["reward"].score(-math.log(p[token]) / LN2)
+        g = r.gamma * r.w_reward * self.signals["reward"].score(-math.log(q[token]) / LN2)
         if r.gamma < 1 and r.w_uncertainty:
-            entropy = -math.fsum(v * math.log(v) for v in p if v > 0) / LN2
+            entropy = -math.fsum(v * math.log(v) for v in q if v > 0) / LN2
             g += (1 - r.gamma) * r.w_uncertainty * self.signals["uncertainty"].score(entropy)
         if r.w_novelty:
             for i, rate in enumerate((0.05, 0.002)):
@@ -227,13 +227,17 @@ class PlainHead:
         ]
         alpha = [math.exp(r.beta_attention * v * c) for v, c in zip(x, self.context[layer], strict=True)]
         pre = [d * a / math.fsum(alpha) * (v + r.kappa * s) for a, v, s in zip(alpha, x, self.slow[layer], strict=True)]
-        for i, row in enumerate(self.weights[layer]):
-            z = self.z[layer][i]
+        rates = []
+        for i, z in enumerate(self.z[layer]):
             post = z if r.error == "hebbian" else self.error[i] * (1 - z * z)
             if r.phase_period:
                 angle = 2 * math.pi * self.learned / r.phase_period - self.phase[layer][i]
                 post *= math.pi * max(0.0, math.cos(angle))
-            row[:] = [w + r.eta_local * factor * post * v for w, v in zip(row, pre, strict=True)]
+            rates.append(r.eta_local * factor * post)
+        least = r.closed_below * math.fsum(map(abs, rates)) / d
+        for rate, row in zip(rates, self.weights[layer], strict=True):
+            if abs(rate) >= least:
+                row[:] = [w + rate * v for w, v in zip(row, pre, strict=True)]
         turn = self.weights[layer][self.learned % d]
         turn[:] = [w * (1 - d * r.decay) for w in turn]
 

@@ -178,6 +178,7 @@ EVERYTHING = Rule(
     kappa=0.5,
     beta_attention=0.4,
     phase_period=9,
+    closed_below=0.0,  # a unit just at the limit may be on its other side in float32
     rho_trace=(0.0, 0.6),
     decay=2e-3,
     decay_visit=0.02,

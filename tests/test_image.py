@@ -290,6 +290,7 @@ RANGES = {
     "rule.topic_limit": (0, 2**31 - 1),
     "rule.topic_margin": (0, 2**31 - 1),
     "rule.guard_limit": (0, 1 << 20),
+    "rule.closed_below": (0, 1 << 20),
 }
 SIZES = {"n_layers": 64, "d_hidden": 16384, "vocab_size": 262144, "tied_head": 1, "n_guard": 256}
 
@@ -344,7 +345,7 @@ def test_heads(least: bytes, d_model: int, n_heads: int, n_kv_heads: int, possib
     [
         {"rule.n_negatives": 3},
         {"rule.n_negatives": 48},
-        {"rule.reserved": [0] * 17 + [1]},
+        {"rule.reserved": [0] * 16 + [1]},
         {"rule.reserved": [1]},
         {"reserved": [1, 0, 0]},
         {"reserved": [0, 0, 1]},

@@ -43,6 +43,8 @@ RULES = {
     "beta_attention": replace(BRISK, beta_attention=0.4),
     "kappa and beta_attention": replace(BRISK, kappa=3.0, beta_attention=2.0, rho_slow=0.9, rho_context=0.3),
     "phase": replace(BRISK, phase_period=7),
+    "no unit closed": replace(BRISK, closed_below=0.0),
+    "most units closed": replace(BRISK, closed_below=1.5),
     "rho_trace": replace(BRISK, rho_trace=(0.0, 0.5, 0.95)),
     "coarse weights": replace(BRISK, weight_frac=4),
     "fine weights": replace(BRISK, weight_frac=16),
@@ -61,6 +63,7 @@ EXTREME_SETTINGS: dict[str, dict[str, Any]] = {
     "the largest kappa and beta": {"rule.kappa": 1 << 20, "rule.beta_attention": 1 << 20, "rule.rho_slow": 65535},
     "the least phase": {"rule.phase_step": 1, "rule.phase_seed": 2**32 - 1},
     "half a turn": {"rule.phase_step": 1 << 31},
+    "every unit closed": {"rule.closed_below": 1 << 20},
     "the largest gain": {"rule.eta_gain": 1 << 20, "rule.gain_max": 1 << 20},
     "no gain": {"rule.gain_max": 0},
 }

@@ -97,6 +97,7 @@ SWITCHES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "beta_write": (DENSE | {"write": "sigmoid"}, {"beta_write": 5.0}),
     "theta_write": (DENSE | {"write": "sigmoid"}, {"theta_write": 0.6}),
     "decay": (DENSE, {"decay": 1e-2}),
+    "closed_below": (DENSE, {"closed_below": 0.0}),
     "weight_frac": (DENSE, {"weight_frac": 7}),
     "n_negatives": (DENSE, {"n_negatives": 4}),
     "eta_gain": (DENSE, {"eta_gain": 0.0}),

@@ -54,6 +54,7 @@ PARAMETERS: tuple[Strength | Bounded, ...] = (
     Strength("phase_period", lambda r: r.phase_period),
     Bounded("beta_attention", 0.0, 2.0),
     Bounded("kappa", 0.0, 2.0),
+    Bounded("closed_below", 0.0, 2.0),
     Bounded("gamma", 0.0, 1.0),
     Bounded("w_novelty", -1.0, 1.0),
 )

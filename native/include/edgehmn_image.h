@@ -114,7 +114,8 @@ typedef struct {
     int32_t topic_limit;    /* Q16, mean squared distance beyond which a topic is new */
     int32_t topic_margin;   /* Q16, a known topic is entered when its distance is less by this */
     int32_t guard_limit;    /* Q16 bits; 0 switches the guard off */
-    uint32_t reserved[18];  /* zero */
+    int32_t closed_below;   /* Q16: a unit whose rate is below so many times the mean of all is closed; 0: none */
+    uint32_t reserved[17];  /* zero */
 } ehmn_rule;
 
 /* A matrix of int8 weights, row by row, and one scale for each row: real weight = w * scale[row] * 2^-shift. Weights of

@@ -1,5 +1,6 @@
 /* The frozen encoder: embedding, then for each layer attention over the window and an MLP. */
 #include "fixed.h"
+#include "kernels_tables.h"
 #include "model.h"
 #include "values.h"
 #include "vectors_mve.h"
@@ -13,6 +14,11 @@
 int32_t ehmn_reduce_into(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *mantissas, int8_t *narrow,
                          int32_t *step)
 {
+#if !defined(EHMN_MVE) && !defined(EHMN_NEON) && !defined(EHMN_ASK_X86)
+    if (bits == 8u) {
+        return ehmn_quantise_narrow(v, n, frac, narrow, step);
+    }
+#endif
     frac = ehmn_quantise16(v, n, frac, bits == 8u ? 16u : bits, mantissas);
     *step = bits == 8u ? ehmn_narrow(mantissas, n, narrow) : 1;
     return frac;
@@ -20,6 +26,11 @@ int32_t ehmn_reduce_into(const int32_t *v, uint32_t n, int32_t frac, uint32_t bi
 
 int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, uint32_t bits)
 {
+#if defined(EHMN_ARM_DSP)
+    if (bits != 8u) {
+        return ehmn_quantise_most(v, n, frac, bits, ehmn_at(m, m->at.mantissas), &m->most);
+    }
+#endif
     return ehmn_reduce_into(v, n, frac, bits, ehmn_at(m, m->at.mantissas), ehmn_at(m, m->at.narrow), &m->step);
 }
 

@@ -59,6 +59,7 @@ void ehmn_summarise(ehmn_model *m)
             sums[first >> shift] = sum;
         }
     }
+    m->total = m->mass;
     m->summed = shift;
 }
 
@@ -82,30 +83,6 @@ void ehmn_change_logit(ehmn_model *m, uint32_t token, int32_t logit)
         m->max_logit = logit;
     } else if (before == m->max_logit) { /* it may have been the only one */
         m->max_logit = ehmn_largest(logits, m->image->vocab_size);
-    }
-}
-
-void ehmn_change_recalled(ehmn_model *m, const int32_t *changed)
-{
-    const int16_t *logits = ehmn_at(m, m->at.logits);
-    uint32_t *sums = ehmn_at(m, m->at.scores);
-    int same_max = 1;
-    for (uint32_t i = 0; i < m->n_recalled; i++) {
-        uint32_t token = m->recalled[i].token;
-        int32_t before = logits[token];
-        same_max = same_max && before < m->max_logit && changed[i] <= m->max_logit;
-        if (same_max) {
-            uint32_t p = ehmn_exp2_neg((uint32_t)(m->max_logit - changed[i]));
-            uint32_t was = ehmn_exp2_neg((uint32_t)(m->max_logit - before));
-            m->mass += (uint64_t)p - was;
-            if (m->summed) {
-                sums[token >> m->summed] += p - was;
-            }
-        }
-        ehmn_change_logit(m, token, changed[i]);
-    }
-    if (!same_max) {
-        ehmn_summarise(m);
     }
 }
 
@@ -197,6 +174,19 @@ const int16_t *ehmn_logits(const ehmn_model *m)
     return m != NULL && m->predicted ? ehmn_at(m, m->at.logits) : NULL;
 }
 
+/* -log2 of a token's share of a mass. Rounded logarithms may leave a share of almost one a little above it. */
+static uint32_t bits_of(const ehmn_model *m, uint64_t mass, uint32_t token)
+{
+    const int16_t *logits = ehmn_at(m, m->at.logits);
+    int32_t bits = ehmn_log2(mass) - (24 << 16) + (m->max_logit - logits[token]) * 256;
+    return bits > 0 ? (uint32_t)bits : 0u;
+}
+
+uint32_t ehmn_surprise(const ehmn_model *m, uint32_t token)
+{
+    return bits_of(m, m->mass, token);
+}
+
 int32_t ehmn_score(const ehmn_model *m, uint32_t token, uint32_t *bits)
 {
     if (m == NULL || bits == NULL || token >= m->image->vocab_size) {
@@ -206,9 +196,20 @@ int32_t ehmn_score(const ehmn_model *m, uint32_t token, uint32_t *bits)
         *bits = (uint32_t)ehmn_log2(m->image->vocab_size);
         return EHMN_OK;
     }
-    const int16_t *logits = ehmn_at(m, m->at.logits);
-    *bits = (uint32_t)(ehmn_log2(m->mass) - (24 << 16) + (m->max_logit - logits[token]) * 256);
+    *bits = bits_of(m, m->total, token);
     return EHMN_OK;
+}
+
+/* How many whole blocks, of n, can be taken from *ahead, and are. */
+static uint32_t pass_blocks(const uint32_t *sums, uint32_t n, uint64_t *ahead)
+{
+    uint64_t left = *ahead;
+    uint32_t k = 0;
+    for (; k < n && left >= sums[k]; k++) {
+        left -= sums[k];
+    }
+    *ahead = left;
+    return k;
 }
 
 void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint32_t *tokens)
@@ -216,20 +217,22 @@ void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint
     const int16_t *logits = ehmn_at(m, m->at.logits);
     const uint32_t *sums = ehmn_at(m, m->at.scores);
     uint32_t vocab = m->image->vocab_size, block = m->summed ? 1u << m->summed : vocab;
+    uint32_t blocks = m->summed ? (vocab + block - 1u) >> m->summed : 1u;
     uint64_t step = m->mass / n;
     uint64_t ahead = (step * (offset & 0xFFFFu)) >> 16; /* of what has been passed: where the next quantile is */
     uint32_t found = 0;
-    for (uint32_t first = 0; first < vocab && found < n; first += block) {
-        uint32_t end = vocab - first < block ? vocab : first + block;
-        if (m->summed && ahead >= sums[first >> m->summed]) {
-            ahead -= sums[first >> m->summed];
-            continue;
-        }
-        for (uint32_t k = first; k < end && found < n;) {
+    for (uint32_t b = 0; b < blocks && found < n; b++) {
+        b += m->summed ? pass_blocks(sums + b, blocks - b, &ahead) : 0u;
+        uint32_t k = b * block, end = vocab - k < block ? vocab : k + block;
+        while (b < blocks && k < end && found < n) {
             k += ehmn_pass_over(logits + k, end - k, m->max_logit, &ahead);
             if (k < end) {
-                tokens[found++] = k;
-                ahead += step;
+                uint32_t p = ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]));
+                for (; ahead < p && found < n; ahead += step) {
+                    tokens[found++] = k;
+                }
+                ahead -= p;
+                k++;
             }
         }
     }
@@ -254,13 +257,14 @@ int32_t ehmn_sample(ehmn_model *m, uint32_t temperature, uint32_t *token)
     }
     const int16_t *logits = ehmn_at(m, m->at.logits);
     uint32_t vocab = m->image->vocab_size;
+    int32_t max = ehmn_largest(logits, vocab);
     if (temperature == 0u) {
-        *token = most_probable(logits, m->max_logit);
+        *token = most_probable(logits, max);
         return EHMN_OK;
     }
     uint64_t mass = 0;
     for (uint32_t k = 0; k < vocab; k++) {
-        mass += ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]) * 256u / temperature);
+        mass += ehmn_exp2_neg((uint32_t)(max - logits[k]) * 256u / temperature);
     }
     uint32_t random[4];
     ehmn_random(m->seed, EHMN_STREAM_SAMPLE, m->sampled, random);
@@ -269,7 +273,7 @@ int32_t ehmn_sample(ehmn_model *m, uint32_t temperature, uint32_t *token)
     uint64_t sum = 0;
     uint32_t k = 0;
     for (; k + 1u < vocab; k++) {
-        sum += ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]) * 256u / temperature);
+        sum += ehmn_exp2_neg((uint32_t)(max - logits[k]) * 256u / temperature);
         if (target < sum) {
             break;
         }

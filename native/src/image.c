@@ -70,7 +70,8 @@ static int rule_is_possible(const ehmn_rule *r)
         && ehmn_in_range(r->rho_context, 0, 65535) && ehmn_in_range(r->decay_row, 0, (1 << 24) - 1)
         && ehmn_in_range(r->weight_frac, 0, 16) && ehmn_in_range(r->n_negatives, 1, EHMN_MAX_NEGATIVES)
         && (r->n_negatives & (r->n_negatives - 1u)) == 0 && ehmn_in_range(r->eta_gain, 0, 1 << 20)
-        && ehmn_in_range(r->gain_max, 0, 1 << 20) && ehmn_in_range(r->rho_average, 0, 65535);
+        && ehmn_in_range(r->gain_max, 0, 1 << 20) && ehmn_in_range(r->rho_average, 0, 65535)
+        && ehmn_in_range(r->closed_below, 0, 1 << 20);
     for (uint32_t i = 0; i < EHMN_MAX_DENSE; i++) {
         ok = ok && ehmn_in_range(r->rho_trace[i], 0, 65535);
     }
@@ -85,7 +86,7 @@ static int memories_are_possible(const ehmn_rule *r)
         && ehmn_in_range(r->sharpness, 0, 1 << 20) && ehmn_in_range(r->eta_episode, 0, 65536)
         && ehmn_in_range(r->eta_scale, 0, 1 << 24) && ehmn_in_range(r->topic_limit, 0, INT32_MAX)
         && ehmn_in_range(r->topic_margin, 0, INT32_MAX) && ehmn_in_range(r->guard_limit, 0, 1 << 20)
-        && all_zero(r->reserved, 18);
+        && all_zero(r->reserved, 17);
     for (uint32_t i = 0; i < EHMN_ROW_ADAPTERS; i++) {
         ok = ok && r->row_slots[i] <= EHMN_MAX_SLOTS && ehmn_in_range(r->eta_row[i], 0, 1 << 24);
     }

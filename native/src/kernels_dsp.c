@@ -132,7 +132,7 @@ static inline int32_t multiply_add(uint32_t a, uint32_t b, int32_t sum)
         "add sp, sp, #16\n"                                                                         \
         "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n")
 
-__attribute__((naked, noinline)) static void
+__attribute__((naked, noinline, aligned(4))) static void
 dot_rows(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSED, const uint32_t *x_end UNUSED,
          int32_t *acc UNUSED, int32_t *acc_end UNUSED, uint32_t first UNUSED)
 {
@@ -141,7 +141,7 @@ dot_rows(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSE
 
 /* (w0 + x1) (w1 + x0) = w0 x0 + w1 x1 + w0 w1 + x0 x1 for each pair of columns: two multiplications in one. acc gets the
  * sums of all four modulo 2^32, and begin[r] + all. */
-__attribute__((naked, noinline)) static void
+__attribute__((naked, noinline, aligned(4))) static void
 dot_rows_paired(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSED, const uint32_t *x_end UNUSED,
                 int32_t *acc UNUSED, int32_t *acc_end UNUSED, uint32_t first UNUSED, const int32_t *begin UNUSED,
                 int32_t all UNUSED)
@@ -193,61 +193,40 @@ static int fits(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride)
     return (((uintptr_t)w | stride) & 3u) == 0 && rows >= 3u && cols >= 8u && cols <= MOST_COLS;
 }
 
-/* The larger of the lower, and of the upper halves; and the smaller ones. */
-static inline uint32_t larger(uint32_t a, uint32_t b)
+/* x in the order that the rows are multiplied in, eight inputs at a time. Returns -(the sum of x0 x1) of their pairs. */
+static int32_t lay_out(const int16_t *x, uint32_t n, uint32_t *out)
 {
-    uint32_t out;
-    __asm__("ssub16 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(out) : "r"(a), "r"(b) : "cc");
-    return out;
-}
-
-static inline uint32_t smaller(uint32_t a, uint32_t b)
-{
-    uint32_t out;
-    __asm__("ssub16 %0, %1, %2\n\tsel %0, %2, %1" : "=&r"(out) : "r"(a), "r"(b) : "cc");
-    return out;
-}
-
-/* Whether a weight can be added to each of these inputs within 16 bits. *all: -(the sum of x0 x1) of their pairs. */
-static int leave_room(const uint32_t *x, const uint32_t *end, int32_t *all)
-{
-    const int32_t most = INT16_MAX - 127;
-    uint32_t high = 0, low = 0;
-    int32_t sum = 0;
-    for (; x < end; x += 2) {
-        high = larger(larger(high, x[0]), x[1]);
-        low = smaller(smaller(low, x[0]), x[1]);
-        sum = multiply_add(x[0], x[1], sum);
+    int32_t all = 0;
+    for (const int16_t *end = x + n; x < end;) {
+        __asm__("ldmia %[x]!, {r4, r5, r6, r8}\n\t"
+                "pkhbt r9, r4, r5, lsl #16\n\t"
+                "pkhtb r10, r5, r4, asr #16\n\t"
+                "pkhbt r4, r6, r8, lsl #16\n\t"
+                "pkhtb r5, r8, r6, asr #16\n\t"
+                "smlad %[all], r9, r10, %[all]\n\t"
+                "smlad %[all], r4, r5, %[all]\n\t"
+                "strd r9, r10, [%[out]], #8\n\t"
+                "strd r4, r5, [%[out]], #8"
+                : [x] "+r"(x), [out] "+r"(out), [all] "+r"(all)
+                :
+                : "r4", "r5", "r6", "r8", "r9", "r10", "memory");
     }
-    *all = (int32_t)(0u - (uint32_t)sum);
-    return (int16_t)high <= most && (int32_t)high >> 16 <= most && (int16_t)low >= -most && (int32_t)low >> 16 >= -most;
+    return (int32_t)(0u - (uint32_t)all);
 }
 
 static void matvec_s16_paired(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                               const int32_t *pairs, int32_t *acc)
 {
     uint32_t paired[MOST_COLS / 2u];
-    if (!fits(w, rows, cols, stride)) {
+    if (!fits(w, rows, cols, stride) || ((uintptr_t)x & 3u) != 0) {
         for (uint32_t r = 0; r < rows; r++, w += stride) {
             acc[r] = dot(w, x, cols);
         }
         return;
     }
     uint32_t whole = cols & ~7u;
-    uint32_t *end = paired + whole / 2u;
-    const int16_t *in = x;
-    for (uint32_t *out = paired; out < end; in += 8, out += 4) {
-        uint32_t a = load(in), b = load(in + 2), c = load(in + 4), d = load(in + 6);
-        out[0] = lower(a, b);
-        out[1] = upper(a, b);
-        out[2] = lower(c, d);
-        out[3] = upper(c, d);
-    }
-    int32_t all = 0;
-    if (pairs != NULL && (whole < cols || !leave_room(paired, end, &all))) {
-        pairs = NULL;
-    }
-    multiply_rows(w, rows, stride, paired, whole, pairs, all, acc);
+    int32_t all = lay_out(x, whole, paired);
+    multiply_rows(w, rows, stride, paired, whole, whole == cols ? pairs : NULL, all, acc);
     for (uint32_t r = 0; r < rows && whole < cols; r++) {
         acc[r] += dot(w + r * stride + whole, x + whole, cols - whole);
     }
@@ -339,6 +318,14 @@ static inline int32_t add_upper(int32_t v, int32_t gain, uint32_t biases)
             : "+&r"(v), "=&r"(t)
             : "r"(gain), "r"(biases), "r"(8));
     return v;
+}
+
+/* The larger of the lower, and of the upper halves. */
+static inline uint32_t larger(uint32_t a, uint32_t b)
+{
+    uint32_t out;
+    __asm__("ssub16 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(out) : "r"(a), "r"(b) : "cc");
+    return out;
 }
 
 static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)

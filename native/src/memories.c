@@ -223,12 +223,20 @@ static uint64_t weigh(ehmn_model *m, const nearest *among, uint64_t *weight)
     return total;
 }
 
+/* 2^(v / 2^8) in Q24, of v at most 2^13. */
+static uint64_t exp2_of(int32_t v)
+{
+    uint32_t whole = v > 0 ? ((uint32_t)v + 255u) >> 8 : 0u;
+    return (uint64_t)ehmn_exp2_neg((whole << 8) - (uint32_t)v) << whole;
+}
+
+/* Mix what the episodes say into the logits. Its level stays what it was without them, so that nothing has to be summed
+ * again: no token's mass can become more than 2^23 times that of the level (the odds are below 20, tokens 2^18). */
 static void recall_episodes(ehmn_model *m)
 {
-    const int16_t *logits = ehmn_at(m, m->at.logits);
+    int16_t *logits = ehmn_at(m, m->at.logits);
     nearest among;
     uint64_t weight[EHMN_RECALLED];
-    int32_t changed[EHMN_RECALLED];
     make_key(m);
     find_nearest(m, &among);
     if (among.n == 0) {
@@ -246,13 +254,23 @@ static void recall_episodes(ehmn_model *m)
         uint64_t p = ehmn_exp2_neg((uint32_t)(max - logits[r->token]));
         uint64_t more = (extra >> 8) * ((weight[i] << 16) / total) >> 8;
         r->responsibility = p + more > 0 ? (uint32_t)((more << 16) / (p + more)) : 0u;
-        changed[i] = logits[r->token];
+        r->aside = logits[r->token];
         if (p + more > 0) {
             int32_t log = ehmn_round_shift(ehmn_log2(p + more) - (24 << 16), 16 - EHMN_LOGIT_FRAC);
-            changed[i] = ehmn_sat16(max + log);
+            logits[r->token] = ehmn_sat16(max + log);
+            m->total += exp2_of(logits[r->token] - max) - p;
         }
     }
-    ehmn_change_recalled(m, changed);
+}
+
+void ehmn_swap_recalled(ehmn_model *m)
+{
+    int16_t *logits = ehmn_at(m, m->at.logits);
+    for (ehmn_recall *r = m->recalled, *end = r + m->n_recalled; r < end; r++) {
+        int32_t other = logits[r->token];
+        logits[r->token] = (int16_t)r->aside;
+        r->aside = other;
+    }
 }
 
 void ehmn_learn_episodes(ehmn_model *m, uint32_t token, int write)

@@ -60,6 +60,7 @@ typedef struct {
 typedef struct {
     uint32_t token;
     uint32_t responsibility; /* Q16 share of the token's probability that came from the episodes */
+    int32_t aside;           /* its logit without them; while a token is learned, that with them */
 } ehmn_recall;
 
 struct ehmn_model {
@@ -78,12 +79,14 @@ struct ehmn_model {
     uint32_t position;   /* where the next token goes: 0..n_ctx - 1 */
     uint32_t newest;     /* where the next one goes in the ring of recent tokens */
     uint32_t predicted;  /* 1: the logits are those of the present context */
-    int32_t max_logit;   /* of the prediction */
+    int32_t max_logit;   /* of the prediction without episodes, and the level of both masses */
     uint64_t seed;
     uint64_t sampled;    /* draws of ehmn_sample since the last reset, forgetting or loading */
-    uint64_t mass;       /* sum of 2^(logit - max_logit) in Q24 */
+    uint64_t mass;       /* sum of 2^(logit - max_logit) in Q24, without episodes */
+    uint64_t total;      /* the same with them */
     uint32_t summed;     /* log2 of the tokens whose masses have sums in the room of the scores; 0: no sums are there */
-    int32_t step;        /* of the mantissas that ehmn_reduce made last: a mantissa stands for step * 2^-frac */
+    int32_t step;        /* of the mantissas of 8 bits that ehmn_reduce made last: each stands for step * 2^-frac */
+    uint32_t most;       /* the largest magnitude of those of 16 bits, or one more; for ehmn_matvec_s16 on Cortex-M */
     int32_t input_fracs[EHMN_MAX_DENSE];
     ehmn_delta_layout in; /* of the delta */
     ehmn_counts counts;
@@ -338,12 +341,12 @@ void ehmn_end_prediction(ehmn_model *m);
 int32_t ehmn_fit_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t max, const int32_t *v, int16_t *out);
 uint32_t ehmn_block_rows(const ehmn_model *m, uint32_t first);
 
-/* head.c: mass of the logits as they are now, of which max_logit is known; their entropy, bits in Q16; change one of
- * them, and max_logit with it; and all of the recalled tokens, and the mass with them. */
+/* head.c: both masses of the logits as they are now, of which max_logit is known; change one of them, and max_logit with
+ * it. With episodes set aside: bits by which a token surprises, and the entropy, both in Q16. */
 void ehmn_summarise(ehmn_model *m);
-uint32_t ehmn_entropy(const ehmn_model *m);
 void ehmn_change_logit(ehmn_model *m, uint32_t token, int32_t logit);
-void ehmn_change_recalled(ehmn_model *m, const int32_t *logits);
+uint32_t ehmn_surprise(const ehmn_model *m, uint32_t token);
+uint32_t ehmn_entropy(const ehmn_model *m);
 
 /* adapters.c: advance the traces and put what the adapters make of it into v[d_model] at value_frac; and the same of a
  * guard vector, by the dense adapters and the scale alone, without traces and without keeping what learning needs. */
@@ -351,10 +354,11 @@ void ehmn_adapt(ehmn_model *m, int32_t *v);
 void ehmn_adapt_guard(ehmn_model *m, int32_t *v);
 
 /* memories.c: whether `k` tokens of context are there, and their hash; n-grams and episodes added to the logits; what
- * they learn of `token`. `write` 0 moves the gains alone. */
+ * episodes made of the logits put aside, or back; what they learn of `token`. `write` 0 moves the gains alone. */
 int ehmn_context(const ehmn_model *m, uint32_t k, uint32_t *hash);
 uint32_t ehmn_slot(uint32_t hash, uint32_t slots);
 void ehmn_remember(ehmn_model *m);
+void ehmn_swap_recalled(ehmn_model *m);
 void ehmn_learn_bias(ehmn_model *m, uint32_t token, const uint32_t *negative, int write);
 void ehmn_decay_bias(ehmn_model *m, int32_t factor);
 void ehmn_learn_ngrams(ehmn_model *m, uint32_t token, int write);

@@ -90,13 +90,11 @@ static int32_t modulation(ehmn_model *m, uint32_t token)
     const ehmn_rule *rule = &m->image->rule;
     ehmn_delta *delta = ehmn_model_delta(m);
     int32_t rate = 65536 - rule->rho_average;
-    uint32_t surprise = 0;
     int64_t g = 0; /* Q32 */
     if (rule->eta_global == 0) {
         return 65536;
     }
-    (void)ehmn_score(m, token, &surprise);
-    g += (int64_t)rule->w_reward * standard_score(&delta->reward, (int32_t)surprise, rate);
+    g += (int64_t)rule->w_reward * standard_score(&delta->reward, (int32_t)ehmn_surprise(m, token), rate);
     if (rule->w_uncertainty != 0) {
         g += (int64_t)rule->w_uncertainty * standard_score(&delta->uncertainty, (int32_t)ehmn_entropy(m), rate);
     }
@@ -234,6 +232,21 @@ static void decay_dense(ehmn_model *m, uint32_t layer, int32_t factor)
     m->counts.writes += decay_row(m, w, rate > most ? most : (int32_t)rate, EHMN_STREAM_DECAY + layer);
 }
 
+/* Bring the rates of d units to what is allowed, and close those below closed_below times the mean: most of what is
+ * taught is in the others, and a row that is not written costs nothing. */
+static void close_units(int32_t *rates, uint32_t d, int32_t closed_below)
+{
+    uint64_t sum = 0; /* at most 2^32 */
+    for (uint32_t i = 0; i < d; i++) {
+        rates[i] = ehmn_clamp(rates[i], -MAX_ROW_RATE, MAX_ROW_RATE);
+        sum += ehmn_abs(rates[i]);
+    }
+    uint32_t least = (uint32_t)((sum * (uint32_t)closed_below / d) >> 16); /* at most 2^24 */
+    for (uint32_t i = 0; i < d; i++) {
+        rates[i] = ehmn_abs(rates[i]) < least ? 0 : rates[i];
+    }
+}
+
 /* Teach one dense adapter. `rate`: Q24. */
 static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32_t *error)
 {
@@ -251,9 +264,10 @@ static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32
         rates[i] = ehmn_mul(rates[i], phase_gate(m, layer, i), 15);
     }
     ehmn_scale_all(rates, d, rate, shift, rates);
+    close_units(rates, d, m->image->rule.closed_below);
     uint32_t writes = 0;
     for (const int32_t *row = rates, *end = rates + d; row < end; row++, w += d) {
-        writes += draw_row(w, &along, ehmn_clamp(*row, -MAX_ROW_RATE, MAX_ROW_RATE), &next);
+        writes += *row == 0 ? 0u : draw_row(w, &along, *row, &next);
     }
     m->counts.writes += writes;
     m->counts.macs += 2u * d;
@@ -317,7 +331,8 @@ static void learn_scale(ehmn_model *m, const int32_t *delta)
     m->counts.macs += im->d_model;
 }
 
-/* What learning and following share: with `write`, everything moves; without, the gains alone. */
+/* What learning and following share: with `write`, everything moves; without, the gains alone. What stands below the
+ * episodes learns as if there were none: it must not rely on what they happen to recall. */
 static void teach(ehmn_model *m, uint32_t token, uint64_t draw, uint32_t stream, int write)
 {
     const ehmn_image *im = m->image;
@@ -330,6 +345,7 @@ static void teach(ehmn_model *m, uint32_t token, uint64_t draw, uint32_t stream,
     int32_t decay = harm > 0 ? 8 : 1;
     int32_t log_n = ehmn_bit_length(im->rule.n_negatives) - 1;
 
+    ehmn_swap_recalled(m);
     ehmn_random(ehmn_model_delta(m)->seed, stream, draw, random);
     ehmn_quantile_tokens(m, im->rule.n_negatives, random[0] >> 16, negative);
     output_error(m, token, negative, delta);
@@ -354,6 +370,7 @@ static void teach(ehmn_model *m, uint32_t token, uint64_t draw, uint32_t stream,
     ehmn_learn_ngrams(m, token, write);
     learn_scale(m, delta);
     ehmn_learn_episodes(m, token, write);
+    ehmn_swap_recalled(m);
 }
 
 static int32_t may_learn(const ehmn_model *m, uint32_t token)
