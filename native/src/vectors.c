@@ -16,6 +16,8 @@
 #define ehmn_rms_normalise ehmn_plain_rms_normalise
 #define ehmn_fit_scores ehmn_plain_fit_scores
 #define ehmn_align_weights ehmn_plain_align_weights
+#define ehmn_tanh_all ehmn_plain_tanh_all
+#define ehmn_pass_over ehmn_plain_pass_over
 #endif
 
 #include "fixed.h"
