@@ -185,7 +185,7 @@ int32_t ehmn_largest(const int16_t *v, uint32_t n)
 }
 
 /* Eight at a time, as long as there is enough for all of them. */
-uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
+EHMN_SMALL uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 {
     const uint16x8_t low_byte = vdupq_n_u16(255);
     uint64_t left = *ahead;
@@ -229,7 +229,7 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
 }
 
 /* round(difference rate / 2^16) is the upper half of 2 difference (2^15 rate), rounded. */
-void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+EHMN_SMALL void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 {
     const int32x4_t least = vdupq_n_s32(-INT32_MAX);
     for (uint32_t left = rate < 65536 ? n / 4u : 0u; left > 0; left--, mean += 4, v += 4, n -= 4u) {
