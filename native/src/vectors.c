@@ -27,6 +27,19 @@
 
 #define RARE static __attribute__((noinline, cold))
 
+/* Loops that have few values left where others, of these processors, come before them. */
+#define UNROLLED _Pragma("GCC unroll 4")
+#if defined(EHMN_CORTEX_M)
+#define UNROLLED_BUT_CORTEX_M
+#else
+#define UNROLLED_BUT_CORTEX_M UNROLLED
+#endif
+#if defined(EHMN_ARM_DSP)
+#define UNROLLED_BUT_DSP
+#else
+#define UNROLLED_BUT_DSP UNROLLED
+#endif
+
 /* Bits of v, which has at most 32. */
 static inline int32_t bits_of(uint32_t v)
 {
@@ -182,7 +195,7 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
     }
 }
 
-void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+EHMN_SMALL void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 {
     uint32_t i = 0;
 #if defined(EHMN_ARM_DSP)
@@ -288,7 +301,7 @@ static int32_t fitting_most(const int32_t *v, uint32_t n, int32_t bits, uint32_t
 #if defined(EHMN_CORTEX_M)
     i = ehmn_cortex_m_max(v, n, &max);
 #endif
-#pragma GCC unroll 4
+    UNROLLED_BUT_CORTEX_M
     for (; i < n; i++) {
         uint32_t a = (uint32_t)(v[i] ^ v[i] >> 31);
         max = a > max ? a : max;
@@ -337,7 +350,7 @@ static inline void shift_into16(const int32_t *v, uint32_t n, int32_t shift, int
 #if defined(EHMN_ARM_DSP)
     i = shift > 1 ? ehmn_dsp_shift_into16(v, n, shift, out) : 0u;
 #endif
-#pragma GCC unroll 4
+    UNROLLED_BUT_DSP
     for (; i < n; i++) {
         out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
     }
@@ -486,7 +499,7 @@ void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor)
     }
     n %= 8u;
 #endif
-#pragma GCC unroll 4
+    UNROLLED_BUT_CORTEX_M
     for (uint32_t i = 0; i < n; i++) {
         v[i] *= factor;
     }
@@ -553,7 +566,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
 #if defined(EHMN_ARM_DSP)
     i = ehmn_dsp_least(&frac, stride, n, &least);
 #endif
-#pragma GCC unroll 4
+    UNROLLED_BUT_DSP
     for (; i < n; i++, frac += stride) {
         least = *frac < least ? *frac : least;
     }
@@ -562,7 +575,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
 #if defined(EHMN_CORTEX_M)
     i = least >= 0 && least < 16 ? ehmn_cortex_m_align(&frac, stride, n, least, weights) : 0u;
 #endif
-#pragma GCC unroll 4
+    UNROLLED_BUT_CORTEX_M
     for (; i < n; i++, frac += stride) {
         uint32_t shift = (uint32_t)(*frac - least);
         shift = shift < 31u ? shift : 31u; /* which leaves nothing */
@@ -571,7 +584,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     return least;
 }
 
-int32_t ehmn_largest(const int16_t *v, uint32_t n)
+EHMN_SMALL int32_t ehmn_largest(const int16_t *v, uint32_t n)
 {
     int32_t max = v[0];
 #pragma GCC unroll 4
