@@ -34,7 +34,7 @@ void ehmn_mve_shift_into16(const int32_t *v, uint32_t n, int32_t shift, int16_t 
         vst1q_s16(out, vmovntq_s32(even, vrshlq_n_s32(two.val[1], -shift)));
     }
     for (uint32_t i = 0; i < n % 8u; i++) {
-        out[i] = (int16_t)ehmn_round_shift(v[i], shift);
+        out[i] = (int16_t)ehmn_round_rarely(v[i], shift);
     }
 }
 
@@ -49,7 +49,7 @@ void ehmn_mve_shift_into8(const int32_t *v, uint32_t n, int32_t shift, int8_t *o
         vst1q_s8(out, vmovntq_s16(vreinterpretq_s8_s16(even), odd));
     }
     for (uint32_t i = 0; i < n % 16u; i++) {
-        out[i] = (int8_t)ehmn_round_shift(v[i], shift);
+        out[i] = (int8_t)ehmn_round_rarely(v[i], shift);
     }
 }
 
@@ -90,7 +90,7 @@ uint64_t ehmn_mve_square(const int32_t *v, uint32_t n, int32_t shift, int32_t *o
         vst1q_s32(out, vshlq_n_s32(q, 16));
     }
     for (uint32_t i = 0; i < n % 4u; i++) {
-        int32_t q = ehmn_round_shift(v[i], shift);
+        int32_t q = ehmn_round_rarely(v[i], shift);
         sum += (int64_t)q * q;
         out[i] = q * 65536;
     }
@@ -138,7 +138,7 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
         vst1q_s32(out, ehmn_mve_multiply_round(vld1q_s32(v), vdupq_n_s32(factor), shift));
     }
     for (uint32_t i = 0; i < n; i++) {
-        out[i] = ehmn_mul(v[i], factor, shift);
+        out[i] = ehmn_round_rarely((int64_t)v[i] * factor, shift);
     }
 }
 
@@ -180,7 +180,7 @@ void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
         vst1q_s32(v, add(vld1q_s32(v), vrshlq_n_s32(high, -beyond)));
     }
     for (uint32_t i = 0; i < n; i++) {
-        v[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15));
+        v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)z[i] * gain, 15));
     }
 }
 
