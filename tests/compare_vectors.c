@@ -137,6 +137,50 @@ static void sums(uint32_t n, int32_t limit)
     same("its signs", n, sign, signs, 1);
 }
 
+/* What learning alone has. */
+static void plastic(uint32_t n, int32_t limit)
+{
+    int32_t v[MOST], out[MOST], most = between(0, 1 << 21);
+    int8_t w[MOST];
+    int16_t z[MOST];
+    int64_t sums[3] = {0}, got[3];
+    uint64_t length = 0, all;
+    fill(v, n, limit);
+    for (uint32_t i = 0; i < n; i++) {
+        w[i] = (int8_t)between(-127, 127);
+        z[i] = (int16_t)(between(0, 3) ? between(-32767, 32767) : between(-200, 200));
+        sums[0] += v[i];
+        sums[1] += (int64_t)w[i] * v[i];
+        sums[2] += (int64_t)z[i] * v[i];
+        out[i] = ehmn_round_shift((int64_t)v[i] * (32768 - (z[i] * z[i] >> 15)), 15);
+    }
+    int32_t *a = copy(v, 4u * n);
+    int8_t *bytes = copy(w, n);
+    int16_t *outputs = copy(z, 2u * n);
+    got[0] = ehmn_sum(a, n);
+    got[1] = ehmn_dot_weights(bytes, a, n);
+    got[2] = ehmn_dot_outputs(outputs, a, n);
+    same("ehmn_sum, ehmn_dot_weights or ehmn_dot_outputs", 3, sums, copy(got, sizeof got), 8);
+    ehmn_times_slope(a, outputs, n, a);
+    same("ehmn_times_slope", n, out, a, 4);
+    free(bytes);
+    free(outputs);
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_clamp(v[i], -most, most);
+        length += ehmn_abs(out[i]);
+    }
+    a = copy(v, 4u * n);
+    all = ehmn_limit(a, n, most);
+    same("the sum of ehmn_limit", 1, &length, copy(&all, 8), 8);
+    uint32_t least = (uint32_t)between(0, 2 * most);
+    same("ehmn_limit", n, out, copy(a, 4u * n), 4);
+    ehmn_drop_below(a, n, least);
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_abs(out[i]) < least ? 0 : out[i];
+    }
+    same("ehmn_drop_below", n, out, a, 4);
+}
+
 static int32_t shift_for(const int32_t *v, uint32_t n, int32_t bits)
 {
     uint32_t max = 0;
@@ -334,6 +378,7 @@ void compare_vectors(void)
     for (uint32_t n = 1; n <= MOST; n++) {
         for (uint32_t k = 0; k < sizeof limits / sizeof limits[0]; k++) {
             sums(n, limits[k]);
+            plastic(n, limits[k]);
             reductions(n, limits[k]);
             passing(n, limits[k] < INT16_MAX ? limits[k] : INT16_MAX);
             attention(n, limits[k] < 1 << 30 ? limits[k] : 1 << 30); /* no score is larger */

@@ -197,6 +197,14 @@ void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain);
 int64_t ehmn_dot_weights(const int8_t *w, const int32_t *v, uint32_t n);
 int64_t ehmn_dot_outputs(const int16_t *z, const int32_t *v, uint32_t n);
 
+int64_t ehmn_sum(const int32_t *v, uint32_t n);
+
+/* Clamp v[i] to +-most; returns the sum of the magnitudes then. */
+uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most);
+
+/* v[i] = 0 where |v[i]| < least; no v[i] is -2^31. */
+void ehmn_drop_below(int32_t *v, uint32_t n, uint32_t least);
+
 /* out[i] = round(v[i] slope / 2^15), slope = 2^15 - floor(z[i]^2 / 2^15), which is tanh' in Q15. */
 void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out);
 

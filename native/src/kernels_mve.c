@@ -262,8 +262,8 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
 /* In how many bits the next keys of four words differ from `key`, four keys at a time, up to those among which one differs
  * in less than `limit`, at most 128: their counts 2^24, and where keys end up. `fours`: how many, at least one. The counts
  * of sixteen bytes are taken from a table at once. */
-static const uint32_t *count_fours(const uint32_t *keys, uint32_t fours, const uint32_t *key, uint32_t limit,
-                                   uint32_t counts[4])
+static inline const uint32_t *count_fours(const uint32_t *keys, uint32_t fours, const uint32_t *key, uint32_t limit,
+                                          uint32x4_t *counts)
 {
     const uint32x4_t a = vdupq_n_u32(key[0]), b = vdupq_n_u32(key[1]), c = vdupq_n_u32(key[2]);
     uint32_t least = UINT32_MAX;
@@ -296,26 +296,29 @@ static const uint32_t *count_fours(const uint32_t *keys, uint32_t fours, const u
                      : [fours] "r"(fours), [a] "w"(a), [b] "w"(b), [c] "w"(c), [d] "r"(key[3]),
                        [table] "r"(ehmn_mve_bit_counts), [ones] "r"(0x01010101), [limit] "r"(limit << 24)
                      : "lr", "q0", "q1", "q2", "q3", "cc", "memory");
-    vst1q_u32(counts, sum);
+    *counts = sum;
     return keys;
 }
 
 static uint32_t find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t limit,
                           uint32_t *bits)
 {
-    uint32_t passed = 0, counts[4];
+    uint32_t passed = 0;
     if (words % 4u != 0) {
         return ehmn_kernels_rows_find_near(keys, n, key, words, limit, bits);
     }
     if (words == 4u && n >= 4u && limit < 128u) {
         const uint32_t *first = keys;
-        keys = count_fours(keys, n / 4u, key, limit, counts);
+        uint32_t count[4];
+        uint32x4_t counts;
+        keys = count_fours(keys, n / 4u, key, limit, &counts);
         passed = (uint32_t)(keys - first) / 4u;
-        for (uint32_t k = 0; k < 4u; k++) {
-            if (counts[k] >> 24 < limit) {
-                *bits = counts[k] >> 24;
-                return passed - 4u + k;
-            }
+        uint32_t far = vcmpcsq_n_u32(counts, limit << 24); /* four bits of each */
+        if (far != 0xFFFFu) {
+            uint32_t k = (uint32_t)__builtin_ctz(~far) / 4u;
+            vst1q_u32(count, counts);
+            *bits = count[k] >> 24;
+            return passed - 4u + k;
         }
     }
     for (; passed < n; passed++, keys += words) {

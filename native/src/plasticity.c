@@ -236,15 +236,8 @@ static void decay_dense(ehmn_model *m, uint32_t layer, int32_t factor)
  * taught is in the others, and a row that is not written costs nothing. */
 static void close_units(int32_t *rates, uint32_t d, int32_t closed_below)
 {
-    uint64_t sum = 0; /* at most 2^32 */
-    for (uint32_t i = 0; i < d; i++) {
-        rates[i] = ehmn_clamp(rates[i], -MAX_ROW_RATE, MAX_ROW_RATE);
-        sum += ehmn_abs(rates[i]);
-    }
-    uint32_t least = (uint32_t)((sum * (uint32_t)closed_below / d) >> 16); /* at most 2^24 */
-    for (uint32_t i = 0; i < d; i++) {
-        rates[i] = ehmn_abs(rates[i]) < least ? 0 : rates[i];
-    }
+    uint64_t sum = ehmn_limit(rates, d, MAX_ROW_RATE); /* at most 2^32 */
+    ehmn_drop_below(rates, d, (uint32_t)((sum * (uint32_t)closed_below / d) >> 16)); /* at most 2^24 */
 }
 
 /* Teach one dense adapter. `rate`: Q24. */
@@ -321,12 +314,8 @@ static void learn_scale(ehmn_model *m, const int32_t *delta)
     int32_t shift = im->value_frac + ehmn_bit_length(im->rule.n_negatives) - 1;
     int32_t *scale = &ehmn_model_gains(m)->scale;
     int32_t *product = ehmn_at(m, m->at.mixed);
-    int64_t sum = 0;
     m->kernels->scale(plain, delta, im->d_model, shift, product);
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        sum += product[i];
-    }
-    int32_t moved = ehmn_add(*scale, ehmn_mul(ehmn_sat32(sum), im->rule.eta_scale, im->value_frac + 8));
+    int32_t moved = ehmn_add(*scale, ehmn_mul(ehmn_sat32(ehmn_sum(product, im->d_model)), im->rule.eta_scale, im->value_frac + 8));
     *scale = ehmn_clamp(moved, 0, im->rule.gain_max);
     m->counts.macs += im->d_model;
 }

@@ -34,7 +34,7 @@ void ehmn_mve_shift_into16(const int32_t *v, uint32_t n, int32_t shift, int16_t 
         vst1q_s16(out, vmovntq_s32(even, vrshlq_n_s32(two.val[1], -shift)));
     }
     for (uint32_t i = 0; i < n % 8u; i++) {
-        out[i] = (int16_t)ehmn_round_shift(v[i], shift);
+        out[i] = (int16_t)ehmn_round_rarely(v[i], shift);
     }
 }
 
@@ -49,7 +49,7 @@ void ehmn_mve_shift_into8(const int32_t *v, uint32_t n, int32_t shift, int8_t *o
         vst1q_s8(out, vmovntq_s16(vreinterpretq_s8_s16(even), odd));
     }
     for (uint32_t i = 0; i < n % 16u; i++) {
-        out[i] = (int8_t)ehmn_round_shift(v[i], shift);
+        out[i] = (int8_t)ehmn_round_rarely(v[i], shift);
     }
 }
 
@@ -90,7 +90,7 @@ uint64_t ehmn_mve_square(const int32_t *v, uint32_t n, int32_t shift, int32_t *o
         vst1q_s32(out, vshlq_n_s32(q, 16));
     }
     for (uint32_t i = 0; i < n % 4u; i++) {
-        int32_t q = ehmn_round_shift(v[i], shift);
+        int32_t q = ehmn_round_rarely(v[i], shift);
         sum += (int64_t)q * q;
         out[i] = q * 65536;
     }
@@ -118,9 +118,14 @@ void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_
     }
 }
 
+static int32_t spare_bits(uint32_t magnitude)
+{
+    return __builtin_clz(magnitude | 1u) - 1; /* by which it can be shifted to the left within 31 */
+}
+
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
-    int32_t spare = 31 - ehmn_bit_length(ehmn_abs(factor)); /* bits: a larger factor takes less of a product */
+    int32_t spare = spare_bits(ehmn_abs(factor)); /* bits: a larger factor takes less of a product */
     uint32_t left = shift >= 2 && shift + spare <= 62 ? n / 4u : 0u;
     n -= 4u * left;
     if (shift + spare > 32) { /* the upper halves of the products are enough */
@@ -133,13 +138,13 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
         vst1q_s32(out, ehmn_mve_multiply_round(vld1q_s32(v), vdupq_n_s32(factor), shift));
     }
     for (uint32_t i = 0; i < n; i++) {
-        out[i] = ehmn_mul(v[i], factor, shift);
+        out[i] = ehmn_round_rarely((int64_t)v[i] * factor, shift);
     }
 }
 
 void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    int32_t spare = 31 - ehmn_bit_length((uint32_t)scale);
+    int32_t spare = spare_bits((uint32_t)scale);
     int32_t beyond = shift + spare + 17 - 32; /* bits of the upper half of a product that are rounded away */
     const int32x4_t scales = vdupq_n_s32((int32_t)((uint32_t)scale << spare));
     for (uint32_t left = beyond >= 1 && beyond <= 30 ? n / 4u : 0u; left > 0; left--, v += 4, w += 4, n -= 4u) {
@@ -147,18 +152,27 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
         vst1q_s32(v, add(vld1q_s32(v), vrshlq_n_s32(high, -beyond)));
     }
     for (uint32_t i = 0; i < n; i++) {
-        v[i] = ehmn_add(v[i], ehmn_mul(w[i] * factor, scale, shift));
+        v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)(w[i] * factor) * scale, shift));
     }
 }
 
 void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    ehmn_add_weights(v, w, n, factor, scale, shift);
+    int32_t spare = spare_bits((uint32_t)scale);
+    int32_t beyond = shift + spare + 17 - 32;
+    const int32x4_t scales = vdupq_n_s32((int32_t)((uint32_t)scale << spare));
+    for (uint32_t left = beyond >= 1 && beyond <= 30 ? n / 4u : 0u; left > 0; left--, v += 4, w += 4, n -= 4u) {
+        int32x4_t high = vmulhq_s32(vmulq_n_s32(vldrbq_s32(w), factor * (1 << 17)), scales);
+        vst1q_s32(v, vaddq_s32(vld1q_s32(v), vrshlq_n_s32(high, -beyond)));
+    }
+    if (n > 0) {
+        ehmn_add_weights(v, w, n, factor, scale, shift);
+    }
 }
 
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
 {
-    int32_t spare = 31 - ehmn_bit_length((uint32_t)gain);
+    int32_t spare = spare_bits((uint32_t)gain);
     int32_t beyond = 15 + 15 + spare - 32;
     const int32x4_t gains = vdupq_n_s32((int32_t)((uint32_t)gain << spare));
     for (uint32_t left = beyond >= 1 && beyond <= 30 ? n / 4u : 0u; left > 0; left--, v += 4, z += 4, n -= 4u) {
@@ -166,7 +180,7 @@ void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
         vst1q_s32(v, add(vld1q_s32(v), vrshlq_n_s32(high, -beyond)));
     }
     for (uint32_t i = 0; i < n; i++) {
-        v[i] = ehmn_add(v[i], ehmn_mul(z[i], gain, 15));
+        v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)z[i] * gain, 15));
     }
 }
 
@@ -244,6 +258,44 @@ int64_t ehmn_dot_outputs(const int16_t *z, const int32_t *v, uint32_t n)
         sum += (int64_t)z[i] * v[i];
     }
     return sum;
+}
+
+int64_t ehmn_sum(const int32_t *v, uint32_t n)
+{
+    int64_t sum = 0;
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4) {
+        sum = vaddlvaq_s32(sum, vld1q_s32(v));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        sum += v[i];
+    }
+    return sum;
+}
+
+uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most)
+{
+    uint64_t sum = 0;
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4) {
+        int32x4_t a = vmaxq_s32(vminq_s32(vld1q_s32(v), vdupq_n_s32(most)), vdupq_n_s32(-most));
+        sum = vaddlvaq_u32(sum, vreinterpretq_u32_s32(vabsq_s32(a)));
+        vst1q_s32(v, a);
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        v[i] = ehmn_clamp(v[i], -most, most);
+        sum += ehmn_abs(v[i]);
+    }
+    return sum;
+}
+
+void ehmn_drop_below(int32_t *v, uint32_t n, uint32_t least)
+{
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4) {
+        uint32x4_t a = vreinterpretq_u32_s32(vabsq_s32(vld1q_s32(v)));
+        vstrwq_p_s32(v, vdupq_n_s32(0), vcmphiq_u32(vdupq_n_u32(least), a));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        v[i] = ehmn_abs(v[i]) < least ? 0 : v[i];
+    }
 }
 
 /* A slope of one leaves 32 bits, what it lacks does not: v + round(-v floor(z^2 / 2^15) / 2^15). */

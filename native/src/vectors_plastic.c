@@ -22,6 +22,32 @@ int64_t ehmn_dot_outputs(const int16_t *z, const int32_t *v, uint32_t n)
     return sum;
 }
 
+int64_t ehmn_sum(const int32_t *v, uint32_t n)
+{
+    int64_t sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        sum += v[i];
+    }
+    return sum;
+}
+
+uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = ehmn_clamp(v[i], -most, most);
+        sum += ehmn_abs(v[i]);
+    }
+    return sum;
+}
+
+void ehmn_drop_below(int32_t *v, uint32_t n, uint32_t least)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = ehmn_abs(v[i]) < least ? 0 : v[i];
+    }
+}
+
 void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out)
 {
     for (uint32_t i = 0; i < n; i++) {
