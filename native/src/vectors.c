@@ -328,7 +328,13 @@ static inline void shift_into8(const int32_t *v, uint32_t n, int32_t shift, int8
         }
         return;
     }
-    for (uint32_t i = 0; i < n; i++) {
+    uint32_t i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = shift > 1 ? ehmn_dsp_shift_into8(v, n, shift, out) : 0u;
+#elif defined(EHMN_THUMB)
+    i = ehmn_thumb_shift_into8(v, n, shift, out);
+#endif
+    for (; i < n; i++) {
         out[i] = (int8_t)(((v[i] >> (shift - 1)) + 1) >> 1);
     }
 }

@@ -201,6 +201,27 @@ static inline uint32_t ehmn_cortex_m_take_weights(int32_t *v, const int8_t *w, u
 #if defined(EHMN_THUMB)
 
 /* clang-format off */
+#define EHMN_SHIFT_INTO8(v) \
+    "asrs " v ", " v ", %[by]\n\t"                     \
+    "adc " v ", " v ", #0\n\t"                         \
+    "strb " v ", [%[out]], #1\n\t"
+/* clang-format on */
+
+/* round(v[i] / 2^shift), shifts of 1..31, which fits a byte. */
+static inline uint32_t ehmn_thumb_shift_into8(const int32_t *v, uint32_t n, int32_t shift, int8_t *out)
+{
+    uint32_t fours = n & ~3u;
+    for (const int32_t *end = v + fours; v < end;) {
+        __asm__("ldmia %[v]!, {r4, r5, r6, r8}\n\t" EHMN_SHIFT_INTO8("r4") EHMN_SHIFT_INTO8("r5")
+                    EHMN_SHIFT_INTO8("r6") EHMN_SHIFT_INTO8("r8")
+                : [v] "+r"(v), [out] "+r"(out)
+                : [by] "r"(shift)
+                : "r4", "r5", "r6", "r8", "cc", "memory");
+    }
+    return fours;
+}
+
+/* clang-format off */
 #define EHMN_NARROW(v) \
     "asrs " v ", " v ", %[by]\n\t"                     \
     "adc " v ", " v ", #0\n\t"                         \
@@ -329,22 +350,46 @@ static inline uint32_t ehmn_dsp_least(const int8_t **from, uint32_t stride, uint
 /* clang-format off */
 /* Four values as 16 bits, then as bytes: each of them times the reciprocal has its byte from bit 16 on. SEL takes bytes 0
  * and 2 of one word and 1 and 3 of the other. */
-#define EHMN_NARROW4 \
+#define EHMN_SHIFT4 \
     "ldmia %[v]!, {r4, r5, r6, r8}\n\t"                \
     "smmulr r4, r4, %[down]\n\t"                      \
     "smmulr r5, r5, %[down]\n\t"                      \
     "smmulr r6, r6, %[down]\n\t"                      \
-    "smmulr r8, r8, %[down]\n\t"                      \
+    "smmulr r8, r8, %[down]\n\t"
+#define EHMN_STORE4 \
+    "lsl r5, r5, #8\n\t"                              \
+    "sel r4, r4, r5\n\t"                              \
+    "str r4, [%[out]], #4\n\t"
+#define EHMN_SHIFT4_INTO8 \
+    EHMN_SHIFT4                                        \
+    "pkhbt r4, r4, r6, lsl #16\n\t"                   \
+    "pkhbt r5, r5, r8, lsl #16\n\t" EHMN_STORE4
+#define EHMN_NARROW4 \
+    EHMN_SHIFT4                                        \
     "smlawb r4, %[by], r4, %[half]\n\t"               \
     "smlawb r5, %[by], r5, %[half]\n\t"               \
     "smlawb r6, %[by], r6, %[half]\n\t"               \
     "smlawb r8, %[by], r8, %[half]\n\t"               \
     "pkhtb r4, r6, r4, asr #16\n\t"                   \
-    "pkhtb r5, r8, r5, asr #16\n\t"                   \
-    "lsl r5, r5, #8\n\t"                              \
-    "sel r4, r4, r5\n\t"                              \
-    "str r4, [%[out]], #4\n\t"
+    "pkhtb r5, r8, r5, asr #16\n\t" EHMN_STORE4
 /* clang-format on */
+
+/* round(v[i] / 2^shift), shifts of 2..31, which fits a byte. */
+static inline uint32_t ehmn_dsp_shift_into8(const int32_t *v, uint32_t n, int32_t shift, int8_t *out)
+{
+    uint32_t fours = n & ~3u;
+    const int32_t *end = v + fours;
+    if (fours > 0) {
+        __asm__ volatile("uadd8 r4, %[odd], %[odd]\n" /* sets the flags that SEL takes */
+                         "1:\n\t" EHMN_SHIFT4_INTO8
+                         "cmp %[v], %[end]\n\t"
+                         "bne 1b"
+                         : [v] "+r"(v), [out] "+r"(out)
+                         : [end] "r"(end), [down] "r"(1 << (32 - shift)), [odd] "r"(0x00FF00FFu)
+                         : "r4", "r5", "r6", "r8", "cc", "memory");
+    }
+    return fours;
+}
 
 /* round(v[i] / 2^shift), shifts of 2..31, times a reciprocal below 2^15, as in ehmn_narrow. */
 static inline uint32_t ehmn_dsp_narrow(const int32_t *v, uint32_t n, int32_t shift, int32_t reciprocal, int8_t *out)
