@@ -132,7 +132,7 @@ void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v)
 #elif defined(EHMN_NEON)
     i = ehmn_neon_rotate(turn, half, v);
 #elif defined(EHMN_ASK_X86)
-    i = __builtin_cpu_supports("avx2") ? ehmn_avx2_rotate(turn, half, v) : 0u;
+    i = ehmn_rotate_some(turn, half, v);
 #endif
     for (; i < half; i++) {
         int64_t c = turn[2u * i];

@@ -91,7 +91,7 @@ uint32_t ehmn_kernels_cortex_m_exp_sum(const int16_t *logits, uint32_t n, int32_
 }
 
 /* As in vectors.c. What is ahead counts up to 2^32 - 1 for 128 values at a time, whose sum is below. */
-uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
+EHMN_SMALL uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 {
     uint32_t top = (uint32_t)max + 511u, i = 0;
     while (i < n) {

@@ -5,7 +5,8 @@
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
 
-#include <immintrin.h>
+#include "avx512.h"
+
 #include <stddef.h>
 
 #define AHEAD 3072u /* bytes from what is multiplied to what is asked for */
@@ -13,11 +14,6 @@
 static inline __m512i load(const int8_t *w, __mmask32 some)
 {
     return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(some, w));
-}
-
-static inline __mmask32 first_of(uint32_t n)
-{
-    return n >= 32u ? 0xFFFFFFFFu : (1u << n) - 1u;
 }
 
 static inline __mmask64 first64(uint32_t n)
@@ -207,47 +203,11 @@ static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t
     }
 }
 
-/* Entries 0..255 of the table of 2^(i / 256), for thirty-two indices: it fills eight registers. */
-static inline __m512i exp2_entries(__m512i index)
-{
-    const uint16_t *table = ehmn_exp2_table;
-    __m512i t0 = _mm512_loadu_si512(table), t1 = _mm512_loadu_si512(table + 32);
-    __m512i t2 = _mm512_loadu_si512(table + 64), t3 = _mm512_loadu_si512(table + 96);
-    __m512i t4 = _mm512_loadu_si512(table + 128), t5 = _mm512_loadu_si512(table + 160);
-    __m512i t6 = _mm512_loadu_si512(table + 192), t7 = _mm512_loadu_si512(table + 224);
-    __mmask32 second = _mm512_test_epi16_mask(index, _mm512_set1_epi16(64));
-    __mmask32 upper = _mm512_test_epi16_mask(index, _mm512_set1_epi16(128));
-    __m512i low = _mm512_mask_blend_epi16(second, _mm512_permutex2var_epi16(t0, index, t1),
-                                          _mm512_permutex2var_epi16(t2, index, t3));
-    __m512i high = _mm512_mask_blend_epi16(second, _mm512_permutex2var_epi16(t4, index, t5),
-                                           _mm512_permutex2var_epi16(t6, index, t7));
-    return _mm512_mask_blend_epi16(upper, low, high);
-}
-
-/* ehmn_exp2_neg of sixteen values: the entries of the table and the whole parts. */
-static inline __m512i exp2_neg(__m256i entries, __m256i wholes)
-{
-    __m512i whole = _mm512_cvtepu16_epi32(wholes), one = _mm512_set1_epi32(1);
-    __m512i mantissa = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtepu16_epi32(entries), _mm512_set1_epi32(32768)), 9);
-    __m512i half = _mm512_srli_epi32(_mm512_sllv_epi32(one, whole), 1);
-    return _mm512_srlv_epi32(_mm512_add_epi32(mantissa, half), whole);
-}
-
 static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max)
 {
-    const __m512i byte = _mm512_set1_epi16(255), least = _mm512_set1_epi16(25 * 256 + 1);
-    __m512i sum = _mm512_setzero_si512();
+    __m512i sum = _mm512_setzero_si512(), p, q;
     for (uint32_t i = 0; i < n; i += 32u) {
-        __mmask32 some = first_of(n - i);
-        __m512i below = _mm512_sub_epi16(_mm512_set1_epi16((int16_t)max), _mm512_maskz_loadu_epi16(some, logits + i));
-        some = _mm512_mask_cmplt_epu16_mask(some, below, least); /* the others are too small to count */
-        below = _mm512_maskz_mov_epi16(some, below);
-        __m512i whole = _mm512_srli_epi16(_mm512_add_epi16(below, byte), 8);
-        __m512i entry = exp2_entries(_mm512_sub_epi16(_mm512_slli_epi16(whole, 8), below));
-        __m512i p = exp2_neg(_mm512_castsi512_si256(entry), _mm512_castsi512_si256(whole));
-        __m512i q = exp2_neg(_mm512_extracti64x4_epi64(entry, 1), _mm512_extracti64x4_epi64(whole, 1));
-        p = _mm512_maskz_mov_epi32((__mmask16)some, p);
-        q = _mm512_maskz_mov_epi32((__mmask16)(some >> 16), q);
+        exp2_below(logits + i, n - i, max, &p, &q);
         sum = _mm512_add_epi32(sum, _mm512_add_epi32(p, q));
     }
     return (uint32_t)_mm512_reduce_add_epi32(sum);
@@ -315,14 +275,32 @@ static inline __m512i together(__m512i even, __m512i odd)
 
 static inline __m512i saturated(__m512i even, __m512i odd)
 {
-    const __m512i most = _mm512_set1_epi64(INT32_MAX), least = _mm512_set1_epi64(-INT32_MAX);
-    even = _mm512_max_epi64(_mm512_min_epi64(even, most), least);
-    return together(even, _mm512_max_epi64(_mm512_min_epi64(odd, most), least));
+    const __m512i places = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    __m512i low = _mm512_castsi256_si512(_mm512_cvtsepi64_epi32(even));
+    __m512i high = _mm512_castsi256_si512(_mm512_cvtsepi64_epi32(odd));
+    return _mm512_max_epi32(_mm512_permutex2var_epi32(low, places, high), _mm512_set1_epi32(-INT32_MAX));
+}
+
+/* The same by a shift of 33..62, where the upper halves of the products are enough and none needs saturation. */
+static inline void scale_upper(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
+{
+    const __m512i half = _mm512_set1_epi32((int32_t)(1u << (shift - 33)));
+    const __m128i count = _mm_cvtsi32_si128(shift - 32);
+    for (uint32_t i = 0; i < n; i += 16u) {
+        __mmask16 some = (__mmask16)first_of(n - i);
+        __m512i a = _mm512_maskz_loadu_epi32(some, v + i), b = _mm512_maskz_loadu_epi32(some, factor + i);
+        __m512i high = _mm512_add_epi32(upper(a, b), half);
+        _mm512_mask_storeu_epi32(out + i, some, _mm512_sra_epi32(high, count));
+    }
 }
 
 static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
     __m512i even, odd;
+    if (shift >= 33 && shift <= 62) {
+        scale_upper(v, factor, n, shift, out);
+        return;
+    }
     if (shift < 1 || shift > 62) {
         ehmn_kernels_rows_scale(v, factor, n, shift, out);
         return;
@@ -333,21 +311,6 @@ static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t s
         rounded(a, b, (uint32_t)shift, &even, &odd);
         _mm512_mask_storeu_epi32(out + i, some, saturated(even, odd));
     }
-}
-
-/* ehmn_sigmoid of sixteen values: one read brings an entry of the table and the next. */
-static inline __m512i sigmoid(__m512i x)
-{
-    __m512i a = _mm512_abs_epi32(x); /* -2^31 stays, and lies beyond the table as an unsigned number */
-    __mmask16 beyond = _mm512_cmpge_epu32_mask(a, _mm512_set1_epi32(1 << 20));
-    __m512i index = _mm512_min_epu32(_mm512_srli_epi32(a, 11), _mm512_set1_epi32(511));
-    __m512i word = _mm512_i32gather_epi32(index, (const void *)ehmn_sigmoid_table, 2);
-    __m512i low = _mm512_and_si512(word, _mm512_set1_epi32(65535));
-    __m512i step = _mm512_sub_epi32(_mm512_srli_epi32(word, 16), low);
-    __m512i part = _mm512_mullo_epi32(step, _mm512_and_si512(a, _mm512_set1_epi32(2047)));
-    __m512i y = _mm512_add_epi32(low, _mm512_srli_epi32(_mm512_add_epi32(part, _mm512_set1_epi32(1024)), 11));
-    y = _mm512_mask_mov_epi32(y, beyond, _mm512_set1_epi32(65535));
-    return _mm512_mask_sub_epi32(y, _mm512_cmplt_epi32_mask(x, _mm512_setzero_si512()), _mm512_set1_epi32(65536), y);
 }
 
 static void gate(const int32_t *by, int32_t *up, uint32_t n, int32_t frac)
@@ -365,6 +328,29 @@ static void gate(const int32_t *by, int32_t *up, uint32_t n, int32_t frac)
     }
 }
 
+/* As for AVX2: gain = high 2^10 + low. */
+static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
+{
+    const __m512i most = _mm512_set1_epi32(1 << 25), least = _mm512_set1_epi32(-(1 << 25));
+    const __m512i high = _mm512_set1_epi32(gain >> 10), low = _mm512_set1_epi32(gain & 1023);
+    __m512i largest = _mm512_set1_epi32(max);
+    for (uint32_t i = 0; i < n; i += 16u) {
+        __mmask16 some = (__mmask16)first_of(n - i);
+        __m512i logit = _mm512_maskz_loadu_epi32(some, v + i);
+        if (bias != NULL) {
+            __m512i b = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(some, bias + i));
+            __m512i rest = _mm512_add_epi32(_mm512_mullo_epi32(b, low), _mm512_set1_epi32(1 << 19));
+            __m512i added = _mm512_add_epi32(_mm512_mullo_epi32(b, high), _mm512_srai_epi32(rest, 10));
+            logit = _mm512_min_epi32(_mm512_max_epi32(logit, least), most);
+            logit = _mm512_add_epi32(logit, _mm512_srai_epi32(added, 10));
+        }
+        logit = _mm512_max_epi32(_mm512_min_epi32(logit, _mm512_set1_epi32(INT16_MAX)), _mm512_set1_epi32(-INT16_MAX));
+        largest = _mm512_mask_max_epi32(largest, some, largest, logit);
+        _mm512_mask_cvtepi32_storeu_epi16(out + i, some, logit);
+    }
+    return _mm512_reduce_max_epi32(largest);
+}
+
 const ehmn_kernels ehmn_kernels_vnni = {
     .name = "vnni",
     .matvec_s8 = matvec_s8,
@@ -377,7 +363,7 @@ const ehmn_kernels ehmn_kernels_vnni = {
     .exp_sum = exp_sum,
     .soften = soften,
     .gate = gate,
-    .fit = ehmn_kernels_avx2_fit,
+    .fit = fit,
     .find_near = ehmn_kernels_avx2_find_near,
     .matmat_s16 = ehmn_kernels_vnni_matmat_s16,
     .matmat_s4 = ehmn_kernels_vnni_matmat_s4,

@@ -16,6 +16,8 @@
 #define ehmn_rms_normalise ehmn_plain_rms_normalise
 #define ehmn_fit_scores ehmn_plain_fit_scores
 #define ehmn_align_weights ehmn_plain_align_weights
+#define ehmn_tanh_all ehmn_plain_tanh_all
+#define ehmn_pass_over ehmn_plain_pass_over
 #endif
 
 #include "fixed.h"
@@ -24,6 +26,19 @@
 #include "vectors_neon.h"
 
 #define RARE static __attribute__((noinline, cold))
+
+/* Loops that have few values left where others, of these processors, come before them. */
+#define UNROLLED _Pragma("GCC unroll 4")
+#if defined(EHMN_CORTEX_M)
+#define UNROLLED_BUT_CORTEX_M
+#else
+#define UNROLLED_BUT_CORTEX_M UNROLLED
+#endif
+#if defined(EHMN_ARM_DSP)
+#define UNROLLED_BUT_DSP
+#else
+#define UNROLLED_BUT_DSP UNROLLED
+#endif
 
 /* Bits of v, which has at most 32. */
 static inline int32_t bits_of(uint32_t v)
@@ -94,9 +109,7 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
 #if defined(EHMN_ARM_DSP)
     i = ehmn_dsp_scale(v, n, up, factor, half, shift - 32, out);
 #endif
-#if !defined(EHMN_ARM_DSP)
-#pragma GCC unroll 4
-#endif
+    UNROLLED_BUT_DSP
     for (; i < n; i++) {
         out[i] = ((int32_t)(((int64_t)(int32_t)((uint32_t)v[i] << up) * factor) >> 32) + half) >> (shift - 32);
     }
@@ -188,7 +201,7 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
     }
 }
 
-void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+EHMN_SMALL void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 {
     uint32_t i = 0;
 #if defined(EHMN_ARM_DSP)
@@ -294,9 +307,7 @@ static int32_t fitting_most(const int32_t *v, uint32_t n, int32_t bits, uint32_t
 #if defined(EHMN_CORTEX_M)
     i = ehmn_cortex_m_max(v, n, &max);
 #endif
-#if !defined(EHMN_CORTEX_M)
-#pragma GCC unroll 4
-#endif
+    UNROLLED_BUT_CORTEX_M
     for (; i < n; i++) {
         uint32_t a = (uint32_t)(v[i] ^ v[i] >> 31);
         max = a > max ? a : max;
@@ -351,9 +362,7 @@ static inline void shift_into16(const int32_t *v, uint32_t n, int32_t shift, int
 #if defined(EHMN_ARM_DSP)
     i = shift > 1 ? ehmn_dsp_shift_into16(v, n, shift, out) : 0u;
 #endif
-#if !defined(EHMN_ARM_DSP)
-#pragma GCC unroll 4
-#endif
+    UNROLLED_BUT_DSP
     for (; i < n; i++) {
         out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
     }
@@ -502,6 +511,7 @@ void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor)
     }
     n %= 8u;
 #endif
+    UNROLLED_BUT_CORTEX_M
     for (uint32_t i = 0; i < n; i++) {
         v[i] *= factor;
     }
@@ -568,9 +578,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
 #if defined(EHMN_ARM_DSP)
     i = ehmn_dsp_least(&frac, stride, n, &least);
 #endif
-#if !defined(EHMN_ARM_DSP)
-#pragma GCC unroll 4
-#endif
+    UNROLLED_BUT_DSP
     for (; i < n; i++, frac += stride) {
         least = *frac < least ? *frac : least;
     }
@@ -579,9 +587,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
 #if defined(EHMN_CORTEX_M)
     i = least >= 0 && least < 16 ? ehmn_cortex_m_align(&frac, stride, n, least, weights) : 0u;
 #endif
-#if !defined(EHMN_CORTEX_M)
-#pragma GCC unroll 4
-#endif
+    UNROLLED_BUT_CORTEX_M
     for (; i < n; i++, frac += stride) {
         uint32_t shift = (uint32_t)(*frac - least);
         shift = shift < 31u ? shift : 31u; /* which leaves nothing */
@@ -590,7 +596,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     return least;
 }
 
-int32_t ehmn_largest(const int16_t *v, uint32_t n)
+EHMN_SMALL int32_t ehmn_largest(const int16_t *v, uint32_t n)
 {
     int32_t max = v[0];
 #pragma GCC unroll 4

@@ -20,11 +20,12 @@
 static inline uint32_t ehmn_cortex_m_max(const int32_t *v, uint32_t n, uint32_t *max)
 {
     uint32_t fours = n & ~3u, most = *max;
-    for (const int32_t *end = v + fours; v < end;) {
-        __asm__("ldmia %[v]!, {r4, r5, r6, r8}\n" EHMN_LARGER("r4") EHMN_LARGER("r5") EHMN_LARGER("r6")
-                    EHMN_LARGER("r8")
+    const int32_t *end = v + fours;
+    if (v < end) {
+        __asm__("1:\n\tldmia %[v]!, {r4, r5, r6, r8}\n" EHMN_LARGER("r4") EHMN_LARGER("r5") EHMN_LARGER("r6")
+                    EHMN_LARGER("r8") "cmp %[v], %[end]\n\tbne 1b\n"
                 : [v] "+r"(v), [max] "+r"(most)
-                :
+                : [end] "r"(end)
                 : "r4", "r5", "r6", "r8", "cc", "memory");
     }
     *max = most;
