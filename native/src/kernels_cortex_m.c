@@ -1,6 +1,7 @@
 /* Cortex-M, with the DSP extension and without: sums, weights and gates that no compiler makes of C as short. */
 #include "fixed.h"
 #include "kernels_tables.h"
+#include "vectors_cortex_m.h"
 
 #include <stddef.h>
 
@@ -375,14 +376,24 @@ uint32_t ehmn_kernels_cortex_m_find_near(const uint32_t *keys, uint32_t n, const
 #else
 #define HIGH(v, f) "smull r3, " v ", " v ", " f "\n" "add " v ", " v ", %[half]\n"
 #endif
+#define SCALE_FOUR \
+    "ldmia %[v]!, {r4, r5, r6, r8}\n"           \
+    "ldrd r9, r10, [%[factor]], #8\n"           \
+    HIGH("r4", "r9") HIGH("r5", "r10")          \
+    "ldrd r9, r10, [%[factor]], #8\n"           \
+    HIGH("r6", "r9") HIGH("r8", "r10")          \
+    "asr r4, r4, %[by]\n"                       \
+    "asr r5, r5, %[by]\n"                       \
+    "asr r6, r6, %[by]\n"                       \
+    "asr r8, r8, %[by]\n"                       \
+    "stmia %[out]!, {r4, r5, r6, r8}\n"
 /* clang-format on */
 
 /* out = v 2^more, if all of it fits 32 bits. */
 static int lengthen(const int32_t *v, uint32_t n, uint32_t more, int32_t *out)
 {
     uint32_t any = 0;
-#pragma GCC unroll 4
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = ehmn_cortex_m_any(v, n, &any); i < n; i++) {
         any |= (uint32_t)(v[i] ^ v[i] >> 31);
     }
     if (any >> (31u - more) != 0) {
@@ -399,8 +410,8 @@ static int lengthen(const int32_t *v, uint32_t n, uint32_t more, int32_t *out)
  * that have the room are made longer. */
 void ehmn_kernels_cortex_m_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
-    uint32_t fours = n / 4u * 4u;
-    int32_t *end = out + fours;
+    uint32_t eights = n / 8u * 8u;
+    int32_t *end = out + eights;
     if (shift > 24 && shift < 33 && lengthen(v, n, 33u - (uint32_t)shift, out)) {
         v = out;
         shift = 33;
@@ -411,21 +422,12 @@ void ehmn_kernels_cortex_m_scale(const int32_t *v, const int32_t *factor, uint32
     }
     int32_t half = (int32_t)(1u << (shift - 33));
     while (out < end) {
-        __asm__ volatile("ldmia %[v]!, {r4, r5, r6, r8}\n"
-                         "ldrd r9, r10, [%[factor]], #8\n"
-                         HIGH("r4", "r9") HIGH("r5", "r10")
-                         "ldrd r9, r10, [%[factor]], #8\n"
-                         HIGH("r6", "r9") HIGH("r8", "r10")
-                         "asr r4, r4, %[by]\n"
-                         "asr r5, r5, %[by]\n"
-                         "asr r6, r6, %[by]\n"
-                         "asr r8, r8, %[by]\n"
-                         "stmia %[out]!, {r4, r5, r6, r8}\n"
+        __asm__ volatile(SCALE_FOUR SCALE_FOUR
                          : [v] "+r"(v), [factor] "+r"(factor), [out] "+r"(out)
                          : [half] "r"(half), [by] "r"(shift - 32)
                          : "r3", "r4", "r5", "r6", "r8", "r9", "r10", "memory");
     }
-    ehmn_kernels_rows_scale(v, factor, n - fours, shift, out);
+    ehmn_kernels_rows_scale(v, factor, n - eights, shift, out);
 }
 
 #endif

@@ -3,6 +3,8 @@
 #include "fixed.h"
 #include "kernels_tables.h"
 
+#include <stddef.h>
+
 #if defined(EHMN_THUMB)
 
 #define MOST_COLS 384u /* inputs of 8 bits that are made longer on the stack */
@@ -153,37 +155,119 @@ static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t
     ehmn_kernels_rows_weighted_sum(w + c, rows, cols - c, stride, weight, acc + c);
 }
 
-/* Four weights at a time, as bytes of a word, with 128 added so that none borrows from the next. A word in which a weight
- * is so large that a step might carry it beyond 127 is done byte by byte. */
+/* clang-format off */
+/* Four weights at a time up to `end`, as bytes of a word, with 128 added so that none borrows from the next: steps are the
+ * upper bytes of their places on the line, less those of the weights before. Ends at a word in which a weight is not
+ * within -96..95, so that a step might carry it beyond 127. */
+#define STEP_FOURS(which) \
+    __asm__ volatile("1:\n\t"                                                                          \
+                     "ldmia %[edge]!, {r4, r5, r6, r8}\n\t"                                            \
+                     "mla r4, r4, %[rate], %[at]\n\t"                                                  \
+                     "mla r5, r5, %[rate], %[at]\n\t"                                                  \
+                     "mla r6, r6, %[rate], %[at]\n\t"                                                  \
+                     "mla r8, r8, %[rate], %[at]\n\t"                                                  \
+                     "lsr r4, r4, #24\n\t"                                                             \
+                     "lsr r5, r5, #24\n\t"                                                             \
+                     "lsr r6, r6, #24\n\t"                                                             \
+                     "lsr r8, r8, #24\n\t"                                                             \
+                     "orr r4, r4, r5, lsl #8\n\t"                                                      \
+                     "orr r4, r4, r6, lsl #16\n\t"                                                     \
+                     "orr r4, r4, r8, lsl #24\n\t"                                                     \
+                     "orr r5, %[before], r4, lsl #8\n\t"                                               \
+                     "mov %[before], r8\n\t"                                                           \
+                     "sub %[steps], r4, r5\n\t"                                                        \
+                     "ldr r4, [%[sign]], #4\n\t"                                                       \
+                     "ldr r5, [%[w]]\n\t"                                                              \
+                     which " %[down], %[steps], r4\n\t"                                                \
+                     "eor r5, r5, #0x80808080\n\t"                                                     \
+                     "eor r4, r5, r5, lsl #1\n\t"                                                      \
+                     "eor r6, r5, r5, lsl #2\n\t"                                                      \
+                     "orr r4, r4, r6\n\t"                                                              \
+                     "mvn r4, r4\n\t"                                                                  \
+                     "tst r4, #0x80808080\n\t"                                                         \
+                     "bne 2f\n\t"                                                                      \
+                     "add r5, r5, %[steps]\n\t"                                                        \
+                     "sub r5, r5, %[down], lsl #1\n\t"                                                 \
+                     "eor r5, r5, #0x80808080\n\t"                                                     \
+                     "str r5, [%[w]], #4\n\t"                                                          \
+                     "cmp %[w], %[end]\n\t"                                                            \
+                     "bne 1b\n"                                                                        \
+                     "2:"                                                                              \
+                     : [w] "+r"(w), [edge] "+r"(edge), [sign] "+r"(sign), [before] "+r"(before),       \
+                       [steps] "=&r"(steps), [down] "=&r"(down)                                        \
+                     : [rate] "r"(rate), [at] "r"(at), [end] "r"(end)                                  \
+                     : "r4", "r5", "r6", "r8", "cc", "memory")
+/* clang-format on */
+
 static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
                      uint32_t at)
 {
-    const uint32_t middle = 0x80808080u;
-    uint32_t before = 0, fours = n & ~3u;
-    if (n == 0 || (uint64_t)rate * edge[n - 1u] + at > UINT32_MAX || fours == 0) {
-        ehmn_kernels_rows_step_row(w, edge, sign, flip, n, rate, at);
-        return;
+    uint32_t before = 0, steps, down, fours = n & ~3u;
+    if (n == 0 || (uint64_t)rate * edge[n - 1u] + at > UINT32_MAX) {
+        fours = 0;
     }
-    for (uint32_t j = 0; j < fours; j += 4u) {
-        uint32_t p0 = at + rate * edge[j], p1 = at + rate * edge[j + 1u];
-        uint32_t p2 = at + rate * edge[j + 2u], p3 = at + rate * edge[j + 3u];
-        uint32_t now = p0 >> 24 | (p1 >> 24) << 8 | (p2 >> 24) << 16 | (p3 & 0xFF000000u);
-        uint32_t steps = now - (now << 8 | before);
-        uint32_t down = steps & (load(sign + j) ^ (uint32_t)flip);
-        uint32_t four = load(w + j) ^ middle;
-        before = now >> 24;
-        if ((((four ^ four << 1) | (four ^ four << 2)) & middle) == middle) { /* all within 32..223 */
-            four = (four + steps - 2u * down) ^ middle;
-            __builtin_memcpy(w + j, &four, 4);
-            continue;
+    for (const int8_t *end = w + fours; w < end;) {
+        if (flip == 0) {
+            STEP_FOURS("and");
+        } else {
+            STEP_FOURS("bic");
         }
-        for (uint32_t k = 0; k < 4u; k++, steps >>= 8, down >>= 8) {
-            w[j + k] = (int8_t)ehmn_clamp(w[j + k] + (int32_t)(steps & 255u) - 2 * (int32_t)(down & 255u), -127, 127);
+        for (uint32_t k = 0; k < 4u && w < end; k++, w++, steps >>= 8, down >>= 8) { /* byte by byte */
+            *w = (int8_t)ehmn_clamp(*w + (int32_t)(steps & 255u) - 2 * (int32_t)(down & 255u), -127, 127);
         }
     }
-    if (fours < n) { /* counted from where the last four ended */
-        ehmn_kernels_rows_step_row(w + fours, edge + fours, sign + fours, flip, n - fours, rate, at - (before << 24));
+    ehmn_kernels_rows_step_row(w, edge, sign, flip, n - fours, rate, at - (before << 24)); /* from where the fours ended */
+}
+
+/* clang-format off */
+/* SSAT sets the flag Q where a value is beyond +-2^14. */
+#define FIT(v, add_bias) \
+    "ssat " v ", #15, " v "\n\t"               \
+    add_bias(v)                                 \
+    "cmp " v ", %[max]\n\t"                    \
+    "it gt\n\t"                                \
+    "movgt %[max], " v "\n\t"                  \
+    "strh " v ", [%[out]], #2\n\t"
+#define NO_BIAS(v)
+#define ADD_BIAS(v) /* times the gain, rounded: the upper word takes it and the carry of the half in the lower one */ \
+    "ldrsh r6, [%[bias]], #2\n\t"              \
+    "mov r8, #0x80000000\n\t"                  \
+    "smlal r8, " v ", r6, %[gain]\n\t"
+#define FIT_ALL(add_bias) \
+    __asm__ volatile("msr apsr_nzcvq, %[flags]\n"                                                       \
+                     "1:\n\t"                                                                           \
+                     "ldrd r4, r5, [%[v]], #8\n\t" FIT("r4", add_bias) FIT("r5", add_bias)              \
+                     "ldrd r4, r5, [%[v]], #8\n\t" FIT("r4", add_bias) FIT("r5", add_bias)              \
+                     "cmp %[v], %[end]\n\t"                                                             \
+                     "bne 1b\n\t"                                                                       \
+                     "mrs %[flags], apsr"                                                               \
+                     : [v] "+r"(v), [bias] "+r"(bias), [out] "+r"(out), [max] "+r"(largest),            \
+                       [flags] "+r"(flags)                                                              \
+                     : [end] "r"(v + (n & ~3u)), [gain] "r"(gain * (1 << 12))                           \
+                     : "r4", "r5", "r6", "r8", "cc", "memory")
+/* clang-format on */
+
+/* Without a look at the limits of 16 bits: a value within 2^14 and a bias times less than a quarter stay far from them.
+ * Where that does not hold, all is done once more. */
+static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
+{
+    const int32_t *first = v;
+    const int16_t *first_bias = bias;
+    int16_t *first_out = out;
+    int32_t largest = max;
+    uint32_t flags = 0;
+    if (n < 4u || gain >= 1 << 18) {
+        return ehmn_kernels_cortex_m_fit(v, bias, gain, n, max, out);
     }
+    if (bias == NULL) {
+        FIT_ALL(NO_BIAS);
+    } else {
+        FIT_ALL(ADD_BIAS);
+    }
+    if ((flags >> 27 & 1u) != 0) {
+        return ehmn_kernels_cortex_m_fit(first, first_bias, gain, n, max, first_out);
+    }
+    return ehmn_kernels_cortex_m_fit(v, bias, gain, n & 3u, largest, out);
 }
 
 const ehmn_kernels ehmn_kernels_thumb = {
@@ -198,7 +282,7 @@ const ehmn_kernels ehmn_kernels_thumb = {
     .exp_sum = ehmn_kernels_cortex_m_exp_sum,
     .soften = ehmn_kernels_cortex_m_soften,
     .gate = ehmn_kernels_cortex_m_gate,
-    .fit = ehmn_kernels_cortex_m_fit,
+    .fit = fit,
     .find_near = ehmn_kernels_cortex_m_find_near,
 };
 

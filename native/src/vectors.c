@@ -76,10 +76,9 @@ void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_
 static uint32_t any_bits(const int32_t *v, uint32_t n)
 {
     uint32_t any = 0, i = 0;
-#if defined(EHMN_ARM_DSP)
-    i = ehmn_dsp_any(v, n, &any);
+#if defined(EHMN_CORTEX_M)
+    i = ehmn_cortex_m_any(v, n, &any);
 #endif
-#pragma GCC unroll 4
     for (; i < n; i++) {
         any |= (uint32_t)(v[i] ^ v[i] >> 31);
     }
@@ -110,7 +109,7 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
 #if defined(EHMN_ARM_DSP)
     i = ehmn_dsp_scale(v, n, up, factor, half, shift - 32, out);
 #endif
-#pragma GCC unroll 4
+    UNROLLED_BUT_DSP
     for (; i < n; i++) {
         out[i] = ((int32_t)(((int64_t)(int32_t)((uint32_t)v[i] << up) * factor) >> 32) + half) >> (shift - 32);
     }
@@ -188,10 +187,17 @@ void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
     }
 }
 
+/* tanh(x) = 2 sigmoid(2x) - 1. Beyond 8 the sigmoid is what it is just below. */
 void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
 {
+    int32_t last = shift > 0 ? shift - 1 : 0, down = shift > 0;
     for (uint32_t i = 0; i < n; i++) {
-        z[i] = (int16_t)ehmn_tanh(ehmn_round_shift32(v[i], shift));
+        int32_t x = (uint32_t)shift < 32u ? (v[i] >> shift) + (v[i] >> last & down) : ehmn_round_rarely(v[i], shift);
+        uint32_t a = ehmn_abs(x);
+        a = a < 1u << 19 ? a : (1u << 19) - 1u;
+        const uint16_t *at = ehmn_sigmoid_table + (a >> 10);
+        int32_t y = at[0] - 32768 + (int32_t)(((uint32_t)(at[1] - at[0]) * (a & 1023u) + 512u) >> 10);
+        z[i] = (int16_t)(x < 0 ? -y : y);
     }
 }
 
@@ -334,7 +340,13 @@ static inline void shift_into8(const int32_t *v, uint32_t n, int32_t shift, int8
         }
         return;
     }
-    for (uint32_t i = 0; i < n; i++) {
+    uint32_t i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = shift > 1 ? ehmn_dsp_shift_into8(v, n, shift, out) : 0u;
+#elif defined(EHMN_THUMB)
+    i = ehmn_thumb_shift_into8(v, n, shift, out);
+#endif
+    for (; i < n; i++) {
         out[i] = (int8_t)(((v[i] >> (shift - 1)) + 1) >> 1);
     }
 }

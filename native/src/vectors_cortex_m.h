@@ -32,6 +32,24 @@ static inline uint32_t ehmn_cortex_m_max(const int32_t *v, uint32_t n, uint32_t 
     return fours;
 }
 
+/* clang-format off */
+#define EHMN_ANY(v) "eor " v ", " v ", " v ", asr #31\n\t" "orr %[any], %[any], " v "\n\t"
+/* clang-format on */
+
+/* The bits that are set in any of v, or in its complement where it is negative. */
+static inline uint32_t ehmn_cortex_m_any(const int32_t *v, uint32_t n, uint32_t *any)
+{
+    uint32_t fours = n & ~3u, found = 0;
+    for (const int32_t *end = v + fours; v < end;) {
+        __asm__("ldmia %[v]!, {r4, r5, r6, r8}\n\t" EHMN_ANY("r4") EHMN_ANY("r5") EHMN_ANY("r6") EHMN_ANY("r8")
+                : [v] "+r"(v), [any] "+r"(found)
+                :
+                : "r4", "r5", "r6", "r8", "memory");
+    }
+    *any = found;
+    return fours;
+}
+
 /* v[i] >>= shift[i], 0..31 bits. */
 static inline uint32_t ehmn_cortex_m_shift(int32_t *v, const int32_t *shift, uint32_t n)
 {
@@ -51,35 +69,46 @@ static inline uint32_t ehmn_cortex_m_shift(int32_t *v, const int32_t *shift, uin
     return fours;
 }
 
-/* A score shifted to the right by 1 bit and more, where the last bit that leaves comes in again as a carry. */
-static inline int32_t ehmn_cortex_m_fit_score(int32_t *score, int32_t by, int32_t max)
-{
-    int32_t v = *score;
-    __asm__("asrs %0, %0, %1\n\tadc %0, %0, #0" : "+r"(v) : "r"(by) : "cc");
-    *score = v;
-    return v > max ? v : max;
-}
+/* clang-format off */
+#define EHMN_FIT_SCORE(v, by) \
+    "add " by ", " by ", %[beyond]\n\t"    \
+    "asrs " v ", " v ", " by "\n\t"        \
+    "adc " v ", " v ", #0\n\t"             \
+    "cmp " v ", %[max]\n\t"                \
+    "it gt\n\t"                            \
+    "movgt %[max], " v "\n\t"
+/* clang-format on */
 
 /* ehmn_fit_scores of whole fours, up to one that would not be shifted to the right; moves both pointers on, and returns
- * the largest. */
+ * the largest. The last bit that leaves comes in again as a carry. */
 static inline int32_t ehmn_cortex_m_fit_scores(const int8_t **key_frac, uint32_t stride, int32_t **scores, uint32_t n,
                                                int32_t beyond)
 {
     int32_t max = INT32_MIN;
     int32_t *at = *scores;
     const int8_t *frac = *key_frac;
-    if (beyond > 0 && beyond < 128) {
-        for (int32_t *end = at + (n & ~3u); at < end; at += 4) {
-            int32_t a = frac[0], b = frac[stride], c = frac[2u * stride], d = frac[3u * stride];
-            if ((a | b | c | d) < 0) {
-                break;
-            }
-            max = ehmn_cortex_m_fit_score(at, a + beyond, max);
-            max = ehmn_cortex_m_fit_score(at + 1, b + beyond, max);
-            max = ehmn_cortex_m_fit_score(at + 2, c + beyond, max);
-            max = ehmn_cortex_m_fit_score(at + 3, d + beyond, max);
-            frac += 4u * stride;
-        }
+    if (beyond > 0 && beyond < 128 && n >= 4u) {
+        __asm__ volatile("1:\n\t"
+                         "ldrsb r4, [%[frac]]\n\t"
+                         "ldrsb r5, [%[frac], %[stride]]\n\t"
+                         "ldrsb r6, [%[frac], %[stride], lsl #1]\n\t"
+                         "ldrsb r8, [%[frac], %[thrice]]\n\t"
+                         "orr r9, r4, r5\n\t"
+                         "orr r10, r6, r8\n\t"
+                         "orrs r9, r9, r10\n\t"
+                         "bmi 2f\n\t"
+                         "ldrd r9, r10, [%[at]]\n\t" EHMN_FIT_SCORE("r9", "r4") EHMN_FIT_SCORE("r10", "r5")
+                         "strd r9, r10, [%[at]], #8\n\t"
+                         "ldrd r9, r10, [%[at]]\n\t" EHMN_FIT_SCORE("r9", "r6") EHMN_FIT_SCORE("r10", "r8")
+                         "strd r9, r10, [%[at]], #8\n\t"
+                         "add %[frac], %[frac], %[stride], lsl #2\n\t"
+                         "cmp %[at], %[end]\n\t"
+                         "bne 1b\n"
+                         "2:"
+                         : [frac] "+r"(frac), [at] "+r"(at), [max] "+r"(max)
+                         : [stride] "r"(stride), [thrice] "r"(3u * stride), [beyond] "r"(beyond),
+                           [end] "r"(at + (n & ~3u))
+                         : "r4", "r5", "r6", "r8", "r9", "r10", "cc", "memory");
     }
     *scores = at;
     *key_frac = frac;
@@ -173,6 +202,27 @@ static inline uint32_t ehmn_cortex_m_take_weights(int32_t *v, const int8_t *w, u
 #if defined(EHMN_THUMB)
 
 /* clang-format off */
+#define EHMN_SHIFT_INTO8(v) \
+    "asrs " v ", " v ", %[by]\n\t"                     \
+    "adc " v ", " v ", #0\n\t"                         \
+    "strb " v ", [%[out]], #1\n\t"
+/* clang-format on */
+
+/* round(v[i] / 2^shift), shifts of 1..31, which fits a byte. */
+static inline uint32_t ehmn_thumb_shift_into8(const int32_t *v, uint32_t n, int32_t shift, int8_t *out)
+{
+    uint32_t fours = n & ~3u;
+    for (const int32_t *end = v + fours; v < end;) {
+        __asm__("ldmia %[v]!, {r4, r5, r6, r8}\n\t" EHMN_SHIFT_INTO8("r4") EHMN_SHIFT_INTO8("r5")
+                    EHMN_SHIFT_INTO8("r6") EHMN_SHIFT_INTO8("r8")
+                : [v] "+r"(v), [out] "+r"(out)
+                : [by] "r"(shift)
+                : "r4", "r5", "r6", "r8", "cc", "memory");
+    }
+    return fours;
+}
+
+/* clang-format off */
 #define EHMN_NARROW(v) \
     "asrs " v ", " v ", %[by]\n\t"                     \
     "adc " v ", " v ", #0\n\t"                         \
@@ -200,7 +250,6 @@ static inline uint32_t ehmn_thumb_narrow(const int32_t *v, uint32_t n, int32_t s
 #if defined(EHMN_ARM_DSP)
 
 /* clang-format off */
-#define EHMN_ANY(v) "eor " v ", " v ", " v ", asr #31\n\t" "orr %[any], %[any], " v "\n\t"
 #define EHMN_UPPER(v) \
     "lsl " v ", " v ", %[up]\n\t"                    \
     "smmla " v ", " v ", %[factor], %[half]\n\t"     \
@@ -256,20 +305,6 @@ static inline uint32_t ehmn_dsp_replace(int32_t *mean, const int32_t *v, uint32_
     return (uint32_t)(mean - first);
 }
 
-/* The bits that are set in any of v, or in its complement where it is negative. */
-static inline uint32_t ehmn_dsp_any(const int32_t *v, uint32_t n, uint32_t *any)
-{
-    uint32_t fours = n & ~3u, found = 0;
-    for (const int32_t *end = v + fours; v < end;) {
-        __asm__("ldmia %[v]!, {r4, r5, r6, r8}\n\t" EHMN_ANY("r4") EHMN_ANY("r5") EHMN_ANY("r6") EHMN_ANY("r8")
-                : [v] "+r"(v), [any] "+r"(found)
-                :
-                : "r4", "r5", "r6", "r8", "memory");
-    }
-    *any = found;
-    return fours;
-}
-
 /* out[i] = (floor(v[i] 2^up factor / 2^32) + half) / 2^by, rounded down. */
 static inline uint32_t ehmn_dsp_scale(const int32_t *v, uint32_t n, int32_t up, int32_t factor, int32_t half,
                                       int32_t by, int32_t *out)
@@ -316,22 +351,46 @@ static inline uint32_t ehmn_dsp_least(const int8_t **from, uint32_t stride, uint
 /* clang-format off */
 /* Four values as 16 bits, then as bytes: each of them times the reciprocal has its byte from bit 16 on. SEL takes bytes 0
  * and 2 of one word and 1 and 3 of the other. */
-#define EHMN_NARROW4 \
+#define EHMN_SHIFT4 \
     "ldmia %[v]!, {r4, r5, r6, r8}\n\t"                \
     "smmulr r4, r4, %[down]\n\t"                      \
     "smmulr r5, r5, %[down]\n\t"                      \
     "smmulr r6, r6, %[down]\n\t"                      \
-    "smmulr r8, r8, %[down]\n\t"                      \
+    "smmulr r8, r8, %[down]\n\t"
+#define EHMN_STORE4 \
+    "lsl r5, r5, #8\n\t"                              \
+    "sel r4, r4, r5\n\t"                              \
+    "str r4, [%[out]], #4\n\t"
+#define EHMN_SHIFT4_INTO8 \
+    EHMN_SHIFT4                                        \
+    "pkhbt r4, r4, r6, lsl #16\n\t"                   \
+    "pkhbt r5, r5, r8, lsl #16\n\t" EHMN_STORE4
+#define EHMN_NARROW4 \
+    EHMN_SHIFT4                                        \
     "smlawb r4, %[by], r4, %[half]\n\t"               \
     "smlawb r5, %[by], r5, %[half]\n\t"               \
     "smlawb r6, %[by], r6, %[half]\n\t"               \
     "smlawb r8, %[by], r8, %[half]\n\t"               \
     "pkhtb r4, r6, r4, asr #16\n\t"                   \
-    "pkhtb r5, r8, r5, asr #16\n\t"                   \
-    "lsl r5, r5, #8\n\t"                              \
-    "sel r4, r4, r5\n\t"                              \
-    "str r4, [%[out]], #4\n\t"
+    "pkhtb r5, r8, r5, asr #16\n\t" EHMN_STORE4
 /* clang-format on */
+
+/* round(v[i] / 2^shift), shifts of 2..31, which fits a byte. */
+static inline uint32_t ehmn_dsp_shift_into8(const int32_t *v, uint32_t n, int32_t shift, int8_t *out)
+{
+    uint32_t fours = n & ~3u;
+    const int32_t *end = v + fours;
+    if (fours > 0) {
+        __asm__ volatile("uadd8 r4, %[odd], %[odd]\n" /* sets the flags that SEL takes */
+                         "1:\n\t" EHMN_SHIFT4_INTO8
+                         "cmp %[v], %[end]\n\t"
+                         "bne 1b"
+                         : [v] "+r"(v), [out] "+r"(out)
+                         : [end] "r"(end), [down] "r"(1 << (32 - shift)), [odd] "r"(0x00FF00FFu)
+                         : "r4", "r5", "r6", "r8", "cc", "memory");
+    }
+    return fours;
+}
 
 /* round(v[i] / 2^shift), shifts of 2..31, times a reciprocal below 2^15, as in ehmn_narrow. */
 static inline uint32_t ehmn_dsp_narrow(const int32_t *v, uint32_t n, int32_t shift, int32_t reciprocal, int8_t *out)
