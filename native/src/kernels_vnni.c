@@ -8,6 +8,7 @@
 #include "avx512.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #define AHEAD 3072u /* bytes from what is multiplied to what is asked for */
 
@@ -37,7 +38,7 @@ static __m512i dot(const int8_t *w, const int16_t *x, uint32_t cols)
     __m512i sum = _mm512_setzero_si512();
     for (uint32_t i = 0; i < cols; i += 32u) {
         __mmask32 some = first_of(cols - i);
-        sum = _mm512_dpwssd_epi32(sum, load(w + i, some), _mm512_maskz_loadu_epi16(some, x + i));
+        sum = dot_words(sum, load(w + i, some), _mm512_maskz_loadu_epi16(some, x + i));
     }
     return sum;
 }
@@ -69,21 +70,21 @@ static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t s
         for (size_t i = 0; i < most; i += 64u) {
             __m512i v = _mm512_loadu_si512(x + i), u = _mm512_loadu_si512(x + i + 32u);
             ahead = fetch_four(ahead);
-            s0 = _mm512_dpwssd_epi32(s0, load_all(a + i), v);
-            s1 = _mm512_dpwssd_epi32(s1, load_all(b + i), v);
-            s2 = _mm512_dpwssd_epi32(s2, load_all(c + i), v);
-            s3 = _mm512_dpwssd_epi32(s3, load_all(d + i), v);
-            s0 = _mm512_dpwssd_epi32(s0, load_all(a + i + 32u), u);
-            s1 = _mm512_dpwssd_epi32(s1, load_all(b + i + 32u), u);
-            s2 = _mm512_dpwssd_epi32(s2, load_all(c + i + 32u), u);
-            s3 = _mm512_dpwssd_epi32(s3, load_all(d + i + 32u), u);
+            s0 = dot_words(s0, load_all(a + i), v);
+            s1 = dot_words(s1, load_all(b + i), v);
+            s2 = dot_words(s2, load_all(c + i), v);
+            s3 = dot_words(s3, load_all(d + i), v);
+            s0 = dot_words(s0, load_all(a + i + 32u), u);
+            s1 = dot_words(s1, load_all(b + i + 32u), u);
+            s2 = dot_words(s2, load_all(c + i + 32u), u);
+            s3 = dot_words(s3, load_all(d + i + 32u), u);
         }
         if (most < whole) {
             __m512i v = _mm512_loadu_si512(x + most);
-            s0 = _mm512_dpwssd_epi32(s0, load_all(a + most), v);
-            s1 = _mm512_dpwssd_epi32(s1, load_all(b + most), v);
-            s2 = _mm512_dpwssd_epi32(s2, load_all(c + most), v);
-            s3 = _mm512_dpwssd_epi32(s3, load_all(d + most), v);
+            s0 = dot_words(s0, load_all(a + most), v);
+            s1 = dot_words(s1, load_all(b + most), v);
+            s2 = dot_words(s2, load_all(c + most), v);
+            s3 = dot_words(s3, load_all(d + most), v);
         }
         if (whole < cols) {
             s0 = _mm512_add_epi32(s0, dot(a + whole, x + whole, cols & 31u));
@@ -102,7 +103,7 @@ static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t s
  * times the sum of x leaves in the end. Beyond the columns x is zero, whatever the weights are. */
 static inline __m512i add_bytes(__m512i sum, __m512i w, __m512i x)
 {
-    return _mm512_dpbusd_epi32(sum, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), x);
+    return dot_bytes(sum, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), x);
 }
 
 /* One row: whole registers, then the rest under a mask. */
@@ -123,7 +124,7 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     const size_t whole = cols & ~63u;
     __m512i raise = _mm512_setzero_si512();
     for (uint32_t i = 0; i < cols; i += 64u) {
-        raise = _mm512_dpbusd_epi32(raise, _mm512_set1_epi8(-128), _mm512_maskz_loadu_epi8(first64(cols - i), x + i));
+        raise = dot_bytes(raise, _mm512_set1_epi8(-128), _mm512_maskz_loadu_epi8(first64(cols - i), x + i));
     }
     const int32_t raised = _mm512_reduce_add_epi32(raise);
     for (; r + 4u <= rows; r += 4u, w += (size_t)4u * stride) {
@@ -152,14 +153,6 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     }
 }
 
-/* Weights of two rows, for lanes that hold a pair of values. A weight of 2^15 has no place in 16 bits, so weights enter
- * negated. */
-static inline __m512i pair_of(const int32_t *weight, uint32_t rows)
-{
-    uint32_t first = (uint32_t)-weight[0] & 0xFFFFu, second = rows > 1u ? (uint32_t)-weight[1] : 0u;
-    return _mm512_set1_epi32((int32_t)(first | second << 16));
-}
-
 /* Pairs of the values of two rows: columns 0 to 7 and 16 to 23 in *even, the others in *odd. */
 static inline void pairs_of(const int8_t *a, const int8_t *b, __mmask32 some, __m512i *even, __m512i *odd)
 {
@@ -168,29 +161,46 @@ static inline void pairs_of(const int8_t *a, const int8_t *b, __mmask32 some, __
     *odd = _mm512_cvtepi8_epi16(_mm256_unpackhi_epi8(p, q));
 }
 
+#define MOST_ROWS 512u
+
+/* Weights of two rows, for lanes that hold a pair of values. A weight of 2^15 has no place in 16 bits, so weights enter
+ * negated. */
+static inline __m512i pair_of(const int16_t *negative)
+{
+    int32_t two;
+    memcpy(&two, negative, sizeof two);
+    return _mm512_set1_epi32(two);
+}
+
 /* Thirty-two columns, two rows at a time, in two pairs of sums that do not wait for each other. */
 static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
                          int32_t *acc)
 {
+    int16_t negative[MOST_ROWS + 32u];
+    for (uint32_t r = 0; r < rows; r += 16u) {
+        __m512i v = _mm512_maskz_loadu_epi32((__mmask16)first_of(rows - r), weight + r);
+        v = _mm512_sub_epi32(_mm512_setzero_si512(), v);
+        _mm256_storeu_si256((__m256i *)(void *)(negative + r), _mm512_cvtepi32_epi16(v)); /* zeros beyond the rows */
+    }
     for (uint32_t c = 0; c < cols; c += 32u) {
         __mmask32 some = first_of(cols - c);
         __m512i s0 = _mm512_setzero_si512(), s1 = s0, t0 = s0, t1 = s0, even, odd;
         const int8_t *at = w + c;
         uint32_t r = 0;
         for (; r + 4u <= rows; r += 4u, at += (size_t)4u * stride) {
-            __m512i f = pair_of(weight + r, 2u), g = pair_of(weight + r + 2u, 2u);
+            __m512i f = pair_of(negative + r), g = pair_of(negative + r + 2u);
             pairs_of(at, at + stride, some, &even, &odd);
-            s0 = _mm512_dpwssd_epi32(s0, even, f);
-            s1 = _mm512_dpwssd_epi32(s1, odd, f);
+            s0 = dot_words(s0, even, f);
+            s1 = dot_words(s1, odd, f);
             pairs_of(at + (size_t)2u * stride, at + (size_t)3u * stride, some, &even, &odd);
-            t0 = _mm512_dpwssd_epi32(t0, even, g);
-            t1 = _mm512_dpwssd_epi32(t1, odd, g);
+            t0 = dot_words(t0, even, g);
+            t1 = dot_words(t1, odd, g);
         }
         for (; r < rows; r += 2u, at += (size_t)2u * stride) {
-            __m512i f = pair_of(weight + r, rows - r);
+            __m512i f = pair_of(negative + r);
             pairs_of(at, rows - r > 1u ? at + stride : at, some, &even, &odd);
-            s0 = _mm512_dpwssd_epi32(s0, even, f);
-            s1 = _mm512_dpwssd_epi32(s1, odd, f);
+            s0 = dot_words(s0, even, f);
+            s1 = dot_words(s1, odd, f);
         }
         s0 = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_add_epi32(s0, t0));
         s1 = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_add_epi32(s1, t1));
