@@ -12,8 +12,8 @@ static inline __mmask32 first_of(uint32_t n)
 }
 
 #if defined(__AVX512VNNI__)
-/* The sums of products by one instruction, written so that each sum stays in its register: of the intrinsics gcc 12 makes two
- * copies of a register for each in a loop. Bytes without a sign times bytes with one; words. */
+/* The sums of products by one instruction, written so that each sum stays in its register: of the intrinsics gcc 12 makes
+ * two copies of a register for each in a loop. Bytes without a sign times bytes with one; words. */
 static inline __m512i dot_bytes(__m512i sum, __m512i a, __m512i b)
 {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
