@@ -231,7 +231,7 @@ static void exponentials(const ehmn_kernels *t, uint32_t n)
 
 static void fits(const ehmn_kernels *t, uint32_t n, int32_t limit)
 {
-    int32_t *v = room(4u * n), gain = between(0, 1) ? 1 << 20 : between(0, 1 << 20);
+    int32_t *v = room(4u * n), gain = between(0, 1) ? between(0, 1 << 18) : between(0, 1) ? 1 << 20 : between(0, 1 << 20);
     int16_t *bias = room(2u * n), *a = room(2u * n), *b = room(2u * n);
     for (uint32_t i = 0; i < n; i++) {
         v[i] = between(-127, 127) * (limit / 127);
@@ -314,6 +314,7 @@ int main(void)
             keys(t, 1u + n % 9u, 1u + n % 40u);
             keys(t, n, 4u);
             fits(t, n, n % 3u ? 60000 : INT32_MAX);
+            fits(t, n, 16384);
         }
         const shape more[] = {{300, 3, 3, 0}, {131, 128, 128, 0}, {48, 128, 128, 0}, {4, 128, 128, 0},
                               {64, 344, 344, 0}, {7, 1032, 1032, 0},

@@ -82,7 +82,13 @@ void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int
 void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v)
 {
     const int8_t *w = ehmn_weights(m, matrix) + (size_t)row * matrix->cols;
-    ehmn_add_weights(v, w, matrix->cols, factor, ehmn_scales(m, matrix)[row], matrix->shift - frac);
+    int32_t scale = ehmn_scales(m, matrix)[row], shift = matrix->shift - frac;
+    uint64_t most = 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)scale;
+    if (shift > 0 && shift < 62 && most >> shift < 1u << 29) {
+        ehmn_add_weights_within(v, w, matrix->cols, factor, scale, shift);
+    } else {
+        ehmn_add_weights(v, w, matrix->cols, factor, scale, shift);
+    }
     m->counts.macs += matrix->cols;
 }
 

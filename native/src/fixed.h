@@ -16,6 +16,13 @@ extern const uint16_t ehmn_sine_table[257];    /* Q15 of sin(pi/2 * i/256), at m
 
 /* What is inline without being static has one copy in fixed.c, which a compiler that is to save room calls. */
 
+/* Of a function that a microcontroller calls seldom: its file is compiled to be fast, it alone to be small. */
+#if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+#define EHMN_SMALL __attribute__((cold))
+#else
+#define EHMN_SMALL
+#endif
+
 _Static_assert((-1 >> 1) == -1, "right shift of a negative number must be arithmetic");
 
 /* In halves: processors of 32 bits compare them in fewer instructions. */

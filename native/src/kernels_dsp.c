@@ -290,66 +290,62 @@ const int16_t *ehmn_dsp_negate16(int32_t *weights, uint32_t n)
     return (const int16_t *)(const void *)weights;
 }
 
-/* Two values as 16 bits, symmetric: -32768 becomes -32767. */
-static inline uint32_t fit_two(int32_t a, int32_t b)
-{
-    uint32_t out, t;
-    __asm__("ssat %0, #16, %2\n\tssat %1, #16, %3\n\tpkhbt %0, %0, %1, lsl #16\n\t"
-            "qsub16 %0, %0, %4\n\tqadd16 %0, %0, %4"
-            : "=&r"(out), "=&r"(t)
-            : "r"(a), "r"(b), "r"(0x00010001u));
-    return out;
-}
+/* clang-format off */
+/* Four values as 16 bits; SSAT sets the flag Q where one is beyond +-2^14. */
+#define FIT_FOUR \
+    "ldmia %[v]!, {r4, r5, r6, r8}\n"       \
+    "ssat r4, #15, r4\n"                    \
+    "ssat r5, #15, r5\n"                    \
+    "ssat r6, #15, r6\n"                    \
+    "ssat r8, #15, r8\n"                    \
+    "pkhbt r4, r4, r5, lsl #16\n"           \
+    "pkhbt r5, r6, r8, lsl #16\n"
+#define ADD_BIAS(two) \
+    "ldr r6, [%[bias]], #4\n"               \
+    "smlawb r8, %[gain], r6, %[half]\n"     \
+    "smlawt r6, %[gain], r6, %[half]\n"     \
+    "pkhtb r8, r6, r8, asr #16\n"           \
+    "sadd16 " two ", " two ", r8\n"
+#define KEEP_LARGER(two) \
+    "ssub16 r6, " two ", %[largest]\n"      \
+    "sel %[largest], " two ", %[largest]\n"
+#define FIT_ALL(add_biases) \
+    __asm__ volatile("msr apsr_nzcvq, %[flags]\n"                                                       \
+                     "1:\n"                                                                             \
+                     FIT_FOUR add_biases KEEP_LARGER("r4") KEEP_LARGER("r5")                            \
+                     "strd r4, r5, [%[out]], #8\n"                                                      \
+                     "cmp %[v], %[end]\n"                                                               \
+                     "bne 1b\n"                                                                         \
+                     "mrs %[flags], apsr\n"                                                             \
+                     : [v] "+r"(v), [bias] "+r"(bias), [out] "+r"(out), [largest] "+r"(largest),        \
+                       [flags] "+r"(flags)                                                              \
+                     : [end] "r"(v + (n & ~3u)), [gain] "r"(gain * (1 << 12)), [half] "r"(1 << 15)      \
+                     : "r4", "r5", "r6", "r8", "cc", "memory")
+/* clang-format on */
 
-/* v within 2^24 and round(bias gain / 2^20), of the lower, or of the upper half of `biases`. */
-static inline int32_t add_lower(int32_t v, int32_t gain, uint32_t biases)
-{
-    int32_t t;
-    __asm__("ssat %0, #25, %0\n\tsmlawb %1, %2, %3, %4\n\tadd %0, %0, %1, asr #4"
-            : "+&r"(v), "=&r"(t)
-            : "r"(gain), "r"(biases), "r"(8));
-    return v;
-}
-
-static inline int32_t add_upper(int32_t v, int32_t gain, uint32_t biases)
-{
-    int32_t t;
-    __asm__("ssat %0, #25, %0\n\tsmlawt %1, %2, %3, %4\n\tadd %0, %0, %1, asr #4"
-            : "+&r"(v), "=&r"(t)
-            : "r"(gain), "r"(biases), "r"(8));
-    return v;
-}
-
-/* The larger of the lower, and of the upper halves. */
-static inline uint32_t larger(uint32_t a, uint32_t b)
-{
-    uint32_t out;
-    __asm__("ssub16 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(out) : "r"(a), "r"(b) : "cc");
-    return out;
-}
-
+/* Without a look at the limits of 16 bits: a value within 2^14 and a bias times less than a quarter stay far from them.
+ * Where that does not hold, all is done once more. */
 static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
 {
-    uint32_t largest = 0x80008000u;
-    uint32_t i = 0;
-    for (; bias == NULL && i + 4u <= n; i += 4u) {
-        uint32_t a = fit_two(v[i], v[i + 1u]), b = fit_two(v[i + 2u], v[i + 3u]);
-        largest = larger(larger(largest, a), b);
-        __builtin_memcpy(out + i, &a, 4);
-        __builtin_memcpy(out + i + 2u, &b, 4);
+    const int32_t *first = v;
+    const int16_t *first_bias = bias;
+    int16_t *first_out = out;
+    uint32_t largest = 0x80008000u, flags = 0;
+    if (n < 4u || gain >= 1 << 18 || ((uintptr_t)out & 3u) != 0) {
+        return ehmn_kernels_cortex_m_fit(v, bias, gain, n, max, out);
     }
-    for (; bias != NULL && i + 4u <= n; i += 4u) {
-        uint32_t p = load(bias + i), q = load(bias + i + 2u);
-        uint32_t a = fit_two(add_lower(v[i], gain, p), add_upper(v[i + 1u], gain, p));
-        uint32_t b = fit_two(add_lower(v[i + 2u], gain, q), add_upper(v[i + 3u], gain, q));
-        largest = larger(larger(largest, a), b);
-        __builtin_memcpy(out + i, &a, 4);
-        __builtin_memcpy(out + i + 2u, &b, 4);
+    if (bias == NULL) {
+        FIT_ALL("");
+    } else {
+        FIT_ALL(ADD_BIAS("r4") ADD_BIAS("r5"));
+    }
+    if ((flags >> 27 & 1u) != 0) {
+        return ehmn_kernels_cortex_m_fit(first, first_bias, gain, n, max, first_out);
     }
     int32_t low = (int16_t)largest, high = (int32_t)largest >> 16;
     max = low > max ? low : max;
     max = high > max ? high : max;
-    return ehmn_kernels_cortex_m_fit(v + i, bias != NULL ? bias + i : NULL, gain, n - i, max, out + i);
+    return ehmn_kernels_cortex_m_fit(v, bias, gain, n & 3u, max, out);
 }
 
 /* clang-format off */

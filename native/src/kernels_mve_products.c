@@ -1,6 +1,7 @@
 /* Products of matrices and vectors for Cortex-M with Helium (kernels_mve.c). One instruction multiplies 16 pairs of
  * bytes and adds all products to a register. Inputs of 16 bits are taken apart: x = 256 high + low, both of them
  * bytes, so a row costs one load and two products for sixteen columns. */
+#include "fixed.h"
 #include "kernels_tables.h"
 
 #if defined(EHMN_MVE)
@@ -196,7 +197,7 @@ APART static int split(const int16_t *x, uint32_t cols, int8_t *out)
 
 /* Inputs of 16 bits as they are, eight columns at a time: four rows of them, the last ones once more where fewer are
  * left. */
-APART static void multiply_whole(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+EHMN_SMALL APART static void multiply_whole(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                  int32_t *acc)
 {
     mve_pred16_t there = vctp16q(cols % 8u);
@@ -381,7 +382,7 @@ __attribute__((naked, noinline)) static void multiply_bytes_of_128(const int8_t 
 /* clang-format on */
 
 /* Four rows and inputs of 8 bits, the columns that no sixteen cover in `there`. */
-static inline void multiply_bytes(const int8_t *a, const int8_t *b, const int8_t *c, const int8_t *d, const int8_t *x,
+APART static void multiply_bytes(const int8_t *a, const int8_t *b, const int8_t *c, const int8_t *d, const int8_t *x,
                                   uint32_t cols, mve_pred16_t there, int32_t *acc)
 {
     int8x16_t v, p, q;
@@ -434,7 +435,7 @@ void ehmn_kernels_mve_matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, u
 }
 
 /* Eight bytes, that is sixteen weights, at a time: even columns are the low halves, odd ones the high halves. */
-void ehmn_kernels_mve_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+EHMN_SMALL void ehmn_kernels_mve_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                 int32_t *acc)
 {
     uint32_t whole = cols & ~15u;

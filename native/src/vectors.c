@@ -27,6 +27,19 @@
 
 #define RARE static __attribute__((noinline, cold))
 
+/* Loops that have few values left where others, of these processors, come before them. */
+#define UNROLLED _Pragma("GCC unroll 4")
+#if defined(EHMN_CORTEX_M)
+#define UNROLLED_BUT_CORTEX_M
+#else
+#define UNROLLED_BUT_CORTEX_M UNROLLED
+#endif
+#if defined(EHMN_ARM_DSP)
+#define UNROLLED_BUT_DSP
+#else
+#define UNROLLED_BUT_DSP UNROLLED
+#endif
+
 /* Bits of v, which has at most 32. */
 static inline int32_t bits_of(uint32_t v)
 {
@@ -124,30 +137,6 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
 
 #if !defined(EHMN_ASK_X86)
 
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
-#define ADD_ONE(product, weights, sum) \
-    product " r4, %[factor], " weights ", %[half]\n"    \
-    "asr r4, r4, %[beyond]\n"                           \
-    "add " sum ", " sum ", r4\n"
-
-/* v[i] += round(w[i] * factor / 2^(16 + beyond)), four at a time. */
-static void add_fours(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t beyond)
-{
-    for (const int8_t *end = w + n; w < end;) {
-        __asm__ volatile("ldr r5, [%[w]], #4\n"
-                         "ldmia %[v], {r6, r8, r9, r10}\n"
-                         "sxtb16 r11, r5, ror #8\n"
-                         "sxtb16 r5, r5\n"
-                         ADD_ONE("smlawb", "r5", "r6") ADD_ONE("smlawb", "r11", "r8")
-                         ADD_ONE("smlawt", "r5", "r9") ADD_ONE("smlawt", "r11", "r10")
-                         "stmia %[v]!, {r6, r8, r9, r10}\n"
-                         : [w] "+r"(w), [v] "+r"(v)
-                         : [factor] "r"(factor), [half] "r"(1 << (beyond - 1)), [beyond] "r"(beyond)
-                         : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "memory");
-    }
-}
-#endif
-
 void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
     int32_t spare = spare_bits((uint32_t)scale);
@@ -156,18 +145,18 @@ void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t fa
         ehmn_add_weights(v, w, n, factor, scale, shift);
         return;
     }
-    scale = (int32_t)((uint32_t)scale << spare);
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
-    uint32_t times = ehmn_abs(factor);
-    int32_t power = bits_of(times) - 1;
-    if (factor != 0 && (times & (times - 1u)) == 0 && beyond > power + 1 && n % 4u == 0) {
-        add_fours(v, w, n, factor < 0 ? -scale : scale, beyond - power - 1);
-        return;
+    uint32_t i = 0;
+#if defined(EHMN_CORTEX_M)
+    int32_t lift = 32 - shift, of_scale = spare < lift ? spare : lift; /* bits that make a product's upper half the sum */
+    lift -= of_scale;
+    if (shift <= 32 && lift < 16 && ehmn_in_range(-factor * (1 << lift), INT16_MIN, INT16_MAX)) {
+        i = ehmn_cortex_m_take_weights(v, w, n, -factor * (1 << lift), scale << of_scale);
     }
 #endif
+    scale = (int32_t)((uint32_t)scale << spare);
     int32_t half = 1 << (beyond - 1);
     factor *= 1 << 17;
-    for (uint32_t i = 0; i < n; i++) {
+    for (; i < n; i++) {
         v[i] += ((int32_t)(((int64_t)(w[i] * factor) * scale) >> 32) + half) >> beyond;
     }
 }
@@ -206,10 +195,20 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
     }
 }
 
-void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+EHMN_SMALL void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        mean[i] = ehmn_follow_value(mean[i], v[i], rate);
+    uint32_t i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = rate < 65536 ? ehmn_dsp_follow(mean, v, n, rate) : ehmn_dsp_replace(mean, v, n);
+#endif
+    for (; i < n; i++) {
+        int32_t m = mean[i];
+        uint32_t a = (uint32_t)m, b = (uint32_t)v[i];
+        if ((((a ^ a << 1) | (b ^ b << 1)) >> 31) != 0) { /* one of them is beyond 2^30 */
+            mean[i] = ehmn_follow_value(m, v[i], rate);
+        } else { /* the usual case: no difference leaves 32 bits, and what lies between two numbers neither */
+            mean[i] = m + ehmn_round_fit((int64_t)(v[i] - m) * rate, 16);
+        }
     }
 }
 
@@ -303,7 +302,7 @@ static int32_t fitting_most(const int32_t *v, uint32_t n, int32_t bits, uint32_t
 #if defined(EHMN_CORTEX_M)
     i = ehmn_cortex_m_max(v, n, &max);
 #endif
-#pragma GCC unroll 4
+    UNROLLED_BUT_CORTEX_M
     for (; i < n; i++) {
         uint32_t a = (uint32_t)(v[i] ^ v[i] >> 31);
         max = a > max ? a : max;
@@ -352,7 +351,7 @@ static inline void shift_into16(const int32_t *v, uint32_t n, int32_t shift, int
 #if defined(EHMN_ARM_DSP)
     i = shift > 1 ? ehmn_dsp_shift_into16(v, n, shift, out) : 0u;
 #endif
-#pragma GCC unroll 4
+    UNROLLED_BUT_DSP
     for (; i < n; i++) {
         out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
     }
@@ -501,7 +500,7 @@ void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor)
     }
     n %= 8u;
 #endif
-#pragma GCC unroll 4
+    UNROLLED_BUT_CORTEX_M
     for (uint32_t i = 0; i < n; i++) {
         v[i] *= factor;
     }
@@ -568,7 +567,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
 #if defined(EHMN_ARM_DSP)
     i = ehmn_dsp_least(&frac, stride, n, &least);
 #endif
-#pragma GCC unroll 4
+    UNROLLED_BUT_DSP
     for (; i < n; i++, frac += stride) {
         least = *frac < least ? *frac : least;
     }
@@ -577,7 +576,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
 #if defined(EHMN_CORTEX_M)
     i = least >= 0 && least < 16 ? ehmn_cortex_m_align(&frac, stride, n, least, weights) : 0u;
 #endif
-#pragma GCC unroll 4
+    UNROLLED_BUT_CORTEX_M
     for (; i < n; i++, frac += stride) {
         uint32_t shift = (uint32_t)(*frac - least);
         shift = shift < 31u ? shift : 31u; /* which leaves nothing */
@@ -586,7 +585,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     return least;
 }
 
-int32_t ehmn_largest(const int16_t *v, uint32_t n)
+EHMN_SMALL int32_t ehmn_largest(const int16_t *v, uint32_t n)
 {
     int32_t max = v[0];
 #pragma GCC unroll 4

@@ -20,11 +20,12 @@
 static inline uint32_t ehmn_cortex_m_max(const int32_t *v, uint32_t n, uint32_t *max)
 {
     uint32_t fours = n & ~3u, most = *max;
-    for (const int32_t *end = v + fours; v < end;) {
-        __asm__("ldmia %[v]!, {r4, r5, r6, r8}\n" EHMN_LARGER("r4") EHMN_LARGER("r5") EHMN_LARGER("r6")
-                    EHMN_LARGER("r8")
+    const int32_t *end = v + fours;
+    if (v < end) {
+        __asm__("1:\n\tldmia %[v]!, {r4, r5, r6, r8}\n" EHMN_LARGER("r4") EHMN_LARGER("r5") EHMN_LARGER("r6")
+                    EHMN_LARGER("r8") "cmp %[v], %[end]\n\tbne 1b\n"
                 : [v] "+r"(v), [max] "+r"(most)
-                :
+                : [end] "r"(end)
                 : "r4", "r5", "r6", "r8", "cc", "memory");
     }
     *max = most;
@@ -122,6 +123,51 @@ static inline uint32_t ehmn_cortex_m_align(const int8_t **value_frac, uint32_t s
     return fours;
 }
 
+/* clang-format off */
+#if defined(EHMN_ARM_DSP)
+#define EHMN_TAKE_FOUR \
+    "ldr r5, [%[w]], #4\n\t"                           \
+    "ldmia %[v], {r6, r8, r9, r10}\n\t"                \
+    "sxtb16 r11, r5, ror #8\n\t"                       \
+    "sxtb16 r5, r5\n\t"                                \
+    "smulbb r4, r5, %[factor]\n\t"                     \
+    "smultb r5, r5, %[factor]\n\t"                     \
+    "smmlsr r6, r4, %[scale], r6\n\t"                  \
+    "smulbb r4, r11, %[factor]\n\t"                    \
+    "smultb r11, r11, %[factor]\n\t"                   \
+    "smmlsr r8, r4, %[scale], r8\n\t"                  \
+    "smmlsr r9, r5, %[scale], r9\n\t"                  \
+    "smmlsr r10, r11, %[scale], r10\n\t"               \
+    "stmia %[v]!, {r6, r8, r9, r10}\n\t"
+#else
+#define EHMN_TAKE_WEIGHT(v) \
+    "ldrsb r4, [%[w]], #1\n\t"                         \
+    "mov r5, #0x80000000\n\t"                          \
+    "mul r4, r4, %[factor]\n\t"                        \
+    "smlal r5, " v ", r4, %[scale]\n\t"
+#define EHMN_TAKE_FOUR \
+    "ldmia %[v], {r6, r8, r9, r10}\n\t"                \
+    EHMN_TAKE_WEIGHT("r6") EHMN_TAKE_WEIGHT("r8") EHMN_TAKE_WEIGHT("r9") EHMN_TAKE_WEIGHT("r10") \
+    "stmia %[v]!, {r6, r8, r9, r10}\n\t"
+#endif
+/* clang-format on */
+
+/* v[i] += round(-w[i] factor scale / 2^32), within 32 bits; the factor has 16. */
+static inline uint32_t ehmn_cortex_m_take_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale)
+{
+#if !defined(EHMN_ARM_DSP)
+    factor = -factor;
+#endif
+    uint32_t eights = n & ~7u;
+    for (const int32_t *end = v + eights; v < end;) {
+        __asm__(EHMN_TAKE_FOUR EHMN_TAKE_FOUR
+                : [w] "+r"(w), [v] "+r"(v)
+                : [factor] "r"(factor), [scale] "r"(scale)
+                : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "memory");
+    }
+    return eights;
+}
+
 #endif
 
 #if defined(EHMN_THUMB)
@@ -160,6 +206,55 @@ static inline uint32_t ehmn_thumb_narrow(const int32_t *v, uint32_t n, int32_t s
     "smmla " v ", " v ", %[factor], %[half]\n\t"     \
     "asr " v ", " v ", %[by]\n\t"
 /* clang-format on */
+
+/* clang-format off */
+/* Twice a mean and twice its distance from a value: the flag Q tells where either leaves 32 bits. */
+#define EHMN_FOLLOW(mean, v) \
+    "qadd r11, " mean ", " mean "\n\t"                 \
+    "qsub " v ", " v ", " mean "\n\t"                  \
+    "qadd " v ", " v ", " v "\n\t"                     \
+    "smmlar " mean ", " v ", %[rate], " mean "\n\t"
+#define EHMN_REPLACE(mean, v) \
+    "qadd r11, " mean ", " mean "\n\t"                 \
+    "qsub r11, " v ", " mean "\n\t"                    \
+    "qadd r11, r11, r11\n\t"                           \
+    "mov " mean ", " v "\n\t"
+#define EHMN_FOLLOW_FOURS(follow) \
+    __asm__ volatile("mov r4, #0\n\t"                                                                 \
+                     "msr apsr_nzcvq, r4\n"                                                           \
+                     "1:\n\t"                                                                         \
+                     "cmp %[mean], %[end]\n\t"                                                        \
+                     "beq 2f\n\t"                                                                     \
+                     "ldmia %[v]!, {r4, r5, r6, r8}\n\t"                                              \
+                     "ldmia %[mean], {r3, r9, r10, r12}\n\t"                                          \
+                     follow("r3", "r4") follow("r9", "r5") follow("r10", "r6") follow("r12", "r8")     \
+                     "mrs r11, apsr\n\t"                                                              \
+                     "lsls r11, r11, #4\n\t"                                                          \
+                     "bmi 2f\n\t"                                                                     \
+                     "stmia %[mean]!, {r3, r9, r10, r12}\n\t"                                         \
+                     "b 1b\n"                                                                         \
+                     "2:"                                                                              \
+                     : [mean] "+r"(mean), [v] "+r"(v)                                                  \
+                     : [end] "r"(first + (n & ~3u)), [rate] "r"(rate * (1 << 15))                      \
+                     : "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "cc", "memory")
+/* clang-format on */
+
+/* ehmn_follow_all at a rate below one, and at the rate one, of whole fours up to one that holds a number which is not
+ * within 2^30 or has a distance that is not. */
+static inline uint32_t ehmn_dsp_follow(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+{
+    const int32_t *first = mean;
+    EHMN_FOLLOW_FOURS(EHMN_FOLLOW);
+    return (uint32_t)(mean - first);
+}
+
+static inline uint32_t ehmn_dsp_replace(int32_t *mean, const int32_t *v, uint32_t n)
+{
+    const int32_t *first = mean;
+    int32_t rate = 0;
+    EHMN_FOLLOW_FOURS(EHMN_REPLACE);
+    return (uint32_t)(mean - first);
+}
 
 /* The bits that are set in any of v, or in its complement where it is negative. */
 static inline uint32_t ehmn_dsp_any(const int32_t *v, uint32_t n, uint32_t *any)
