@@ -1,5 +1,7 @@
 """The compiled C core, and the model that runs in it. The only module that imports `edgehmn._core`."""
 
+import contextlib
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +29,7 @@ _MEANING = {
     "E_STATE": "the call needs another one before it",
 }
 TOGETHER = 32  # tokens that the encoder takes at once
+LARGE_PAGE = 1 << 21
 _FILE_STATUS = ("E_MAGIC", "E_VERSION", "E_SIZE", "E_CRC", "E_CONFIG", "E_LAYOUT", "E_VALUE", "E_IMAGE_ID")
 
 
@@ -44,10 +47,20 @@ def check(status: int, subject: str) -> None:
 
 
 def aligned(size: int) -> npt.NDArray[np.uint8]:
-    """A zeroed buffer that starts at a multiple of 64."""
-    raw = np.zeros(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
+    """A zeroed buffer that starts at a multiple of 64, a large one in large pages where the system has them."""
+    huge = getattr(mmap, "MADV_HUGEPAGE", None)
+    step = 64 if huge is None or size < LARGE_PAGE // 2 else LARGE_PAGE
+    raw = np.zeros(size + 64, np.uint8) if step == 64 else _in_large_pages(-(-size // step) * step + step, huge)
+    start = -raw.ctypes.data % step
     return raw[start : start + size]
+
+
+def _in_large_pages(size: int, advice: Any) -> npt.NDArray[np.uint8]:
+    """Memory of its own: weights read from it miss less in the caches and need fewer looks at page tables."""
+    area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a system without them
+        area.madvise(advice)
+    return np.frombuffer(area, np.uint8)
 
 
 class Image:

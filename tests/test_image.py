@@ -174,6 +174,14 @@ def test_names_of_statuses() -> None:
     assert status_name(lib.EHMN_OK) == "OK" and status_name(1) == status_name(-1000) == "E_UNKNOWN"
 
 
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20, (1 << 21) + 1])
+def test_buffers_are_aligned_zero_and_apart(size: int) -> None:
+    one, other = aligned(size), aligned(size)
+    assert len(one) == size and one.ctypes.data % 64 == 0 and not one.any()
+    one[:] = 1
+    assert not other.any()
+
+
 def test_null_pointers_and_unknown_flags_are_refused(least: bytes) -> None:
     image, null = Image(least), ffi.NULL
     opened, size, out = CoreModel(image), ffi.new("uint32_t *"), ffi.new("ehmn_model **")

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#define AHEAD 3072u /* bytes from what is multiplied to what is asked for */
+
 static inline __m256i load16(const int8_t *p)
 {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p));
@@ -59,9 +61,11 @@ static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t s
     uint32_t r = 0;
     for (; r + 4u <= rows; r += 4u, w += (size_t)4u * stride) {
         const int8_t *row[4] = {w, w + stride, w + (size_t)2u * stride, w + (size_t)3u * stride};
+        uintptr_t ahead = (uintptr_t)w + AHEAD;
         __m256i s0 = _mm256_setzero_si256(), s1 = s0, s2 = s0, s3 = s0;
-        for (uint32_t c = 0; c < whole; c += 16u) {
+        for (uint32_t c = 0; c < whole; c += 16u, ahead += 64u) {
             __m256i v = load32(x + c);
+            _mm_prefetch((const char *)ahead, _MM_HINT_T0); /* in the order of memory; beyond the last it does nothing */
             s0 = _mm256_add_epi32(s0, _mm256_madd_epi16(load16(row[0] + c), v));
             s1 = _mm256_add_epi32(s1, _mm256_madd_epi16(load16(row[1] + c), v));
             s2 = _mm256_add_epi32(s2, _mm256_madd_epi16(load16(row[2] + c), v));

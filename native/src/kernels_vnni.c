@@ -8,6 +8,7 @@
 #include "avx512.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #define AHEAD 3072u /* bytes from what is multiplied to what is asked for */
 
@@ -37,7 +38,7 @@ static __m512i dot(const int8_t *w, const int16_t *x, uint32_t cols)
     __m512i sum = _mm512_setzero_si512();
     for (uint32_t i = 0; i < cols; i += 32u) {
         __mmask32 some = first_of(cols - i);
-        sum = _mm512_dpwssd_epi32(sum, load(w + i, some), _mm512_maskz_loadu_epi16(some, x + i));
+        sum = dot_words(sum, load(w + i, some), _mm512_maskz_loadu_epi16(some, x + i));
     }
     return sum;
 }
@@ -69,21 +70,21 @@ static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t s
         for (size_t i = 0; i < most; i += 64u) {
             __m512i v = _mm512_loadu_si512(x + i), u = _mm512_loadu_si512(x + i + 32u);
             ahead = fetch_four(ahead);
-            s0 = _mm512_dpwssd_epi32(s0, load_all(a + i), v);
-            s1 = _mm512_dpwssd_epi32(s1, load_all(b + i), v);
-            s2 = _mm512_dpwssd_epi32(s2, load_all(c + i), v);
-            s3 = _mm512_dpwssd_epi32(s3, load_all(d + i), v);
-            s0 = _mm512_dpwssd_epi32(s0, load_all(a + i + 32u), u);
-            s1 = _mm512_dpwssd_epi32(s1, load_all(b + i + 32u), u);
-            s2 = _mm512_dpwssd_epi32(s2, load_all(c + i + 32u), u);
-            s3 = _mm512_dpwssd_epi32(s3, load_all(d + i + 32u), u);
+            s0 = dot_words(s0, load_all(a + i), v);
+            s1 = dot_words(s1, load_all(b + i), v);
+            s2 = dot_words(s2, load_all(c + i), v);
+            s3 = dot_words(s3, load_all(d + i), v);
+            s0 = dot_words(s0, load_all(a + i + 32u), u);
+            s1 = dot_words(s1, load_all(b + i + 32u), u);
+            s2 = dot_words(s2, load_all(c + i + 32u), u);
+            s3 = dot_words(s3, load_all(d + i + 32u), u);
         }
         if (most < whole) {
             __m512i v = _mm512_loadu_si512(x + most);
-            s0 = _mm512_dpwssd_epi32(s0, load_all(a + most), v);
-            s1 = _mm512_dpwssd_epi32(s1, load_all(b + most), v);
-            s2 = _mm512_dpwssd_epi32(s2, load_all(c + most), v);
-            s3 = _mm512_dpwssd_epi32(s3, load_all(d + most), v);
+            s0 = dot_words(s0, load_all(a + most), v);
+            s1 = dot_words(s1, load_all(b + most), v);
+            s2 = dot_words(s2, load_all(c + most), v);
+            s3 = dot_words(s3, load_all(d + most), v);
         }
         if (whole < cols) {
             s0 = _mm512_add_epi32(s0, dot(a + whole, x + whole, cols & 31u));
@@ -102,7 +103,7 @@ static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t s
  * times the sum of x leaves in the end. Beyond the columns x is zero, whatever the weights are. */
 static inline __m512i add_bytes(__m512i sum, __m512i w, __m512i x)
 {
-    return _mm512_dpbusd_epi32(sum, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), x);
+    return dot_bytes(sum, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), x);
 }
 
 /* One row: whole registers, then the rest under a mask. */
@@ -123,7 +124,7 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     const size_t whole = cols & ~63u;
     __m512i raise = _mm512_setzero_si512();
     for (uint32_t i = 0; i < cols; i += 64u) {
-        raise = _mm512_dpbusd_epi32(raise, _mm512_set1_epi8(-128), _mm512_maskz_loadu_epi8(first64(cols - i), x + i));
+        raise = dot_bytes(raise, _mm512_set1_epi8(-128), _mm512_maskz_loadu_epi8(first64(cols - i), x + i));
     }
     const int32_t raised = _mm512_reduce_add_epi32(raise);
     for (; r + 4u <= rows; r += 4u, w += (size_t)4u * stride) {
@@ -152,54 +153,88 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     }
 }
 
-/* Weights of two rows, for lanes that hold a pair of values. A weight of 2^15 has no place in 16 bits, so weights enter
- * negated. */
-static inline __m512i pair_of(const int32_t *weight, uint32_t rows)
+#define MOST_ROWS 512u
+
+/* Thirty-two columns of row k in the lower half of a register, and of row k + 4 in the upper; of the rows that are left,
+ * fewer than eight perhaps: beyond them the first again. */
+static inline __m512i row_and_fourth(const int8_t *w, size_t stride, uint32_t k, uint32_t left, __mmask32 some)
 {
-    uint32_t first = (uint32_t)-weight[0] & 0xFFFFu, second = rows > 1u ? (uint32_t)-weight[1] : 0u;
-    return _mm512_set1_epi32((int32_t)(first | second << 16));
+    const int8_t *a = w + (k < left ? k : 0u) * stride, *b = w + (k + 4u < left ? k + 4u : 0u) * stride;
+    if (some == 0xFFFFFFFFu) {
+        __m512i v = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)a));
+        return _mm512_inserti64x4(v, _mm256_loadu_si256((const __m256i *)(const void *)b), 1);
+    }
+    __m512i v = _mm512_castsi256_si512(_mm256_maskz_loadu_epi8(some, a));
+    return _mm512_inserti64x4(v, _mm256_maskz_loadu_epi8(some, b), 1);
 }
 
-/* Pairs of the values of two rows: columns 0 to 7 and 16 to 23 in *even, the others in *odd. */
-static inline void pairs_of(const int8_t *a, const int8_t *b, __mmask32 some, __m512i *even, __m512i *odd)
+/* Bytes of the weights of eight rows: the first four in each lane of the lower half, the others in the upper. */
+static inline __m512i fours_of(const uint8_t *bytes)
 {
-    __m256i p = _mm256_maskz_loadu_epi8(some, a), q = _mm256_maskz_loadu_epi8(some, b);
-    *even = _mm512_cvtepi8_epi16(_mm256_unpacklo_epi8(p, q));
-    *odd = _mm512_cvtepi8_epi16(_mm256_unpackhi_epi8(p, q));
+    const __m512i places = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    int64_t eight;
+    memcpy(&eight, bytes, sizeof eight);
+    return _mm512_permutexvar_epi32(places, _mm512_set1_epi64(eight));
 }
 
-/* Thirty-two columns, two rows at a time, in two pairs of sums that do not wait for each other. */
+/* Both halves of low + 2^8 high. */
+static inline __m256i fold(__m512i low, __m512i high)
+{
+    __m512i sum = _mm512_add_epi32(low, _mm512_slli_epi32(high, 8));
+    return _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
+}
+
+/* Thirty-two columns, eight rows at a time: a lane holds a column's values in four rows, which are multiplied by the lower
+ * bytes of their weights and by the upper, 2^7 at most. */
+static inline void weigh_columns(const int8_t *w, uint32_t rows, size_t stride, __mmask32 some, const uint8_t *low,
+                                 const uint8_t *high, int32_t *acc)
+{
+    __m512i l0 = _mm512_setzero_si512(), l1 = l0, l2 = l0, l3 = l0, h0 = l0, h1 = l0, h2 = l0, h3 = l0;
+    for (uint32_t r = 0; r < rows; r += 8u, w += 8u * stride) {
+        uint32_t left = rows - r < 8u ? rows - r : 8u;
+        __m512i a = row_and_fourth(w, stride, 0, left, some), b = row_and_fourth(w, stride, 1u, left, some);
+        __m512i c = row_and_fourth(w, stride, 2u, left, some), d = row_and_fourth(w, stride, 3u, left, some);
+        __m512i l = fours_of(low + r), h = fours_of(high + r);
+        __m512i ab = _mm512_unpacklo_epi8(a, b), cd = _mm512_unpacklo_epi8(c, d);
+        __m512i first = _mm512_unpacklo_epi16(ab, cd), second = _mm512_unpackhi_epi16(ab, cd);
+        ab = _mm512_unpackhi_epi8(a, b);
+        cd = _mm512_unpackhi_epi8(c, d);
+        __m512i third = _mm512_unpacklo_epi16(ab, cd), fourth = _mm512_unpackhi_epi16(ab, cd);
+        l0 = dot_bytes(l0, l, first);
+        h0 = dot_bytes(h0, h, first);
+        l1 = dot_bytes(l1, l, second);
+        h1 = dot_bytes(h1, h, second);
+        l2 = dot_bytes(l2, l, third);
+        h2 = dot_bytes(h2, h, third);
+        l3 = dot_bytes(l3, l, fourth);
+        h3 = dot_bytes(h3, h, fourth);
+    }
+    __m256i s0 = fold(l0, h0), s1 = fold(l1, h1), s2 = fold(l2, h2), s3 = fold(l3, h3);
+    __m512i sum = _mm512_castsi256_si512(_mm256_permute2x128_si256(s0, s1, 0x20));
+    sum = _mm512_inserti64x4(sum, _mm256_permute2x128_si256(s2, s3, 0x20), 1);
+    _mm512_mask_storeu_epi32(acc, (__mmask16)some, sum);
+    if (some >> 16 != 0) {
+        sum = _mm512_castsi256_si512(_mm256_permute2x128_si256(s0, s1, 0x31));
+        sum = _mm512_inserti64x4(sum, _mm256_permute2x128_si256(s2, s3, 0x31), 1);
+        _mm512_mask_storeu_epi32(acc + 16, (__mmask16)(some >> 16), sum);
+    }
+}
+
 static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
                          int32_t *acc)
 {
-    for (uint32_t c = 0; c < cols; c += 32u) {
-        __mmask32 some = first_of(cols - c);
-        __m512i s0 = _mm512_setzero_si512(), s1 = s0, t0 = s0, t1 = s0, even, odd;
-        const int8_t *at = w + c;
-        uint32_t r = 0;
-        for (; r + 4u <= rows; r += 4u, at += (size_t)4u * stride) {
-            __m512i f = pair_of(weight + r, 2u), g = pair_of(weight + r + 2u, 2u);
-            pairs_of(at, at + stride, some, &even, &odd);
-            s0 = _mm512_dpwssd_epi32(s0, even, f);
-            s1 = _mm512_dpwssd_epi32(s1, odd, f);
-            pairs_of(at + (size_t)2u * stride, at + (size_t)3u * stride, some, &even, &odd);
-            t0 = _mm512_dpwssd_epi32(t0, even, g);
-            t1 = _mm512_dpwssd_epi32(t1, odd, g);
-        }
-        for (; r < rows; r += 2u, at += (size_t)2u * stride) {
-            __m512i f = pair_of(weight + r, rows - r);
-            pairs_of(at, rows - r > 1u ? at + stride : at, some, &even, &odd);
-            s0 = _mm512_dpwssd_epi32(s0, even, f);
-            s1 = _mm512_dpwssd_epi32(s1, odd, f);
-        }
-        s0 = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_add_epi32(s0, t0));
-        s1 = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_add_epi32(s1, t1));
-        __m512i first = _mm512_inserti64x4(s0, _mm512_castsi512_si256(s1), 1);
-        __m512i second = _mm512_inserti64x4(s1, _mm512_extracti64x4_epi64(s0, 1), 0);
-        _mm512_mask_storeu_epi32(acc + c, (__mmask16)some, first);
-        if (cols - c > 16u) {
-            _mm512_mask_storeu_epi32(acc + c + 16u, (__mmask16)(some >> 16), second);
-        }
+    uint8_t low[MOST_ROWS + 16u], high[MOST_ROWS + 16u];
+    uint32_t c = 0;
+    for (uint32_t r = 0; r < rows; r += 16u) { /* zeros beyond the rows */
+        __m512i v = _mm512_maskz_loadu_epi32((__mmask16)first_of(rows - r), weight + r);
+        _mm_storeu_si128((__m128i *)(void *)(low + r), _mm512_cvtepi32_epi8(v));
+        _mm_storeu_si128((__m128i *)(void *)(high + r), _mm512_cvtepi32_epi8(_mm512_srli_epi32(v, 8)));
+    }
+    for (; c + 32u <= cols; c += 32u) {
+        weigh_columns(w + c, rows, stride, 0xFFFFFFFFu, low, high, acc + c);
+    }
+    if (c < cols) {
+        weigh_columns(w + c, rows, stride, first_of(cols - c), low, high, acc + c);
     }
 }
 

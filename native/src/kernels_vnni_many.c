@@ -5,10 +5,11 @@
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
 
-#include <immintrin.h>
+#include "avx512.h"
+
 #include <string.h>
 
-#define ROWS 16u /* laid out at a time */
+#define ROWS 32u /* laid out at a time */
 #define COLS 256u
 #define TOKENS 8u /* whose sums stay in registers */
 
@@ -21,6 +22,17 @@ static inline void transpose4(__m512i v[4])
     v[1] = _mm512_unpackhi_epi64(a, c);
     v[2] = _mm512_unpacklo_epi64(b, d);
     v[3] = _mm512_unpackhi_epi64(b, d);
+}
+
+/* Ask for as many rows as are laid out at a time, `ahead` bytes from here: they come while these are multiplied. */
+static inline void ask_for(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, size_t ahead)
+{
+    for (uint32_t r = 0; r < rows; r++) {
+        uintptr_t at = (uintptr_t)w + r * stride + ahead;
+        for (uint32_t c = 0; c < cols; c += 64u) {
+            _mm_prefetch((const char *)(at + c), _MM_HINT_T0);
+        }
+    }
 }
 
 /* Sixteen columns of four rows that lie four apart, one in each 128 bits. */
@@ -65,69 +77,80 @@ static inline __m512i spread(const int16_t *x)
     return _mm512_set1_epi32(two);
 }
 
-/* Sixteen rows times `n` vectors, TOKENS at most, each `pairs` pairs of columns long. */
-static inline void multiply(const __m512i *pair, uint32_t pairs, const int16_t *x, size_t x_stride, uint32_t n,
-                            __m512i *sum)
+/* `blocks` times sixteen rows, one or two, times TOKENS vectors, each `pairs` pairs of columns long and perhaps one column
+ * more. */
+EHMN_INTO static inline void multiply(__m512i (*pair)[COLS / 2u], uint32_t blocks, uint32_t cols, const int16_t *const *x,
+                                      __m512i (*sum)[TOKENS])
 {
-    const int16_t *v[TOKENS];
-    __m512i s[TOKENS];
+    __m512i s[2][TOKENS];
     for (uint32_t t = 0; t < TOKENS; t++) {
-        v[t] = x + (t < n ? t : 0u) * x_stride;
-        s[t] = sum[t];
+        s[0][t] = s[1][t] = _mm512_setzero_si512();
     }
-    for (uint32_t p = 0; p < pairs; p++) {
-        __m512i w = pair[p];
+    for (uint32_t p = 0; p < cols / 2u; p++) {
         for (uint32_t t = 0; t < TOKENS; t++) {
-            s[t] = _mm512_dpwssd_epi32(s[t], w, spread(v[t] + 2u * p));
+            __m512i v = spread(x[t] + 2u * p);
+            for (uint32_t k = 0; k < blocks; k++) {
+                s[k][t] = dot_words(s[k][t], pair[k][p], v);
+            }
         }
     }
-    for (uint32_t t = 0; t < TOKENS; t++) {
-        sum[t] = s[t];
+    for (uint32_t t = 0; t < TOKENS && cols % 2u; t++) {
+        for (uint32_t k = 0; k < blocks; k++) {
+            s[k][t] = dot_words(s[k][t], pair[k][cols / 2u], _mm512_set1_epi32((uint16_t)x[t][cols - 1u]));
+        }
     }
-}
-
-/* Columns that are left of an odd number. */
-static inline __m512i last_column(__m512i w, int16_t x)
-{
-    return _mm512_dpwssd_epi32(_mm512_setzero_si512(), w, _mm512_set1_epi32((uint16_t)x));
+    memcpy(sum, s, blocks * sizeof s[0]);
 }
 
 /* `add`: to what is there. */
-static void rows16(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, uint32_t n,
+static inline void put(const __m512i *sum, uint32_t tokens, uint32_t rows, int add, int32_t *out, size_t acc_stride)
+{
+    __mmask16 some = (__mmask16)(rows < 16u ? (1u << rows) - 1u : 0xFFFFu);
+    for (uint32_t k = 0; k < tokens; k++, out += acc_stride) {
+        __m512i s = add ? _mm512_add_epi32(sum[k], _mm512_maskz_loadu_epi32(some, out)) : sum[k];
+        _mm512_mask_storeu_epi32(out, some, s);
+    }
+}
+
+static void rows32(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, uint32_t n,
                    size_t x_stride, int add, int32_t *acc, size_t acc_stride)
 {
-    __mmask16 some = (__mmask16)((1u << rows) - 1u);
-    __m512i pair[COLS / 2u];
-    lay_out(w, rows, cols, stride, pair);
+    __m512i pair[2][COLS / 2u];
+    uint32_t first = rows < 16u ? rows : 16u;
+    lay_out(w, first, cols, stride, pair[0]);
+    if (rows > 16u) {
+        lay_out(w + 16u * stride, rows - 16u, cols, stride, pair[1]);
+    }
+    ask_for(w, rows, cols, stride, ROWS * stride);
     for (uint32_t t = 0; t < n; t += TOKENS) {
         uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
-        const int16_t *v = x + t * x_stride;
+        const int16_t *v[TOKENS];
         int32_t *out = acc + t * acc_stride;
-        __m512i sum[TOKENS];
+        __m512i sum[2][TOKENS];
         for (uint32_t k = 0; k < TOKENS; k++) {
-            sum[k] = add && k < tokens ? _mm512_maskz_loadu_epi32(some, out + k * acc_stride) : _mm512_setzero_si512();
+            v[k] = x + (t + (k < tokens ? k : 0u)) * x_stride;
         }
-        multiply(pair, cols / 2u, v, x_stride, tokens, sum);
-        for (uint32_t k = 0; k < tokens; k++) {
-            if (cols % 2u) {
-                sum[k] = _mm512_add_epi32(sum[k], last_column(pair[cols / 2u], v[k * x_stride + cols - 1u]));
-            }
-            _mm512_mask_storeu_epi32(out + k * acc_stride, some, sum[k]);
+        if (rows > 16u) {
+            multiply(pair, 2u, cols, v, sum);
+            put(sum[1], tokens, rows - 16u, add, out + 16, acc_stride);
+        } else {
+            multiply(pair, 1u, cols, v, sum);
         }
+        put(sum[0], tokens, first, add, out, acc_stride);
     }
 }
 
 void ehmn_kernels_vnni_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                   uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
 {
-    ehmn_matmat_s16(rows16, ROWS, COLS, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
+    ehmn_matmat_s16(rows32, ROWS, COLS, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
 void ehmn_kernels_vnni_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
 {
     int8_t part[ROWS * COLS];
-    ehmn_matmat_s4(rows16, ROWS, COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
+    ehmn_matmat_s4(rows32, ROWS, COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
 /* ---- Vectors of 8 bits: a register holds sixteen rows and four columns. The instruction takes one factor without a
@@ -156,7 +179,7 @@ static inline __m512i lowered(const int8_t *x, uint32_t cols)
     __m512i sum = _mm512_setzero_si512();
     for (uint32_t c = 0; c < cols; c += 64u) {
         __mmask64 some = cols - c >= 64u ? ~(__mmask64)0 : ((__mmask64)1 << (cols - c)) - 1u;
-        sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(-128), _mm512_maskz_loadu_epi8(some, x + c));
+        sum = dot_bytes(sum, _mm512_set1_epi8(-128), _mm512_maskz_loadu_epi8(some, x + c));
     }
     return _mm512_set1_epi32(-_mm512_reduce_add_epi32(sum));
 }
@@ -182,25 +205,16 @@ EHMN_INTO static inline void multiply8(__m512i (*four)[COLS / 4u], uint32_t bloc
         for (uint32_t t = 0; t < TOKENS; t++) {
             __m512i v = spread8(x[t] + c, 4u);
             for (uint32_t k = 0; k < blocks; k++) {
-                s[k][t] = _mm512_dpbusd_epi32(s[k][t], four[k][c / 4u], v);
+                s[k][t] = dot_bytes(s[k][t], four[k][c / 4u], v);
             }
         }
     }
     for (uint32_t t = 0; t < TOKENS && c < cols; t++) {
         for (uint32_t k = 0; k < blocks; k++) {
-            s[k][t] = _mm512_dpbusd_epi32(s[k][t], four[k][c / 4u], spread8(x[t] + c, cols - c));
+            s[k][t] = dot_bytes(s[k][t], four[k][c / 4u], spread8(x[t] + c, cols - c));
         }
     }
     memcpy(sum, s, blocks * sizeof s[0]);
-}
-
-static inline void put8(const __m512i *sum, uint32_t tokens, uint32_t rows, int add, int32_t *out, size_t acc_stride)
-{
-    __mmask16 some = (__mmask16)(rows < 16u ? (1u << rows) - 1u : 0xFFFFu);
-    for (uint32_t k = 0; k < tokens; k++, out += acc_stride) {
-        __m512i s = add ? _mm512_add_epi32(sum[k], _mm512_maskz_loadu_epi32(some, out)) : sum[k];
-        _mm512_mask_storeu_epi32(out, some, s);
-    }
 }
 
 static void rows64(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, uint32_t n,
@@ -210,6 +224,7 @@ static void rows64(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
     for (uint32_t r = 0; r < rows; r += 16u) {
         lay_out8(w + r * stride, rows - r < 16u ? rows - r : 16u, cols, stride, four[r / 16u]);
     }
+    ask_for(w, rows, cols, stride, ROWS8 * stride);
     for (uint32_t t = 0; t < n; t += TOKENS) {
         uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
         const int8_t *v[TOKENS];
@@ -223,11 +238,11 @@ static void rows64(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
             __m512i sum[2][TOKENS];
             if (rows - r > 16u) {
                 multiply8(four + r / 16u, 2u, cols, v, begin, sum);
-                put8(sum[1], tokens, rows - r - 16u, add, out + 16, acc_stride);
+                put(sum[1], tokens, rows - r - 16u, add, out + 16, acc_stride);
             } else {
                 multiply8(four + r / 16u, 1u, cols, v, begin, sum);
             }
-            put8(sum[0], tokens, rows - r, add, out, acc_stride);
+            put(sum[0], tokens, rows - r, add, out, acc_stride);
         }
     }
 }
