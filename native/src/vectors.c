@@ -209,7 +209,8 @@ EHMN_SMALL void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int
 #endif
     for (; i < n; i++) {
         int32_t m = mean[i];
-        if (((m ^ m * 2) | (v[i] ^ v[i] * 2)) < 0) {
+        uint32_t a = (uint32_t)m, b = (uint32_t)v[i];
+        if (((a ^ a << 1) | (b ^ b << 1)) >> 31) {
             mean[i] = ehmn_follow_value(m, v[i], rate);
         } else { /* the usual case: no difference leaves 32 bits, and what lies between two numbers neither */
             mean[i] = m + ehmn_round_fit((int64_t)(v[i] - m) * rate, 16);
