@@ -68,7 +68,7 @@ static int32_t standard_score(ehmn_average *a, int32_t value, int32_t rate)
 }
 
 /* Squared distance between the fast and the slow mean of the input, per unit, Q24: on ordinary text far below one. */
-static int32_t topic_shift(ehmn_model *m)
+__attribute__((noinline)) static int32_t topic_shift(ehmn_model *m)
 {
     uint32_t d = m->image->d_model;
     const int32_t *x = ehmn_at(m, m->at.standard);
@@ -238,7 +238,8 @@ static void close_units(int32_t *rates, uint32_t d, int32_t closed_below)
 {
     uint64_t sum = 0; /* at most 2^32 */
     for (uint32_t i = 0; i < d; i++) {
-        rates[i] = ehmn_clamp(rates[i], -MAX_ROW_RATE, MAX_ROW_RATE);
+        int32_t rate = rates[i];
+        rates[i] = rate > MAX_ROW_RATE ? MAX_ROW_RATE : rate < -MAX_ROW_RATE ? -MAX_ROW_RATE : rate;
         sum += ehmn_abs(rates[i]);
     }
     uint32_t least = (uint32_t)((sum * (uint32_t)closed_below / d) >> 16); /* at most 2^24 */
