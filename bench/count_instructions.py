@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,36 +38,50 @@ MACHINES = {
 PROMPT = 64  # tokens at once
 
 
+@dataclass(frozen=True)
+class Program:
+    """bench/instructions/run.c for one of MACHINES, and what counts what it executes."""
+
+    machine: str
+    path: Path
+    plugin: Path
+
+    @staticmethod
+    def build(machine: str, work: Path) -> "Program":
+        compiler = MACHINES[machine][0]
+        path, plugin, build = work / f"run-{machine}", work / "instructions.so", work / machine
+        cmake = ["cmake", "-S", str(ROOT / "native"), "-B", str(build), f"-DCMAKE_C_COMPILER={compiler}"]
+        if compiler == ARM:
+            cmake += ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
+        for command in (cmake, ["cmake", "--build", str(build), "--target", "edgehmn_core"]):
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        library = next(build.rglob("libedgehmn_core.a"))
+        sources = [str(PROGRAM), str(library), f"-I{ROOT / 'native' / 'include'}"]
+        subprocess.run([compiler, "-std=c11", "-O2", "-static", *sources, "-o", str(path)], check=True)
+        subprocess.run(["gcc", "-O2", "-shared", "-fPIC", str(PLUGIN), "-o", str(plugin)], check=True)
+        return Program(machine, path, plugin)
+
+    def run(self, image: Path, ids: Path, n: int, mode: str) -> Counter[str]:
+        """Instructions of each function, from the program's start to its end."""
+        _, emulator, processor = MACHINES[self.machine]
+        counts = self.path.with_suffix(".counts")
+        command = [emulator, "-cpu", processor, "-plugin", f"{self.plugin},out={counts}"]
+        command += [str(self.path), str(image), str(ids), str(n), mode]
+        subprocess.run(command, capture_output=True, check=True, timeout=600)
+        lines = [line.split(maxsplit=1) for line in counts.read_text("utf-8").splitlines()]
+        return Counter({name: int(count) for count, name in lines})
+
+
+def missing_tools(machine: str) -> str:
+    return ", ".join(tool for tool in MACHINES[machine][:2] if shutil.which(tool) is None)
+
+
 def count(machine: str, image: Path, ids: Path, work: Path, prompts: bool = False) -> dict[str, float]:
     """Per token; if asked, of prompts too."""
-    compiler, emulator, processor = MACHINES[machine]
-    program, plugin, build = work / f"run-{machine}", work / "instructions.so", work / machine
-    cmake = ["cmake", "-S", str(ROOT / "native"), "-B", str(build), f"-DCMAKE_C_COMPILER={compiler}"]
-    if compiler == ARM:
-        cmake += ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
-    subprocess.run(cmake, check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(["cmake", "--build", str(build), "--target", "edgehmn_core"], check=True, stdout=subprocess.DEVNULL)
-    library = next(build.rglob("libedgehmn_core.a"))
-    sources = [str(PROGRAM), str(library), f"-I{ROOT / 'native' / 'include'}"]
-    subprocess.run([compiler, "-std=c11", "-O2", "-static", *sources, "-o", str(program)], check=True)
-    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", str(PLUGIN), "-o", str(plugin)], check=True)
+    program = Program.build(machine, work)
 
     def run(n: int, mode: str) -> int:
-        counts = work / "counts"
-        command = [
-            emulator,
-            "-cpu",
-            processor,
-            "-plugin",
-            f"{plugin},out={counts}",
-            str(program),
-            str(image),
-            str(ids),
-            str(n),
-            mode,
-        ]
-        subprocess.run(command, capture_output=True, check=True, timeout=600)
-        return sum(int(line.split()[0]) for line in counts.read_text("utf-8").splitlines())
+        return program.run(image, ids, n, mode).total()
 
     before = run(HALF, f"l{HALF}")
     prompt = {}
@@ -79,9 +95,9 @@ def count(machine: str, image: Path, ids: Path, work: Path, prompts: bool = Fals
 
 
 def show_prompts(image: Path, ids: Path, work: Path) -> None:
-    for machine, tools in MACHINES.items():
-        if missing := [t for t in tools[:2] if shutil.which(t) is None]:
-            print(f"{machine}: not counted here: {', '.join(missing)} is missing")
+    for machine in MACHINES:
+        if missing := missing_tools(machine):
+            print(f"{machine}: not counted here: {missing} is missing")
             continue
         n = count(machine, image, ids, work, prompts=True)
         more = f"learning adds {100 * (n['learned'] / n['static'] - 1):.0f} %"
@@ -105,8 +121,8 @@ def main(arguments: list[str]) -> None:
             show_prompts(export.folder / "model.ehmn", ids, work)
             return
         for machine, tools in MACHINES.items():
-            if missing := [t for t in tools[:2] if shutil.which(t) is None]:
-                print(f"{machine}: not counted here: {', '.join(missing)} is missing")
+            if missing := missing_tools(machine):
+                print(f"{machine}: not counted here: {missing} is missing")
                 continue
             counts[machine] = {
                 "instructions_per_token": count(machine, export.folder / "model.ehmn", ids, work),

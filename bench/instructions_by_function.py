@@ -3,8 +3,9 @@ what was learned, and of a token that is learned.
 
     python tools/run.py bench.instructions_by_function BOARD [WARM]
 
-Of the reference model on an emulated board, counted exactly by the plugin of tools/qemu_plugin, over 64 tokens after
-WARM that were learned: 128, which fill the context; 1,000 fill the memories, too.
+BOARD: an emulated one, or aarch64, aarch64-dotprod or x86-64 with Linux, as in bench.count_instructions.
+Of the reference model, counted exactly by the plugin of tools/qemu_plugin, over 64 tokens after WARM that were learned:
+128, which fill the context; 1,000 fill the memories, too.
 """
 
 import subprocess
@@ -13,6 +14,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+
+from bench.count_instructions import MACHINES, Program, missing_tools
 from edgehmn.calibrate import calibration_ids
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import Image
@@ -27,8 +31,14 @@ PLUGIN = ROOT / "tools" / "qemu_plugin" / "instructions.c"
 TOKENS = 64
 
 
-def functions(image: bytes, board: str, warm: int, learn: bool) -> Counter[str]:
-    """Instructions per token of each function. What runs before the tokens that count is subtracted."""
+Counts = dict[str, Counter[str]]  # instructions per token of each function, by what is done with a token
+
+
+def per_token(before: Counter[str], after: Counter[str]) -> Counter[str]:
+    return Counter({name: (after[name] - before[name]) // TOKENS for name in after})
+
+
+def on_board(image: bytes, board: str, warm: int, learn: bool) -> Counter[str]:
     ids = calibration_ids(read_checkpoint(REFERENCE))[: warm + TOKENS]
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -42,29 +52,52 @@ def functions(image: bytes, board: str, warm: int, learn: bool) -> Counter[str]:
                 runtime.close()
             lines = [line.split(maxsplit=1) for line in out.read_text("utf-8").splitlines()]
             found.append(Counter({name: int(n) for n, name in lines}))
-    before, after = found
-    return Counter({name: (after[name] - before[name]) // TOKENS for name in after})
+    return per_token(*found)
 
 
-def show(board: str, warm: int) -> None:
-    image = image_of(read_checkpoint(REFERENCE))
+def of_board(image: bytes, board: str, warm: int) -> Counts:
     frozen = frozen_image(Image(image)).bytes.tobytes()
-    counts = {
-        "static": functions(frozen, board, warm, False),
-        "predicted": functions(image, board, warm, False),
-        "learned": functions(image, board, warm, True),
+    return {
+        "static": on_board(frozen, board, warm, False),
+        "predicted": on_board(image, board, warm, False),
+        "learned": on_board(image, board, warm, True),
     }
-    print(f"{board}\n" + "".join(f"{kind:>12}" for kind in counts))
-    for name, n in counts["learned"].most_common():
+
+
+def of_machine(image: bytes, machine: str, warm: int) -> Counts:
+    with tempfile.TemporaryDirectory() as folder:
+        model, ids = Path(folder) / "model.ehmn", Path(folder) / "ids"
+        model.write_bytes(image)
+        ids.write_bytes(np.asarray(calibration_ids(read_checkpoint(REFERENCE)), "<u4").tobytes())
+        program = Program.build(machine, Path(folder))
+        learned = program.run(model, ids, warm, "l")
+        frozen = program.run(model, ids, warm, "s")
+        return {
+            "static": per_token(frozen, program.run(model, ids, warm + TOKENS, "s")),
+            "predicted": per_token(learned, program.run(model, ids, warm + TOKENS, f"p{warm}")),
+            "learned": per_token(learned, program.run(model, ids, warm + TOKENS, "l")),
+        }
+
+
+def show(name: str, counts: Counts) -> None:
+    print(f"{name}\n" + "".join(f"{kind:>12}" for kind in counts))
+    for function, n in counts["learned"].most_common():
         if n >= 100:
-            print("".join(f"{of[name]:12,}" for of in counts.values()), name)
+            print("".join(f"{of[function]:12,}" for of in counts.values()), function)
     print("".join(f"{sum(of.values()):12,}" for of in counts.values()), "all")
 
 
 def main(arguments: list[str]) -> None:
     if len(arguments) not in (1, 2):
         sys.exit(__doc__)
-    show(find_board(arguments[0]).name, int(arguments[1]) if len(arguments) == 2 else 128)
+    name, warm = arguments[0], int(arguments[1]) if len(arguments) == 2 else 128
+    image = image_of(read_checkpoint(REFERENCE))
+    if name in MACHINES:
+        if missing := missing_tools(name):
+            sys.exit(f"{name}: cannot be counted here: {missing} is missing")
+        show(name, of_machine(image, name, warm))
+    else:
+        show(name, of_board(image, find_board(name).name, warm))
 
 
 if __name__ == "__main__":

@@ -26,8 +26,11 @@ EMBEDDINGS = {
     "DeepSeek R1 7B": 152064 * 3584, "DeepSeek R1 1.5B": 151936 * 1536, "deepseek-r1:14b": 152064 * 5120,
     "DeepSeek-R1 14B": 152064 * 5120, "DeepSeek-R1 32B": 152064 * 5120, "Phi 3.5 3B": 32064 * 3072,
     "Mistral 7B": 32000 * 4096, "Llama 2 7B": 32000 * 4096, "llama2:13b": 32000 * 5120, "TinyLlama": 32000 * 2048,
+    "llama2:70b": 32000 * 8192, "Qwen3 8B": 151936 * 4096,
 }  # fmt: skip
 BYTES_OF_WEIGHT = 4.5 / 8  # of the four-bit formats that these rows have
+# MLC's q4f16_ft, which the script makes that the rows of MLC name as their source; the file has estimates at 4.5 bits.
+MLC_BYTES_OF_WEIGHT = 4 / 8
 ACCELERATORS = ("Syntiant", "NE16", "MVP", "GPU", "RV64")
 MICROCONTROLLERS = ("Cortex-M0+", "Cortex-M4F", "Cortex-M7", "Cortex-M33")
 
@@ -138,11 +141,15 @@ def _runtime(name: str) -> tuple[str, str]:
 
 
 def _decode(line: dict[str, str]) -> Decode:
-    workload = line["workload"].removeprefix("LLM decode ")
-    unread = next((macs for name, macs in EMBEDDINGS.items() if workload.startswith(name)), 0)
+    workload, family = line["workload"].removeprefix("LLM decode "), generation_family(line["runtime"])
+    unread = next((weights for name, weights in EMBEDDINGS.items() if workload.startswith(name)), 0)
+    if family == "MLC" and line["MACs"]:
+        read = (float(line["MACs"]) - unread) * MLC_BYTES_OF_WEIGHT
+    else:
+        read = float(line["param_bytes"]) - unread * BYTES_OF_WEIGHT
     return Decode(
-        line["board"], line["core"], line["runtime"], generation_family(line["runtime"]), submitter(line["source"]),
-        workload, float(line["param_bytes"]) - unread * BYTES_OF_WEIGHT, 1 / float(line["tokens_per_s"]),
+        line["board"], line["core"], line["runtime"], family, submitter(line["source"]), workload, read,
+        1 / float(line["tokens_per_s"]),
     )  # fmt: skip
 
 

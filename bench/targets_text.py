@@ -94,13 +94,13 @@ def _decode(d: dict[str, Any]) -> list[str]:
     names = ("board", "runtime", "model", "by", "published", "predicted", "inside")
     out += _table(names, ([r[k] for k in columns] for r in off))
     found = d["found"]
-    mean = sum(abs(r["error_percent"]) for r in found) / len(found)
-    inside = 100 * sum(r["inside"] for r in found) / len(found)
-    out += [
-        f"Rows published elsewhere, bench/published_decode.csv, in no fit: {len(found)}, mean error {mean:.1f} %, "
-        f"{inside:.0f} % inside (tokens per second):",
-        "",
-    ]
+    out += ["Rows published elsewhere, bench/published_decode.csv, in no fit (tokens per second):", ""]
+    rows = []
+    for batch in sorted({r["batch"] for r in found}):
+        some = [r for r in found if r["batch"] == batch]
+        mean, inside = (sum(abs(r["error_percent"]) for r in some), 100 * sum(r["inside"] for r in some))
+        rows.append([batch, len(some), f"{mean / len(some):.1f}", f"{inside / len(some):.0f}"])
+    out += _table(("batch", "n", "mean", "inside the 90 % interval"), rows)
     return out + _table((*names, "source"), ([r[k] for k in (*columns, "source")] for r in found))
 
 

@@ -2,10 +2,11 @@
 
     seconds = bytes read / rate + fixed seconds of processor and runtime
 
-Of a GPU the rate is an efficiency of the runtime times the peak bandwidth of its memory. Of a CPU it is the smaller of
-an efficiency times that peak and, on cores without int8 dot products, the bytes that unpacking gets through for each
-core and cycle. These few constants, and how far processors and submitters lie apart, are fitted to published rates by
-bench/decode_fit.py. The cache of keys and values is not counted: a short context is meant.
+The rate is the smaller of two: an efficiency times the peak bandwidth of the memory, and the bytes that the processor
+unpacks. A GPU unpacks in proportion to its clock and its units, which the power mode sets: on every Orin measured so
+far that is the smaller one. Of a CPU only cores without int8 dot products are that slow. These few constants, and how
+far processors and submitters lie apart, are fitted to published rates by bench/decode_fit.py. The cache of keys and
+values is not counted: a short context is meant.
 """
 
 import math
@@ -28,17 +29,22 @@ from edgehmn.targets.schema import Target
 from edgehmn.workload import Workload
 
 RUNTIMES = ("llama.cpp", "Ollama", "MLC")
-# Logarithms of these are fitted. Seconds per byte at a peak of 1 byte/s, seconds per byte at 1 core cycle/s, seconds.
-PARAMETERS = ("gpu llama.cpp", "gpu MLC", "cpu memory", "cpu unpack", "gpu fixed", "cpu fixed", "Ollama fixed")
+# Logarithms of these are fitted. "memory": seconds per byte at a peak of 1 byte/s; "fixed": seconds; the others:
+# seconds per byte at 1 of Board.unpack.
+PARAMETERS = (
+    "gpu memory", "gpu llama.cpp", "gpu MLC", "cpu memory", "cpu unpack", "gpu fixed", "cpu fixed", "Ollama fixed",
+)  # fmt: skip
 DOT_PRODUCTS = 16  # multiply-accumulates of int8 in a cycle that only cores with dot products make
-POWER_MODES_SD = 0.32  # of a Jetson whose power mode is not stated: clocks anywhere within a factor of 3
+# Of a Jetson whose power mode is not stated: clock times units anywhere within a factor of 6. An AGX Orin's GPU runs at
+# 408 MHz (15 W) to 1,300, an Orin NX's at 408 to 1,173, and in some modes half of its units are off.
+POWER_MODES_SD = 0.52
 ALL_CORES_FACTOR = 1.3  # what the power of all cores may be off by, beyond that of one
 
 
 @dataclass(frozen=True)
 class Board:
-    """What the rate depends on. name: of the target; peak: bytes/s of the memory; unpack: core cycles/s where unpacking
-    may be what takes longest, else 0."""
+    """What the rate depends on. name: of the target; peak: bytes/s of the memory; unpack: where unpacking may be what
+    takes longest, multiply-accumulates/s of a GPU or core cycles/s of a CPU, else 0."""
 
     name: str
     gpu: bool
@@ -56,22 +62,22 @@ def board_of(target: Target) -> Board | None:
     peak = max((m.peak_bandwidth_bytes_per_s or 0.0 for m in target.memory), default=0.0)
     if not peak:
         return None
-    core, gpu = target.core, target.kind == "gpu"
-    dot_products = gpu or core.max_macs_per_cycle >= DOT_PRODUCTS
-    return Board(target.name, gpu, peak, 0.0 if dot_products else core.count * core.clock_hz)
+    core = target.core
+    cycles = float(core.count * core.clock_hz)
+    if target.kind == "gpu":
+        return Board(target.name, True, peak, cycles * core.max_macs_per_cycle)
+    return Board(target.name, False, peak, 0.0 if core.max_macs_per_cycle >= DOT_PRODUCTS else cycles)
 
 
 def token_seconds(read: float, board: Board, runtime: str, log: dict[str, float]) -> dict[str, float]:
     """The parts of the time of a token for which `read` bytes are read, by the parameter that each is proportional to.
     log: logarithms of the parameters."""
-    if board.gpu:
-        engine = "gpu MLC" if runtime == "MLC" else "gpu llama.cpp"
-        parts = {engine: read / board.peak * math.exp(log[engine]), "gpu fixed": math.exp(log["gpu fixed"])}
-    else:
-        memory = read / board.peak * math.exp(log["cpu memory"])
-        unpack = read / board.unpack * math.exp(log["cpu unpack"]) if board.unpack else 0.0
-        parts = {"cpu memory": memory} if memory >= unpack else {"cpu unpack": unpack}
-        parts["cpu fixed"] = math.exp(log["cpu fixed"])
+    side = "gpu" if board.gpu else "cpu"
+    engine = ("gpu MLC" if runtime == "MLC" else "gpu llama.cpp") if board.gpu else "cpu unpack"
+    memory = read / board.peak * math.exp(log[f"{side} memory"])
+    unpack = read / board.unpack * math.exp(log[engine]) if board.unpack else 0.0
+    parts = {f"{side} memory": memory} if memory >= unpack else {engine: unpack}
+    parts[f"{side} fixed"] = math.exp(log[f"{side} fixed"])
     if runtime == "Ollama":
         parts["Ollama fixed"] = math.exp(log["Ollama fixed"])
     return parts

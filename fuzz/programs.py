@@ -18,7 +18,10 @@ LINES = ("-fprofile-instr-generate", "-fcoverage-mapping")
 X86 = "-DEHMN_ASK_X86"
 OF_FILE = {
     **dict.fromkeys(("kernels_avx2", "kernels_avx2_many", "vectors_avx2"), ("-mavx2", "-mpopcnt")),
-    **dict.fromkeys(("kernels_vnni", "kernels_vnni_many"), ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni")),
+    **dict.fromkeys(
+        ("kernels_vnni", "kernels_vnni_many", "vectors_avx512"),
+        ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),
+    ),
 }
 STRICT = ("-Wall", "-Wextra", "-Werror")
 ASAN = "detect_leaks=0:quarantine_size_mb=1:malloc_context_size=2:allocator_may_return_null=1"

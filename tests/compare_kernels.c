@@ -45,10 +45,9 @@ static int8_t *bytes_of(uint32_t n, int extreme)
     return v;
 }
 
-/* Products where sums of pairs of weights are known. A weight has room in 16 bits beside an input of 32640, not of 32767. */
+/* Products where sums of pairs of weights are known. */
 static void paired(const ehmn_kernels *t, shape s, const int8_t *w, const int8_t *x8, int16_t *x16)
 {
-    static const int32_t limits[] = {32767, 32640};
     int32_t *pairs = room(4u * s.rows), *a = room(4u * s.rows), *b = room(4u * s.rows);
     for (uint32_t r = 0; r < s.rows; r++) {
         pairs[r] = 0;
@@ -59,10 +58,9 @@ static void paired(const ehmn_kernels *t, shape s, const int8_t *w, const int8_t
     ehmn_kernels_ref.matvec_s8(w, s.rows, s.cols, s.stride, x8, a);
     t->matvec_s8_paired(w, s.rows, s.cols, s.stride, x8, pairs, b);
     compare(t->name, "matvec_s8_paired", s.cols, a, b, 4u * s.rows);
-    for (uint32_t k = 0; k < 4u; k++) {
-        int32_t most = k % 2u == 0 ? limits[k / 2u] : -limits[k / 2u];
+    for (int32_t most = -EHMN_MOST_PAIRED; most <= EHMN_MOST_PAIRED; most += 2 * EHMN_MOST_PAIRED) {
         for (uint32_t i = 0; i < s.cols; i++) {
-            x16[i] = (int16_t)(s.extreme ? most : between(-limits[k / 2u], limits[k / 2u]));
+            x16[i] = (int16_t)(s.extreme ? most : between(-EHMN_MOST_PAIRED, EHMN_MOST_PAIRED));
         }
         ehmn_kernels_ref.matvec_s16(w, s.rows, s.cols, s.stride, x16, a);
         t->matvec_s16_paired(w, s.rows, s.cols, s.stride, x16, pairs, b);
@@ -235,7 +233,7 @@ static void exponentials(const ehmn_kernels *t, uint32_t n)
 
 static void fits(const ehmn_kernels *t, uint32_t n, int32_t limit)
 {
-    int32_t *v = room(4u * n), gain = between(0, 1) ? 1 << 20 : between(0, 1 << 20);
+    int32_t *v = room(4u * n), gain = between(0, 1) ? between(0, 1 << 18) : between(0, 1) ? 1 << 20 : between(0, 1 << 20);
     int16_t *bias = room(2u * n), *a = room(2u * n), *b = room(2u * n);
     for (uint32_t i = 0; i < n; i++) {
         v[i] = between(-127, 127) * (limit / 127);
@@ -316,7 +314,9 @@ int main(void)
             vectors(t, n, n % 2u ? INT32_MAX : n % 4u ? 1 << 18 : 1 << 21);
             exponentials(t, 1u + n % 128u);
             keys(t, 1u + n % 9u, 1u + n % 40u);
+            keys(t, n, 4u);
             fits(t, n, n % 3u ? 60000 : INT32_MAX);
+            fits(t, n, 16384);
         }
         const shape more[] = {{300, 3, 3, 0}, {131, 128, 128, 0}, {48, 128, 128, 0}, {4, 128, 128, 0},
                               {64, 344, 344, 0}, {7, 1032, 1032, 0},

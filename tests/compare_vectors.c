@@ -67,6 +67,14 @@ static void sums(uint32_t n, int32_t limit)
         out[i] = ehmn_add(v[i], w[i]);
     }
     same("ehmn_add_all", n, out, a, 4);
+    a = copy(v, 4u * n);
+    int32_t *less = copy(w, 4u * n);
+    ehmn_subtract_all(a, less, n, a);
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_subtract(v[i], w[i]);
+    }
+    same("ehmn_subtract_all", n, out, a, 4);
+    free(less);
     int32_t down[MOST];
     for (uint32_t i = 0; i < n; i++) {
         down[i] = between(0, 31);
@@ -191,6 +199,27 @@ static void reductions(uint32_t n, int32_t limit)
     }
     same("the step of ehmn_narrow", 1, &step, copy(&got, 4), 4);
     same("ehmn_narrow", n, bytes, b, 1);
+#if !defined(EHMN_MVE) && !defined(EHMN_NEON)
+    int32_t *whole_again = copy(v, 4u * n), step_again = 0;
+    uint32_t most = 0, largest = 0;
+    b = copy(v, n);
+    got = -ehmn_quantise_narrow(whole_again, n, 0, b, &step_again);
+    same("the shift of ehmn_quantise_narrow", 1, &by, copy(&got, 4), 4);
+    same("its step", 1, &step, copy(&step_again, 4), 4);
+    same("ehmn_quantise_narrow", n, bytes, b, 1);
+    int16_t *words = copy(v, 2u * n);
+    got = -ehmn_quantise_most(whole_again, n, 0, 16, words, &most);
+    for (uint32_t i = 0; i < n; i++) {
+        largest = ehmn_abs(a[i]) > largest ? ehmn_abs(a[i]) : largest;
+    }
+    same("the shift of ehmn_quantise_most", 1, &by, copy(&got, 4), 4);
+    if (most < largest || most > largest + (by > 0 ? 0u : 1u << -by)) {
+        printf("ehmn_quantise_most finds %u, not %u\n", (unsigned)most, (unsigned)largest);
+        exit(1);
+    }
+    same("ehmn_quantise_most", n, a, words, 2);
+    same("what was narrowed", n, v, whole_again, 4);
+#endif
     free(a);
     ehmn_multiply_all(own, n, step);
     same("ehmn_multiply_all", n, turned, own, 4);

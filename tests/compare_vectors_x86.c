@@ -1,4 +1,4 @@
-/* The functions of vectors.c for AVX2 against those in plain C, on random and extreme inputs of all sizes. Each array is
+/* The functions of vectors.c for AVX2, or with -DAVX512 those for AVX-512, against those in plain C, on random and extreme inputs of all sizes. Each array is
  * a block of its own, so that a sanitizer sees a byte too far. Ends with 1 and a message at the first difference. */
 #include "fixed.h"
 #include "vectors_x86.h"
@@ -6,6 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#if defined(AVX512)
+#define TESTED(name) ehmn_avx512_##name
+#define ROTATED(half) (half)
+#else
+#define TESTED(name) ehmn_avx2_##name
+#define ROTATED(half) ((half) & ~7u)
+#endif
 
 static uint32_t state = 1;
 
@@ -56,25 +64,25 @@ static void narrow(uint32_t n, uint32_t width)
     int32_t *v = values(n, width), *a = room(4u * n), *b = room(4u * n);
     int8_t *a8 = room(n), *b8 = room(n);
     int16_t *a16 = room(2u * n), *b16 = room(2u * n);
-    same("quantise8", n, ehmn_plain_quantise8(v, n, 20, a8), ehmn_avx2_quantise8(v, n, 20, b8));
+    same("quantise8", n, ehmn_plain_quantise8(v, n, 20, a8), TESTED(quantise8)(v, n, 20, b8));
     compare("quantise8", n, a8, b8, n);
     for (uint32_t k = 9; k <= 16u; k++) {
-        same("quantise16", n, ehmn_plain_quantise16(v, n, 20, k, a16), ehmn_avx2_quantise16(v, n, 20, k, b16));
+        same("quantise16", n, ehmn_plain_quantise16(v, n, 20, k, a16), TESTED(quantise16)(v, n, 20, k, b16));
         compare("quantise16", n, a16, b16, 2u * n);
     }
-    int32_t step = ehmn_avx2_narrow(a16, n, b8);
+    int32_t step = TESTED(narrow)(a16, n, b8);
     same("narrow", n, ehmn_plain_narrow(a16, n, a8), step);
     compare("narrow", n, a8, b8, n);
     for (uint32_t i = 0; i < n; i++) {
         a[i] = b[i] = v[i] % (1 << 20);
     }
     ehmn_plain_multiply_all(a, n, step);
-    ehmn_avx2_multiply_all(b, n, step);
+    TESTED(multiply_all)(b, n, step);
     compare("multiply_all", n, a, b, 4u * n);
     for (int32_t frac = 8; frac <= 24; frac += 8) {
         int32_t eps = (int32_t)(bits() % 1000u), shift = (int32_t)(bits() % 40u);
         ehmn_plain_rms_normalise(v, n, frac, eps, shift, a);
-        ehmn_avx2_rms_normalise(v, n, frac, eps, shift, b);
+        TESTED(rms_normalise)(v, n, frac, eps, shift, b);
         compare("rms_normalise", n, a, b, 4u * n);
     }
     ehmn_plain_running_sums(a8, n, (uint32_t *)a, b8);
@@ -102,12 +110,12 @@ static void move(uint32_t n, uint32_t width, uint32_t other, int32_t shift)
         z[i] = (int16_t)(bits() % 65535u - 32767u);
     }
     ehmn_plain_add_all(a, more, n);
-    ehmn_avx2_add_all(b, more, n);
+    TESTED(add_all)(b, more, n);
     compare("add_all", n, a, b, 4u * n);
     factor = factor == INT32_MIN ? 1 : factor;
     int32_t positive = factor < 0 ? -factor : factor;
     ehmn_plain_add_weights(a, w, n, factor % 65, positive, shift);
-    ehmn_avx2_add_weights(b, w, n, factor % 65, positive, shift);
+    TESTED(add_weights)(b, w, n, factor % 65, positive, shift);
     compare("add_weights", n, a, b, 4u * n);
     ehmn_plain_add_outputs(a, z, n, positive);
     ehmn_avx2_add_outputs(b, z, n, positive);
@@ -119,7 +127,7 @@ static void move(uint32_t n, uint32_t width, uint32_t other, int32_t shift)
     ehmn_avx2_follow_all(b, more, n, positive % 65537);
     compare("follow_all", n, a, b, 4u * n);
     ehmn_plain_scale_all(v, n, factor, shift, a);
-    ehmn_avx2_scale_all(v, n, factor, shift, b);
+    TESTED(scale_all)(v, n, factor, shift, b);
     compare("scale_all", n, a, b, 4u * n);
     for (uint32_t i = 0; i < n; i++) {
         more[i] = (int32_t)(bits() % 32u);
@@ -143,12 +151,12 @@ static void attention(uint32_t n, uint32_t stride, uint32_t spread)
         frac[i] = (int8_t)(bits() % (spread + 1u) - spread / 2u);
     }
     same("fit_scores", n, ehmn_plain_fit_scores(frac, stride, n, 14, 8, a),
-         ehmn_avx2_fit_scores(frac, stride, n, 14, 8, b));
+         TESTED(fit_scores)(frac, stride, n, 14, 8, b));
     compare("fit_scores", n, a, b, 4u * n);
     for (uint32_t i = 0; i < n; i++) {
         a[i] = b[i] = (int32_t)(bits() % 32769u);
     }
-    same("align_weights", n, ehmn_plain_align_weights(frac, stride, n, a), ehmn_avx2_align_weights(frac, stride, n, b));
+    same("align_weights", n, ehmn_plain_align_weights(frac, stride, n, a), TESTED(align_weights)(frac, stride, n, b));
     compare("align_weights", n, a, b, 4u * n);
     free(frac);
     free(a);
@@ -164,18 +172,48 @@ static void rotation(uint32_t n, uint32_t width)
     for (uint32_t i = 0; i < 2u * half; i++) {
         turn[i] = (int16_t)((int32_t)(bits() % 65535u) - 32767);
     }
-    uint32_t done = ehmn_avx2_rotate(turn, half, b);
+    uint32_t done = TESTED(rotate)(turn, half, b);
     for (uint32_t i = 0; i < done; i++) {
         int64_t c = turn[2u * i], s = turn[2u * i + 1u], x = a[i], y = a[i + half];
         a[i] = ehmn_round_shift(x * c - y * s, 15);
         a[i + half] = ehmn_round_shift(y * c + x * s, 15);
     }
     compare("rotate", n, a, b, 4u * n);
-    same("how many are rotated", n, width < 31u ? (int32_t)(half & ~7u) : (int32_t)done, (int32_t)done);
+    same("how many are rotated", n, width < 31u ? (int32_t)ROTATED(half) : (int32_t)done, (int32_t)done);
     free(a);
     free(b);
     free(turn);
 }
+
+#if defined(AVX512)
+static void learning(uint32_t n, uint32_t width)
+{
+    int32_t *v = values(n, width), max = -INT16_MAX;
+    int16_t *a = room(2u * n), *b = room(2u * n);
+    uint64_t mass = 0;
+    for (int32_t shift = -14; shift <= 34; shift++) {
+        ehmn_plain_tanh_all(v, n, shift, a);
+        ehmn_avx512_tanh_all(v, n, shift, b);
+        compare("tanh_all", n, a, b, 2u * n);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        a[i] = (int16_t)(width > 12u ? bits() % 65535u - 32767u : bits() % (1u << width));
+        max = a[i] > max ? a[i] : max;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        mass += ehmn_exp2_neg((uint32_t)(max - a[i]));
+    }
+    for (uint32_t k = 0; k < 8u; k++) {
+        uint64_t left = k == 7u ? mass : mass * k / 6u - (k == 3u), same_left = left;
+        same("pass_over", n, (int32_t)ehmn_plain_pass_over(a, n, max, &left),
+             (int32_t)ehmn_avx512_pass_over(a, n, max, &same_left));
+        compare("what is left", n, &left, &same_left, sizeof left);
+    }
+    free(v);
+    free(a);
+    free(b);
+}
+#endif
 
 int main(void)
 {
@@ -183,6 +221,9 @@ int main(void)
         for (uint32_t width = 0; width <= 32u; width += 1u + n % 3u) {
             narrow(n, width);
             rotation(n, width);
+#if defined(AVX512)
+            learning(n, width);
+#endif
             move(n, width, bits() % 33u, (int32_t)(bits() % 64u));
             move(n, width, 32u, (int32_t)(bits() % 64u));
         }

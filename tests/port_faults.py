@@ -36,6 +36,9 @@ FAULTS = (
     (NRF, "nrf52840/flash.c", "    set_mode(CONFIG_WRITE);\n", ""),
     (NRF, "nrf52840/peripherals.c", "            UART_RXDRDY = 0;\n", ""),
     (NRF, "nrf52840/peripherals.c", "    clock_start();\n    NVMC", "    NVMC"),
+    (NRF, "nrf52840/peripherals.c", "        UICR_APPROTECT = APPROTECT_OPEN;", "       "),
+    (NRF, "nrf52840/peripherals.c", "    APPROTECT_DISABLE = UICR_APPROTECT;\n", ""),
+    (NRF, "nrf52840/peripherals.c", "if ((FICR_INFO_VARIANT >> 8 & 0xFFu) < 'F')", "if (0)"),
     (PICO, "rp2350/flash.c", "    rom->flush_cache();\n", ""),
     (PICO, "rp2350/flash.c", "    read_again();\n", "    (void)read_again;\n"),
     (PICO, "rp2350/flash.c", '__attribute__((section(".code_in_ram"), noinline))', "__attribute__((noinline))"),
@@ -62,6 +65,8 @@ def checks(board: str) -> list[Callable[[], None]]:
         found.append(lambda: tests.test_a_board_starts_as_well_from_the_boot_loader_in_its_rom(board))
     if board == NUCLEO:
         found.append(tests.test_a_torn_word_of_the_h743_is_a_fault_unless_that_is_ignored)
+    if board == NRF:
+        found.append(tests.test_an_nrf52840_leaves_its_debug_port_open_unless_somebody_has_locked_it)
     if board == PICO:
         found.append(tests.test_the_boot_rom_of_the_rp2350_finds_what_it_looks_for)
     return found

@@ -371,6 +371,7 @@ def test_the_wrong_chip_no_tool_and_no_such_way(run_cli: Cli, export: Export, to
     with pytest.raises(UsageError, match="keeps no flash"):
         programmer_for(BOARD)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))  # beside which programs are looked for, too
     for way in ("stm32flash", "pyocd"):
         with pytest.raises(DependencyError, match="is missing"):
             programmer_for(BOARD, way)

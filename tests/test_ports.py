@@ -257,6 +257,25 @@ def test_a_board_starts_as_well_from_the_boot_loader_in_its_rom(name: str) -> No
         runtime.close()
 
 
+@needs_tools
+def test_an_nrf52840_leaves_its_debug_port_open_unless_somebody_has_locked_it() -> None:
+    """A port that is locked opens only by erasing all, and a new model could not be flashed without that."""
+    board = new_chip("nrf52840-dk", tiny_image())
+    opened = []
+    for _ in range(2):
+        board.power_on()
+        board.take(b"")
+        opened.append(board.debug_port_is_open)
+        pull_the_plug(board)
+    assert opened == [False, True], "the user's information counts from the next start on"
+    for variant, protection in ((b"AAF0", 0), (b"AAC0", 0xFFFFFFFF)):
+        board = new_chip("nrf52840-dk", tiny_image())
+        board.variant, board.protection = variant, protection
+        board.power_on()
+        board.take(b"")
+        assert (board.protection, board.software_half) == (protection, 0)
+
+
 # ---- What the models catch
 
 

@@ -282,10 +282,31 @@ def test_nvml_that_does_not_support_power() -> None:
     def unsupported(_: object) -> int:
         raise RuntimeError("Not Supported")
 
-    library = SimpleNamespace(nvmlInit=lambda: None, nvmlDeviceGetHandleByIndex=lambda i: i)
+    library = SimpleNamespace(
+        nvmlInit=lambda: None, nvmlDeviceGetCount=lambda: 1, nvmlDeviceGetHandleByIndex=lambda i: i
+    )
     with pytest.raises(DeviceError, match="Not Supported"):
         Nvml(SimpleNamespace(**vars(library), nvmlDeviceGetPowerUsage=unsupported))
-    assert Nvml(SimpleNamespace(**vars(library), nvmlDeviceGetPowerUsage=lambda _: 25_500)).read() == 25.5
+    with pytest.raises(DeviceError, match="there are 1 cards"):
+        Nvml(library, card=1)
+    without_counter = Nvml(SimpleNamespace(**vars(library), nvmlDeviceGetPowerUsage=lambda _: 25_500))
+    assert without_counter.read() == 25.5 and not without_counter.counts
+
+
+def test_nvml_takes_the_counter_where_there_is_one() -> None:
+    """Power on such cards is the mean of the last second: of a short piece of work it knows little."""
+    millijoules = iter((0, 1_000, 2_500))
+    card = Nvml(
+        SimpleNamespace(
+            nvmlInit=lambda: None,
+            nvmlDeviceGetCount=lambda: 1,
+            nvmlDeviceGetHandleByIndex=lambda i: i,
+            nvmlDeviceGetTotalEnergyConsumption=lambda _: next(millijoules),
+        )
+    )
+    assert card.counts and (card.read(), card.read()) == (1.0, 2.5)
+    with pytest.raises(DeviceError, match="no reading"):
+        card.read()
 
 
 def test_ina2xx_gives_microwatts(tmp_path: Path) -> None:

@@ -30,15 +30,20 @@ def sine(x: Decimal) -> Decimal:
 
 def tables() -> dict[str, tuple[str, list[int]]]:
     two = Decimal(2)
+    exp2 = [rounded(two ** (Decimal(i) / 256) * 32768) - 32768 for i in range(256)]
     return {
-        "exp2": ("uint16_t", [rounded(two ** (Decimal(i) / 256) * 32768) - 32768 for i in range(256)]),
+        "exp2": ("uint16_t", exp2),
         "log2": ("uint32_t", [rounded((1 + Decimal(i) / 256).ln() / two.ln() * 65536) for i in range(257)]),
         "sigmoid": (
             "uint16_t",
             [min(65535, rounded(65536 / (1 + (-Decimal(i) / 32).exp()))) for i in range(513)],
         ),
         "sine": ("uint16_t", [min(32767, rounded(sine(PI / 2 * i / 256) * 32768)) for i in range(257)]),
+        "exp2_bytes": ("uint8_t", [(v + 32768) >> 8 * half & 255 for half in (0, 1) for v in exp2]),
     }
+
+
+WHERE = {"exp2_bytes": "defined(__aarch64__)"}  # tables that not every machine has
 
 
 def source() -> str:
@@ -47,9 +52,10 @@ def source() -> str:
         '#include "fixed.h"',
     ]
     for name, (kind, values) in tables().items():
-        lines += ["", f"const {kind} ehmn_{name}_table[{len(values)}] = {{"]
+        lines += ["", *([f"#if {WHERE[name]}"] if name in WHERE else [])]
+        lines += [f"const {kind} ehmn_{name}_table[{len(values)}] = {{"]
         lines += ["    " + ", ".join(map(str, values[i : i + 12])) + "," for i in range(0, len(values), 12)]
-        lines.append("};")
+        lines += ["};", *(["#endif"] if name in WHERE else [])]
     return "\n".join(lines) + "\n"
 
 

@@ -15,9 +15,8 @@ WINDOW_S = 0.05  # of one reading of a Joulescope
 
 
 class Nvml:
-    """An NVIDIA graphics card. The library being there does not mean that the card tells its power."""
-
-    counts = False
+    """An NVIDIA graphics card: its counter of energy, or where it has none its power, which on many cards is the mean
+    of the last second. The library being there does not mean that the card tells either."""
 
     def __init__(self, library: Any = None, card: int = 0) -> None:
         """library: pynvml, or something like it."""
@@ -25,14 +24,30 @@ class Nvml:
         self._nvml = nvml
         try:
             nvml.nvmlInit()
+            cards = int(nvml.nvmlDeviceGetCount())
+            if card >= cards:
+                raise ValueError(f"there are {cards} cards, from 0 on")
             self._card = nvml.nvmlDeviceGetHandleByIndex(card)
-            nvml.nvmlDeviceGetPowerUsage(self._card)
+            self.counts = self._has_counter()
+            if not self.counts:
+                nvml.nvmlDeviceGetPowerUsage(self._card)
         except Exception as e:  # the library's own class, which is not there without it
             raise DeviceError(f"NVML: this card's power is not available ({e})") from e
-        self.description = Description("NVML", f"card {card}", "the machine around the card", 20.0)
+        method = "NVML, counter of energy" if self.counts else "NVML, power"
+        self.description = Description(method, f"card {card}", "the machine around the card", 20.0)
+
+    def _has_counter(self) -> bool:
+        try:
+            self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._card)
+        except Exception:  # before Volta, or an older driver or library
+            return False
+        return True
 
     def read(self) -> float:
+        """Joules since the driver was loaded, or watts."""
         with _own_errors("NVML"):
+            if self.counts:
+                return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._card)) / 1000
             milliwatts = self._nvml.nvmlDeviceGetPowerUsage(self._card)
         return plausible(milliwatts / 1000, "NVML")
 

@@ -9,9 +9,7 @@ static void standardise(ehmn_model *m, const int32_t *v, int32_t *x)
     const int32_t *mean = ehmn_vector_data(m, EHMN_VECTOR_MEAN);
     const int32_t *inverse = ehmn_vector_data(m, EHMN_VECTOR_INVERSE_DEVIATION);
     int32_t shift = m->vectors[EHMN_VECTOR_INVERSE_DEVIATION].shift;
-    for (uint32_t i = 0; i < im->d_model; i++) {
-        x[i] = ehmn_subtract(v[i], mean[i]);
-    }
+    ehmn_subtract_all(v, mean, im->d_model, x);
     m->kernels->scale(x, inverse, im->d_model, shift, x);
     ehmn_rms_normalise(x, im->d_model, im->value_frac, 0, 0, x);
 }

@@ -1,5 +1,6 @@
 /* The frozen encoder: embedding, then for each layer attention over the window and an MLP. */
 #include "fixed.h"
+#include "kernels_tables.h"
 #include "model.h"
 #include "values.h"
 #include "vectors_mve.h"
@@ -13,6 +14,11 @@
 int32_t ehmn_reduce_into(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *mantissas, int8_t *narrow,
                          int32_t *step)
 {
+#if !defined(EHMN_MVE) && !defined(EHMN_NEON) && !defined(EHMN_ASK_X86)
+    if (bits == 8u) {
+        return ehmn_quantise_narrow(v, n, frac, narrow, step);
+    }
+#endif
     frac = ehmn_quantise16(v, n, frac, bits == 8u ? 16u : bits, mantissas);
     *step = bits == 8u ? ehmn_narrow(mantissas, n, narrow) : 1;
     return frac;
@@ -20,6 +26,11 @@ int32_t ehmn_reduce_into(const int32_t *v, uint32_t n, int32_t frac, uint32_t bi
 
 int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, uint32_t bits)
 {
+#if defined(EHMN_ARM_DSP)
+    if (bits != 8u) {
+        return ehmn_quantise_most(v, n, frac, bits, ehmn_at(m, m->at.mantissas), &m->most);
+    }
+#endif
     return ehmn_reduce_into(v, n, frac, bits, ehmn_at(m, m->at.mantissas), ehmn_at(m, m->at.narrow), &m->step);
 }
 
@@ -71,7 +82,13 @@ void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int
 void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v)
 {
     const int8_t *w = ehmn_weights(m, matrix) + (size_t)row * matrix->cols;
-    ehmn_add_weights(v, w, matrix->cols, factor, ehmn_scales(m, matrix)[row], matrix->shift - frac);
+    int32_t scale = ehmn_scales(m, matrix)[row], shift = matrix->shift - frac;
+    uint64_t most = 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)scale;
+    if (shift > 0 && shift < 62 && most >> shift < 1u << 29) {
+        ehmn_add_weights_within(v, w, matrix->cols, factor, scale, shift);
+    } else {
+        ehmn_add_weights(v, w, matrix->cols, factor, scale, shift);
+    }
     m->counts.macs += matrix->cols;
 }
 
@@ -115,7 +132,7 @@ void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v)
 #elif defined(EHMN_NEON)
     i = ehmn_neon_rotate(turn, half, v);
 #elif defined(EHMN_ASK_X86)
-    i = __builtin_cpu_supports("avx2") ? ehmn_avx2_rotate(turn, half, v) : 0u;
+    i = ehmn_rotate_some(turn, half, v);
 #endif
     for (; i < half; i++) {
         int64_t c = turn[2u * i];

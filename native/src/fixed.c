@@ -21,24 +21,21 @@ int32_t ehmn_bit_length(uint64_t v)
     return v != 0 ? 64 - __builtin_clzll(v) : 0;
 }
 
-/* The upper half of the root digit by digit, the lower half by a division, which is one too large at most (Zimmermann,
- * Karatsuba Square Root, INRIA 1999). */
+/* The upper half of the root by two of Newton's steps from a tangent, which lies at most a twelfth too high; the lower half
+ * by a division (Zimmermann, Karatsuba Square Root, INRIA 1999). Each may come out one too large. */
 uint32_t ehmn_isqrt(uint64_t v)
 {
-    int32_t up = (64 - ehmn_bit_length(v)) & ~1;
-    uint64_t normal = v != 0 ? v << up : 0;
-    uint32_t rest = (uint32_t)(normal >> 32), middle = (uint32_t)normal >> 16, root = 0;
-    for (uint32_t bit = 1u << 30; bit != 0; bit >>= 2) {
-        uint32_t with = root + bit;
-        root >>= 1;
-        if (rest >= with) {
-            rest -= with;
-            root += bit;
-        }
-    }
-    if (root == 0) {
+    if (v == 0) {
         return 0;
     }
+    int32_t up = (64 - ehmn_bit_length(v)) & ~1;
+    uint64_t normal = v << up;
+    uint32_t rest = (uint32_t)(normal >> 32), middle = (uint32_t)normal >> 16;
+    uint32_t root = (rest >> 18) * 3u + 21849u;
+    root = (root + rest / root) / 2u;
+    root = (root + rest / root) / 2u;
+    root -= rest / root < root;
+    rest -= root * root;
     uint32_t half = rest << 15 | middle >> 1; /* rest is at most twice the root */
     uint32_t low = half / root;
     uint64_t left = ((uint64_t)(half - low * root) << 1 | (middle & 1u)) << 16 | (normal & 0xFFFFu);

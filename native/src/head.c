@@ -200,25 +200,39 @@ int32_t ehmn_score(const ehmn_model *m, uint32_t token, uint32_t *bits)
     return EHMN_OK;
 }
 
+/* How many whole blocks, of n, can be taken from *ahead, and are. */
+static uint32_t pass_blocks(const uint32_t *sums, uint32_t n, uint64_t *ahead)
+{
+    uint64_t left = *ahead;
+    uint32_t k = 0;
+    for (; k < n && left >= sums[k]; k++) {
+        left -= sums[k];
+    }
+    *ahead = left;
+    return k;
+}
+
 void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint32_t *tokens)
 {
     const int16_t *logits = ehmn_at(m, m->at.logits);
     const uint32_t *sums = ehmn_at(m, m->at.scores);
     uint32_t vocab = m->image->vocab_size, block = m->summed ? 1u << m->summed : vocab;
+    uint32_t blocks = m->summed ? (vocab + block - 1u) >> m->summed : 1u;
     uint64_t step = m->mass / n;
     uint64_t ahead = (step * (offset & 0xFFFFu)) >> 16; /* of what has been passed: where the next quantile is */
     uint32_t found = 0;
-    for (uint32_t first = 0; first < vocab && found < n; first += block) {
-        uint32_t end = vocab - first < block ? vocab : first + block;
-        if (m->summed && ahead >= sums[first >> m->summed]) {
-            ahead -= sums[first >> m->summed];
-            continue;
-        }
-        for (uint32_t k = first; k < end && found < n;) {
+    for (uint32_t b = 0; b < blocks && found < n; b++) {
+        b += m->summed ? pass_blocks(sums + b, blocks - b, &ahead) : 0u;
+        uint32_t k = b * block, end = vocab - k < block ? vocab : k + block;
+        while (b < blocks && k < end && found < n) {
             k += ehmn_pass_over(logits + k, end - k, m->max_logit, &ahead);
             if (k < end) {
-                tokens[found++] = k;
-                ahead += step;
+                uint32_t p = ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]));
+                for (; ahead < p && found < n; ahead += step) {
+                    tokens[found++] = k;
+                }
+                ahead -= p;
+                k++;
             }
         }
     }

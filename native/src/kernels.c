@@ -1,6 +1,9 @@
 /* Which table: on x86 and on aarch64 with Linux the best that the processor has, asked whenever a model is opened;
  * elsewhere what the build is for. A table whose instructions the build does not know is not there. */
 #include "kernels_tables.h"
+#if defined(EHMN_ASK_X86)
+#include "vectors_x86.h"
+#endif
 
 #include <stddef.h>
 
@@ -16,8 +19,7 @@ static uint32_t runnable(void)
     if (!__builtin_cpu_supports("avx2")) {
         return 2u;
     }
-    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw")
-                && __builtin_cpu_supports("avx512vl") ? 4u : 3u;
+    return EHMN_HAS_AVX512 ? 4u : 3u;
 }
 
 const ehmn_kernels *ehmn_kernel_table(uint32_t index)

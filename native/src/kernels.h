@@ -52,12 +52,14 @@ typedef struct {
     void (*matmat_s8)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, uint32_t n,
                       uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
     /* Both NULL, or matvec_s8 and matvec_s16 where -pairs[r] is known: the sum over even c of w[r * stride + c] *
-     * w[r * stride + c + 1]. */
+     * w[r * stride + c + 1]. No x is beyond +-EHMN_MOST_PAIRED, so that a weight can be added to it in 16 bits. */
     void (*matvec_s8_paired)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                              const int32_t *pairs, int32_t *acc);
     void (*matvec_s16_paired)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                               const int32_t *pairs, int32_t *acc);
 } ehmn_kernels;
+
+#define EHMN_MOST_PAIRED (32767 - 127)
 
 extern const ehmn_kernels ehmn_kernels_ref;
 extern const ehmn_kernels ehmn_kernels_rows; /* plain C, several rows at a time */

@@ -279,64 +279,78 @@ int32_t ehmn_kernels_cortex_m_fit(const int32_t *v, const int16_t *bias, int32_t
 }
 
 /* clang-format off */
-/* Counts of pairs of bits, then of fours: a mask and a shift of what it masks are one instruction. */
-#define FOURS(v) \
-    "and r12, r4, " v ", lsr #1\n"      \
-    "sub " v ", " v ", r12\n"           \
-    "and r12, r5, " v ", lsr #2\n"      \
-    "and " v ", " v ", r5\n"            \
-    "add " v ", " v ", r12\n"
+/* Whether a key at r0, which moves on to the next one, differs from `key` in less than r3 bits: first three of its words.
+ * Every other bit of the second word joins each of the counts of pairs of bits of the other two, which then are at most
+ * 3, and the sum of both those of fours. The sum of the bytes s - 15 t, t the upper halves of the bytes of s, comes into
+ * the upper byte of r8: the mask of t is 15 times the factor that adds bytes. */
+#define NEXT_KEY \
+    "ldmia r0!, {r8, r9, r10, r11}\n"   \
+    "ldrd r12, lr, [sp]\n"              \
+    "eor r8, r8, r12\n"                 \
+    "eor r9, r9, lr\n"                  \
+    "eor r10, r10, r1\n"                \
+    "and r12, r4, r8, lsr #1\n"         \
+    "sub r8, r8, r12\n"                 \
+    "and r12, r4, r10, lsr #1\n"        \
+    "sub r10, r10, r12\n"               \
+    "and r12, r4, r9\n"                 \
+    "add r8, r8, r12\n"                 \
+    "and r12, r4, r9, lsr #1\n"         \
+    "add r10, r10, r12\n"               \
+    "and r12, r5, r8, lsr #2\n"         \
+    "and lr, r5, r10, lsr #2\n"         \
+    "add r12, r12, lr\n"                \
+    "add r8, r8, r10\n"                 \
+    "mls r8, r12, r2, r8\n"             \
+    "and r12, r6, r8, lsr #4\n"         \
+    "mul r8, r8, r7\n"                  \
+    "mls r8, r12, r6, r8\n"             \
+    "cmp r3, r8, lsr #24\n"             \
+    "bls 1f\n"                          \
+    "ldr r12, [sp, #12]\n"              \
+    "eor r11, r11, r12\n"               \
+    "and r12, r4, r11, lsr #1\n"        \
+    "sub r11, r11, r12\n"               \
+    "and r12, r5, r11, lsr #2\n"        \
+    "mls r11, r12, r2, r11\n"           \
+    "add r11, r11, r11, lsr #4\n"       \
+    "and r11, r11, r6\n"                \
+    "mla r8, r11, r7, r8\n"             \
+    "cmp r3, r8, lsr #24\n"             \
+    "bhi 5f\n"                          \
+    "1:\n"
 
 /* The first of the keys of four words from `keys` up to `end`, of which there is one, that differs from `key` in less than
- * `limit` bits, and in how many in the upper word; or `end`. Three words are added like digits, into ones in r10 and twos
- * in r8, and reject most keys. */
+ * `limit` bits, and in how many in the upper word; or `end`. */
 __attribute__((naked, noinline)) static uint64_t
 find_near_of_four(const uint32_t *keys __attribute__((unused)), const uint32_t *end __attribute__((unused)),
                   const uint32_t *key __attribute__((unused)), uint32_t limit __attribute__((unused)))
 {
     __asm__ volatile(
         "push {r4, r5, r6, r7, r8, r9, r10, r11, lr}\n"
+        "ldmia r2, {r4, r5, r6, r7}\n"
+        "push {r1, r7}\n"
+        "push {r4, r5}\n"
+        "sub r12, r1, r0\n"
+        "mov r1, r6\n"
+        "mov r2, #3\n"
         "mov r4, #0x55555555\n"
         "mov r5, #0x33333333\n"
         "mov r6, #0x0F0F0F0F\n"
         "mov r7, #0x01010101\n"
-        "1:\n"
-        "ldmia r0!, {r8, r9, r10, r11}\n"
-        "ldrd r12, lr, [r2]\n"
-        "eor r8, r8, r12\n"
-        "eor r9, r9, lr\n"
-        "ldr r12, [r2, #8]\n"
-        "eor r10, r10, r12\n"
-        "eor r12, r8, r9\n"
-        "and r8, r8, r9\n"
-        "and r9, r12, r10\n"
-        "eor r10, r12, r10\n"
-        "orr r8, r8, r9\n"
-        FOURS("r10") FOURS("r8")
-        "add r8, r10, r8, lsl #1\n"
-        "and r12, r6, r8, lsr #4\n"
-        "and r8, r8, r6\n"
-        "add r8, r8, r12\n"
-        "mul r9, r8, r7\n" /* the sum of all four bytes comes into the upper one */
-        "cmp r3, r9, lsr #24\n"
-        "bhi 3f\n"
-        "2:\n"
-        "cmp r0, r1\n"
-        "bne 1b\n"
+        "tst r12, #16\n" /* an odd number of keys begins with the second of two */
+        "bne 3f\n"
+        "2:\n" NEXT_KEY "3:\n" NEXT_KEY
+        "ldr r12, [sp, #8]\n"
+        "cmp r0, r12\n"
+        "bne 2b\n"
+        "4:\n"
+        "add sp, sp, #16\n"
         "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n"
-        "3:\n"
-        "ldr r12, [r2, #12]\n"
-        "eor r11, r11, r12\n"
-        FOURS("r11")
-        "add r11, r11, r11, lsr #4\n"
-        "and r11, r11, r6\n"
-        "add r8, r8, r11\n"
-        "mul r9, r8, r7\n"
-        "cmp r3, r9, lsr #24\n"
-        "bls 2b\n"
+        "5:\n"
         "sub r0, r0, #16\n"
-        "lsr r1, r9, #24\n"
-        "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n");
+        "lsr r1, r8, #24\n"
+        "b 4b\n");
 }
 /* clang-format on */
 

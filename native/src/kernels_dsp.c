@@ -193,61 +193,40 @@ static int fits(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride)
     return (((uintptr_t)w | stride) & 3u) == 0 && rows >= 3u && cols >= 8u && cols <= MOST_COLS;
 }
 
-/* The larger of the lower, and of the upper halves; and the smaller ones. */
-static inline uint32_t larger(uint32_t a, uint32_t b)
+/* x in the order that the rows are multiplied in, eight inputs at a time. Returns -(the sum of x0 x1) of their pairs. */
+static int32_t lay_out(const int16_t *x, uint32_t n, uint32_t *out)
 {
-    uint32_t out;
-    __asm__("ssub16 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(out) : "r"(a), "r"(b) : "cc");
-    return out;
-}
-
-static inline uint32_t smaller(uint32_t a, uint32_t b)
-{
-    uint32_t out;
-    __asm__("ssub16 %0, %1, %2\n\tsel %0, %2, %1" : "=&r"(out) : "r"(a), "r"(b) : "cc");
-    return out;
-}
-
-/* Whether a weight can be added to each of these inputs within 16 bits. *all: -(the sum of x0 x1) of their pairs. */
-static int leave_room(const uint32_t *x, const uint32_t *end, int32_t *all)
-{
-    const int32_t most = INT16_MAX - 127;
-    uint32_t high = 0, low = 0;
-    int32_t sum = 0;
-    for (; x < end; x += 2) {
-        high = larger(larger(high, x[0]), x[1]);
-        low = smaller(smaller(low, x[0]), x[1]);
-        sum = multiply_add(x[0], x[1], sum);
+    int32_t all = 0;
+    for (const int16_t *end = x + n; x < end;) {
+        __asm__("ldmia %[x]!, {r4, r5, r6, r8}\n\t"
+                "pkhbt r9, r4, r5, lsl #16\n\t"
+                "pkhtb r10, r5, r4, asr #16\n\t"
+                "pkhbt r4, r6, r8, lsl #16\n\t"
+                "pkhtb r5, r8, r6, asr #16\n\t"
+                "smlad %[all], r9, r10, %[all]\n\t"
+                "smlad %[all], r4, r5, %[all]\n\t"
+                "strd r9, r10, [%[out]], #8\n\t"
+                "strd r4, r5, [%[out]], #8"
+                : [x] "+r"(x), [out] "+r"(out), [all] "+r"(all)
+                :
+                : "r4", "r5", "r6", "r8", "r9", "r10", "memory");
     }
-    *all = (int32_t)(0u - (uint32_t)sum);
-    return (int16_t)high <= most && (int32_t)high >> 16 <= most && (int16_t)low >= -most && (int32_t)low >> 16 >= -most;
+    return (int32_t)(0u - (uint32_t)all);
 }
 
 static void matvec_s16_paired(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                               const int32_t *pairs, int32_t *acc)
 {
     uint32_t paired[MOST_COLS / 2u];
-    if (!fits(w, rows, cols, stride)) {
+    if (!fits(w, rows, cols, stride) || ((uintptr_t)x & 3u) != 0) {
         for (uint32_t r = 0; r < rows; r++, w += stride) {
             acc[r] = dot(w, x, cols);
         }
         return;
     }
     uint32_t whole = cols & ~7u;
-    uint32_t *end = paired + whole / 2u;
-    const int16_t *in = x;
-    for (uint32_t *out = paired; out < end; in += 8, out += 4) {
-        uint32_t a = load(in), b = load(in + 2), c = load(in + 4), d = load(in + 6);
-        out[0] = lower(a, b);
-        out[1] = upper(a, b);
-        out[2] = lower(c, d);
-        out[3] = upper(c, d);
-    }
-    int32_t all = 0;
-    if (pairs != NULL && (whole < cols || !leave_room(paired, end, &all))) {
-        pairs = NULL;
-    }
-    multiply_rows(w, rows, stride, paired, whole, pairs, all, acc);
+    int32_t all = lay_out(x, whole, paired);
+    multiply_rows(w, rows, stride, paired, whole, whole == cols ? pairs : NULL, all, acc);
     for (uint32_t r = 0; r < rows && whole < cols; r++) {
         acc[r] += dot(w + r * stride + whole, x + whole, cols - whole);
     }
@@ -311,58 +290,62 @@ const int16_t *ehmn_dsp_negate16(int32_t *weights, uint32_t n)
     return (const int16_t *)(const void *)weights;
 }
 
-/* Two values as 16 bits, symmetric: -32768 becomes -32767. */
-static inline uint32_t fit_two(int32_t a, int32_t b)
-{
-    uint32_t out, t;
-    __asm__("ssat %0, #16, %2\n\tssat %1, #16, %3\n\tpkhbt %0, %0, %1, lsl #16\n\t"
-            "qsub16 %0, %0, %4\n\tqadd16 %0, %0, %4"
-            : "=&r"(out), "=&r"(t)
-            : "r"(a), "r"(b), "r"(0x00010001u));
-    return out;
-}
+/* clang-format off */
+/* Four values as 16 bits; SSAT sets the flag Q where one is beyond +-2^14. */
+#define FIT_FOUR \
+    "ldmia %[v]!, {r4, r5, r6, r8}\n"       \
+    "ssat r4, #15, r4\n"                    \
+    "ssat r5, #15, r5\n"                    \
+    "ssat r6, #15, r6\n"                    \
+    "ssat r8, #15, r8\n"                    \
+    "pkhbt r4, r4, r5, lsl #16\n"           \
+    "pkhbt r5, r6, r8, lsl #16\n"
+#define ADD_BIAS(two) \
+    "ldr r6, [%[bias]], #4\n"               \
+    "smlawb r8, %[gain], r6, %[half]\n"     \
+    "smlawt r6, %[gain], r6, %[half]\n"     \
+    "pkhtb r8, r6, r8, asr #16\n"           \
+    "sadd16 " two ", " two ", r8\n"
+#define KEEP_LARGER(two) \
+    "ssub16 r6, " two ", %[largest]\n"      \
+    "sel %[largest], " two ", %[largest]\n"
+#define FIT_ALL(add_biases) \
+    __asm__ volatile("msr apsr_nzcvq, %[flags]\n"                                                       \
+                     "1:\n"                                                                             \
+                     FIT_FOUR add_biases KEEP_LARGER("r4") KEEP_LARGER("r5")                            \
+                     "strd r4, r5, [%[out]], #8\n"                                                      \
+                     "cmp %[v], %[end]\n"                                                               \
+                     "bne 1b\n"                                                                         \
+                     "mrs %[flags], apsr\n"                                                             \
+                     : [v] "+r"(v), [bias] "+r"(bias), [out] "+r"(out), [largest] "+r"(largest),        \
+                       [flags] "+r"(flags)                                                              \
+                     : [end] "r"(v + (n & ~3u)), [gain] "r"(gain * (1 << 12)), [half] "r"(1 << 15)      \
+                     : "r4", "r5", "r6", "r8", "cc", "memory")
+/* clang-format on */
 
-/* v within 2^24 and round(bias gain / 2^20), of the lower, or of the upper half of `biases`. */
-static inline int32_t add_lower(int32_t v, int32_t gain, uint32_t biases)
-{
-    int32_t t;
-    __asm__("ssat %0, #25, %0\n\tsmlawb %1, %2, %3, %4\n\tadd %0, %0, %1, asr #4"
-            : "+&r"(v), "=&r"(t)
-            : "r"(gain), "r"(biases), "r"(8));
-    return v;
-}
-
-static inline int32_t add_upper(int32_t v, int32_t gain, uint32_t biases)
-{
-    int32_t t;
-    __asm__("ssat %0, #25, %0\n\tsmlawt %1, %2, %3, %4\n\tadd %0, %0, %1, asr #4"
-            : "+&r"(v), "=&r"(t)
-            : "r"(gain), "r"(biases), "r"(8));
-    return v;
-}
-
+/* Without a look at the limits of 16 bits: a value within 2^14 and a bias times less than a quarter stay far from them.
+ * Where that does not hold, all is done once more. */
 static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
 {
-    uint32_t largest = 0x80008000u;
-    uint32_t i = 0;
-    for (; bias == NULL && i + 4u <= n; i += 4u) {
-        uint32_t a = fit_two(v[i], v[i + 1u]), b = fit_two(v[i + 2u], v[i + 3u]);
-        largest = larger(larger(largest, a), b);
-        __builtin_memcpy(out + i, &a, 4);
-        __builtin_memcpy(out + i + 2u, &b, 4);
+    const int32_t *first = v;
+    const int16_t *first_bias = bias;
+    int16_t *first_out = out;
+    uint32_t largest = 0x80008000u, flags = 0;
+    if (n < 4u || gain >= 1 << 18 || ((uintptr_t)out & 3u) != 0) {
+        return ehmn_kernels_cortex_m_fit(v, bias, gain, n, max, out);
     }
-    for (; bias != NULL && i + 4u <= n; i += 4u) {
-        uint32_t p = load(bias + i), q = load(bias + i + 2u);
-        uint32_t a = fit_two(add_lower(v[i], gain, p), add_upper(v[i + 1u], gain, p));
-        uint32_t b = fit_two(add_lower(v[i + 2u], gain, q), add_upper(v[i + 3u], gain, q));
-        largest = larger(larger(largest, a), b);
-        __builtin_memcpy(out + i, &a, 4);
-        __builtin_memcpy(out + i + 2u, &b, 4);
+    if (bias == NULL) {
+        FIT_ALL("");
+    } else {
+        FIT_ALL(ADD_BIAS("r4") ADD_BIAS("r5"));
+    }
+    if ((flags >> 27 & 1u) != 0) {
+        return ehmn_kernels_cortex_m_fit(first, first_bias, gain, n, max, first_out);
     }
     int32_t low = (int16_t)largest, high = (int32_t)largest >> 16;
     max = low > max ? low : max;
     max = high > max ? high : max;
-    return ehmn_kernels_cortex_m_fit(v + i, bias != NULL ? bias + i : NULL, gain, n - i, max, out + i);
+    return ehmn_kernels_cortex_m_fit(v, bias, gain, n & 3u, max, out);
 }
 
 /* clang-format off */

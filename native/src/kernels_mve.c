@@ -77,18 +77,12 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
     }
 }
 
-/* Eight at a time, their even and their odd ones. Differences saturate: what they stand for is zero. */
+/* Eight at a time, their even and their odd ones. */
 static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max)
 {
-    const uint16x8_t low_byte = vdupq_n_u16(255);
     uint32_t sum = 0;
     for (uint32_t left = n / 8u; left > 0; left--, logits += 8) {
-        int16x8_t y = vqsubq_n_s16(vld1q_s16(logits), (int16_t)max);
-        uint16x8_t at = vandq_u16(vreinterpretq_u16_s16(y), low_byte);
-        uint16x8_t entry = vorrq_n_u16(vldrhq_gather_shifted_offset_u16(ehmn_exp2_table, at), 0x8000);
-        int16x8_t rest = vaddq_n_s16(vshrq_n_s16(y, 8), 9);
-        uint32x4_t even = ehmn_mve_exp2_of(vmovlbq_u16(entry), vmovlbq_s16(rest));
-        uint32x4_t odd = ehmn_mve_exp2_of(vmovltq_u16(entry), vmovltq_s16(rest));
+        uint32x4_t odd, even = ehmn_mve_exp2(vld1q_s16(logits), max, &odd);
         sum = vaddvaq_u32(vaddvaq_u32(sum, even), odd);
     }
     return n % 8u ? sum + ehmn_kernels_rows_exp_sum(logits, n % 8u, max) : sum;
@@ -151,43 +145,114 @@ static void gate(const int32_t *v, int32_t *up, uint32_t n, int32_t frac)
     }
 }
 
-/* Eight at a time: even values go to the lower halves, odd ones to the upper. */
+/* Eight at a time: even values go to the lower halves, odd ones to the upper. round(bias gain / 2^20) = round(2^11 bias gain
+ * / 2^31). */
+/* clang-format off */
+#define FIT_EIGHTS(add_bias) \
+    __asm__ volatile("wls lr, %[eights], 2f\n"             \
+                     "1:\n"                                \
+                     "vld20.32 {q0, q1}, [%[v]]\n"         \
+                     "vld21.32 {q0, q1}, [%[v]]!\n"        \
+                     add_bias                              \
+                     "vqmovnb.s32 q0, q0\n"                \
+                     "vqmovnt.s32 q0, q1\n"                \
+                     "vmax.s16 q0, q0, %q[least]\n"        \
+                     "vmax.s16 %q[most], %q[most], q0\n"   \
+                     "vstrh.16 q0, [%[out]], #16\n"        \
+                     "le lr, 1b\n"                         \
+                     "2:\n"                                \
+                     : [v] "+&r"(v), [bias] "+&r"(bias), [out] "+&r"(out), [most] "+&w"(most)  \
+                     : [eights] "r"(n / 8u), [least] "w"(least), [gain] "r"(gain)              \
+                     : "lr", "q0", "q1", "q2", "q3", "memory")
+#define ADD_BIAS \
+    "vldrh.16 q2, [%[bias]], #16\n"        \
+    "vshllb.s16 q3, q2, #11\n"             \
+    "vqrdmulh.s32 q3, q3, %[gain]\n"       \
+    "vqadd.s32 q0, q0, q3\n"               \
+    "vshllt.s16 q3, q2, #11\n"             \
+    "vqrdmulh.s32 q3, q3, %[gain]\n"       \
+    "vqadd.s32 q1, q1, q3\n"
+/* clang-format on */
+
 static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
 {
     const int16x8_t least = vdupq_n_s16(-INT16_MAX);
-    int16_t most = ehmn_sat16(max); /* smaller than all, or one of them */
-    uint32_t eights = n / 8u;
-    for (uint32_t left = eights; left > 0; left--, v += 8, out += 8) {
-        int32x4x2_t two = vld2q_s32(v);
-        if (bias != NULL) { /* round(bias gain / 2^20) = round(2^11 bias gain / 2^31) */
-            int16x8_t b = vld1q_s16(bias);
-            two.val[0] = vqaddq_s32(two.val[0], vqrdmulhq_n_s32(vshllbq_n_s16(b, 11), gain));
-            two.val[1] = vqaddq_s32(two.val[1], vqrdmulhq_n_s32(vshlltq_n_s16(b, 11), gain));
-            bias += 8;
-        }
-        int16x8_t fitted = vqmovntq_s32(vqmovnbq_s32(least, two.val[0]), two.val[1]);
-        fitted = vmaxq_s16(fitted, least);
-        most = vmaxvq_s16(most, fitted);
-        vst1q_s16(out, fitted);
+    int16x8_t most = least;
+    if (bias != NULL) {
+        FIT_EIGHTS(ADD_BIAS);
+    } else {
+        FIT_EIGHTS("");
     }
-    max = most > max ? most : max;
+    if (n >= 8u) {
+        int32_t own = vmaxvq_s16(-INT16_MAX, most);
+        max = own > max ? own : max;
+    }
     return n % 8u ? ehmn_kernels_rows_fit(v, bias, gain, n % 8u, max, out) : max;
 }
 
-/* The counts of sixteen bytes are taken from a table at once. */
+/* In how many bits the next keys of four words differ from `key`, four keys at a time, up to those among which one differs
+ * in less than `limit`, at most 128: their counts 2^24, and where keys end up. `fours`: how many, at least one. The counts
+ * of sixteen bytes are taken from a table at once. */
+static const uint32_t *count_fours(const uint32_t *keys, uint32_t fours, const uint32_t *key, uint32_t limit,
+                                   uint32_t counts[4])
+{
+    const uint32x4_t a = vdupq_n_u32(key[0]), b = vdupq_n_u32(key[1]), c = vdupq_n_u32(key[2]);
+    uint32_t least = UINT32_MAX;
+    uint32x4_t sum;
+    __asm__ volatile("dls lr, %[fours]\n"
+                     "1:\n"
+                     "vld40.32 {q0, q1, q2, q3}, [%[keys]]\n" /* first words, second words, ... */
+                     "vld41.32 {q0, q1, q2, q3}, [%[keys]]\n"
+                     "vld42.32 {q0, q1, q2, q3}, [%[keys]]\n"
+                     "vld43.32 {q0, q1, q2, q3}, [%[keys]]!\n"
+                     "veor q0, q0, %q[a]\n"
+                     "vldrb.u8 %q[sum], [%[table], q0]\n"
+                     "veor q1, q1, %q[b]\n"
+                     "vldrb.u8 q0, [%[table], q1]\n"
+                     "vdup.32 q1, %[d]\n"
+                     "vadd.i8 %q[sum], %q[sum], q0\n"
+                     "veor q2, q2, %q[c]\n"
+                     "vldrb.u8 q0, [%[table], q2]\n"
+                     "veor q3, q3, q1\n"
+                     "vadd.i8 %q[sum], %q[sum], q0\n"
+                     "vldrb.u8 q0, [%[table], q3]\n"
+                     "vadd.i8 %q[sum], %q[sum], q0\n"
+                     "vmul.i32 %q[sum], %q[sum], %[ones]\n" /* the upper byte: the sum of all four */
+                     "vminv.u32 %[least], %q[sum]\n"
+                     "cmp %[least], %[limit]\n"
+                     "blo 2f\n"
+                     "le lr, 1b\n"
+                     "2:\n"
+                     : [keys] "+&r"(keys), [least] "+&r"(least), [sum] "=&w"(sum)
+                     : [fours] "r"(fours), [a] "w"(a), [b] "w"(b), [c] "w"(c), [d] "r"(key[3]),
+                       [table] "r"(ehmn_mve_bit_counts), [ones] "r"(0x01010101), [limit] "r"(limit << 24)
+                     : "lr", "q0", "q1", "q2", "q3", "cc", "memory");
+    vst1q_u32(counts, sum);
+    return keys;
+}
+
 static uint32_t find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t limit,
                           uint32_t *bits)
 {
+    uint32_t passed = 0, counts[4];
     if (words % 4u != 0) {
         return ehmn_kernels_rows_find_near(keys, n, key, words, limit, bits);
     }
-    uint32x4_t first = vld1q_u32(key);
-    uint32_t left = n;
-    for (; left > 0; left--, keys += words) {
-        uint8x16_t differ = vreinterpretq_u8_u32(veorq_u32(vld1q_u32(keys), first));
-        uint32_t sum = vaddvq_u8(vldrbq_gather_offset_u8(ehmn_mve_bit_counts, differ));
-        for (uint32_t w = 4; w < words; w += 4u) {
-            differ = vreinterpretq_u8_u32(veorq_u32(vld1q_u32(keys + w), vld1q_u32(key + w)));
+    if (words == 4u && n >= 4u && limit < 128u) {
+        const uint32_t *first = keys;
+        keys = count_fours(keys, n / 4u, key, limit, counts);
+        passed = (uint32_t)(keys - first) / 4u;
+        for (uint32_t k = 0; k < 4u; k++) {
+            if (counts[k] >> 24 < limit) {
+                *bits = counts[k] >> 24;
+                return passed - 4u + k;
+            }
+        }
+    }
+    for (; passed < n; passed++, keys += words) {
+        uint32_t sum = 0;
+        for (uint32_t w = 0; w < words; w += 4u) {
+            uint8x16_t differ = vreinterpretq_u8_u32(veorq_u32(vld1q_u32(keys + w), vld1q_u32(key + w)));
             sum = vaddvaq_u8(sum, vldrbq_gather_offset_u8(ehmn_mve_bit_counts, differ));
         }
         if (sum < limit) {
@@ -195,7 +260,7 @@ static uint32_t find_near(const uint32_t *keys, uint32_t n, const uint32_t *key,
             break;
         }
     }
-    return n - left;
+    return passed;
 }
 
 const ehmn_kernels ehmn_kernels_mve = {

@@ -172,138 +172,117 @@ void ehmn_kernels_neon_weighted_sum(const int8_t *w, uint32_t rows, uint32_t col
     }
 }
 
-/* Of four products. */
-static inline int32x4_t upper_halves(int32x4_t a, int32x4_t b)
-{
-    int64x2_t low = vmull_s32(vget_low_s32(a), vget_low_s32(b));
-    return vuzp2q_s32(vreinterpretq_s32_s64(low), vreinterpretq_s32_s64(vmull_high_s32(a, b)));
-}
-
+/* The doubled products' upper halves are enough for shifts above 31. They would not fit for -2^31 times itself alone, and
+ * the one less that they become is rounded away. */
 void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
     uint32_t i = 0;
     const int64x2_t right = vdupq_n_s64(-shift);
-    for (; shift >= 1 && shift <= 32 && i + 4u <= n; i += 4u) {
+    if (shift >= 32 && shift <= 62) {
+        int32x4_t down = vdupq_n_s32(31 - shift);
+        for (; i + 8u <= n; i += 8u) {
+            int32x4x2_t a = vld1q_s32_x2(v + i), f = vld1q_s32_x2(factor + i);
+            a.val[0] = vrshlq_s32(vqdmulhq_s32(a.val[0], f.val[0]), down);
+            a.val[1] = vrshlq_s32(vqdmulhq_s32(a.val[1], f.val[1]), down);
+            vst1q_s32_x2(out + i, a);
+        }
+    }
+    for (; shift >= 1 && shift <= 62 && i + 4u <= n; i += 4u) {
         int32x4_t a = vld1q_s32(v + i), f = vld1q_s32(factor + i);
         int64x2_t low = vrshlq_s64(vmull_s32(vget_low_s32(a), vget_low_s32(f)), right);
         int64x2_t high = vrshlq_s64(vmull_high_s32(a, f), right);
         vst1q_s32(out + i, vmaxq_s32(vqmovn_high_s64(vqmovn_s64(low), high), vdupq_n_s32(-INT32_MAX)));
     }
-    if (shift >= 33 && shift <= 62) { /* the upper halves of the products are enough */
-        int32x4_t down = vdupq_n_s32(32 - shift);
-        for (; i + 8u <= n; i += 8u) {
-            int32x4_t a = vld1q_s32(v + i), b = vld1q_s32(v + i + 4);
-            int32x4_t f = vld1q_s32(factor + i), g = vld1q_s32(factor + i + 4);
-            vst1q_s32(out + i, vrshlq_s32(upper_halves(a, f), down));
-            vst1q_s32(out + i + 4, vrshlq_s32(upper_halves(b, g), down));
-        }
+    if (i < n) {
+        ehmn_kernels_rows_scale(v + i, factor + i, n - i, shift, out + i);
     }
-    ehmn_kernels_rows_scale(v + i, factor + i, n - i, shift, out + i);
 }
 
-void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
-                     uint32_t at)
+/* Sixteen weights at a time: the upper bytes of their places on the line, less those of the weights before. An addition
+ * that keeps upper halves brings what is added and the first half of the way to the bytes. */
+static inline void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int down, uint32_t n, uint32_t rate,
+                            uint32_t at)
 {
-    const int8x16_t most = vdupq_n_s8(127), least = vdupq_n_s8(-127), turn = vdupq_n_s8((int8_t)flip);
-    uint32x4_t u = vdupq_n_u32(at);
+    const int8x16_t least = vdupq_n_s8(-127);
+    const uint32x4_t u = vdupq_n_u32(at), rates = vdupq_n_u32(rate);
     uint8x16_t before = vdupq_n_u8(0); /* its last byte: the steps up to here, modulo 256 */
-    uint32_t j = 0;
-    for (; j + 16u <= n; j += 16u) {
-        uint32x4_t p0 = vmlaq_n_u32(u, vld1q_u32(edge + j), rate), p1 = vmlaq_n_u32(u, vld1q_u32(edge + j + 4u), rate);
-        uint32x4_t p2 = vmlaq_n_u32(u, vld1q_u32(edge + j + 8u), rate);
-        uint32x4_t p3 = vmlaq_n_u32(u, vld1q_u32(edge + j + 12u), rate);
-        uint16x8_t q0 = vuzp2q_u16(vreinterpretq_u16_u32(p0), vreinterpretq_u16_u32(p1));
-        uint16x8_t q1 = vuzp2q_u16(vreinterpretq_u16_u32(p2), vreinterpretq_u16_u32(p3));
-        uint8x16_t now = vuzp2q_u8(vreinterpretq_u8_u16(q0), vreinterpretq_u8_u16(q1));
+    for (; n >= 16u; n -= 16u, w += 16, edge += 16, sign += 16) {
+        uint32x4x4_t e = vld1q_u32_x4(edge);
+        uint16x4_t p0 = vaddhn_u32(vmulq_u32(e.val[0], rates), u), p2 = vaddhn_u32(vmulq_u32(e.val[2], rates), u);
+        uint16x8_t p1 = vaddhn_high_u32(p0, vmulq_u32(e.val[1], rates), u);
+        uint16x8_t p3 = vaddhn_high_u32(p2, vmulq_u32(e.val[3], rates), u);
+        uint8x16_t now = vuzp2q_u8(vreinterpretq_u8_u16(p1), vreinterpretq_u8_u16(p3));
         int8x16_t steps = vreinterpretq_s8_u8(vsubq_u8(now, vextq_u8(before, now, 15)));
-        int8x16_t down = veorq_s8(vld1q_s8(sign + j), turn);
-        steps = vsubq_s8(veorq_s8(steps, down), down);
-        vst1q_s8(w + j, vmaxq_s8(vminq_s8(vqaddq_s8(vld1q_s8(w + j), steps), most), least));
+        steps = vmulq_s8(steps, vorrq_s8(vld1q_s8(sign), vdupq_n_s8(1))); /* at most 8, either way */
+        int8x16_t moved = down ? vqsubq_s8(vld1q_s8(w), steps) : vqaddq_s8(vld1q_s8(w), steps);
+        vst1q_s8(w, vmaxq_s8(moved, least));
         before = now;
     }
     uint32_t last = vgetq_lane_u8(before, 15);
-    for (; j < n; j++) {
+    for (uint32_t j = 0; j < n; j++) {
         uint32_t now = (at + rate * edge[j]) >> 24;
         int32_t count = (int32_t)((now - last) & 255u);
-        w[j] = (int8_t)ehmn_clamp(w[j] + ((sign[j] ^ flip) < 0 ? -count : count), -127, 127);
+        w[j] = (int8_t)ehmn_clamp(w[j] + ((sign[j] < 0) != down ? -count : count), -127, 127);
         last = now;
     }
 }
 
-#define FAR (25u * 256u + 1u) /* from here on, 2^-(x / 256) counts as nothing */
-
-/* ehmn_exp2_neg of eight values, at most FAR: only the table is read one by one. */
-static inline void exp2_neg(uint16x8_t x, uint32x4_t *low, uint32x4_t *high)
+void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
+                                uint32_t rate, uint32_t at)
 {
-    uint16x8_t whole = vshrq_n_u16(vaddq_u16(x, vdupq_n_u16(255)), 8);
-    uint16_t index[8], entry[8];
-    vst1q_u16(index, vsubq_u16(vshlq_n_u16(whole, 8), x));
-    for (uint32_t k = 0; k < 8u; k++) {
-        entry[k] = ehmn_exp2_table[index[k] & 255u];
+    if (flip) {
+        step_row(w, edge, sign, 1, n, rate, at);
+    } else {
+        step_row(w, edge, sign, 0, n, rate, at);
     }
-    uint16x8_t mantissa = vaddq_u16(vld1q_u16(entry), vdupq_n_u16(32768));
-    int16x8_t right = vnegq_s16(vreinterpretq_s16_u16(whole));
-    uint16x8_t near = vcltq_u16(x, vdupq_n_u16(FAR));
-    mantissa = vandq_u16(mantissa, near);
-    *low = vrshlq_u32(vshll_n_u16(vget_low_u16(mantissa), 9), vmovl_s16(vget_low_s16(right)));
-    *high = vrshlq_u32(vshll_high_n_u16(mantissa, 9), vmovl_high_s16(right));
 }
 
+/* Differences saturate: what they stand for is nothing. */
 uint32_t ehmn_kernels_neon_exp_sum(const int16_t *logits, uint32_t n, int32_t max)
 {
-    const uint16x8_t most = vdupq_n_u16((uint16_t)max), far = vdupq_n_u16(FAR);
-    uint32x4_t sum = vdupq_n_u32(0), p, q;
-    uint32_t i = 0;
-    for (; i + 8u <= n; i += 8u) {
-        uint16x8_t below = vminq_u16(vsubq_u16(most, vreinterpretq_u16_s16(vld1q_s16(logits + i))), far);
-        exp2_neg(below, &p, &q);
-        sum = vaddq_u32(sum, vaddq_u32(p, q));
+    const int16x8_t most = vdupq_n_s16((int16_t)max);
+    uint32x4_t sum = vdupq_n_u32(0), p[8];
+    for (; n >= 32u; n -= 32u, logits += 32) {
+        int16x8x4_t y = vld1q_s16_x4(logits);
+        for (uint32_t k = 0; k < 4u; k++) {
+            y.val[k] = vqsubq_s16(y.val[k], most);
+        }
+        ehmn_neon_exp2(y.val, 2, p);
+        for (uint32_t k = 0; k < 8u; k++) {
+            sum = vaddq_u32(sum, p[k]);
+        }
     }
-    return vaddvq_u32(sum) + ehmn_kernels_rows_exp_sum(logits + i, n - i, max);
+    uint32_t all = vaddvq_u32(sum);
+    return n > 0 ? all + ehmn_kernels_rows_exp_sum(logits, n, max) : all;
 }
 
 uint32_t ehmn_kernels_neon_soften(int32_t *scores, uint32_t n, int32_t max)
 {
     const int32x4_t most = vdupq_n_s32(max);
-    const uint32x4_t far = vdupq_n_u32(FAR);
-    uint32x4_t sum = vdupq_n_u32(0), p, q;
+    uint32x4_t sum = vdupq_n_u32(0), p[4];
     uint32_t i = 0;
-    for (; i + 8u <= n; i += 8u) {
-        uint32x4_t a = vreinterpretq_u32_s32(vsubq_s32(most, vld1q_s32(scores + i)));
-        uint32x4_t b = vreinterpretq_u32_s32(vsubq_s32(most, vld1q_s32(scores + i + 4)));
-        exp2_neg(vmovn_high_u32(vmovn_u32(vminq_u32(a, far)), vminq_u32(b, far)), &p, &q);
-        p = vrshrq_n_u32(p, 9);
-        q = vrshrq_n_u32(q, 9);
-        sum = vaddq_u32(sum, vaddq_u32(p, q));
-        vst1q_s32(scores + i, vreinterpretq_s32_u32(p));
-        vst1q_s32(scores + i + 4, vreinterpretq_s32_u32(q));
+    for (; i + 16u <= n; i += 16u) {
+        int32x4x4_t s = vld1q_s32_x4(scores + i);
+        int16x8_t y[2];
+        for (uint32_t k = 0; k < 2u; k++) {
+            int16x4_t low = vqmovn_s32(vqsubq_s32(s.val[2u * k], most));
+            y[k] = vqmovn_high_s32(low, vqsubq_s32(s.val[2u * k + 1u], most));
+        }
+        ehmn_neon_exp2(y, 1, p);
+        for (uint32_t k = 0; k < 4u; k++) {
+            p[k] = vrshrq_n_u32(p[k], 9);
+            sum = vaddq_u32(sum, p[k]);
+            vst1q_s32(scores + i + 4u * k, vreinterpretq_s32_u32(p[k]));
+        }
     }
     return vaddvq_u32(sum) + ehmn_kernels_rows_soften(scores + i, n - i, max);
-}
-
-/* ehmn_sigmoid of four values: one read brings an entry of the table and the next. */
-static inline int32x4_t sigmoid(int32x4_t x)
-{
-    uint32x4_t a = vreinterpretq_u32_s32(vabsq_s32(x)); /* -2^31 stays, and lies beyond the table */
-    uint32x4_t beyond = vcgtq_u32(a, vdupq_n_u32((1u << 20) - 1u));
-    uint32_t index[4], word[4];
-    vst1q_u32(index, vminq_u32(vshrq_n_u32(a, 11), vdupq_n_u32(511)));
-    for (uint32_t k = 0; k < 4u; k++) {
-        memcpy(word + k, ehmn_sigmoid_table + index[k], sizeof word[k]);
-    }
-    uint32x4_t both = vld1q_u32(word), low = vandq_u32(both, vdupq_n_u32(65535));
-    uint32x4_t step = vsubq_u32(vshrq_n_u32(both, 16), low);
-    uint32x4_t y = vrsraq_n_u32(low, vmulq_u32(step, vandq_u32(a, vdupq_n_u32(2047))), 11);
-    y = vbslq_u32(beyond, vdupq_n_u32(65535), y);
-    y = vbslq_u32(vcltzq_s32(x), vsubq_u32(vdupq_n_u32(65536), y), y);
-    return vreinterpretq_s32_u32(y);
 }
 
 void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac)
 {
     uint32_t i = 0;
     for (; frac == 16 && i + 4u <= n; i += 4u) {
-        int32x4_t g = vld1q_s32(gate + i), open = sigmoid(g), u = vld1q_s32(up + i);
+        int32x4_t g = vld1q_s32(gate + i), open = ehmn_neon_sigmoid(g), u = vld1q_s32(up + i);
         int32x2_t low = vrshrn_n_s64(vmull_s32(vget_low_s32(g), vget_low_s32(open)), 16);
         int32x4_t opened = vrshrn_high_n_s64(low, vmull_high_s32(g, open), 16);
         low = vqrshrn_n_s64(vmull_s32(vget_low_s32(opened), vget_low_s32(u)), 16);
@@ -313,7 +292,7 @@ void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_
     const int32x4_t most = vdupq_n_s32(1 << 21), least = vdupq_n_s32(-(1 << 21)); /* all beyond is alike */
     for (; frac != 16 && i + 4u <= n; i += 4u) {
         int32x4_t g = vld1q_s32(gate + i), u = vld1q_s32(up + i);
-        int32x4_t open = sigmoid(vshlq_s32(vmaxq_s32(vminq_s32(g, most), least), vdupq_n_s32(16 - frac)));
+        int32x4_t open = ehmn_neon_sigmoid(vshlq_s32(vmaxq_s32(vminq_s32(g, most), least), vdupq_n_s32(16 - frac)));
         int32x2_t first = vrshrn_n_s64(vmull_s32(vget_low_s32(g), vget_low_s32(open)), 16);
         int32x4_t opened = vrshrn_high_n_s64(first, vmull_high_s32(g, open), 16);
         int64x2_t low = vrshlq_s64(vmull_s32(vget_low_s32(opened), vget_low_s32(u)), vdupq_n_s64(-frac));
@@ -321,6 +300,27 @@ void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_
         vst1q_s32(up + i, vmaxq_s32(vqmovn_high_s64(vqmovn_s64(low), high), vdupq_n_s32(-INT32_MAX)));
     }
     ehmn_kernels_rows_gate(gate + i, up + i, n - i, frac);
+}
+
+int32_t ehmn_kernels_neon_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
+{
+    const int16x8_t least = vdupq_n_s16(-INT16_MAX);
+    int16x8_t most = vdupq_n_s16(ehmn_sat16(max)); /* smaller than all, or one of them */
+    for (; n >= 8u; n -= 8u, v += 8, out += 8) {
+        int32x4x2_t two = vld1q_s32_x2(v);
+        if (bias != NULL) { /* round(bias gain / 2^20) = round(2^11 bias gain / 2^31) */
+            int16x8_t b = vld1q_s16(bias);
+            int32x4_t low = vshll_n_s16(vget_low_s16(b), 11), high = vshll_high_n_s16(b, 11);
+            two.val[0] = vqaddq_s32(two.val[0], vqrdmulhq_n_s32(low, gain));
+            two.val[1] = vqaddq_s32(two.val[1], vqrdmulhq_n_s32(high, gain));
+            bias += 8;
+        }
+        int16x8_t fitted = vmaxq_s16(vqmovn_high_s32(vqmovn_s32(two.val[0]), two.val[1]), least);
+        most = vmaxq_s16(most, fitted);
+        vst1q_s16(out, fitted);
+    }
+    max = vmaxvq_s16(most) > max ? vmaxvq_s16(most) : max;
+    return n > 0 ? ehmn_kernels_rows_fit(v, bias, gain, n, max, out) : max;
 }
 
 /* In how many bits words * 4 bytes differ, for words in fours. */
@@ -334,27 +334,39 @@ static inline uint32_t differences_of(const uint32_t *a, const uint32_t *b, uint
     return sum;
 }
 
-/* Of keys of four words, four at a time: their counts are summed side by side. */
+/* In how many bits four keys of four words differ from `own`, each in four parts. */
+static inline uint8x16_t parts_of_four(const uint32_t *keys, uint8x16_t own)
+{
+    uint8x16x4_t k = vld1q_u8_x4((const uint8_t *)keys);
+    uint8x16_t a = vpaddq_u8(vcntq_u8(veorq_u8(k.val[0], own)), vcntq_u8(veorq_u8(k.val[1], own)));
+    uint8x16_t b = vpaddq_u8(vcntq_u8(veorq_u8(k.val[2], own)), vcntq_u8(veorq_u8(k.val[3], own)));
+    return vpaddq_u8(a, b);
+}
+
+/* Of keys of four words, eight at a time, whose counts become the bytes of a word. */
 uint32_t ehmn_kernels_neon_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
                                      uint32_t limit, uint32_t *bits)
 {
     if (words % 4u != 0) {
         return ehmn_kernels_rows_find_near(keys, n, key, words, limit, bits);
     }
-    const uint32x4_t own = vld1q_u32(key), limits = vdupq_n_u32(limit);
     uint32_t i = 0;
-    for (; words == 4u && i + 4u <= n; i += 4u) {
-        uint8x16_t count[4];
-        for (uint32_t k = 0; k < 4u; k++) {
-            count[k] = vcntq_u8(vreinterpretq_u8_u32(veorq_u32(vld1q_u32(keys + 4u * (i + k)), own)));
-        }
-        uint8x16_t fours = vpaddq_u8(vpaddq_u8(count[0], count[1]), vpaddq_u8(count[2], count[3]));
-        if (vmaxvq_u32(vcltq_u32(vpaddlq_u16(vpaddlq_u8(fours)), limits)) != 0) {
-            break;
+    if (words == 4u && limit <= 128u) {
+        const uint8x16_t own = vreinterpretq_u8_u32(vld1q_u32(key));
+        const uint8x8_t limits = vdup_n_u8((uint8_t)limit);
+        for (; i + 8u <= n; i += 8u, keys += 32) {
+            uint8x16_t fours = vpaddq_u8(parts_of_four(keys, own), parts_of_four(keys + 16, own));
+            uint8x8_t count = vpadd_u8(vget_low_u8(fours), vget_high_u8(fours));
+            uint64_t near = vget_lane_u64(vreinterpret_u64_u8(vclt_u8(count, limits)), 0);
+            if (near != 0) {
+                uint32_t at = (uint32_t)__builtin_ctzll(near) & ~7u;
+                *bits = (uint32_t)(vget_lane_u64(vreinterpret_u64_u8(count), 0) >> at) & 255u;
+                return i + at / 8u;
+            }
         }
     }
-    for (; i < n; i++) {
-        uint32_t differ = differences_of(keys + (size_t)i * words, key, words);
+    for (; i < n; i++, keys += words) {
+        uint32_t differ = differences_of(keys, key, words);
         if (differ < limit) {
             *bits = differ;
             break;
@@ -375,7 +387,7 @@ const ehmn_kernels ehmn_kernels_neon = {
     .exp_sum = ehmn_kernels_neon_exp_sum,
     .soften = ehmn_kernels_neon_soften,
     .gate = ehmn_kernels_neon_gate,
-    .fit = ehmn_kernels_rows_fit,
+    .fit = ehmn_kernels_neon_fit,
     .find_near = ehmn_kernels_neon_find_near,
     .matmat_s16 = ehmn_kernels_neon_matmat_s16,
     .matmat_s4 = ehmn_kernels_neon_matmat_s4,

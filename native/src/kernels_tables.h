@@ -84,6 +84,8 @@ uint32_t ehmn_kernels_neon_find_near(const uint32_t *keys, uint32_t n, const uin
                                      uint32_t limit, uint32_t *bits);
 uint32_t ehmn_kernels_neon_exp_sum(const int16_t *logits, uint32_t n, int32_t max);
 uint32_t ehmn_kernels_neon_soften(int32_t *scores, uint32_t n, int32_t max);
+int32_t ehmn_kernels_neon_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
+                              int16_t *out);
 void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
 void ehmn_kernels_neon_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                   uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);

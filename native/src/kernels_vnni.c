@@ -5,16 +5,15 @@
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
 
-#include <immintrin.h>
+#include "avx512.h"
+
 #include <stddef.h>
+
+#define AHEAD 3072u /* bytes from what is multiplied to what is asked for */
+
 static inline __m512i load(const int8_t *w, __mmask32 some)
 {
     return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(some, w));
-}
-
-static inline __mmask32 first_of(uint32_t n)
-{
-    return n >= 32u ? 0xFFFFFFFFu : (1u << n) - 1u;
 }
 
 static inline __mmask64 first64(uint32_t n)
@@ -48,21 +47,49 @@ static inline __m512i load_all(const int8_t *w)
     return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)w));
 }
 
+/* Ask for four lines of weights that come later, in the order of memory though rows are read side by side: what the
+ * processor fetches by itself ends with each page. Beyond the last weight this does nothing. */
+static inline uintptr_t fetch_four(uintptr_t at)
+{
+    for (uint32_t k = 0; k < 4u; k++) {
+        _mm_prefetch((const char *)(at + 64u * k), _MM_HINT_T0);
+    }
+    return at + 256u;
+}
+
 static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                        int32_t *acc)
 {
-    uint32_t whole = cols & ~31u;
+    const size_t most = cols & ~63u, whole = cols & ~31u;
     uint32_t r = 0;
     for (; r + 4u <= rows; r += 4u, w += (size_t)4u * stride) {
         const int8_t *a = w, *b = a + stride, *c = b + stride, *d = c + stride;
-        __m512i s0 = dot(a + whole, x + whole, cols - whole), s1 = dot(b + whole, x + whole, cols - whole);
-        __m512i s2 = dot(c + whole, x + whole, cols - whole), s3 = dot(d + whole, x + whole, cols - whole);
-        for (size_t i = 0; i < whole; i += 32u) {
-            __m512i v = _mm512_loadu_si512(x + i);
+        uintptr_t ahead = (uintptr_t)w + AHEAD;
+        __m512i s0 = _mm512_setzero_si512(), s1 = s0, s2 = s0, s3 = s0;
+        for (size_t i = 0; i < most; i += 64u) {
+            __m512i v = _mm512_loadu_si512(x + i), u = _mm512_loadu_si512(x + i + 32u);
+            ahead = fetch_four(ahead);
             s0 = _mm512_dpwssd_epi32(s0, load_all(a + i), v);
             s1 = _mm512_dpwssd_epi32(s1, load_all(b + i), v);
             s2 = _mm512_dpwssd_epi32(s2, load_all(c + i), v);
             s3 = _mm512_dpwssd_epi32(s3, load_all(d + i), v);
+            s0 = _mm512_dpwssd_epi32(s0, load_all(a + i + 32u), u);
+            s1 = _mm512_dpwssd_epi32(s1, load_all(b + i + 32u), u);
+            s2 = _mm512_dpwssd_epi32(s2, load_all(c + i + 32u), u);
+            s3 = _mm512_dpwssd_epi32(s3, load_all(d + i + 32u), u);
+        }
+        if (most < whole) {
+            __m512i v = _mm512_loadu_si512(x + most);
+            s0 = _mm512_dpwssd_epi32(s0, load_all(a + most), v);
+            s1 = _mm512_dpwssd_epi32(s1, load_all(b + most), v);
+            s2 = _mm512_dpwssd_epi32(s2, load_all(c + most), v);
+            s3 = _mm512_dpwssd_epi32(s3, load_all(d + most), v);
+        }
+        if (whole < cols) {
+            s0 = _mm512_add_epi32(s0, dot(a + whole, x + whole, cols & 31u));
+            s1 = _mm512_add_epi32(s1, dot(b + whole, x + whole, cols & 31u));
+            s2 = _mm512_add_epi32(s2, dot(c + whole, x + whole, cols & 31u));
+            s3 = _mm512_add_epi32(s3, dot(d + whole, x + whole, cols & 31u));
         }
         _mm_storeu_si128((__m128i *)(void *)(acc + r), sum16x4(s0, s1, s2, s3));
     }
@@ -101,14 +128,21 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     const int32_t raised = _mm512_reduce_add_epi32(raise);
     for (; r + 4u <= rows; r += 4u, w += (size_t)4u * stride) {
         const int8_t *a = w, *b = a + stride, *c = b + stride, *d = c + stride;
-        __m512i s0 = dot8(a + whole, x + whole, rest), s1 = dot8(b + whole, x + whole, rest);
-        __m512i s2 = dot8(c + whole, x + whole, rest), s3 = dot8(d + whole, x + whole, rest);
+        uintptr_t ahead = (uintptr_t)w + AHEAD;
+        __m512i s0 = _mm512_setzero_si512(), s1 = s0, s2 = s0, s3 = s0;
         for (size_t i = 0; i < whole; i += 64u) {
             __m512i v = _mm512_loadu_si512(x + i);
+            ahead = fetch_four(ahead);
             s0 = add_bytes(s0, _mm512_loadu_si512(a + i), v);
             s1 = add_bytes(s1, _mm512_loadu_si512(b + i), v);
             s2 = add_bytes(s2, _mm512_loadu_si512(c + i), v);
             s3 = add_bytes(s3, _mm512_loadu_si512(d + i), v);
+        }
+        if (rest != 0) {
+            s0 = _mm512_add_epi32(s0, dot8(a + whole, x + whole, rest));
+            s1 = _mm512_add_epi32(s1, dot8(b + whole, x + whole, rest));
+            s2 = _mm512_add_epi32(s2, dot8(c + whole, x + whole, rest));
+            s3 = _mm512_add_epi32(s3, dot8(d + whole, x + whole, rest));
         }
         __m128i sum = _mm_sub_epi32(sum16x4(s0, s1, s2, s3), _mm_set1_epi32(raised));
         _mm_storeu_si128((__m128i *)(void *)(acc + r), sum);
@@ -169,47 +203,11 @@ static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t
     }
 }
 
-/* Entries 0..255 of the table of 2^(i / 256), for thirty-two indices: it fills eight registers. */
-static inline __m512i exp2_entries(__m512i index)
-{
-    const uint16_t *table = ehmn_exp2_table;
-    __m512i t0 = _mm512_loadu_si512(table), t1 = _mm512_loadu_si512(table + 32);
-    __m512i t2 = _mm512_loadu_si512(table + 64), t3 = _mm512_loadu_si512(table + 96);
-    __m512i t4 = _mm512_loadu_si512(table + 128), t5 = _mm512_loadu_si512(table + 160);
-    __m512i t6 = _mm512_loadu_si512(table + 192), t7 = _mm512_loadu_si512(table + 224);
-    __mmask32 second = _mm512_test_epi16_mask(index, _mm512_set1_epi16(64));
-    __mmask32 upper = _mm512_test_epi16_mask(index, _mm512_set1_epi16(128));
-    __m512i low = _mm512_mask_blend_epi16(second, _mm512_permutex2var_epi16(t0, index, t1),
-                                          _mm512_permutex2var_epi16(t2, index, t3));
-    __m512i high = _mm512_mask_blend_epi16(second, _mm512_permutex2var_epi16(t4, index, t5),
-                                           _mm512_permutex2var_epi16(t6, index, t7));
-    return _mm512_mask_blend_epi16(upper, low, high);
-}
-
-/* ehmn_exp2_neg of sixteen values: the entries of the table and the whole parts. */
-static inline __m512i exp2_neg(__m256i entries, __m256i wholes)
-{
-    __m512i whole = _mm512_cvtepu16_epi32(wholes), one = _mm512_set1_epi32(1);
-    __m512i mantissa = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtepu16_epi32(entries), _mm512_set1_epi32(32768)), 9);
-    __m512i half = _mm512_srli_epi32(_mm512_sllv_epi32(one, whole), 1);
-    return _mm512_srlv_epi32(_mm512_add_epi32(mantissa, half), whole);
-}
-
 static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max)
 {
-    const __m512i byte = _mm512_set1_epi16(255), least = _mm512_set1_epi16(25 * 256 + 1);
-    __m512i sum = _mm512_setzero_si512();
+    __m512i sum = _mm512_setzero_si512(), p, q;
     for (uint32_t i = 0; i < n; i += 32u) {
-        __mmask32 some = first_of(n - i);
-        __m512i below = _mm512_sub_epi16(_mm512_set1_epi16((int16_t)max), _mm512_maskz_loadu_epi16(some, logits + i));
-        some = _mm512_mask_cmplt_epu16_mask(some, below, least); /* the others are too small to count */
-        below = _mm512_maskz_mov_epi16(some, below);
-        __m512i whole = _mm512_srli_epi16(_mm512_add_epi16(below, byte), 8);
-        __m512i entry = exp2_entries(_mm512_sub_epi16(_mm512_slli_epi16(whole, 8), below));
-        __m512i p = exp2_neg(_mm512_castsi512_si256(entry), _mm512_castsi512_si256(whole));
-        __m512i q = exp2_neg(_mm512_extracti64x4_epi64(entry, 1), _mm512_extracti64x4_epi64(whole, 1));
-        p = _mm512_maskz_mov_epi32((__mmask16)some, p);
-        q = _mm512_maskz_mov_epi32((__mmask16)(some >> 16), q);
+        exp2_below(logits + i, n - i, max, &p, &q);
         sum = _mm512_add_epi32(sum, _mm512_add_epi32(p, q));
     }
     return (uint32_t)_mm512_reduce_add_epi32(sum);
@@ -277,14 +275,32 @@ static inline __m512i together(__m512i even, __m512i odd)
 
 static inline __m512i saturated(__m512i even, __m512i odd)
 {
-    const __m512i most = _mm512_set1_epi64(INT32_MAX), least = _mm512_set1_epi64(-INT32_MAX);
-    even = _mm512_max_epi64(_mm512_min_epi64(even, most), least);
-    return together(even, _mm512_max_epi64(_mm512_min_epi64(odd, most), least));
+    const __m512i places = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    __m512i low = _mm512_castsi256_si512(_mm512_cvtsepi64_epi32(even));
+    __m512i high = _mm512_castsi256_si512(_mm512_cvtsepi64_epi32(odd));
+    return _mm512_max_epi32(_mm512_permutex2var_epi32(low, places, high), _mm512_set1_epi32(-INT32_MAX));
+}
+
+/* The same by a shift of 33..62, where the upper halves of the products are enough and none needs saturation. */
+static inline void scale_upper(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
+{
+    const __m512i half = _mm512_set1_epi32((int32_t)(1u << (shift - 33)));
+    const __m128i count = _mm_cvtsi32_si128(shift - 32);
+    for (uint32_t i = 0; i < n; i += 16u) {
+        __mmask16 some = (__mmask16)first_of(n - i);
+        __m512i a = _mm512_maskz_loadu_epi32(some, v + i), b = _mm512_maskz_loadu_epi32(some, factor + i);
+        __m512i high = _mm512_add_epi32(upper(a, b), half);
+        _mm512_mask_storeu_epi32(out + i, some, _mm512_sra_epi32(high, count));
+    }
 }
 
 static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
     __m512i even, odd;
+    if (shift >= 33 && shift <= 62) {
+        scale_upper(v, factor, n, shift, out);
+        return;
+    }
     if (shift < 1 || shift > 62) {
         ehmn_kernels_rows_scale(v, factor, n, shift, out);
         return;
@@ -295,21 +311,6 @@ static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t s
         rounded(a, b, (uint32_t)shift, &even, &odd);
         _mm512_mask_storeu_epi32(out + i, some, saturated(even, odd));
     }
-}
-
-/* ehmn_sigmoid of sixteen values: one read brings an entry of the table and the next. */
-static inline __m512i sigmoid(__m512i x)
-{
-    __m512i a = _mm512_abs_epi32(x); /* -2^31 stays, and lies beyond the table as an unsigned number */
-    __mmask16 beyond = _mm512_cmpge_epu32_mask(a, _mm512_set1_epi32(1 << 20));
-    __m512i index = _mm512_min_epu32(_mm512_srli_epi32(a, 11), _mm512_set1_epi32(511));
-    __m512i word = _mm512_i32gather_epi32(index, (const void *)ehmn_sigmoid_table, 2);
-    __m512i low = _mm512_and_si512(word, _mm512_set1_epi32(65535));
-    __m512i step = _mm512_sub_epi32(_mm512_srli_epi32(word, 16), low);
-    __m512i part = _mm512_mullo_epi32(step, _mm512_and_si512(a, _mm512_set1_epi32(2047)));
-    __m512i y = _mm512_add_epi32(low, _mm512_srli_epi32(_mm512_add_epi32(part, _mm512_set1_epi32(1024)), 11));
-    y = _mm512_mask_mov_epi32(y, beyond, _mm512_set1_epi32(65535));
-    return _mm512_mask_sub_epi32(y, _mm512_cmplt_epi32_mask(x, _mm512_setzero_si512()), _mm512_set1_epi32(65536), y);
 }
 
 static void gate(const int32_t *by, int32_t *up, uint32_t n, int32_t frac)
@@ -327,6 +328,29 @@ static void gate(const int32_t *by, int32_t *up, uint32_t n, int32_t frac)
     }
 }
 
+/* As for AVX2: gain = high 2^10 + low. */
+static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
+{
+    const __m512i most = _mm512_set1_epi32(1 << 25), least = _mm512_set1_epi32(-(1 << 25));
+    const __m512i high = _mm512_set1_epi32(gain >> 10), low = _mm512_set1_epi32(gain & 1023);
+    __m512i largest = _mm512_set1_epi32(max);
+    for (uint32_t i = 0; i < n; i += 16u) {
+        __mmask16 some = (__mmask16)first_of(n - i);
+        __m512i logit = _mm512_maskz_loadu_epi32(some, v + i);
+        if (bias != NULL) {
+            __m512i b = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(some, bias + i));
+            __m512i rest = _mm512_add_epi32(_mm512_mullo_epi32(b, low), _mm512_set1_epi32(1 << 19));
+            __m512i added = _mm512_add_epi32(_mm512_mullo_epi32(b, high), _mm512_srai_epi32(rest, 10));
+            logit = _mm512_min_epi32(_mm512_max_epi32(logit, least), most);
+            logit = _mm512_add_epi32(logit, _mm512_srai_epi32(added, 10));
+        }
+        logit = _mm512_max_epi32(_mm512_min_epi32(logit, _mm512_set1_epi32(INT16_MAX)), _mm512_set1_epi32(-INT16_MAX));
+        largest = _mm512_mask_max_epi32(largest, some, largest, logit);
+        _mm512_mask_cvtepi32_storeu_epi16(out + i, some, logit);
+    }
+    return _mm512_reduce_max_epi32(largest);
+}
+
 const ehmn_kernels ehmn_kernels_vnni = {
     .name = "vnni",
     .matvec_s8 = matvec_s8,
@@ -339,7 +363,7 @@ const ehmn_kernels ehmn_kernels_vnni = {
     .exp_sum = exp_sum,
     .soften = soften,
     .gate = gate,
-    .fit = ehmn_kernels_avx2_fit,
+    .fit = fit,
     .find_near = ehmn_kernels_avx2_find_near,
     .matmat_s16 = ehmn_kernels_vnni_matmat_s16,
     .matmat_s4 = ehmn_kernels_vnni_matmat_s4,

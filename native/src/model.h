@@ -85,7 +85,8 @@ struct ehmn_model {
     uint64_t mass;       /* sum of 2^(logit - max_logit) in Q24, without episodes */
     uint64_t total;      /* the same with them */
     uint32_t summed;     /* log2 of the tokens whose masses have sums in the room of the scores; 0: no sums are there */
-    int32_t step;        /* of the mantissas that ehmn_reduce made last: a mantissa stands for step * 2^-frac */
+    int32_t step;        /* of the mantissas of 8 bits that ehmn_reduce made last: each stands for step * 2^-frac */
+    uint32_t most;       /* the largest magnitude of those of 16 bits, or one more; for ehmn_matvec_s16 on Cortex-M */
     int32_t input_fracs[EHMN_MAX_DENSE];
     ehmn_delta_layout in; /* of the delta */
     ehmn_counts counts;
@@ -278,7 +279,8 @@ typedef struct {
 /* What ehmn_attend does for each of them in turn, the first of them at m->position, which moves on with m->filled. */
 void ehmn_attend_many(ehmn_model *m, uint32_t layer, const ehmn_attending *tokens);
 
-/* Add round(factor * row `row` of `matrix`, of 8-bit weights) at `frac` fractional bits to v[cols]. */
+/* Add round(factor * row `row` of `matrix`, of 8-bit weights) at `frac` fractional bits to v[cols], where nothing was but
+ * another such row. */
 void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v);
 
 static inline ehmn_gains *ehmn_model_gains(const ehmn_model *m)

@@ -59,7 +59,7 @@ void ehmn_matvec_s16(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, u
 {
     const int8_t *w = ehmn_weights(m, matrix) + (size_t)first * matrix->cols;
     const int16_t *x = ehmn_at(m, m->at.mantissas);
-    const int32_t *pairs = pairs_of(m, matrix, first);
+    const int32_t *pairs = m->most <= EHMN_MOST_PAIRED ? pairs_of(m, matrix, first) : NULL;
     if (pairs != NULL) {
         m->kernels->matvec_s16_paired(w, rows, matrix->cols, matrix->cols, x, pairs, out);
     } else {

@@ -16,6 +16,8 @@
 #define ehmn_rms_normalise ehmn_plain_rms_normalise
 #define ehmn_fit_scores ehmn_plain_fit_scores
 #define ehmn_align_weights ehmn_plain_align_weights
+#define ehmn_tanh_all ehmn_plain_tanh_all
+#define ehmn_pass_over ehmn_plain_pass_over
 #endif
 
 #include "fixed.h"
@@ -34,8 +36,10 @@
 #endif
 #if defined(EHMN_ARM_DSP)
 #define UNROLLED_BUT_DSP
+#define FEW_LEFT 1
 #else
 #define UNROLLED_BUT_DSP UNROLLED
+#define FEW_LEFT 0
 #endif
 
 /* Bits of v, which has at most 32. */
@@ -44,7 +48,7 @@ static inline int32_t bits_of(uint32_t v)
     return v != 0 ? 32 - __builtin_clz(v) : 0;
 }
 
-#if !defined(EHMN_MVE)
+#if !defined(EHMN_MVE) && !defined(EHMN_NEON)
 
 /* Bits by which a number of this magnitude can be shifted to the left within 31; 30 for zero, which none changes. */
 static int32_t spare_bits(uint32_t magnitude)
@@ -52,7 +56,6 @@ static int32_t spare_bits(uint32_t magnitude)
     return 31 - bits_of(magnitude | 1u);
 }
 
-#if !defined(EHMN_NEON)
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
     uint32_t i = 0;
@@ -63,14 +66,23 @@ void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
         v[i] = ehmn_add(v[i], more[i]);
     }
 }
-#endif
+
+void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_t *out)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_subtract(v[i], less[i]);
+    }
+}
 
 /* The bits that are set in any of v, or in its complement where it is negative. */
 static uint32_t any_bits(const int32_t *v, uint32_t n)
 {
-    uint32_t any = 0;
-#pragma GCC unroll 4
-    for (uint32_t i = 0; i < n; i++) {
+    uint32_t any = 0, i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = ehmn_dsp_any(v, n, &any);
+#endif
+    UNROLLED_BUT_DSP
+    for (; i < n; i++) {
         any |= (uint32_t)(v[i] ^ v[i] >> 31);
     }
     return any;
@@ -93,16 +105,16 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
     }
     factor = (int32_t)((uint32_t)factor << spare);
     shift += spare;
-    for (uint32_t i = 0; up > 0 && i < n; i++) {
-        out[i] = ((int32_t)(((int64_t)(int32_t)((uint32_t)v[i] << up) * factor) >> 32) + 1) >> 1;
-    }
-    if (up > 0) {
-        return;
-    }
+    up = up > 0 ? up : 0;
+    shift += up;
     int32_t half = (int32_t)(1u << (shift - 33)); /* the upper halves of the products are enough */
-#pragma GCC unroll 4
-    for (uint32_t i = 0; i < n; i++) {
-        out[i] = ((int32_t)(((int64_t)v[i] * factor) >> 32) + half) >> (shift - 32);
+    uint32_t i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = ehmn_dsp_scale(v, n, up, factor, half, shift - 32, out);
+#endif
+    UNROLLED_BUT_DSP
+    for (; i < n; i++) {
+        out[i] = ((int32_t)(((int64_t)(int32_t)((uint32_t)v[i] << up) * factor) >> 32) + half) >> (shift - 32);
     }
 }
 
@@ -127,30 +139,6 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
 
 #if !defined(EHMN_ASK_X86)
 
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
-#define ADD_ONE(product, weights, sum) \
-    product " r4, %[factor], " weights ", %[half]\n"    \
-    "asr r4, r4, %[beyond]\n"                           \
-    "add " sum ", " sum ", r4\n"
-
-/* v[i] += round(w[i] * factor / 2^(16 + beyond)), four at a time. */
-static void add_fours(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t beyond)
-{
-    for (const int8_t *end = w + n; w < end;) {
-        __asm__ volatile("ldr r5, [%[w]], #4\n"
-                         "ldmia %[v], {r6, r8, r9, r10}\n"
-                         "sxtb16 r11, r5, ror #8\n"
-                         "sxtb16 r5, r5\n"
-                         ADD_ONE("smlawb", "r5", "r6") ADD_ONE("smlawb", "r11", "r8")
-                         ADD_ONE("smlawt", "r5", "r9") ADD_ONE("smlawt", "r11", "r10")
-                         "stmia %[v]!, {r6, r8, r9, r10}\n"
-                         : [w] "+r"(w), [v] "+r"(v)
-                         : [factor] "r"(factor), [half] "r"(1 << (beyond - 1)), [beyond] "r"(beyond)
-                         : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "memory");
-    }
-}
-#endif
-
 void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
     int32_t spare = spare_bits((uint32_t)scale);
@@ -159,18 +147,18 @@ void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t fa
         ehmn_add_weights(v, w, n, factor, scale, shift);
         return;
     }
-    scale = (int32_t)((uint32_t)scale << spare);
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
-    uint32_t times = ehmn_abs(factor);
-    int32_t power = bits_of(times) - 1;
-    if (factor != 0 && (times & (times - 1u)) == 0 && beyond > power + 1 && n % 4u == 0) {
-        add_fours(v, w, n, factor < 0 ? -scale : scale, beyond - power - 1);
-        return;
+    uint32_t i = 0;
+#if defined(EHMN_CORTEX_M)
+    int32_t lift = 32 - shift, of_scale = spare < lift ? spare : lift; /* bits that make a product's upper half the sum */
+    lift -= of_scale;
+    if (shift <= 32 && lift < 16 && ehmn_in_range(-factor * (1 << lift), INT16_MIN, INT16_MAX)) {
+        i = ehmn_cortex_m_take_weights(v, w, n, -factor * (1 << lift), scale << of_scale);
     }
 #endif
+    scale = (int32_t)((uint32_t)scale << spare);
     int32_t half = 1 << (beyond - 1);
     factor *= 1 << 17;
-    for (uint32_t i = 0; i < n; i++) {
+    for (; i < n; i++) {
         v[i] += ((int32_t)(((int64_t)(w[i] * factor) * scale) >> 32) + half) >> beyond;
     }
 }
@@ -209,10 +197,25 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
     }
 }
 
-EHMN_SMALL void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+RARE int32_t follow_rarely(int32_t mean, int32_t value, int32_t rate)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        mean[i] = ehmn_follow_value(mean[i], v[i], rate);
+    return ehmn_follow_value(mean, value, rate);
+}
+
+void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+{
+    uint32_t i = 0;
+#if defined(EHMN_ARM_DSP)
+    i = rate < 65536 ? ehmn_dsp_follow(mean, v, n, rate) : ehmn_dsp_replace(mean, v, n);
+#endif
+    for (; i < n; i++) {
+        int32_t m = mean[i];
+        uint32_t a = (uint32_t)m, b = (uint32_t)v[i];
+        if (FEW_LEFT || ((a ^ a << 1) | (b ^ b << 1)) >> 31 != 0) {
+            mean[i] = follow_rarely(m, v[i], rate);
+        } else { /* the usual case: no difference leaves 32 bits, and what lies between two numbers neither */
+            mean[i] = m + ehmn_round_fit((int64_t)(v[i] - m) * rate, 16);
+        }
     }
 }
 
@@ -298,8 +301,9 @@ RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
 }
 
 /* The smallest shift by which all of v round into `bits` bits; 0 for a zero vector. First with -x taken as x - 1 where x
- * is positive, which is shorter, and almost always comes to the same. */
-static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
+ * is positive, which is shorter, and almost always comes to the same. *most: the largest of these magnitudes, which
+ * rounds as the largest of v does, since halves are rounded up. */
+static int32_t fitting_most(const int32_t *v, uint32_t n, int32_t bits, uint32_t *most)
 {
     uint32_t max = 0, i = 0;
 #if defined(EHMN_CORTEX_M)
@@ -311,7 +315,14 @@ static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
         max = a > max ? a : max;
     }
     int32_t shift = fitting_shift(max, bits);
+    *most = max;
     return max != 0 && shift == fitting_shift(max + 1u, bits) ? shift : fitting_exactly(v, n, bits);
+}
+
+static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
+{
+    uint32_t most;
+    return fitting_most(v, n, bits, &most);
 }
 
 #endif
@@ -393,7 +404,11 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
 #if !defined(EHMN_NEON)
 void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++) {
+    uint32_t i = 0;
+#if defined(EHMN_CORTEX_M)
+    i = ehmn_cortex_m_shift(v, shift, n);
+#endif
+    for (; i < n; i++) {
         v[i] >>= shift[i];
     }
 }
@@ -406,28 +421,71 @@ int32_t ehmn_step_of(uint32_t max)
 
 #if !defined(EHMN_MVE)
 
+static inline int8_t narrowed(int32_t mantissa, int32_t reciprocal)
+{
+    return (int8_t)((mantissa * reciprocal + EHMN_RECIPROCAL_HALF) >> EHMN_RECIPROCAL_FRAC);
+}
+
 int32_t ehmn_narrow(const int16_t *v, uint32_t n, int8_t *out)
 {
-    uint32_t max = 0, i = 0;
-#if defined(EHMN_ARM_DSP)
-    i = ehmn_dsp_max16(v, n, &max);
-#endif
-    UNROLLED_BUT_DSP
-    for (; i < n; i++) {
+    uint32_t max = 0;
+    for (uint32_t i = 0; i < n; i++) {
         uint32_t a = ehmn_abs(v[i]);
         max = a > max ? a : max;
     }
     int32_t step = ehmn_step_of(max), reciprocal = EHMN_RECIPROCAL(step);
-    i = 0;
-#if defined(EHMN_ARM_DSP)
-    i = step >= 130 ? ehmn_dsp_narrow(v, n, reciprocal, out) : 0u; /* a reciprocal of 15 bits */
-#endif
-    UNROLLED_BUT_DSP
-    for (; i < n; i++) {
-        out[i] = (int8_t)((v[i] * reciprocal + EHMN_RECIPROCAL_HALF) >> EHMN_RECIPROCAL_FRAC);
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = narrowed(v[i], reciprocal);
     }
     return step;
 }
+
+#if !defined(EHMN_NEON)
+
+RARE int32_t narrow_slowly(const int32_t *v, uint32_t n, int32_t shift, int8_t *out)
+{
+    uint32_t max = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t a = ehmn_abs(ehmn_round_rarely(v[i], shift));
+        max = a > max ? a : max;
+    }
+    int32_t step = ehmn_step_of(max);
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = narrowed(ehmn_round_rarely(v[i], shift), EHMN_RECIPROCAL(step));
+    }
+    return step;
+}
+
+int32_t ehmn_quantise_narrow(const int32_t *v, uint32_t n, int32_t frac, int8_t *out, int32_t *step)
+{
+    uint32_t most, i = 0;
+    int32_t shift = fitting_most(v, n, 16, &most), left = shift < 0 ? -shift : 0;
+    *step = ehmn_step_of(shift > 0 ? ((most >> (shift - 1)) + 1u) >> 1 : most << left);
+    if (shift < 1 && *step != ehmn_step_of((most + 1u) << left)) {
+        *step = narrow_slowly(v, n, shift, out);
+        return frac - shift;
+    }
+    int32_t reciprocal = EHMN_RECIPROCAL(*step) * (1 << left); /* of 15 bits before, unless all are zero */
+#if defined(EHMN_ARM_DSP)
+    i = shift > 1 ? ehmn_dsp_narrow(v, n, shift, reciprocal, out) : 0u;
+#elif defined(EHMN_THUMB)
+    i = shift > 0 ? ehmn_thumb_narrow(v, n, shift, reciprocal, out) : 0u;
+#endif
+    for (; i < n; i++) {
+        out[i] = narrowed(shift > 0 ? ((v[i] >> (shift - 1)) + 1) >> 1 : v[i], reciprocal);
+    }
+    return frac - shift;
+}
+
+int32_t ehmn_quantise_most(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out, uint32_t *most)
+{
+    int32_t shift = fitting_most(v, n, (int32_t)bits, most);
+    shift_into16(v, n, shift, out);
+    *most = shift > 0 ? ((*most >> (shift - 1)) + 1u) >> 1 : (*most + 1u) << -shift;
+    return frac - shift;
+}
+
+#endif
 
 void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor)
 {
@@ -490,9 +548,7 @@ void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_
     ehmn_scale_all(out, n, factor, down, out);
 }
 
-#if !defined(EHMN_MVE)
-
-#if !defined(EHMN_NEON)
+#if !defined(EHMN_MVE) && !defined(EHMN_NEON)
 
 int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
 {
@@ -535,8 +591,6 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     }
     return least;
 }
-
-#endif
 
 EHMN_SMALL int32_t ehmn_largest(const int16_t *v, uint32_t n)
 {

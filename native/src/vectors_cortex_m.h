@@ -32,6 +32,25 @@ static inline uint32_t ehmn_cortex_m_max(const int32_t *v, uint32_t n, uint32_t 
     return fours;
 }
 
+/* v[i] >>= shift[i], 0..31 bits. */
+static inline uint32_t ehmn_cortex_m_shift(int32_t *v, const int32_t *shift, uint32_t n)
+{
+    uint32_t fours = n & ~3u;
+    for (const int32_t *end = v + fours; v < end;) {
+        __asm__("ldmia %[v], {r4, r5, r6, r8}\n\t"
+                "ldmia %[shift]!, {r3, r9, r10, r12}\n\t"
+                "asr r4, r4, r3\n\t"
+                "asr r5, r5, r9\n\t"
+                "asr r6, r6, r10\n\t"
+                "asr r8, r8, r12\n\t"
+                "stmia %[v]!, {r4, r5, r6, r8}"
+                : [v] "+r"(v), [shift] "+r"(shift)
+                :
+                : "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r12", "memory");
+    }
+    return fours;
+}
+
 /* A score shifted to the right by 1 bit and more, where the last bit that leaves comes in again as a carry. */
 static inline int32_t ehmn_cortex_m_fit_score(int32_t *score, int32_t by, int32_t max)
 {
@@ -104,9 +123,167 @@ static inline uint32_t ehmn_cortex_m_align(const int8_t **value_frac, uint32_t s
     return fours;
 }
 
+/* clang-format off */
+#if defined(EHMN_ARM_DSP)
+#define EHMN_TAKE_FOUR \
+    "ldr r5, [%[w]], #4\n\t"                           \
+    "ldmia %[v], {r6, r8, r9, r10}\n\t"                \
+    "sxtb16 r11, r5, ror #8\n\t"                       \
+    "sxtb16 r5, r5\n\t"                                \
+    "smulbb r4, r5, %[factor]\n\t"                     \
+    "smultb r5, r5, %[factor]\n\t"                     \
+    "smmlsr r6, r4, %[scale], r6\n\t"                  \
+    "smulbb r4, r11, %[factor]\n\t"                    \
+    "smultb r11, r11, %[factor]\n\t"                   \
+    "smmlsr r8, r4, %[scale], r8\n\t"                  \
+    "smmlsr r9, r5, %[scale], r9\n\t"                  \
+    "smmlsr r10, r11, %[scale], r10\n\t"               \
+    "stmia %[v]!, {r6, r8, r9, r10}\n\t"
+#else
+#define EHMN_TAKE_WEIGHT(v) \
+    "ldrsb r4, [%[w]], #1\n\t"                         \
+    "mov r5, #0x80000000\n\t"                          \
+    "mul r4, r4, %[factor]\n\t"                        \
+    "smlal r5, " v ", r4, %[scale]\n\t"
+#define EHMN_TAKE_FOUR \
+    "ldmia %[v], {r6, r8, r9, r10}\n\t"                \
+    EHMN_TAKE_WEIGHT("r6") EHMN_TAKE_WEIGHT("r8") EHMN_TAKE_WEIGHT("r9") EHMN_TAKE_WEIGHT("r10") \
+    "stmia %[v]!, {r6, r8, r9, r10}\n\t"
+#endif
+/* clang-format on */
+
+/* v[i] += round(-w[i] factor scale / 2^32), within 32 bits; the factor has 16. */
+static inline uint32_t ehmn_cortex_m_take_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale)
+{
+#if !defined(EHMN_ARM_DSP)
+    factor = -factor;
+#endif
+    uint32_t eights = n & ~7u;
+    for (const int32_t *end = v + eights; v < end;) {
+        __asm__(EHMN_TAKE_FOUR EHMN_TAKE_FOUR
+                : [w] "+r"(w), [v] "+r"(v)
+                : [factor] "r"(factor), [scale] "r"(scale)
+                : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "memory");
+    }
+    return eights;
+}
+
+#endif
+
+#if defined(EHMN_THUMB)
+
+/* clang-format off */
+#define EHMN_NARROW(v) \
+    "asrs " v ", " v ", %[by]\n\t"                     \
+    "adc " v ", " v ", #0\n\t"                         \
+    "mla " v ", " v ", %[reciprocal], %[half]\n\t"     \
+    "asr " v ", " v ", #22\n\t"                        \
+    "strb " v ", [%[out]], #1\n\t"
+/* clang-format on */
+
+/* round(v[i] / 2^shift), shifts of 1..31, times a reciprocal, as in ehmn_narrow. */
+static inline uint32_t ehmn_thumb_narrow(const int32_t *v, uint32_t n, int32_t shift, int32_t reciprocal, int8_t *out)
+{
+    uint32_t fours = n & ~3u;
+    for (const int32_t *end = v + fours; v < end;) {
+        __asm__("ldmia %[v]!, {r4, r5, r6, r8}\n\t" EHMN_NARROW("r4") EHMN_NARROW("r5") EHMN_NARROW("r6")
+                    EHMN_NARROW("r8")
+                : [v] "+r"(v), [out] "+r"(out)
+                : [by] "r"(shift), [reciprocal] "r"(reciprocal), [half] "r"(EHMN_RECIPROCAL_HALF)
+                : "r4", "r5", "r6", "r8", "cc", "memory");
+    }
+    return fours;
+}
+
 #endif
 
 #if defined(EHMN_ARM_DSP)
+
+/* clang-format off */
+#define EHMN_ANY(v) "eor " v ", " v ", " v ", asr #31\n\t" "orr %[any], %[any], " v "\n\t"
+#define EHMN_UPPER(v) \
+    "lsl " v ", " v ", %[up]\n\t"                    \
+    "smmla " v ", " v ", %[factor], %[half]\n\t"     \
+    "asr " v ", " v ", %[by]\n\t"
+/* clang-format on */
+
+/* clang-format off */
+/* Twice a mean and twice its distance from a value: the flag Q tells where either leaves 32 bits. */
+#define EHMN_FOLLOW(mean, v) \
+    "qadd r11, " mean ", " mean "\n\t"                 \
+    "qsub " v ", " v ", " mean "\n\t"                  \
+    "qadd " v ", " v ", " v "\n\t"                     \
+    "smmlar " mean ", " v ", %[rate], " mean "\n\t"
+#define EHMN_REPLACE(mean, v) \
+    "qadd r11, " mean ", " mean "\n\t"                 \
+    "qsub r11, " v ", " mean "\n\t"                    \
+    "qadd r11, r11, r11\n\t"                           \
+    "mov " mean ", " v "\n\t"
+#define EHMN_FOLLOW_FOURS(follow) \
+    __asm__ volatile("mov r4, #0\n\t"                                                                 \
+                     "msr apsr_nzcvq, r4\n"                                                           \
+                     "1:\n\t"                                                                         \
+                     "cmp %[mean], %[end]\n\t"                                                        \
+                     "beq 2f\n\t"                                                                     \
+                     "ldmia %[v]!, {r4, r5, r6, r8}\n\t"                                              \
+                     "ldmia %[mean], {r3, r9, r10, r12}\n\t"                                          \
+                     follow("r3", "r4") follow("r9", "r5") follow("r10", "r6") follow("r12", "r8")     \
+                     "mrs r11, apsr\n\t"                                                              \
+                     "lsls r11, r11, #4\n\t"                                                          \
+                     "bmi 2f\n\t"                                                                     \
+                     "stmia %[mean]!, {r3, r9, r10, r12}\n\t"                                         \
+                     "b 1b\n"                                                                         \
+                     "2:"                                                                              \
+                     : [mean] "+r"(mean), [v] "+r"(v)                                                  \
+                     : [end] "r"(first + (n & ~3u)), [rate] "r"(rate * (1 << 15))                      \
+                     : "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "cc", "memory")
+/* clang-format on */
+
+/* ehmn_follow_all at a rate below one, and at the rate one, of whole fours up to one that holds a number which is not
+ * within 2^30 or has a distance that is not. */
+static inline uint32_t ehmn_dsp_follow(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+{
+    const int32_t *first = mean;
+    EHMN_FOLLOW_FOURS(EHMN_FOLLOW);
+    return (uint32_t)(mean - first);
+}
+
+static inline uint32_t ehmn_dsp_replace(int32_t *mean, const int32_t *v, uint32_t n)
+{
+    const int32_t *first = mean;
+    int32_t rate = 0;
+    EHMN_FOLLOW_FOURS(EHMN_REPLACE);
+    return (uint32_t)(mean - first);
+}
+
+/* The bits that are set in any of v, or in its complement where it is negative. */
+static inline uint32_t ehmn_dsp_any(const int32_t *v, uint32_t n, uint32_t *any)
+{
+    uint32_t fours = n & ~3u, found = 0;
+    for (const int32_t *end = v + fours; v < end;) {
+        __asm__("ldmia %[v]!, {r4, r5, r6, r8}\n\t" EHMN_ANY("r4") EHMN_ANY("r5") EHMN_ANY("r6") EHMN_ANY("r8")
+                : [v] "+r"(v), [any] "+r"(found)
+                :
+                : "r4", "r5", "r6", "r8", "memory");
+    }
+    *any = found;
+    return fours;
+}
+
+/* out[i] = (floor(v[i] 2^up factor / 2^32) + half) / 2^by, rounded down. */
+static inline uint32_t ehmn_dsp_scale(const int32_t *v, uint32_t n, int32_t up, int32_t factor, int32_t half,
+                                      int32_t by, int32_t *out)
+{
+    uint32_t fours = n & ~3u;
+    for (const int32_t *end = v + fours; v < end;) {
+        __asm__("ldmia %[v]!, {r4, r5, r6, r8}\n\t" EHMN_UPPER("r4") EHMN_UPPER("r5") EHMN_UPPER("r6") EHMN_UPPER("r8")
+                "stmia %[out]!, {r4, r5, r6, r8}"
+                : [v] "+r"(v), [out] "+r"(out)
+                : [up] "r"(up), [factor] "r"(factor), [half] "r"(half), [by] "r"(by)
+                : "r4", "r5", "r6", "r8", "memory");
+    }
+    return fours;
+}
 
 /* The least of *least and four times as many bytes as are whole fours; moves the pointer on. */
 static inline uint32_t ehmn_dsp_least(const int8_t **from, uint32_t stride, uint32_t n, int32_t *least)
@@ -137,56 +314,38 @@ static inline uint32_t ehmn_dsp_least(const int8_t **from, uint32_t stride, uint
 }
 
 /* clang-format off */
-#define EHMN_WIDEN16(two) \
-    "ssub16 r8, " two ", %[high]\n"         \
-    "sel %[high], " two ", %[high]\n"       \
-    "ssub16 r8, %[low], " two "\n"          \
-    "sel %[low], " two ", %[low]\n"
-/* clang-format on */
-
-/* The largest magnitude of 16 bits. */
-static inline uint32_t ehmn_dsp_max16(const int16_t *v, uint32_t n, uint32_t *max)
-{
-    uint32_t eights = n & ~7u, high = 0, low = 0;
-    for (const int16_t *end = v + eights; v < end;) {
-        __asm__("ldr r4, [%[v]], #4\n\t"
-                "ldr r5, [%[v]], #4\n\t"
-                "ldr r6, [%[v]], #4\n\t" EHMN_WIDEN16("r4") EHMN_WIDEN16("r5")
-                "ldr r4, [%[v]], #4\n\t" EHMN_WIDEN16("r6") EHMN_WIDEN16("r4")
-                : [v] "+r"(v), [high] "+r"(high), [low] "+r"(low)
-                :
-                : "r4", "r5", "r6", "r8", "cc", "memory");
-    }
-    int32_t up = (int16_t)high > (int32_t)high >> 16 ? (int16_t)high : (int32_t)high >> 16;
-    int32_t down = (int16_t)low < (int32_t)low >> 16 ? (int16_t)low : (int32_t)low >> 16;
-    *max = (uint32_t)(up > -down ? up : -down);
-    return eights;
-}
-
-/* clang-format off */
-/* Four values of 16 bits as bytes: each times the reciprocal has its byte from bit 16 on. */
+/* Four values as 16 bits, then as bytes: each of them times the reciprocal has its byte from bit 16 on. SEL takes bytes 0
+ * and 2 of one word and 1 and 3 of the other. */
 #define EHMN_NARROW4 \
-    "ldr r4, [%[v]], #4\n"                              \
-    "ldr r5, [%[v]], #4\n"                              \
-    "smlawb r6, %[by], r4, %[half]\n"                   \
-    "smlawt r4, %[by], r4, %[half]\n"                   \
-    "smlawb r8, %[by], r5, %[half]\n"                   \
-    "smlawt r5, %[by], r5, %[half]\n"                   \
-    "pkhtb r6, r8, r6, asr #16\n"                       \
-    "pkhtb r4, r5, r4, asr #16\n"                       \
-    "lsl r4, r4, #8\n"                                  \
-    "sel r6, r6, r4\n"                                  \
-    "str r6, [%[out]], #4\n"
+    "ldmia %[v]!, {r4, r5, r6, r8}\n\t"                \
+    "smmulr r4, r4, %[down]\n\t"                      \
+    "smmulr r5, r5, %[down]\n\t"                      \
+    "smmulr r6, r6, %[down]\n\t"                      \
+    "smmulr r8, r8, %[down]\n\t"                      \
+    "smlawb r4, %[by], r4, %[half]\n\t"               \
+    "smlawb r5, %[by], r5, %[half]\n\t"               \
+    "smlawb r6, %[by], r6, %[half]\n\t"               \
+    "smlawb r8, %[by], r8, %[half]\n\t"               \
+    "pkhtb r4, r6, r4, asr #16\n\t"                   \
+    "pkhtb r5, r8, r5, asr #16\n\t"                   \
+    "lsl r5, r5, #8\n\t"                              \
+    "sel r4, r4, r5\n\t"                              \
+    "str r4, [%[out]], #4\n\t"
 /* clang-format on */
 
-/* ehmn_narrow by a reciprocal below 2^15. SEL takes bytes 0 and 2 of one word and 1 and 3 of the other. */
-static inline uint32_t ehmn_dsp_narrow(const int16_t *v, uint32_t n, int32_t reciprocal, int8_t *out)
+/* round(v[i] / 2^shift), shifts of 2..31, times a reciprocal below 2^15, as in ehmn_narrow. */
+static inline uint32_t ehmn_dsp_narrow(const int32_t *v, uint32_t n, int32_t shift, int32_t reciprocal, int8_t *out)
 {
-    uint32_t eights = n & ~7u, t;
-    for (const int16_t *end = v + eights; v < end;) {
-        __asm__("uadd8 %[t], %[odd], %[odd]\n\t" EHMN_NARROW4 EHMN_NARROW4
-                : [v] "+r"(v), [out] "+r"(out), [t] "=&r"(t)
-                : [by] "r"(reciprocal * (1 << 10)), [half] "r"(1 << 15), [odd] "r"(0x00FF00FFu)
+    uint32_t eights = n & ~7u;
+    const int32_t *end = v + eights;
+    if (eights > 0) {
+        __asm__ volatile("uadd8 r4, %[odd], %[odd]\n" /* sets the flags that SEL takes */
+                "1:\n\t" EHMN_NARROW4 EHMN_NARROW4
+                "cmp %[v], %[end]\n\t"
+                "bne 1b"
+                : [v] "+r"(v), [out] "+r"(out)
+                : [end] "r"(end), [down] "r"(1 << (32 - shift)), [by] "r"(reciprocal * (1 << 10)), [half] "r"(1 << 15),
+                  [odd] "r"(0x00FF00FFu)
                 : "r4", "r5", "r6", "r8", "cc", "memory");
     }
     return eights;

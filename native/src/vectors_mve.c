@@ -107,6 +107,17 @@ void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
     }
 }
 
+void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_t *out)
+{
+    const int32x4_t least = vdupq_n_s32(-INT32_MAX);
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4, less += 4, out += 4) {
+        vst1q_s32(out, vmaxq_s32(vqsubq_s32(vld1q_s32(v), vld1q_s32(less)), least));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        out[i] = ehmn_subtract(v[i], less[i]);
+    }
+}
+
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
     int32_t spare = 31 - ehmn_bit_length(ehmn_abs(factor)); /* bits: a larger factor takes less of a product */
@@ -187,30 +198,65 @@ int32_t ehmn_largest(const int16_t *v, uint32_t n)
 /* Eight at a time, as long as there is enough for all of them. */
 EHMN_SMALL uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 {
-    const uint16x8_t low_byte = vdupq_n_u16(255);
     uint64_t left = *ahead;
     uint32_t i = 0;
-    for (; i + 8u <= n; i += 8u) {
-        int16x8_t y = vqsubq_n_s16(vld1q_s16(logits + i), (int16_t)max);
-        uint16x8_t at = vandq_u16(vreinterpretq_u16_s16(y), low_byte);
-        uint16x8_t entry = vorrq_n_u16(vldrhq_gather_shifted_offset_u16(ehmn_exp2_table, at), 0x8000);
-        int16x8_t rest = vaddq_n_s16(vshrq_n_s16(y, 8), 9);
-        uint32_t sum = vaddvq_u32(ehmn_mve_exp2_of(vmovlbq_u16(entry), vmovlbq_s16(rest)));
-        sum = vaddvaq_u32(sum, ehmn_mve_exp2_of(vmovltq_u16(entry), vmovltq_s16(rest)));
-        if (left < sum) {
+    while (i < n) {
+        uint32_t count = n - i < 8u ? n - i : 8u, p[8];
+        uint32x4x2_t two;
+        two.val[0] = ehmn_mve_exp2(vld1q_z_s16(logits + i, vctp16q(count)), max, &two.val[1]);
+        uint32_t sum = vaddvaq_u32(vaddvq_u32(two.val[0]), two.val[1]);
+        if (count == 8u && left >= sum) {
+            left -= sum;
+            i += 8u;
+            continue;
+        }
+        vst2q_u32(p, two);
+        for (uint32_t k = 0; k < count && left >= p[k]; k++, i++) {
+            left -= p[k];
+        }
+        if (count == 8u || i < n) {
             break;
         }
-        left -= sum;
-    }
-    for (; i < n; i++) {
-        uint32_t p = ehmn_exp2_neg((uint32_t)(max - logits[i]));
-        if (left < p) {
-            break;
-        }
-        left -= p;
     }
     *ahead = left;
     return i;
+}
+
+int64_t ehmn_dot_weights(const int8_t *w, const int32_t *v, uint32_t n)
+{
+    int64_t sum = 0;
+    for (uint32_t left = n / 4u; left > 0; left--, w += 4, v += 4) {
+        sum = vmlaldavaq_s32(sum, vldrbq_s32(w), vld1q_s32(v));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        sum += (int64_t)w[i] * v[i];
+    }
+    return sum;
+}
+
+int64_t ehmn_dot_outputs(const int16_t *z, const int32_t *v, uint32_t n)
+{
+    int64_t sum = 0;
+    for (uint32_t left = n / 4u; left > 0; left--, z += 4, v += 4) {
+        sum = vmlaldavaq_s32(sum, vldrhq_s32(z), vld1q_s32(v));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        sum += (int64_t)z[i] * v[i];
+    }
+    return sum;
+}
+
+/* A slope of one leaves 32 bits, what it lacks does not: v + round(-v floor(z^2 / 2^15) / 2^15). */
+void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out)
+{
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4, z += 4, out += 4) {
+        int32x4_t a = vld1q_s32(v), y = vldrhq_s32(z);
+        int32x4_t lacks = vmulq_n_s32(vshrq_n_s32(vmulq_s32(y, y), 15), -65536);
+        vst1q_s32(out, vaddq_s32(a, vqrdmulhq_s32(a, lacks)));
+    }
+    for (uint32_t i = 0; i < n % 4u; i++) {
+        out[i] = ehmn_round_fit((int64_t)v[i] * (32768 - (z[i] * z[i] >> 15)), 15);
+    }
 }
 
 /* tanh(x) = 2 sigmoid(2x) - 1 */
@@ -228,38 +274,69 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
     }
 }
 
-/* round(difference rate / 2^16) is the upper half of 2 difference (2^15 rate), rounded. */
-EHMN_SMALL void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+/* round(difference rate / 2^16) is the upper half of 2 difference (2^15 rate), rounded; a rate of one has no such factor. */
+void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 {
     const int32x4_t least = vdupq_n_s32(-INT32_MAX);
-    for (uint32_t left = rate < 65536 ? n / 4u : 0u; left > 0; left--, mean += 4, v += 4, n -= 4u) {
+    for (uint32_t left = n / 4u; left > 0; left--, mean += 4, v += 4) {
         int32x4_t before = vld1q_s32(mean);
         int32x4_t difference = vmaxq_s32(vqsubq_s32(vld1q_s32(v), before), least);
-        vst1q_s32(mean, add(before, vqrdmulhq_n_s32(difference, rate * 32768)));
+        if (rate < 65536) {
+            difference = vqrdmulhq_n_s32(difference, rate * 32768);
+        }
+        vst1q_s32(mean, add(before, difference));
     }
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n % 4u; i++) {
         mean[i] = ehmn_follow_value(mean[i], v[i], rate);
     }
 }
 
-/* Sums of four values: each has the one before added, then the two before, and the sum of all that went before. */
+/* Sixteen at a time: a lane has sums of one to four values, each its own in one of four registers; the sum before each
+ * lane is made in core registers. */
 void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign)
 {
-    uint32_t sum = 0;
-    for (uint32_t left = n / 4u; left > 0; left--, v += 4, edge += 4, sign += 4, n -= 4u) {
-        int32x4_t w = vldrbq_s32(v);
-        uint32x4_t sums = vreinterpretq_u32_s32(vabsq_s32(w));
-        uint32_t in = 0;
-        sums = vaddq_u32(sums, vshlcq_u32(sums, &in, 32));
-        in = 0;
-        uint32x4_t by_one = vshlcq_u32(sums, &in, 32);
-        in = 0;
-        sums = vaddq_n_u32(vaddq_u32(sums, vshlcq_u32(by_one, &in, 32)), sum);
-        sum = vgetq_lane_u32(sums, 3);
-        vst1q_u32(edge, sums);
-        vstrbq_s32(sign, vshrq_n_s32(vsubq_n_s32(w, 1), 8));
-    }
-    for (uint32_t i = 0; i < n; i++) {
+    uint32_t sum = 0, a, b, c, d;
+    __asm__ volatile("wls lr, %[sixteens], 2f\n"
+                     "1:\n"
+                     "vldrb.8 q4, [%[v]], #16\n"
+                     "vabs.s8 q5, q4\n"
+                     "vsub.i8 q4, q4, %[one]\n"
+                     "vshr.s8 q4, q4, #7\n"
+                     "vstrb.8 q4, [%[sign]], #16\n"
+                     "vshl.i16 q4, q5, #8\n"
+                     "vadd.i8 q4, q4, q5\n" /* odd bytes: with the one before */
+                     "vmovlt.u8 q5, q4\n"
+                     "vmovlb.u8 q4, q4\n"
+                     "vshl.i32 q6, q5, #16\n"
+                     "vadd.i16 q4, q4, q6\n" /* sums of one and of three */
+                     "vadd.i16 q5, q5, q6\n" /* of two and of four */
+                     "vmovlt.u16 q3, q5\n"
+                     "vmov %[a], %[c], q3[2], q3[0]\n" /* the lower lane to the first */
+                     "vmov %[b], %[d], q3[3], q3[1]\n"
+                     "add %[a], %[a], %[sum]\n"
+                     "add %[b], %[b], %[a]\n"
+                     "add %[c], %[c], %[b]\n"
+                     "vmov q6[2], q6[0], %[sum], %[b]\n"
+                     "vmov q6[3], q6[1], %[a], %[c]\n"
+                     "add %[sum], %[c], %[d]\n"
+                     "vmovlb.u16 q0, q4\n"
+                     "vmovlb.u16 q1, q5\n"
+                     "vmovlt.u16 q2, q4\n"
+                     "vadd.i32 q0, q0, q6\n"
+                     "vadd.i32 q1, q1, q6\n"
+                     "vadd.i32 q2, q2, q6\n"
+                     "vadd.i32 q3, q3, q6\n"
+                     "vst40.32 {q0, q1, q2, q3}, [%[edge]]\n"
+                     "vst41.32 {q0, q1, q2, q3}, [%[edge]]\n"
+                     "vst42.32 {q0, q1, q2, q3}, [%[edge]]\n"
+                     "vst43.32 {q0, q1, q2, q3}, [%[edge]]!\n"
+                     "le lr, 1b\n"
+                     "2:\n"
+                     : [v] "+&r"(v), [edge] "+&r"(edge), [sign] "+&r"(sign), [sum] "+&r"(sum), [a] "=&r"(a),
+                       [b] "=&r"(b), [c] "=&r"(c), [d] "=&r"(d)
+                     : [sixteens] "r"(n / 16u), [one] "r"(1)
+                     : "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "memory");
+    for (uint32_t i = 0; i < n % 16u; i++) {
         sum += ehmn_abs(v[i]);
         edge[i] = sum;
         sign[i] = (int8_t)((v[i] - 1) >> 8);

@@ -28,6 +28,18 @@ static inline uint32x4_t ehmn_mve_exp2_of(uint32x4_t entry, int32x4_t rest)
     return vrshlq_u32(entry, rest); /* to the left, or to the right with rounding: ehmn_exp2_neg rounds in two parts */
 }
 
+/* ehmn_exp2_neg(max - logits) of the even and the odd ones of eight logits, at most max. Differences saturate: what they
+ * stand for is zero. Of a shift only the low byte counts. */
+static inline uint32x4_t ehmn_mve_exp2(int16x8_t logits, int32_t max, uint32x4_t *odd)
+{
+    int16x8_t y = vaddq_n_s16(vqsubq_n_s16(logits, (int16_t)max), 9 << 8);
+    uint16x8_t at = vandq_u16(vreinterpretq_u16_s16(y), vdupq_n_u16(255));
+    uint16x8_t entry = vorrq_n_u16(vldrhq_gather_shifted_offset_u16(ehmn_exp2_table, at), 0x8000);
+    int32x4_t two = vreinterpretq_s32_s16(y);
+    *odd = ehmn_mve_exp2_of(vmovltq_u16(entry), vshrq_n_s32(two, 24));
+    return ehmn_mve_exp2_of(vmovlbq_u16(entry), vshrq_n_s32(two, 8));
+}
+
 extern const uint8_t ehmn_mve_bit_counts[256];
 
 /* sigmoid(x) as Q16 of |x| as Q16: ehmn_sigmoid. */

@@ -5,7 +5,6 @@
 
 #if defined(EHMN_NEON)
 
-#include <arm_neon.h>
 #include <stddef.h>
 
 /* -2^31 becomes -2^31 + 1. */
@@ -42,6 +41,240 @@ void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
     for (; i < n; i++) {
         v[i] = ehmn_add(v[i], more[i]);
     }
+}
+
+void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_t *out)
+{
+    for (; n >= 8u; n -= 8u, v += 8, less += 8, out += 8) {
+        int32x4x2_t a = vld1q_s32_x2(v), b = vld1q_s32_x2(less);
+        a.val[0] = symmetric(vqsubq_s32(a.val[0], b.val[0]));
+        a.val[1] = symmetric(vqsubq_s32(a.val[1], b.val[1]));
+        vst1q_s32_x2(out, a);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_subtract(v[i], less[i]);
+    }
+}
+
+static int32_t spare_bits(uint32_t magnitude)
+{
+    return __builtin_clz(magnitude | 1u) - 1; /* by which it can be shifted to the left within 31 */
+}
+
+/* The larger the factor, the less of a doubled product counts: from 31 bits on that are rounded away, its upper half. */
+void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
+{
+    const int64x2_t right = vdupq_n_s64(-shift);
+    int32_t spare = factor != INT32_MIN ? spare_bits(ehmn_abs(factor)) : 0;
+    if (shift + spare >= 32 && shift + spare <= 62) {
+        const int32x4_t factors = vdupq_n_s32((int32_t)((uint32_t)factor << spare)), down = vdupq_n_s32(31 - shift - spare);
+        for (; n >= 8u; n -= 8u, v += 8, out += 8) {
+            int32x4x2_t a = vld1q_s32_x2(v);
+            a.val[0] = vrshlq_s32(vqdmulhq_s32(a.val[0], factors), down);
+            a.val[1] = vrshlq_s32(vqdmulhq_s32(a.val[1], factors), down);
+            vst1q_s32_x2(out, a);
+        }
+    }
+    for (; shift >= 1 && shift <= 62 && n >= 4u; n -= 4u, v += 4, out += 4) {
+        int32x4_t a = vld1q_s32(v);
+        int64x2_t low = vrshlq_s64(vmull_n_s32(vget_low_s32(a), factor), right);
+        int64x2_t high = vrshlq_s64(vmull_high_n_s32(a, factor), right);
+        vst1q_s32(out, symmetric(vqmovn_high_s64(vqmovn_s64(low), high)));
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_round_rarely((int64_t)v[i] * factor, shift);
+    }
+}
+
+/* v[i] = ehmn_add(v[i], round(z[i] factor / 2^(16 + beyond))), from 1 bit beyond on. */
+static inline int32x4x2_t added(int32x4x2_t v, int16x8_t z, int32x4_t factor, int32x4_t down)
+{
+    int32x4_t low = vqdmulhq_s32(vshll_n_s16(vget_low_s16(z), 16), factor);
+    int32x4_t high = vqdmulhq_s32(vshll_high_n_s16(z, 16), factor);
+    v.val[0] = symmetric(vqaddq_s32(v.val[0], vrshlq_s32(low, down)));
+    v.val[1] = symmetric(vqaddq_s32(v.val[1], vrshlq_s32(high, down)));
+    return v;
+}
+
+void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+{
+    int32_t spare = spare_bits((uint32_t)scale);
+    int32_t beyond = shift + spare + 16 - 31; /* bits of the upper half of a doubled product that are rounded away */
+    if (beyond >= 1) {
+        const int32x4_t scales = vdupq_n_s32((int32_t)((uint32_t)scale << spare)), down = vdupq_n_s32(-beyond);
+        for (; n >= 16u; n -= 16u, v += 16, w += 16) {
+            int8x16_t a = vld1q_s8(w);
+            int16x8_t low = vmulq_n_s16(vmovl_s8(vget_low_s8(a)), (int16_t)factor);
+            vst1q_s32_x2(v, added(vld1q_s32_x2(v), low, scales, down));
+            vst1q_s32_x2(v + 8, added(vld1q_s32_x2(v + 8), vmulq_n_s16(vmovl_high_s8(a), (int16_t)factor), scales, down));
+        }
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)(w[i] * factor) * scale, shift));
+    }
+}
+
+void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+{
+    ehmn_add_weights(v, w, n, factor, scale, shift);
+}
+
+void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
+{
+    int32_t spare = spare_bits((uint32_t)gain);
+    const int32x4_t gains = vdupq_n_s32((int32_t)((uint32_t)gain << spare)), down = vdupq_n_s32(-spare);
+    for (; spare >= 1 && n >= 8u; n -= 8u, v += 8, z += 8) {
+        vst1q_s32_x2(v, added(vld1q_s32_x2(v), vld1q_s16(z), gains, down));
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)z[i] * gain, 15));
+    }
+}
+
+void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
+{
+    const int32x4_t by = vdupq_n_s32(-shift);
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        int32x4x2_t a = vld1q_s32_x2(v + i);
+        int16x8_t fitted = vqmovn_high_s32(vqmovn_s32(vqrshlq_s32(a.val[0], by)), vqrshlq_s32(a.val[1], by));
+        vst1q_s16(out + i, vmaxq_s16(fitted, vdupq_n_s16(-INT16_MAX)));
+    }
+    for (; i < n; i++) {
+        out[i] = ehmn_sat16(ehmn_round_shift32(v[i], shift));
+    }
+}
+
+/* tanh(x) = 2 sigmoid(2x) - 1 */
+void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
+{
+    const int32x4_t by = vdupq_n_s32(-shift);
+    uint32_t i = 0;
+    for (; i + 4u <= n; i += 4u) {
+        int32x4_t twice = vqshlq_n_s32(vqrshlq_s32(vld1q_s32(v + i), by), 1);
+        vst1_s16(z + i, vmovn_s32(vsubq_s32(ehmn_neon_sigmoid(twice), vdupq_n_s32(32768))));
+    }
+    for (; i < n; i++) {
+        z[i] = (int16_t)ehmn_tanh(ehmn_round_shift32(v[i], shift));
+    }
+}
+
+/* round(difference rate / 2^16) is the upper half of 2 difference (2^15 rate), rounded. */
+void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+{
+    const int32_t factor = rate < 65536 ? rate * 32768 : 0;
+    for (; n >= 8u; n -= 8u, mean += 8, v += 8) {
+        int32x4x2_t m = vld1q_s32_x2(mean), a = vld1q_s32_x2(v);
+        for (uint32_t k = 0; k < 2u; k++) {
+            int32x4_t difference = symmetric(vqsubq_s32(a.val[k], m.val[k]));
+            difference = rate < 65536 ? vqrdmulhq_n_s32(difference, factor) : difference;
+            m.val[k] = symmetric(vqaddq_s32(m.val[k], difference));
+        }
+        vst1q_s32_x2(mean, m);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        mean[i] = ehmn_follow_value(mean[i], v[i], rate);
+    }
+}
+
+/* Eight sums at a time in 16 bits: each has the one before added, then that two before, and that four before. */
+static inline uint16x8_t sums_of(uint16x8_t v)
+{
+    const uint16x8_t zero = vdupq_n_u16(0);
+    v = vaddq_u16(v, vextq_u16(zero, v, 7));
+    v = vaddq_u16(v, vextq_u16(zero, v, 6));
+    return vaddq_u16(v, vextq_u16(zero, v, 4));
+}
+
+void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign)
+{
+    uint32x4_t before = vdupq_n_u32(0);
+    for (; n >= 16u; n -= 16u, v += 16, edge += 16, sign += 16) {
+        int8x16_t w = vld1q_s8(v);
+        uint8x16_t a = vreinterpretq_u8_s8(vabsq_s8(w));
+        uint16x8_t low = sums_of(vmovl_u8(vget_low_u8(a))), high = sums_of(vmovl_high_u8(a));
+        uint32x4x4_t sums;
+        sums.val[0] = vaddw_u16(before, vget_low_u16(low));
+        sums.val[1] = vaddw_high_u16(before, low);
+        before = vdupq_laneq_u32(sums.val[1], 3);
+        sums.val[2] = vaddw_u16(before, vget_low_u16(high));
+        sums.val[3] = vaddw_high_u16(before, high);
+        before = vdupq_laneq_u32(sums.val[3], 3);
+        vst1q_u32_x4(edge, sums);
+        vst1q_s8(sign, vreinterpretq_s8_u8(vclezq_s8(w)));
+    }
+    uint32_t sum = vgetq_lane_u32(before, 0);
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t value = v[i];
+        sum += ehmn_abs(value);
+        edge[i] = sum;
+        sign[i] = (int8_t)((value - 1) >> 8);
+    }
+}
+
+int32_t ehmn_largest(const int16_t *v, uint32_t n)
+{
+    int16x8_t most = vdupq_n_s16(v[0]);
+    uint32_t i = 0;
+    for (; i + 16u <= n; i += 16u) {
+        int16x8x2_t two = vld1q_s16_x2(v + i);
+        most = vmaxq_s16(most, vmaxq_s16(two.val[0], two.val[1]));
+    }
+    int32_t max = vmaxvq_s16(most);
+    for (; i < n; i++) {
+        max = v[i] > max ? v[i] : max;
+    }
+    return max;
+}
+
+/* As many of sixteen, in order, as `ahead` has enough for; takes them from it. Only the first n are there. */
+static uint32_t pass_some(const uint32x4_t p[4], uint32_t n, uint64_t *ahead)
+{
+    const uint32x4_t zero = vdupq_n_u32(0), enough = vdupq_n_u32(*ahead < UINT32_MAX ? (uint32_t)*ahead : UINT32_MAX);
+    uint32x4_t before = zero, passed = zero;
+    uint32_t sums[17] = {0};
+    for (uint32_t k = 0; k < 4u; k++) {
+        uint32x4_t sum = vaddq_u32(p[k], vextq_u32(zero, p[k], 3));
+        sum = vaddq_u32(vaddq_u32(sum, vextq_u32(zero, sum, 2)), before);
+        before = vdupq_laneq_u32(sum, 3);
+        passed = vsubq_u32(passed, vcleq_u32(sum, enough));
+        vst1q_u32(sums + 1u + 4u * k, sum);
+    }
+    uint32_t count = vaddvq_u32(passed);
+    count = count < n ? count : n;
+    *ahead -= sums[count];
+    return count;
+}
+
+/* Sixteen at a time, as long as there is enough for all of them. */
+uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
+{
+    const int16x8_t most = vdupq_n_s16((int16_t)max);
+    uint32_t i = 0;
+    while (i < n) {
+        const int16_t *at = logits + i;
+        int16_t rest[16] = {0};
+        uint32_t left = n - i < 16u ? n - i : 16u;
+        uint32x4_t p[4];
+        if (left < 16u) {
+            memcpy(rest, at, 2u * left);
+            at = rest;
+        }
+        const int16x8_t y[2] = {vqsubq_s16(vld1q_s16(at), most), vqsubq_s16(vld1q_s16(at + 8), most)};
+        ehmn_neon_exp2(y, 1, p);
+        uint32_t sum = vaddvq_u32(vaddq_u32(vaddq_u32(p[0], p[1]), vaddq_u32(p[2], p[3])));
+        if (left == 16u && *ahead >= sum) {
+            *ahead -= sum;
+            i += 16u;
+            continue;
+        }
+        uint32_t passed = pass_some(p, left, ahead);
+        i += passed;
+        if (passed < left) {
+            break;
+        }
+    }
+    return i;
 }
 
 void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n)

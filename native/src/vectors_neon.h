@@ -7,6 +7,72 @@
 #if defined(__aarch64__) && defined(__ARM_NEON)
 #define EHMN_NEON
 
+#include "fixed.h"
+
+#include <arm_neon.h>
+#include <string.h>
+
+extern const uint8_t ehmn_exp2_bytes_table[512]; /* the low bytes of 2^15 and ehmn_exp2_table, then the high ones */
+
+/* out[k] = what a table of 256 bytes has at at[k], for n vectors, 1 or 2. */
+static inline void ehmn_neon_look_up(const uint8_t *table, const uint8x16_t *at, uint32_t n, uint8x16_t *out)
+{
+    for (uint32_t quarter = 0; quarter < 4u; quarter++) {
+        __asm__("" : "+r"(table)); /* its registers are loaded one quarter after the other: they have no room together */
+        uint8x16x4_t part = vld1q_u8_x4(table);
+        table += 64;
+        for (uint32_t k = 0; k < n; k++) {
+            uint8x16_t place = vsubq_u8(at[k], vdupq_n_u8((uint8_t)(64u * quarter)));
+            out[k] = quarter == 0 ? vqtbl4q_u8(part, place) : vqtbx4q_u8(out[k], part, place);
+        }
+    }
+}
+
+/* 2^(y / 256) as Q24 of n times sixteen y <= 0, n 1 or 2: ehmn_exp2_neg(-y). The table's entry for the low byte of y is
+ * shifted by the rest, to the left, or to the right with rounding; of a shift only the low byte counts. */
+static inline void ehmn_neon_exp2(const int16x8_t *y, uint32_t n, uint32x4_t *out)
+{
+    static const uint8_t places[64] = {
+        0, 16, 99, 99, 1, 17, 99, 99, 2, 18, 99, 99, 3, 19, 99, 99, 4, 20, 99, 99, 5, 21, 99, 99,
+        6, 22, 99, 99, 7, 23, 99, 99, 8, 24, 99, 99, 9, 25, 99, 99, 10, 26, 99, 99, 11, 27, 99, 99,
+        12, 28, 99, 99, 13, 29, 99, 99, 14, 30, 99, 99, 15, 31, 99, 99,
+    }; /* of the two bytes of each of sixteen words of 32 bits */
+    const uint8x16x4_t place = vld1q_u8_x4(places);
+    uint8x16_t at[2], low[2], high[2];
+    for (uint32_t k = 0; k < n; k++) {
+        at[k] = vuzp1q_u8(vreinterpretq_u8_s16(y[2u * k]), vreinterpretq_u8_s16(y[2u * k + 1u]));
+    }
+    ehmn_neon_look_up(ehmn_exp2_bytes_table, at, n, low);
+    ehmn_neon_look_up(ehmn_exp2_bytes_table + 256, at, n, high);
+    for (uint32_t k = 0; k < n; k++) {
+        const uint8x16x2_t entry = {{low[k], high[k]}};
+        uint8x16_t by = vuzp2q_u8(vreinterpretq_u8_s16(y[2u * k]), vreinterpretq_u8_s16(y[2u * k + 1u]));
+        by = vaddq_u8(by, vdupq_n_u8(9));
+        for (uint32_t i = 0; i < 4u; i++) {
+            uint32x4_t value = vreinterpretq_u32_u8(vqtbl2q_u8(entry, place.val[i]));
+            *out++ = vrshlq_u32(value, vreinterpretq_s32_u8(vqtbl1q_u8(by, place.val[i])));
+        }
+    }
+}
+
+/* ehmn_sigmoid of four values: one read brings an entry of the table and the next. */
+static inline int32x4_t ehmn_neon_sigmoid(int32x4_t x)
+{
+    uint32x4_t a = vreinterpretq_u32_s32(vabsq_s32(x)); /* -2^31 stays, and lies beyond the table */
+    uint32x4_t beyond = vcgtq_u32(a, vdupq_n_u32((1u << 20) - 1u));
+    uint32_t index[4], word[4];
+    vst1q_u32(index, vminq_u32(vshrq_n_u32(a, 11), vdupq_n_u32(511)));
+    for (uint32_t k = 0; k < 4u; k++) {
+        memcpy(word + k, ehmn_sigmoid_table + index[k], sizeof word[k]);
+    }
+    uint32x4_t both = vld1q_u32(word), low = vandq_u32(both, vdupq_n_u32(65535));
+    uint32x4_t step = vsubq_u32(vshrq_n_u32(both, 16), low);
+    uint32x4_t y = vrsraq_n_u32(low, vmulq_u32(step, vandq_u32(a, vdupq_n_u32(2047))), 11);
+    y = vbslq_u32(beyond, vdupq_n_u32(65535), y);
+    y = vbslq_u32(vcltzq_s32(x), vsubq_u32(vdupq_n_u32(65536), y), y);
+    return vreinterpretq_s32_u32(y);
+}
+
 /* The largest magnitude. */
 uint32_t ehmn_neon_max_abs(const int32_t *v, uint32_t n);
 

@@ -1,5 +1,8 @@
 /* Loops over vectors that learning alone has: each makes little of a token. */
 #include "fixed.h"
+#include "vectors_mve.h"
+
+#if !defined(EHMN_MVE)
 
 int64_t ehmn_dot_weights(const int8_t *w, const int32_t *v, uint32_t n)
 {
@@ -25,6 +28,8 @@ void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *o
         out[i] = ehmn_round_fit((int64_t)v[i] * (32768 - (z[i] * z[i] >> 15)), 15);
     }
 }
+
+#endif
 
 uint32_t ehmn_find_edge(const uint32_t *edge, uint32_t n, uint32_t least)
 {

@@ -1,4 +1,4 @@
-/* Which of the functions of vectors.c: on an x86 processor that has AVX2 those for it. */
+/* Which of the functions of vectors.c: on an x86 processor that has AVX-512 or AVX2 those for it. */
 #include "vectors_x86.h"
 #include "fixed.h"
 
@@ -7,24 +7,26 @@
 #define CHOOSE(name, ...) \
     (__builtin_cpu_supports("avx2") ? ehmn_avx2_##name(__VA_ARGS__) : ehmn_plain_##name(__VA_ARGS__))
 
+#define CHOOSE3(name, ...) (EHMN_HAS_AVX512 ? ehmn_avx512_##name(__VA_ARGS__) : CHOOSE(name, __VA_ARGS__))
+
 int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
 {
-    return CHOOSE(quantise8, v, n, frac, out);
+    return CHOOSE3(quantise8, v, n, frac, out);
 }
 
 int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out)
 {
-    return CHOOSE(quantise16, v, n, frac, bits, out);
+    return CHOOSE3(quantise16, v, n, frac, bits, out);
 }
 
 int32_t ehmn_narrow(const int16_t *v, uint32_t n, int8_t *out)
 {
-    return CHOOSE(narrow, v, n, out);
+    return CHOOSE3(narrow, v, n, out);
 }
 
 void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor)
 {
-    CHOOSE(multiply_all, v, n, factor);
+    CHOOSE3(multiply_all, v, n, factor);
 }
 
 void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n)
@@ -34,12 +36,12 @@ void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n)
 
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
-    CHOOSE(add_all, v, more, n);
+    CHOOSE3(add_all, v, more, n);
 }
 
 void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    CHOOSE(add_weights, v, w, n, factor, scale, shift);
+    CHOOSE3(add_weights, v, w, n, factor, scale, shift);
 }
 
 void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
@@ -64,23 +66,41 @@ void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign
 
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
-    CHOOSE(scale_all, v, n, factor, shift, out);
+    CHOOSE3(scale_all, v, n, factor, shift, out);
 }
 
 void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
                         int32_t *out)
 {
-    CHOOSE(rms_normalise, v, n, frac, eps_mantissa, eps_shift, out);
+    CHOOSE3(rms_normalise, v, n, frac, eps_mantissa, eps_shift, out);
 }
 
 int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
 {
-    return CHOOSE(fit_scores, key_frac, stride, n, frac, to, scores);
+    return CHOOSE3(fit_scores, key_frac, stride, n, frac, to, scores);
 }
 
 int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights)
 {
-    return CHOOSE(align_weights, value_frac, stride, n, weights);
+    return CHOOSE3(align_weights, value_frac, stride, n, weights);
+}
+
+void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
+{
+    EHMN_HAS_AVX512 ? ehmn_avx512_tanh_all(v, n, shift, z) : ehmn_plain_tanh_all(v, n, shift, z);
+}
+
+uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
+{
+    return EHMN_HAS_AVX512 ? ehmn_avx512_pass_over(logits, n, max, ahead) : ehmn_plain_pass_over(logits, n, max, ahead);
+}
+
+uint32_t ehmn_rotate_some(const int16_t *turn, uint32_t half, int32_t *v)
+{
+    if (EHMN_HAS_AVX512) {
+        return ehmn_avx512_rotate(turn, half, v);
+    }
+    return __builtin_cpu_supports("avx2") ? ehmn_avx2_rotate(turn, half, v) : 0u;
 }
 
 #endif

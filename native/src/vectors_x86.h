@@ -1,4 +1,4 @@
-/* On x86 the functions of vectors.c are there twice, in plain C and for AVX2; vectors_x86.c asks the processor. */
+/* On x86 the functions of vectors.c are there in plain C, for AVX2 and some for AVX-512; vectors_x86.c asks the processor. */
 #ifndef EHMN_VECTORS_X86_H
 #define EHMN_VECTORS_X86_H
 
@@ -26,8 +26,32 @@
 EHMN_DECLARE_VECTORS(plain);
 EHMN_DECLARE_VECTORS(avx2);
 
+/* Those that are there for AVX-512 too, and two that are there for it alone. */
+int32_t ehmn_avx512_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
+int32_t ehmn_avx512_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);
+int32_t ehmn_avx512_narrow(const int16_t *v, uint32_t n, int8_t *out);
+void ehmn_avx512_multiply_all(int32_t *v, uint32_t n, int32_t factor);
+void ehmn_avx512_add_all(int32_t *v, const int32_t *more, uint32_t n);
+void ehmn_avx512_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift);
+void ehmn_avx512_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out);
+void ehmn_avx512_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
+                               int32_t *out);
+int32_t ehmn_avx512_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to,
+                               int32_t *scores);
+int32_t ehmn_avx512_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights);
+void ehmn_plain_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z);
+void ehmn_avx512_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z);
+uint32_t ehmn_plain_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead);
+uint32_t ehmn_avx512_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead);
+
 /* As in encoder.c. Returns how many pairs were rotated, from the first on. */
+uint32_t ehmn_rotate_some(const int16_t *turn, uint32_t half, int32_t *v);
 uint32_t ehmn_avx2_rotate(const int16_t *turn, uint32_t half, int32_t *v);
+uint32_t ehmn_avx512_rotate(const int16_t *turn, uint32_t half, int32_t *v);
+
+/* Whether this processor has all of AVX-512 that its files use: an answer like that of __builtin_cpu_supports. */
+#define EHMN_HAS_AVX512                                                                                                 \
+    (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
 
 /* Parts of them that vectors.c shares: by how much a vector is shifted whose largest magnitude is max; of
  * ehmn_rms_normalise, what it begins and ends with. */

@@ -1,10 +1,11 @@
-"""nRF52840 (product specification 1.7: 4.3, 5.4, 6.9 and 6.34)."""
+"""nRF52840 (product specification 1.7: 4.3, 4.8, 5.4, 6.9 and 6.34)."""
 
 from unicorn import arm_const as arm
 
 from tests.chips.chip import BLANK, Chip
 
 PAGE = 4096
+OPEN = 0x5A  # of both halves of the protection
 HOLDS = 6  # bytes that the receiver keeps
 
 
@@ -12,7 +13,9 @@ class Nrf52840(Chip):
     CPU = arm.UC_CPU_ARM_CORTEX_M4
     FLASH = (0, 1 << 20)
     RAM = ((0x20000000, 256 << 10),)
-    PERIPHERALS = ((0x40000000, 0x30000), (0x50000000, 0x1000))
+    PERIPHERALS = ((0x10000000, 0x2000), (0x40000000, 0x30000), (0x50000000, 0x1000))
+    variant = b"AAF0"  # package and build code: the debug port locks itself
+    protection = 0xFFFFFFFF  # in the user's information, which is flash
 
     def start_peripherals(self) -> None:
         uart, port = self["UART_ADDRESS"], self["UART_PORT_ADDRESS"]
@@ -21,7 +24,10 @@ class Nrf52840(Chip):
         pins = (self["UART_SEND_PIN"], self["UART_RECEIVE_PIN"])
         plain = [0x4001E504, 0x4001E540, uart + 0x304, *(port + 0x700 + 4 * pin for pin in pins), port + 0x508]
         self.registers |= dict.fromkeys([*plain, *range(uart + 0x508, uart + 0x518, 4), uart + 0x500, uart + 0x56C], 0)
+        self.hardware_half, self.software_half = self.protection, 0
         self.readers |= {
+            0x10000104: lambda: int.from_bytes(self.variant, "big"),
+            0x10001208: lambda: self.protection,
             0x40000100: lambda: int(self.crystal),
             0x4001E400: self._flash_ready,
             uart + 0x108: self._event,
@@ -29,6 +35,8 @@ class Nrf52840(Chip):
             uart + 0x518: self._receive,
         }
         self.writers |= {
+            0x10001208: self._protect,
+            0x40000558: self._open,
             0x40000100: lambda value: setattr(self, "crystal", self.crystal and value != 0),
             0x40000000: lambda value: setattr(self, "crystal", True),
             0x4001E508: self._erase,
@@ -40,6 +48,19 @@ class Nrf52840(Chip):
             uart + 0x524: lambda value: self.require(value == 0x01D7E000 and self.crystal, "the rate is not exact"),
         }
         self.taken = 0
+
+    @property
+    def debug_port_is_open(self) -> bool:
+        return self.hardware_half == self.software_half == OPEN
+
+    def _protect(self, value: int) -> None:
+        self.require(self.registers[0x4001E504] == 1, "the user's information is written, but not being programmed")
+        self.require(self.protection == 0xFFFFFFFF, "the user's information is written twice")
+        self.protection &= value
+
+    def _open(self, value: int) -> None:
+        self.require(self.variant[2:] >= b"F", "a register that this build of the chip has not")
+        self.software_half = value
 
     def line_interrupt(self) -> bool:
         return bool(self.registers[self["UART_ADDRESS"] + 0x304] & 4 and self.receiving)
