@@ -1,3 +1,4 @@
+#define EHMN_COPIES
 #include "fixed.h"
 
 /* The copies that are called. */
@@ -8,6 +9,7 @@ extern int32_t ehmn_add(int32_t a, int32_t b);
 extern int32_t ehmn_subtract(int32_t a, int32_t b);
 extern int32_t ehmn_follow_value(int32_t mean, int32_t value, int32_t rate);
 extern uint32_t ehmn_exp2_neg(uint32_t x);
+extern int32_t ehmn_clamp(int32_t v, int32_t low, int32_t high);
 
 int32_t ehmn_round_rarely(int64_t v, int32_t shift)
 {

@@ -25,17 +25,21 @@ extern const uint16_t ehmn_sine_table[257];    /* Q15 of sin(pi/2 * i/256), at m
 
 _Static_assert((-1 >> 1) == -1, "right shift of a negative number must be arithmetic");
 
+static inline int16_t ehmn_sat16(int32_t v)
+{
+    return (int16_t)(v > INT16_MAX ? INT16_MAX : v < -INT16_MAX ? -INT16_MAX : v);
+}
+
+#if defined(__OPTIMIZE_SIZE__) && !defined(EHMN_COPIES) /* its compiler would fold a constant shift into a copy, which is longer than a call */
+int32_t ehmn_sat32(int64_t v);
+int32_t ehmn_round_shift(int64_t v, int32_t shift);
+#else
 /* In halves: processors of 32 bits compare them in fewer instructions. */
 inline int32_t ehmn_sat32(int64_t v)
 {
     int32_t low = (int32_t)v, high = (int32_t)(v >> 32);
     low = high == low >> 31 ? low : high >> 31 ^ INT32_MAX;
     return low + (low == INT32_MIN);
-}
-
-static inline int16_t ehmn_sat16(int32_t v)
-{
-    return (int16_t)(v > INT16_MAX ? INT16_MAX : v < -INT16_MAX ? -INT16_MAX : v);
 }
 
 /* round(v * 2^-shift) for |v| <= 2^62, saturated to 32 bits; a negative shift multiplies. */
@@ -51,6 +55,7 @@ __attribute__((flatten)) inline int32_t ehmn_round_shift(int64_t v, int32_t shif
     }
     return ehmn_sat32(v);
 }
+#endif
 
 /* The same as a call: where it is rare, and speed is worth less than size. */
 int32_t ehmn_round_rarely(int64_t v, int32_t shift);
@@ -105,10 +110,14 @@ static inline int64_t ehmn_div_round(int64_t a, int64_t b)
     return n / b - (n % b < 0);
 }
 
-static inline int32_t ehmn_clamp(int32_t v, int32_t low, int32_t high)
+#if defined(__OPTIMIZE_SIZE__) && !defined(EHMN_COPIES)
+int32_t ehmn_clamp(int32_t v, int32_t low, int32_t high);
+#else
+inline int32_t ehmn_clamp(int32_t v, int32_t low, int32_t high)
 {
     return v < low ? low : v > high ? high : v;
 }
+#endif
 
 static inline int ehmn_in_range(int64_t v, int64_t low, int64_t high)
 {

@@ -15,7 +15,8 @@ typedef struct {
     /* The same with weights of 4 bits, -7..7, two in a byte, the even column in the low half; stride in bytes. */
     void (*matvec_s4)(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                       int32_t *acc);
-    /* acc[c] = sum over r of weight[r] * w[r * stride + c], weights at most 2^15, at most 512 rows. */
+    /* acc[c] = sum over r of weight[r] * w[r * stride + c], weights at most 2^15, at most 512 rows. NULL where values lie by
+     * columns (values.h): nobody asks for it. */
     void (*weighted_sum)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
                          int32_t *acc);
     /* out[i] = ehmn_mul(v[i], scale[i], shift); out may be v. */

@@ -408,7 +408,6 @@ const ehmn_kernels ehmn_kernels_dsp = {
     .matvec_s8 = matvec_s8,
     .matvec_s16 = matvec_s16,
     .matvec_s4 = ehmn_kernels_rows_matvec_s4,
-    .weighted_sum = ehmn_kernels_rows_weighted_sum,
     .scale = ehmn_kernels_cortex_m_scale,
     .step_row = step_row,
     .few_steps = 7u,

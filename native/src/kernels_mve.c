@@ -6,75 +6,6 @@
 
 #if defined(EHMN_MVE)
 
-/* clang-format off */
-#define NEXT_ROW "add %[w], %[w], %[more]\n"
-#define ROW_OF_SUM(factor) \
-    "vldrb.s32 %q[a], [%[w]], #4\n"                 \
-    "vldrb.s32 %q[b], [%[w]], #4\n"                 \
-    "vmla.s32 %q[s0], %q[a], " factor "\n"          \
-    "vldrb.s32 %q[a], [%[w]], #4\n"                 \
-    "vmla.s32 %q[s1], %q[b], " factor "\n"          \
-    "vldrb.s32 %q[b], [%[w]], #116\n"               \
-    "vmla.s32 %q[s2], %q[a], " factor "\n"          \
-    "vmla.s32 %q[s3], %q[b], " factor "\n"
-#define FOUR_ROWS_OF_SUM(next_row) \
-    "wls lr, %[fours], 2f\n"                        \
-    "1:\n"                                          \
-    "ldmia %[weight]!, {r4, r5, r6, r8}\n"          \
-    ROW_OF_SUM("r4") next_row                       \
-    ROW_OF_SUM("r5") next_row                       \
-    ROW_OF_SUM("r6") next_row                       \
-    ROW_OF_SUM("r8") next_row                       \
-    "le lr, 1b\n"                                   \
-    "2:\n"
-#define SUM_FOURS(next_row) \
-    __asm__ volatile(FOUR_ROWS_OF_SUM(next_row)                                                              \
-                     : [w] "+&l"(w), [weight] "+&r"(weight), [s0] "+w"(s0), [s1] "+w"(s1), [s2] "+w"(s2),    \
-                       [s3] "+w"(s3), [a] "=&w"(a), [b] "=&w"(b)                                             \
-                     : [more] "r"(stride - 128u), [fours] "r"(rows / 4u)                                     \
-                     : "r4", "r5", "r6", "r8", "lr", "memory")
-/* clang-format on */
-
-/* Sixteen columns of rows at w and w + stride and so on, four rows at a time; one row's loads move w by 128. */
-static void sum_sixteen(const int8_t *w, uint32_t rows, uint32_t stride, const int32_t *weight, int32_t *acc)
-{
-    int32x4_t s0 = vdupq_n_s32(0), s1 = s0, s2 = s0, s3 = s0, a, b;
-    if (stride == 128u) {
-        SUM_FOURS("");
-    } else {
-        SUM_FOURS(NEXT_ROW);
-    }
-    for (uint32_t left = rows % 4u; left > 0; left--, w += stride) {
-        int32_t f = *weight++;
-        s0 = vmlaq_n_s32(s0, vldrbq_s32(w), f);
-        s1 = vmlaq_n_s32(s1, vldrbq_s32(w + 4), f);
-        s2 = vmlaq_n_s32(s2, vldrbq_s32(w + 8), f);
-        s3 = vmlaq_n_s32(s3, vldrbq_s32(w + 12), f);
-    }
-    vst1q_s32(acc, s0);
-    vst1q_s32(acc + 4, s1);
-    vst1q_s32(acc + 8, s2);
-    vst1q_s32(acc + 12, s3);
-}
-
-static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
-                         int32_t *acc)
-{
-    uint32_t c = 0;
-    for (; c + 16u <= cols; c += 16u) {
-        sum_sixteen(w + c, rows, stride, weight, acc + c);
-    }
-    for (; c < cols; c += 4u) {
-        mve_pred16_t there = vctp32q(cols - c);
-        int32x4_t sum = vdupq_n_s32(0);
-        const int8_t *at = w + c;
-        for (uint32_t r = 0; r < rows; r++, at += stride) {
-            sum = vmlaq_n_s32(sum, vldrbq_z_s32(at, there), weight[r]);
-        }
-        vstrwq_p_s32(acc + c, sum, there);
-    }
-}
-
 /* Shifts above 32 need the upper halves of the products alone; see ehmn_kernels_rows_scale. */
 static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
@@ -340,7 +271,6 @@ const ehmn_kernels ehmn_kernels_mve = {
     .matvec_s8 = ehmn_kernels_mve_matvec_s8,
     .matvec_s16 = ehmn_kernels_mve_matvec_s16,
     .matvec_s4 = ehmn_kernels_mve_matvec_s4,
-    .weighted_sum = weighted_sum,
     .scale = scale,
     .step_row = step_row,
     .few_steps = 2u,

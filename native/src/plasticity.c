@@ -68,7 +68,7 @@ static int32_t standard_score(ehmn_average *a, int32_t value, int32_t rate)
 }
 
 /* Squared distance between the fast and the slow mean of the input, per unit, Q24: on ordinary text far below one. */
-static int32_t topic_shift(ehmn_model *m)
+__attribute__((noinline)) static int32_t topic_shift(ehmn_model *m)
 {
     uint32_t d = m->image->d_model;
     const int32_t *x = ehmn_at(m, m->at.standard);

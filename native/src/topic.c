@@ -19,24 +19,24 @@
 
 _Static_assert(EHMN_MAX_BANKS <= 32u, "the banks in use are bits of a word");
 
-static uint32_t bank_bytes(const ehmn_image *im)
+static uint32_t bank_bytes(uint32_t delta_bytes)
 {
-    return (ehmn_layout_delta(im).total + 7u) & ~7u;
+    return (delta_bytes + 7u) & ~7u;
 }
 
 static void *bank_at(const ehmn_model *m, uint32_t index)
 {
-    return m->banks + (size_t)index * bank_bytes(m->image);
+    return m->banks + (size_t)index * bank_bytes(m->in.total);
 }
 
 static int32_t *centre_of(const ehmn_model *m, void *delta)
 {
-    return (int32_t *)(void *)((uint8_t *)delta + ehmn_layout_delta(m->image).centre);
+    return (int32_t *)(void *)((uint8_t *)delta + m->in.centre);
 }
 
 static int32_t *wander_of(const ehmn_model *m, void *delta)
 {
-    return (int32_t *)(void *)((uint8_t *)delta + ehmn_layout_delta(m->image).wander);
+    return (int32_t *)(void *)((uint8_t *)delta + m->in.wander);
 }
 
 int32_t ehmn_banks_bytes(const void *image, uint32_t n, uint32_t *bytes)
@@ -44,7 +44,7 @@ int32_t ehmn_banks_bytes(const void *image, uint32_t n, uint32_t *bytes)
     if (image == NULL || bytes == NULL || n < 2u || n > EHMN_MAX_BANKS) {
         return EHMN_E_ARGUMENT;
     }
-    uint64_t total = (uint64_t)(n + 2u) * bank_bytes(image);
+    uint64_t total = (uint64_t)(n + 2u) * bank_bytes(ehmn_layout_delta(image).total);
     if (total > UINT32_MAX) {
         return EHMN_E_SIZE;
     }
@@ -109,7 +109,7 @@ static const void *older_snapshot(const ehmn_model *m)
 static void leave_bank(ehmn_model *m)
 {
     const void *state = older_snapshot(m);
-    memcpy(bank_at(m, m->bank), state != NULL ? state : ehmn_model_delta(m), ehmn_layout_delta(m->image).total);
+    memcpy(bank_at(m, m->bank), state != NULL ? state : ehmn_model_delta(m), m->in.total);
 }
 
 static void arrive(ehmn_model *m, uint32_t bank)
@@ -126,7 +126,7 @@ static void enter_known(ehmn_model *m, uint32_t bank)
     ehmn_end_following(m);
     ehmn_delta now = *ehmn_model_delta(m);
     leave_bank(m);
-    memcpy(ehmn_model_delta(m), bank_at(m, bank), ehmn_layout_delta(m->image).total);
+    memcpy(ehmn_model_delta(m), bank_at(m, bank), m->in.total);
     carry_on(ehmn_model_delta(m), &now);
     if (following) {
         *(ehmn_gains *)ehmn_at(m, m->at.kept) = *ehmn_model_gains(m);
@@ -291,7 +291,7 @@ void ehmn_observe_topic(ehmn_model *m, int learning)
     int32_t *fast = ehmn_at(m, m->at.fast);
     int32_t *observed = ehmn_at(m, m->at.observed);
     if (learning && m->banks != NULL && ++m->entered % SNAPSHOT_PERIOD == 0) {
-        memcpy(bank_at(m, m->n_banks + m->snapshots % 2u), ehmn_model_delta(m), ehmn_layout_delta(im).total);
+        memcpy(bank_at(m, m->n_banks + m->snapshots % 2u), ehmn_model_delta(m), m->in.total);
         m->snapshots++;
     }
     if (im->rule.topic_limit == 0) {
@@ -311,7 +311,7 @@ void ehmn_roll_back(ehmn_model *m)
     ehmn_delta now = *ehmn_model_delta(m);
     const void *state = m->banks != NULL ? older_snapshot(m) : NULL;
     if (state != NULL) {
-        memcpy(ehmn_model_delta(m), state, ehmn_layout_delta(m->image).total);
+        memcpy(ehmn_model_delta(m), state, m->in.total);
     } else {
         ehmn_delta_clear(m, now.seed);
     }

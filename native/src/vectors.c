@@ -36,8 +36,10 @@
 #endif
 #if defined(EHMN_ARM_DSP)
 #define UNROLLED_BUT_DSP
+#define FEW_LEFT 1
 #else
 #define UNROLLED_BUT_DSP UNROLLED
+#define FEW_LEFT 0
 #endif
 
 /* Bits of v, which has at most 32. */
@@ -79,6 +81,7 @@ static uint32_t any_bits(const int32_t *v, uint32_t n)
 #if defined(EHMN_CORTEX_M)
     i = ehmn_cortex_m_any(v, n, &any);
 #endif
+    UNROLLED_BUT_CORTEX_M
     for (; i < n; i++) {
         any |= (uint32_t)(v[i] ^ v[i] >> 31);
     }
@@ -201,7 +204,12 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
     }
 }
 
-EHMN_SMALL void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+RARE int32_t follow_rarely(int32_t mean, int32_t value, int32_t rate)
+{
+    return ehmn_follow_value(mean, value, rate);
+}
+
+void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 {
     uint32_t i = 0;
 #if defined(EHMN_ARM_DSP)
@@ -210,8 +218,8 @@ EHMN_SMALL void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int
     for (; i < n; i++) {
         int32_t m = mean[i];
         uint32_t a = (uint32_t)m, b = (uint32_t)v[i];
-        if ((((a ^ a << 1) | (b ^ b << 1)) >> 31) != 0) { /* one of them is beyond 2^30 */
-            mean[i] = ehmn_follow_value(m, v[i], rate);
+        if (FEW_LEFT || ((a ^ a << 1) | (b ^ b << 1)) >> 31 != 0) {
+            mean[i] = follow_rarely(m, v[i], rate);
         } else { /* the usual case: no difference leaves 32 bits, and what lies between two numbers neither */
             mean[i] = m + ehmn_round_fit((int64_t)(v[i] - m) * rate, 16);
         }

@@ -327,7 +327,7 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
 }
 
 /* round(difference rate / 2^16) is the upper half of 2 difference (2^15 rate), rounded; a rate of one has no such factor. */
-EHMN_SMALL void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 {
     const int32x4_t least = vdupq_n_s32(-INT32_MAX);
     for (uint32_t left = n / 4u; left > 0; left--, mean += 4, v += 4) {
