@@ -25,7 +25,8 @@ MORE = 10  # products
 def executed(board: Board, bits: int, repeat: int, plugin: Path, work: Path) -> int:
     native, start = sources(), board.numbers["BOARD_FLASH_ADDRESS"]
     files = [PROGRAM, native / "ports" / "cortex-m" / "memory.c", *sorted((native / "src").glob("kernels*.c"))]
-    files += [native / "src" / f"{name}.c" for name in ("fixed", "tables", "vectors", "vectors_mve", "vectors_neon")]
+    names = ("fixed", "tables", "vectors", "vectors_reduce", "vectors_mve", "vectors_neon")
+    files += [native / "src" / f"{name}.c" for name in names]
     include = [f"-I{native / 'src'}", f"-I{native / 'include'}", f"-I{native / 'ports' / board.folder}"]
     flags = [*board.cpu.split(), "-mthumb", "-std=gnu11", "-O2", "-ffreestanding", "-fno-math-errno", "-nostdlib"]
     flags += ["-fno-tree-loop-distribute-patterns", f"-DINPUT_BITS={bits}", f"-DREPEAT={repeat}u"]
