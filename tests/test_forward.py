@@ -237,6 +237,20 @@ def test_the_most_probable_token_is_the_first_of_equals() -> None:
     assert model.sample(0.0) == 0
 
 
+@pytest.mark.parametrize("saturates", [(0,), (1,), (0, 1), ()])
+def test_embedding_and_position_saturate_together(saturates: tuple[int, ...]) -> None:
+    """Rows of both whose scales take values beyond 32 bits, just below 30, or one each."""
+    image = opened(tiny_image(replace(GPT2, n_layers=1, vocab_size=40)))
+    matrices = ffi.cast("ehmn_matrix *", image.pointer + image.header.matrices_offset)
+    for i, matrix in enumerate((matrices[7], matrices[8])):
+        at = image.bytes[matrix.scales_offset : matrix.scales_offset + 4 * matrix.rows].view(np.int32)
+        matrix.shift = image.header.value_frac + (0 if i in saturates else 3)
+        at[:] = 2**31 - 1 if i in saturates else 2**25 - 1
+    core, oracle = CoreModel(image), Oracle(image.bytes.tobytes())
+    for token in (3, 11, 39, 0, 3, 7):
+        assert core.encode(token).tolist() == list(oracle.encode(token))
+
+
 def test_samples_follow_the_prediction(image: Image) -> None:
     """In every single draw that of the oracle, and all together the distribution that is scored."""
     core, oracle, n = CoreModel(image, seed=2), Oracle(image.bytes.tobytes(), 2), 3000

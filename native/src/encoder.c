@@ -79,15 +79,16 @@ void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int
     multiply_all(m, matrix, frac, out_frac, out);
 }
 
-void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v)
+/* Add a row of a matrix of 8-bit weights to v[cols] at value_frac. `empty`: v is zero, and a row that fits 30 bits needs
+ * no look at saturation. */
+static void add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int empty, int32_t *v)
 {
     const int8_t *w = ehmn_weights(m, matrix) + (size_t)row * matrix->cols;
-    int32_t scale = ehmn_scales(m, matrix)[row], shift = matrix->shift - frac;
-    uint64_t most = 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)scale;
-    if (shift > 0 && shift < 62 && most >> shift < 1u << 29) {
-        ehmn_add_weights_within(v, w, matrix->cols, factor, scale, shift);
+    int32_t scale = ehmn_scales(m, matrix)[row], shift = matrix->shift - m->image->value_frac;
+    if (empty && shift > 0 && shift < 62 && 127u * (uint64_t)(uint32_t)scale >> shift < 1u << 29) {
+        ehmn_add_weights_within(v, w, matrix->cols, 1, scale, shift);
     } else {
-        ehmn_add_weights(v, w, matrix->cols, factor, scale, shift);
+        ehmn_add_weights(v, w, matrix->cols, 1, scale, shift);
     }
     m->counts.macs += matrix->cols;
 }
@@ -280,9 +281,9 @@ void ehmn_begin_position(ehmn_model *m, uint32_t token, int32_t *residual, int16
 {
     const ehmn_image *im = m->image;
     memset(residual, 0, 4u * (size_t)im->d_model);
-    ehmn_add_row(m, m->matrices + ehmn_embedding_index(im), token, 1, im->value_frac, residual);
+    add_row(m, m->matrices + ehmn_embedding_index(im), token, 1, residual);
     if (im->positions == EHMN_POSITIONS_LEARNED) {
-        ehmn_add_row(m, m->matrices + ehmn_positions_index(im), m->position, 1, im->value_frac, residual);
+        add_row(m, m->matrices + ehmn_positions_index(im), m->position, 0, residual);
     }
     const uint32_t *phase = ehmn_at(m, m->at.phases);
     for (uint32_t i = 0; im->positions == EHMN_POSITIONS_ROPE && i < ehmn_d_head(im) / 2u; i++) {

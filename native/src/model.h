@@ -279,10 +279,6 @@ typedef struct {
 /* What ehmn_attend does for each of them in turn, the first of them at m->position, which moves on with m->filled. */
 void ehmn_attend_many(ehmn_model *m, uint32_t layer, const ehmn_attending *tokens);
 
-/* Add round(factor * row `row` of `matrix`, of 8-bit weights) at `frac` fractional bits to v[cols], where nothing was but
- * another such row. */
-void ehmn_add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int32_t factor, int32_t frac, int32_t *v);
-
 static inline ehmn_gains *ehmn_model_gains(const ehmn_model *m)
 {
     return &ehmn_model_delta(m)->gains;
