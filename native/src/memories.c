@@ -1,6 +1,9 @@
 /* Memories of words: a bias of every token, n-grams, and episodes, which are past states like the present one and what
  * came then. SPEC.md, "Learning". */
 #include "model.h"
+#include "vectors_neon.h"
+
+#include <string.h>
 
 _Static_assert(EHMN_MAX_VOCAB <= EHMN_NGRAM_TOKEN_MASK + 1u, "a token must fit an n-gram's slot");
 
@@ -147,7 +150,13 @@ void ehmn_decay_bias(ehmn_model *m, int32_t factor)
 static void make_key(ehmn_model *m)
 {
     const int32_t *x = ehmn_at(m, m->at.standard), *end = x + m->image->d_model;
-    for (uint32_t *key = ehmn_at(m, m->at.key); x < end; key++) {
+    uint32_t *key = ehmn_at(m, m->at.key);
+#if defined(EHMN_NEON)
+    for (; end - x >= 32; x += 32) {
+        *key++ = ehmn_neon_signs(x);
+    }
+#endif
+    for (; x < end; key++) {
         uint32_t word = 0;
         for (uint32_t bit = 1; x < end && bit != 0; bit <<= 1) {
             word |= *x++ > 0 ? bit : 0u;
@@ -156,24 +165,27 @@ static void make_key(ehmn_model *m)
     }
 }
 
-/* Episodes in order of (distance, index), those with the least, at most EHMN_RECALLED. */
+/* The nearest episodes in order: distance 2^16 + index; UINT32_MAX where there is none. */
 typedef struct {
     uint32_t n;
-    uint32_t limit; /* what a distance must be below to come among them */
-    uint32_t found[EHMN_RECALLED]; /* distance 2^16 + index */
+    uint32_t found[EHMN_RECALLED];
 } nearest;
 
-_Static_assert(EHMN_MAX_SLOTS <= 1u << 16, "the index of an episode must fit 16 bits");
+_Static_assert(EHMN_MAX_SLOTS <= 1u << 16 && EHMN_MAX_D_MODEL < 1u << 16, "index and distance must fit 16 bits each");
+_Static_assert(EHMN_RECALLED == 16, "ehmn_neon_insert counts on it");
 
-static void insert(nearest *among, uint32_t index, uint32_t distance)
+/* Take in one that is nearer than the last, which falls out. */
+static void insert(uint32_t *found, uint32_t key)
 {
-    uint32_t *at = among->found + (among->n < EHMN_RECALLED ? among->n++ : EHMN_RECALLED - 1u);
-    uint32_t key = distance << 16 | index;
-    for (; at > among->found && at[-1] > key; at--) {
+#if defined(EHMN_NEON)
+    ehmn_neon_insert(found, key);
+#else
+    uint32_t *at = found + EHMN_RECALLED - 1u;
+    for (; at > found && at[-1] > key; at--) {
         *at = at[-1];
     }
     *at = key;
-    among->limit = among->n == EHMN_RECALLED ? among->found[EHMN_RECALLED - 1u] >> 16 : UINT32_MAX;
+#endif
 }
 
 static void find_nearest(ehmn_model *m, nearest *among)
@@ -181,12 +193,13 @@ static void find_nearest(ehmn_model *m, nearest *among)
     const uint32_t *keys = ehmn_in_delta(m, m->in.keys), *key = ehmn_at(m, m->at.key);
     uint32_t words = ehmn_key_words(m->image), written = ehmn_model_delta(m)->written;
     uint32_t n = written < m->image->rule.episodes ? written : m->image->rule.episodes;
-    among->n = 0;
-    among->limit = UINT32_MAX;
+    const uint32_t *last = among->found + EHMN_RECALLED - 1u;
+    memset(among->found, 0xFF, sizeof among->found);
+    among->n = n < EHMN_RECALLED ? n : EHMN_RECALLED;
     for (uint32_t i = 0, distance = 0; i < n; i++) {
-        i += m->kernels->find_near(keys + (size_t)i * words, n - i, key, words, among->limit, &distance);
+        i += m->kernels->find_near(keys + (size_t)i * words, n - i, key, words, *last >> 16, &distance);
         if (i < n) {
-            insert(among, i, distance);
+            insert(among->found, distance << 16 | i);
         }
     }
     m->counts.macs += (uint64_t)n * words;

@@ -282,28 +282,50 @@ static void learn_dense_gain(ehmn_model *m, uint32_t layer, const int32_t *error
     m->counts.macs += d;
 }
 
-/* Teach the row that the prediction read of adapter `k`, or its gain alone. `factor`: Q16, of the rate. */
-static void learn_row(ehmn_model *m, uint32_t k, int32_t factor, const int32_t *error, int write)
+/* The row that the prediction read of adapter `k`; NULL: none. */
+static int8_t *row_of(const ehmn_model *m, uint32_t k)
+{
+    size_t at = (size_t)m->row[k] - 1u;
+    return m->row[k] != 0 ? (int8_t *)ehmn_in_delta(m, m->in.rows) + at * m->image->d_model : NULL;
+}
+
+/* Teach the rows that the prediction read, which all follow the same error. `factor`: Q16, of the rate. */
+static void write_rows(ehmn_model *m, int32_t factor, const int32_t *error)
 {
     const ehmn_rule *rule = &m->image->rule;
-    uint32_t d = m->image->d_model;
     int8_t *vector = ehmn_at(m, m->at.presynaptic);
-    if (m->row[k] == 0) {
-        return;
+    for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
+        if (m->row[k] != 0) {
+            m->counts.writes += decay_row(m, row_of(m, k), rule->decay_visit, EHMN_STREAM_ROW_DECAY + k);
+        }
     }
-    int8_t *r = (int8_t *)ehmn_in_delta(m, m->in.rows) + (size_t)(m->row[k] - 1u) * d;
-    ehmn_move_gain(m, &ehmn_model_gains(m)->row[k], ehmn_dot_weights(r, error, d), rule->row_frac + ERROR_FRAC);
-    m->counts.macs += d;
-    if (!write) {
-        return;
-    }
-    m->counts.writes += decay_row(m, r, rule->decay_visit, EHMN_STREAM_ROW_DECAY + k);
-    int32_t frac = ehmn_quantise8(error, d, ERROR_FRAC, vector);
-    int32_t rate = ehmn_mul(ehmn_mul(rule->eta_row[k], factor, 16), 1, frac - rule->row_frac);
-    uint32_t next = draw_offset(m, EHMN_STREAM_ROWS + k);
+    int32_t frac = ehmn_quantise8(error, m->image->d_model, ERROR_FRAC, vector);
     direction along = make_direction(m, vector);
-    m->counts.writes += draw_row(r, &along, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &next);
-    m->counts.macs += d;
+    for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
+        int32_t rate = ehmn_mul(ehmn_mul(rule->eta_row[k], factor, 16), 1, frac - rule->row_frac);
+        if (m->row[k] != 0) {
+            uint32_t next = draw_offset(m, EHMN_STREAM_ROWS + k);
+            m->counts.writes += draw_row(row_of(m, k), &along, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &next);
+            m->counts.macs += m->image->d_model;
+        }
+    }
+}
+
+static void learn_rows(ehmn_model *m, int32_t factor, const int32_t *error, int write)
+{
+    uint32_t d = m->image->d_model, read = 0;
+    for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
+        const int8_t *r = row_of(m, k);
+        if (r != NULL) {
+            int64_t sum = ehmn_dot_weights(r, error, d);
+            ehmn_move_gain(m, &ehmn_model_gains(m)->row[k], sum, m->image->rule.row_frac + ERROR_FRAC);
+            m->counts.macs += d;
+            read++;
+        }
+    }
+    if (write && read > 0) {
+        write_rows(m, factor, error);
+    }
 }
 
 /* How much the frozen model's own logits should count: along the gradient of the log-probability. */
@@ -349,9 +371,7 @@ static void teach(ehmn_model *m, uint32_t token, uint64_t draw, uint32_t stream,
         }
         learn_dense_gain(m, layer, error);
     }
-    for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
-        learn_row(m, k, factor, error, write);
-    }
+    learn_rows(m, factor, error, write);
     ehmn_learn_bias(m, token, negative, write);
     if (write) {
         ehmn_decay_bias(m, decay);

@@ -86,17 +86,27 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
     }
 }
 
-/* v[i] = ehmn_add(v[i], round(z[i] factor / 2^(16 + beyond))), from 1 bit beyond on. */
-static inline int32x4x2_t added(int32x4x2_t v, int16x8_t z, int32x4_t factor, int32x4_t down)
+/* round(z[i] factor / 2^(16 + beyond)), from 1 bit beyond on. */
+static inline int32x4x2_t products(int16x8_t z, int32x4_t factor, int32x4_t down)
 {
-    int32x4_t low = vqdmulhq_s32(vshll_n_s16(vget_low_s16(z), 16), factor);
-    int32x4_t high = vqdmulhq_s32(vshll_high_n_s16(z, 16), factor);
-    v.val[0] = symmetric(vqaddq_s32(v.val[0], vrshlq_s32(low, down)));
-    v.val[1] = symmetric(vqaddq_s32(v.val[1], vrshlq_s32(high, down)));
+    int32x4x2_t p;
+    p.val[0] = vrshlq_s32(vqdmulhq_s32(vshll_n_s16(vget_low_s16(z), 16), factor), down);
+    p.val[1] = vrshlq_s32(vqdmulhq_s32(vshll_high_n_s16(z, 16), factor), down);
+    return p;
+}
+
+/* Those added to v; `within`: no sum leaves 31 bits. */
+static inline int32x4x2_t added(int32x4x2_t v, int16x8_t z, int32x4_t factor, int32x4_t down, int within)
+{
+    int32x4x2_t p = products(z, factor, down);
+    for (int i = 0; i < 2; i++) {
+        v.val[i] = within ? vaddq_s32(v.val[i], p.val[i]) : symmetric(vqaddq_s32(v.val[i], p.val[i]));
+    }
     return v;
 }
 
-void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+static inline __attribute__((always_inline)) void add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor,
+                                                              int32_t scale, int32_t shift, int within)
 {
     int32_t spare = spare_bits((uint32_t)scale);
     int32_t beyond = shift + spare + 16 - 31; /* bits of the upper half of a doubled product that are rounded away */
@@ -105,8 +115,9 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
         for (; n >= 16u; n -= 16u, v += 16, w += 16) {
             int8x16_t a = vld1q_s8(w);
             int16x8_t low = vmulq_n_s16(vmovl_s8(vget_low_s8(a)), (int16_t)factor);
-            vst1q_s32_x2(v, added(vld1q_s32_x2(v), low, scales, down));
-            vst1q_s32_x2(v + 8, added(vld1q_s32_x2(v + 8), vmulq_n_s16(vmovl_high_s8(a), (int16_t)factor), scales, down));
+            int16x8_t high = vmulq_n_s16(vmovl_high_s8(a), (int16_t)factor);
+            vst1q_s32_x2(v, added(vld1q_s32_x2(v), low, scales, down, within));
+            vst1q_s32_x2(v + 8, added(vld1q_s32_x2(v + 8), high, scales, down, within));
         }
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -114,9 +125,14 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
     }
 }
 
+void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+{
+    add_weights(v, w, n, factor, scale, shift, 0);
+}
+
 void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    ehmn_add_weights(v, w, n, factor, scale, shift);
+    add_weights(v, w, n, factor, scale, shift, 1);
 }
 
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
@@ -124,7 +140,7 @@ void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
     int32_t spare = spare_bits((uint32_t)gain);
     const int32x4_t gains = vdupq_n_s32((int32_t)((uint32_t)gain << spare)), down = vdupq_n_s32(-spare);
     for (; spare >= 1 && n >= 8u; n -= 8u, v += 8, z += 8) {
-        vst1q_s32_x2(v, added(vld1q_s32_x2(v), vld1q_s16(z), gains, down));
+        vst1q_s32_x2(v, added(vld1q_s32_x2(v), vld1q_s16(z), gains, down, 0));
     }
     for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)z[i] * gain, 15));
