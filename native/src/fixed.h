@@ -30,7 +30,8 @@ static inline int16_t ehmn_sat16(int32_t v)
     return (int16_t)(v > INT16_MAX ? INT16_MAX : v < -INT16_MAX ? -INT16_MAX : v);
 }
 
-#if defined(__OPTIMIZE_SIZE__) && !defined(EHMN_COPIES) /* its compiler would fold a constant shift into a copy, which is longer than a call */
+/* By themselves compilers that are to save room fold a constant into a copy of these, which is longer than the call. */
+#if defined(__OPTIMIZE_SIZE__) && !defined(EHMN_COPIES)
 int32_t ehmn_sat32(int64_t v);
 int32_t ehmn_round_shift(int64_t v, int32_t shift);
 #else
