@@ -3,13 +3,26 @@ the place of the tools, honest or not."""
 
 import os
 import pty
+import socket
 import sys
 import termios
 import threading
 import tty
+from collections.abc import Iterator
 from pathlib import Path
 
 ACK, NACK = b"\x79", b"\x1f"
+
+
+def connections(server: socket.socket) -> Iterator[socket.socket]:
+    """One after the other, until the server is closed."""
+    while True:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        with connection:
+            yield connection
 
 
 class Stm32BootLoader:

@@ -15,6 +15,7 @@ from unicorn import arm_const as arm
 
 from edgehmn.device.boards import boards
 from edgehmn.device.firmware import build_firmware
+from tests.boot_loaders import connections
 from tests.chips.chip import BLANK, NOWHERE, PATIENCE_S
 from tests.chips.nrf52840 import Nrf52840
 
@@ -285,12 +286,8 @@ class Probe:
         self.board.flash[:], self.board.off = self.flash, True
 
     def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._server.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rwb") as stream:
+        for connection in connections(self._server):
+            with connection.makefile("rwb") as stream:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 try:
                     for answer in self._answers(stream):

@@ -6,6 +6,9 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+
+from tests.boot_loaders import connections
 
 END, ESCAPE, ESCAPED = 0xC0, 0xDB, {0xDC: 0xC0, 0xDD: 0xDB}
 FLASH_BEGIN, FLASH_DATA, FLASH_END, MEM_BEGIN, SYNC, WRITE_REG, READ_REG = 2, 3, 4, 5, 8, 9, 10
@@ -60,17 +63,10 @@ class EspBootLoader:
         self._server.close()
 
     def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._server.accept()
-            except OSError:
-                return
-            with connection:
-                try:
-                    for packet in unframed(connection):
-                        self._answer(connection, packet)
-                except OSError:
-                    continue
+        for connection in connections(self._server):
+            with suppress(OSError):
+                for packet in unframed(connection):
+                    self._answer(connection, packet)
 
     def _answer(self, connection: socket.socket, packet: bytes) -> None:
         direction, command, size, checksum = struct.unpack_from("<BBHI", packet)

@@ -89,15 +89,16 @@ def program(name: str, install: str) -> str:
     return path
 
 
-def run(words: Sequence[str | Path], timeout_s: float, stdin: bytes = b"") -> bytes:
-    """Run a program to its end, and return its standard output. Nothing but a code of 0 is success, and that is
-    believed only after reading back. Raises FlashError, also if it does not end in time: it and its children are then
-    killed."""
+def run(words: Sequence[str | Path], timeout_s: float, stdin: bytes = b"", folder: Path | None = None) -> bytes:
+    """Run a program to its end, in `folder` if it is given, and return its standard output. Nothing but a code of 0 is
+    success, and that is believed only after reading back. Raises FlashError, also if it does not end in time: it and
+    its children are then killed."""
     name = Path(words[0]).name
     try:
         process = subprocess.Popen(
             [str(w) for w in words],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            cwd=folder,
         )  # fmt: skip
     except OSError as e:
         raise DependencyError(f"{words[0]}: cannot be run ({e.strerror})") from e

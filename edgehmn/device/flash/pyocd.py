@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ INSTALL_LINE = "pip install pyocd"
 ASK_S = 30.0
 KEEP = ["-O", "auto_unlock=false"]  # else pyocd erases a chip that is locked, or seems so, with all that it has learned
 LOCKED = "not automatically unlocking"  # what it then says
-PLAIN = re.compile(r"[\w/.-]+")  # the paths that its commands take: none with a space in it, quoted or not
 
 
 class PyOcd:
@@ -55,11 +53,10 @@ class PyOcd:
                 )
 
     def read(self, place: Place, part: Part) -> bytes | None:
-        parent = None if PLAIN.fullmatch(tempfile.gettempdir()) else "/tmp"
-        with tempfile.TemporaryDirectory(prefix="edgehmn-", dir=parent) as folder:
+        with tempfile.TemporaryDirectory(prefix="edgehmn-") as folder:
             path = Path(folder) / "back.bin"
-            options = ["--connect", "halt", "--command", f"savemem 0x{part.address:x} {len(part.data)} {path}"]
-            self._run(place, "commander", options, time_for(len(part.data), self._limit_s))
+            options = ["--connect", "halt", "--command", f"savemem 0x{part.address:x} {len(part.data)} {path.name}"]
+            self._run(place, "commander", options, time_for(len(part.data), self._limit_s), path.parent)
             return path.read_bytes() if path.is_file() else b""
 
     @contextlib.contextmanager
@@ -68,10 +65,12 @@ class PyOcd:
             self._run(place, "reset", [], ASK_S)
         yield line
 
-    def _run(self, place: Place, command: str, options: list[str], timeout_s: float) -> None:
+    def _run(
+        self, place: Place, command: str, options: list[str], timeout_s: float, folder: Path | None = None
+    ) -> None:
         words = [self._program, command, "--no-wait", "--probe", place.name, "--target", self._target, *KEEP]
         try:
-            run([*words, *options], timeout_s)
+            run([*words, *options], timeout_s, folder=folder)
         except FlashError as e:
             if self._target in str(e) and not self._knows_target():
                 raise DependencyError(
