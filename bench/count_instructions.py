@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.instruction_plugin import Plugin
 from edgehmn.exported import Export
 from edgehmn.texts import EVALUATION, shipped
 from edgehmn.workload_export import count_learning
@@ -27,7 +28,6 @@ from edgehmn.workload_export import count_learning
 ROOT = Path(__file__).resolve().parents[1]
 COUNTS = ROOT / "targets" / "counts.json"
 PROGRAM = ROOT / "bench" / "instructions" / "run.c"
-PLUGIN = ROOT / "tools" / "qemu_plugin" / "instructions.c"
 HALF = 130  # tokens, more than the window
 ARM, ARM_EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 # Compiler, emulator and its processor: what a processor cannot do, the core does not choose.
@@ -44,12 +44,12 @@ class Program:
 
     machine: str
     path: Path
-    plugin: Path
+    plugin: Plugin
 
     @staticmethod
     def build(machine: str, work: Path) -> "Program":
         compiler = MACHINES[machine][0]
-        path, plugin, build = work / f"run-{machine}", work / "instructions.so", work / machine
+        path, build = work / f"run-{machine}", work / machine
         cmake = ["cmake", "-S", str(ROOT / "native"), "-B", str(build), f"-DCMAKE_C_COMPILER={compiler}"]
         if compiler == ARM:
             cmake += ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
@@ -58,18 +58,24 @@ class Program:
         library = next(build.rglob("libedgehmn_core.a"))
         sources = [str(PROGRAM), str(library), f"-I{ROOT / 'native' / 'include'}"]
         subprocess.run([compiler, "-std=c11", "-O2", "-static", *sources, "-o", str(path)], check=True)
-        subprocess.run(["gcc", "-O2", "-shared", "-fPIC", str(PLUGIN), "-o", str(plugin)], check=True)
-        return Program(machine, path, plugin)
+        return Program(machine, path, Plugin(work))
 
     def run(self, image: Path, ids: Path, n: int, mode: str) -> Counter[str]:
         """Instructions of each function, from the program's start to its end."""
         _, emulator, processor = MACHINES[self.machine]
-        counts = self.path.with_suffix(".counts")
-        command = [emulator, "-cpu", processor, "-plugin", f"{self.plugin},out={counts}"]
-        command += [str(self.path), str(image), str(ids), str(n), mode]
+        command = [
+            emulator,
+            "-cpu",
+            processor,
+            *self.plugin.options,
+            str(self.path),
+            str(image),
+            str(ids),
+            str(n),
+            mode,
+        ]
         subprocess.run(command, capture_output=True, check=True, timeout=600)
-        lines = [line.split(maxsplit=1) for line in counts.read_text("utf-8").splitlines()]
-        return Counter({name: int(count) for count, name in lines})
+        return self.plugin.counts()
 
 
 def missing_tools(machine: str) -> str:

@@ -11,10 +11,11 @@ import tempfile
 from pathlib import Path
 from shutil import which
 
+from bench.instruction_plugin import Plugin
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "native" / "src"
 PROGRAM = ROOT / "bench" / "instructions" / "product.c"
-PLUGIN = ROOT / "tools" / "qemu_plugin" / "instructions.c"
 MACS = 512 * 128
 VECTORS = 64
 AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": ["-march=armv8.2-a+dotprod"]}
@@ -51,13 +52,12 @@ def count(table: str, kinds: tuple[str, ...] = ("8", "16", "m")) -> dict[str, fl
     """By bits of the inputs; m: 64 vectors at once, of 16 bits."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        program, plugin, counts = build(table, folder), folder / "instructions.so", folder / "counts"
-        subprocess.run(["gcc", "-O2", "-shared", "-fPIC", str(PLUGIN), "-o", str(plugin)], check=True)
+        program, plugin = build(table, folder), Plugin(folder)
 
         def run(kind: str, n: int) -> int:
-            command = [*MACHINES[table][2], "-plugin", f"{plugin},out={counts}", str(program), table, kind, str(n)]
+            command = [*MACHINES[table][2], *plugin.options, str(program), table, kind, str(n)]
             subprocess.run(command, check=True, capture_output=True, timeout=300)
-            return sum(int(line.split()[0]) for line in counts.read_text("utf-8").splitlines())
+            return plugin.counts().total()
 
         return {k: (run(k, 3) - run(k, 1)) / 2 / MACS / (VECTORS if k == "m" else 1) for k in kinds}
 

@@ -8,7 +8,6 @@ Of the reference model, counted exactly by the plugin of tools/qemu_plugin, over
 128, which fill the context; 1,000 fill the memories, too.
 """
 
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.count_instructions import MACHINES, Program, missing_tools
+from bench.instruction_plugin import Plugin
 from edgehmn.calibrate import calibration_ids
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import Image
@@ -27,7 +27,6 @@ from edgehmn.image import image_of
 from edgehmn.runtime.device import DeviceRuntime
 
 ROOT = Path(__file__).resolve().parents[1]
-PLUGIN = ROOT / "tools" / "qemu_plugin" / "instructions.c"
 TOKENS = 64
 
 
@@ -42,16 +41,14 @@ def on_board(image: bytes, board: str, warm: int, learn: bool) -> Counter[str]:
     ids = calibration_ids(read_checkpoint(REFERENCE))[: warm + TOKENS]
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        plugin, out = Path(folder) / "instructions.so", Path(folder) / "counts"
-        subprocess.run(["gcc", "-O2", "-shared", "-fPIC", str(PLUGIN), "-o", str(plugin)], check=True)
+        plugin = Plugin(Path(folder))
         for more in (0, TOKENS):
-            with Emulator(image, board, options=["-plugin", f"{plugin},out={out}"]) as emulator:
+            with Emulator(image, board, options=plugin.options) as emulator:
                 runtime = DeviceRuntime(emulator.url)
                 runtime.process(ids[:warm], learn=True)
                 runtime.process(ids[warm : warm + more], learn=learn)
                 runtime.close()
-            lines = [line.split(maxsplit=1) for line in out.read_text("utf-8").splitlines()]
-            found.append(Counter({name: int(n) for n, name in lines}))
+            found.append(plugin.counts())
     return per_token(*found)
 
 

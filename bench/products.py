@@ -12,17 +12,17 @@ import tempfile
 from pathlib import Path
 
 from bench.equality import CORES
+from bench.instruction_plugin import Plugin
 from edgehmn.device.boards import Board, boards, sources
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
-PLUGIN = ROOT / "tools" / "qemu_plugin" / "instructions.c"
 PROGRAM = ROOT / "bench" / "instructions" / "products.c"
 MACS = 512 * 128
 MORE = 10  # products
 
 
-def executed(board: Board, bits: int, repeat: int, plugin: Path, work: Path) -> int:
+def executed(board: Board, bits: int, repeat: int, plugin: Plugin, work: Path) -> int:
     native, start = sources(), board.numbers["BOARD_FLASH_ADDRESS"]
     files = [PROGRAM, native / "ports" / "cortex-m" / "memory.c", *sorted((native / "src").glob("kernels*.c"))]
     names = ("fixed", "tables", "vectors", "vectors_reduce", "vectors_mve", "vectors_neon")
@@ -31,22 +31,21 @@ def executed(board: Board, bits: int, repeat: int, plugin: Path, work: Path) -> 
     flags = [*board.cpu.split(), "-mthumb", "-std=gnu11", "-O2", "-ffreestanding", "-fno-math-errno", "-nostdlib"]
     flags += ["-fno-tree-loop-distribute-patterns", f"-DINPUT_BITS={bits}", f"-DREPEAT={repeat}u"]
     place = [f"-Wl,--section-start=.vectors={start:#x}", f"-Wl,-Ttext-segment={start + 0x8000:#x}", "-Wl,-e,reset"]
-    program, counts = work / "products.elf", work / "counts"
+    program = work / "products.elf"
     subprocess.run(
         ["arm-none-eabi-gcc", *flags, *include, *place, *map(str, files), "-lgcc", "-o", str(program)], check=True
     )
     machine = ["-M", str(board.machine), "-net", "none", "-display", "none", "-semihosting"]
-    command = ["qemu-system-arm", *machine, "-plugin", f"{plugin},out={counts}", "-kernel", str(program)]
+    command = ["qemu-system-arm", *machine, *plugin.options, "-kernel", str(program)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return sum(int(line.split()[0]) for line in counts.read_text("utf-8").splitlines())
+    return plugin.counts().total()
 
 
 def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        plugin = work / "instructions.so"
-        subprocess.run(["gcc", "-O2", "-shared", "-fPIC", str(PLUGIN), "-o", str(plugin)], check=True)
+        plugin = Plugin(work)
         for board in boards().values():
             core = CORES.get(board.cpu.split()[0].split("-")[-1].partition("+")[0])
             if board.machine and core and board.machine.startswith("mps"):
