@@ -288,7 +288,8 @@ class PlasticHead:
         r, z, weights = self.rule, self.z[layer], self.weights[layer]
         post = z if r.error == "hebbian" else error * (1 - z * z)
         rate = r.eta_local * factor * post * self._gate(layer)
-        rate[np.abs(rate) < r.closed_below * np.abs(rate).mean()] = 0.0
+        size = np.abs(rate)
+        rate[size < r.closed_below * size.mean()] = 0.0
         self.dense_writer.add(weights, rate, self._presynaptic(layer))
         # Decay visits one row per token, with the decay of as many tokens as there are rows.
         self.dense_writer.decay(weights[self.time % len(weights)], len(weights) * r.decay)

@@ -223,8 +223,11 @@ void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint
     uint32_t found = 0;
     for (uint32_t b = 0; b < blocks && found < n; b++) {
         b += m->summed ? pass_blocks(sums + b, blocks - b, &ahead) : 0u;
+        if (b == blocks) {
+            break;
+        }
         uint32_t k = b * block, end = vocab - k < block ? vocab : k + block;
-        while (b < blocks && k < end && found < n) {
+        while (k < end && found < n) {
             k += ehmn_pass_over(logits + k, end - k, m->max_logit, &ahead);
             if (k < end) {
                 uint32_t p = ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]));

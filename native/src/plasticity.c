@@ -285,8 +285,8 @@ static void learn_dense_gain(ehmn_model *m, uint32_t layer, const int32_t *error
 /* The row that the prediction read of adapter `k`; NULL: none. */
 static int8_t *row_of(const ehmn_model *m, uint32_t k)
 {
-    size_t at = (size_t)m->row[k] - 1u;
-    return m->row[k] != 0 ? (int8_t *)ehmn_in_delta(m, m->in.rows) + at * m->image->d_model : NULL;
+    int8_t *rows = ehmn_in_delta(m, m->in.rows);
+    return m->row[k] != 0 ? rows + (size_t)(m->row[k] - 1u) * m->image->d_model : NULL;
 }
 
 /* Teach the rows that the prediction read, which all follow the same error. `factor`: Q16, of the rate. */
@@ -295,17 +295,19 @@ static void write_rows(ehmn_model *m, int32_t factor, const int32_t *error)
     const ehmn_rule *rule = &m->image->rule;
     int8_t *vector = ehmn_at(m, m->at.presynaptic);
     for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
-        if (m->row[k] != 0) {
-            m->counts.writes += decay_row(m, row_of(m, k), rule->decay_visit, EHMN_STREAM_ROW_DECAY + k);
+        int8_t *r = row_of(m, k);
+        if (r != NULL) {
+            m->counts.writes += decay_row(m, r, rule->decay_visit, EHMN_STREAM_ROW_DECAY + k);
         }
     }
     int32_t frac = ehmn_quantise8(error, m->image->d_model, ERROR_FRAC, vector);
     direction along = make_direction(m, vector);
     for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
-        int32_t rate = ehmn_mul(ehmn_mul(rule->eta_row[k], factor, 16), 1, frac - rule->row_frac);
-        if (m->row[k] != 0) {
+        int8_t *r = row_of(m, k);
+        if (r != NULL) {
+            int32_t rate = ehmn_mul(ehmn_mul(rule->eta_row[k], factor, 16), 1, frac - rule->row_frac);
             uint32_t next = draw_offset(m, EHMN_STREAM_ROWS + k);
-            m->counts.writes += draw_row(row_of(m, k), &along, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &next);
+            m->counts.writes += draw_row(r, &along, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &next);
             m->counts.macs += m->image->d_model;
         }
     }
@@ -337,7 +339,8 @@ static void learn_scale(ehmn_model *m, const int32_t *delta)
     int32_t *scale = &ehmn_model_gains(m)->scale;
     int32_t *product = ehmn_at(m, m->at.mixed);
     m->kernels->scale(plain, delta, im->d_model, shift, product);
-    int32_t moved = ehmn_add(*scale, ehmn_mul(ehmn_sat32(ehmn_sum(product, im->d_model)), im->rule.eta_scale, im->value_frac + 8));
+    int32_t sum = ehmn_sat32(ehmn_sum(product, im->d_model));
+    int32_t moved = ehmn_add(*scale, ehmn_mul(sum, im->rule.eta_scale, im->value_frac + 8));
     *scale = ehmn_clamp(moved, 0, im->rule.gain_max);
     m->counts.macs += im->d_model;
 }

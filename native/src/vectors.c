@@ -212,10 +212,6 @@ void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign
     }
 }
 
-#endif
-
-#if !defined(EHMN_MVE) && !defined(EHMN_NEON)
-
 int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
 {
     int32_t max = INT32_MIN;
