@@ -55,6 +55,7 @@ class PyOcd:
     def read(self, place: Place, part: Part) -> bytes | None:
         with tempfile.TemporaryDirectory(prefix="edgehmn-") as folder:
             path = Path(folder) / "back.bin"
+            # Named without its folder, whose path may hold a space: no command of pyocd takes that, quoted or not.
             options = ["--connect", "halt", "--command", f"savemem 0x{part.address:x} {len(part.data)} {path.name}"]
             self._run(place, "commander", options, time_for(len(part.data), self._limit_s), path.parent)
             return path.read_bytes() if path.is_file() else b""
