@@ -51,7 +51,7 @@ def slot(context: int, n: int) -> int:
 
 
 class Rows:
-    """The adapter whose input is the last `order` tokens, hashed: one row for each, added before the preconditioner."""
+    """The adapter whose input is the last `order` tokens, hashed: one row for each."""
 
     def __init__(self, order: int, slots: int, d: int, eta: float, gain: float) -> None:
         self.order, self.eta, self.gain = order, eta, gain
@@ -62,9 +62,10 @@ class Rows:
         at = slot(found[self.order - 1], len(self.values)) if len(found) >= self.order else None
         self.row = None if at is None else self.values[at]
 
-    def follow(self, error: FloatArray, eta_gain: float, gain_max: float) -> None:
+    def follow(self, delta: FloatArray, eta_gain: float, gain_max: float) -> None:
+        """delta: (d,), the error before the preconditioner."""
         if self.row is not None:
-            self.gain = min(max(self.gain + eta_gain * float(self.row @ error), 0.0), gain_max)
+            self.gain = min(max(self.gain + eta_gain * float(self.row @ delta), 0.0), gain_max)
 
     def learn(self, error: FloatArray, factor: float, decay: float, writer: Writer) -> None:
         """error: (d,), after the preconditioner; factor: of the rate, by G'."""
@@ -85,14 +86,17 @@ class Bias:
         gained = float(self.values[token]) - float(self.values[negatives].mean())
         self.gain = min(max(self.gain + eta_gain * LOG2_E * gained, 0.0), gain_max)
 
-    def learn(self, token: int, negatives: Ids, time: int) -> None:
+    def learn(self, token: int, negatives: Ids) -> None:
         b = self.values
         b[token] = min(b[token] + self.step, BIAS_LIMIT)
         np.subtract.at(b, negatives, np.float32(self.step / len(negatives)))
         b[negatives] = np.maximum(b[negatives], -BIAS_LIMIT)
-        size = -(-len(b) // BIAS_TURN)
+
+    def fade(self, time: int) -> None:
+        """The decay of one token: that of a part of all biases, whose turn it is."""
+        size = -(-len(self.values) // BIAS_TURN)
         start = time % BIAS_TURN * size
-        b[start : start + size] *= 1 - BIAS_TURN * self.decay
+        self.values[start : start + size] *= 1 - BIAS_TURN * self.decay
 
 
 class NGrams:

@@ -10,6 +10,7 @@ The rule, for the weight from input j to unit i of an adapter (symbols as in the
                                                               dense adapters; the rest learns by error
     alpha = d softmax_j(beta_attention x_j c_j)               mean one; c is a slow average of the input
     closed: units whose rate is below closed_below times the mean of all; their rows are not written
+    foreseen: a token of a probability p above FORESEEN makes no error; all but n-grams and episodes learn of the others
     G'    = gamma w_reward R + (1 - gamma) w_uncertainty U + w_novelty N
             R, U, N: surprise, entropy and topic shift in standard deviations around their running means
     write : the change is made of single steps of one LSB, drawn without bias ("unbiased"; at most eight of a weight
@@ -21,7 +22,7 @@ third have one row for each context, the previous token and the previous two (ha
 context that is present and zero for all others. The fourth recalls episodes: past states like the present one, and what
 came then. Beside them stand a bias of every token and a memory of n-grams. All write in parallel:
 
-    h'     = scale h + P (sum_l g_l tanh(W_l x_l) + sum_k g_k row_k)
+    h'     = scale h + sum_l g_l tanh(W_l x_l) + sum_k g_k row_k
     logits = E h' + g_b bias + sum over n-gram hits of G[order, count]
     p      = (1 - share) q + share recalled,   q = softmax(logits),   share by the similarity of the best episode
 
@@ -47,6 +48,7 @@ from edgehmn.writes import Write, Writer
 
 WINDOW = 64  # tokens that a topic is told from
 COVARIANCE_ROWS = 1024  # that are held in float64 at a time
+FORESEEN = 2 / 3
 FAST, SLOW = 0.05, 0.002  # rates of the two means of the input whose distance is novelty
 
 
@@ -69,7 +71,7 @@ class Rule:
     write: Write = "unbiased"
     beta_write: float = 10.0
     theta_write: float = 0.5
-    decay: float = 2e-4  # of dense weights, per token, towards the prior, which is zero
+    decay: float = 1.5e-4  # of dense weights, per token, towards the prior, which is zero
     closed_below: float = 1.0  # a unit whose |rate| is below so many times the mean of all is closed; 0: none is
     weight_frac: int = 11  # one LSB of a dense plastic weight is 2**-weight_frac
     n_negatives: int = 16
@@ -100,7 +102,8 @@ class Rule:
 class HeadStatistics:
     """What calibration measures once on ordinary text, for a model of width d.
 
-    mean, inverse_deviation: (d,) of the final norm's output; preconditioner: (d, d), symmetric; topic: (d, d),
+    mean, inverse_deviation: (d,) of the final norm's output; preconditioner: (d, d), symmetric, by which an error is
+    multiplied before it teaches, in units of the final norm's output, as the adapters' outputs are; topic: (d, d),
     symmetric, turns a running mean of the standardised input into units of its deviation within a topic.
     """
 
@@ -185,7 +188,7 @@ class PlasticHead:
         self.history.appendleft(token)
         found = contexts(self.history)
         self.x, self.plain = standardise(h, self.statistics), h
-        logits = self.head @ (self.scale * h + self.statistics.preconditioner @ self._adapters(found))
+        logits = self.head @ (self.scale * h + self._adapters(found))
         if self.bias:
             logits += self.bias.gain * self.bias.values
         for memory in self.ngrams:
@@ -197,41 +200,44 @@ class PlasticHead:
         mass = float(p.sum())
         self.q: FloatArray = p * np.float32(1 / mass)
         self.log_q: FloatArray = logits - np.float32(np.log(mass))
-        self.ready = True
-        if not self.episodes:
-            return self.log_q
-        mass = self.episodes.recall(self.x, p, mass)
-        log_p: FloatArray = logits - np.float32(np.log(mass))
-        changed = list(self.episodes.responsibility)
-        log_p[changed] = np.log(p[changed] / mass)
-        return log_p
+        self.log_p, self.ready = self.log_q, True
+        if self.episodes:
+            mass = self.episodes.recall(self.x, p, mass)
+            self.log_p = logits - np.float32(np.log(mass))
+            changed = list(self.episodes.responsibility)
+            self.log_p[changed] = np.log(p[changed] / mass)
+        return self.log_p
 
     def learn(self, token: int) -> None:
         """Teach everything that `token` came after the last `forward`."""
         if not self.ready:
             return
-        r, negatives = self.rule, self._negatives(self.rng)
-        error = self._follow(token, negatives)
         factor = self._factor(token)
-        for layer in range(len(self.weights)):
-            self._learn_dense(layer, error, factor)
-        for rows in self.rows:
-            rows.learn(error, factor, r.decay_visit, self.row_writer)
-        if self.bias:
-            self.bias.learn(token, negatives, self.time)
+        if not self._foreseen(token):
+            self._learn_from_error(token, factor)
+        self._follow_memories(token)
         for memory in self.ngrams:
             memory.learn(token)
         if self.episodes:
             self.episodes.learn(token)
+        for weights in self.weights:  # one row per token, with the decay of as many tokens as there are rows
+            self.dense_writer.decay(weights[self.time % len(weights)], len(weights) * self.rule.decay)
+        if self.bias:
+            self.bias.fade(self.time)
         self.time += 1
 
     def follow(self, token: int) -> None:
         """Let the gains follow that `token` came; weights, rows, biases, n-grams and episodes stay."""
         if self.ready:
-            self._follow(token, self._negatives(self.follow_rng))
+            if not self._foreseen(token):
+                self._follow_error(token, self._negatives(self.follow_rng))
+            self._follow_memories(token)
+
+    def _foreseen(self, token: int) -> bool:
+        return float(self.log_p[token]) > np.log(FORESEEN)
 
     def _adapters(self, found: list[int]) -> FloatArray:
-        """What dense adapters and rows say together (d,), before the preconditioner."""
+        """What dense adapters and rows say together (d,)."""
         total = np.zeros(len(self.x), np.float32)
         self.z = []
         for layer, (rho, weights) in enumerate(zip(self.rule.rho_trace, self.weights, strict=True)):
@@ -252,23 +258,34 @@ class PlasticHead:
         quantiles = (rng.random() + np.arange(n)) / n * cumulative[-1]
         return np.minimum(np.searchsorted(cumulative, quantiles, side="right"), len(cumulative) - 1)
 
-    def _follow(self, token: int, negatives: Ids) -> FloatArray:
-        """Move every gain by the gradient of the log-probability of `token`; returns the error P delta (d,)."""
+    def _follow_error(self, token: int, negatives: Ids) -> FloatArray:
+        """Move the gains that an error moves by the gradient of the log-probability of `token`; returns delta (d,)."""
         r = self.rule
-        delta = self.head[token] - self.head[negatives].mean(0)
-        error: FloatArray = self.statistics.preconditioner @ delta
+        delta: FloatArray = self.head[token] - self.head[negatives].mean(0)
         for layer, z in enumerate(self.z):
-            self.gain[layer] = min(max(self.gain[layer] + r.eta_gain * float(z @ error), 0.0), r.gain_max)
+            self.gain[layer] = min(max(self.gain[layer] + r.eta_gain * float(z @ delta), 0.0), r.gain_max)
         for rows in self.rows:
-            rows.follow(error, r.eta_gain, r.gain_max)
+            rows.follow(delta, r.eta_gain, r.gain_max)
         if self.bias:
             self.bias.follow(token, negatives, r.eta_gain, r.gain_max)
-        for memory in self.ngrams:
-            memory.follow(token, self.q, r.eta_ngram)
         self.scale = min(max(self.scale + r.eta_scale * float(self.plain @ delta), 0.0), r.gain_max)
+        return delta
+
+    def _follow_memories(self, token: int) -> None:
+        for memory in self.ngrams:
+            memory.follow(token, self.q, self.rule.eta_ngram)
         if self.episodes:
-            self.episodes.follow(token, r.eta_episode)
-        return error
+            self.episodes.follow(token, self.rule.eta_episode)
+
+    def _learn_from_error(self, token: int, factor: float) -> None:
+        negatives = self._negatives(self.rng)
+        error: FloatArray = self.statistics.preconditioner @ self._follow_error(token, negatives)
+        for layer in range(len(self.weights)):
+            self._learn_dense(layer, error, factor)
+        for rows in self.rows:
+            rows.learn(error, factor, self.rule.decay_visit, self.row_writer)
+        if self.bias:
+            self.bias.learn(token, negatives)
 
     def _factor(self, token: int) -> float:
         """By what G' multiplies the rates: 1 + eta_global / eta_local G', not below zero. Its signals are in bits."""
@@ -291,8 +308,6 @@ class PlasticHead:
         size = np.abs(rate)
         rate[size < r.closed_below * size.mean()] = 0.0
         self.dense_writer.add(weights, rate, self._presynaptic(layer))
-        # Decay visits one row per token, with the decay of as many tokens as there are rows.
-        self.dense_writer.decay(weights[self.time % len(weights)], len(weights) * r.decay)
 
     def _presynaptic(self, layer: int) -> FloatArray:
         r, x = self.rule, self.trace[layer]
@@ -326,9 +341,9 @@ def standardise(normed: FloatArray, statistics: HeadStatistics) -> FloatArray:
 def measure_statistics(normed: FloatArray, targets: npt.NDArray[np.integer], head: FloatArray) -> HeadStatistics:
     """Statistics of the head (vocab, d) on ordinary text: final-norm outputs (n, d), and what came after each, (n,).
 
-    The preconditioner is (C + 0.3 m I)**-1/2 of the covariance C of the output error with mean eigenvalue m:
-    directions in which errors are common are damped, rare ones are heard. It is scaled so that learning one token at
-    rate eta raises that token's logit, for the same input, by eta d on average: rates mean the same in every model.
+    The preconditioner is (C + 0.3 m I)**-1 of the covariance C of the output error with mean eigenvalue m: directions
+    in which errors are common are damped, rare ones are heard. It is scaled so that learning one token at rate eta
+    raises that token's logit, for the same input, by eta d on average: rates mean the same in every model.
     Outputs that overflow give statistics that are not finite, or numpy.linalg.LinAlgError.
     """
     n, d = normed.shape
@@ -342,9 +357,9 @@ def measure_statistics(normed: FloatArray, targets: npt.NDArray[np.integer], hea
         delta = wanted - p @ head
         square += delta.T @ delta
         taught += wanted.T @ delta
-    preconditioner = inverse_root(square / n, 0.3)
-    response = np.sum((preconditioner @ taught) * preconditioner) / n
-    preconditioner /= np.sqrt(response)
+    root = inverse_root(square / n, 0.3)
+    preconditioner = root @ root
+    preconditioner /= np.sum(preconditioner * taught) / n
     centre, scale = normed.mean(0).astype(np.float32), (1 / (normed.std(0) + 1e-6)).astype(np.float32)
     plain = HeadStatistics(centre, scale, preconditioner.astype(np.float32), np.eye(len(centre), dtype=np.float32))
     return replace(plain, topic=topic_matrix(standardise(normed, plain)))

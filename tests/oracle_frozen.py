@@ -81,11 +81,13 @@ def exp2(v: int) -> int:
 
 class Prediction:
     """Logits in Q8, with what follows from them. `changed`: what episodes make of some of them; only the score knows
-    of it."""
+    of it. `top`: their level, the largest if none is given."""
 
-    def __init__(self, logits: Vector, changed: Mapping[int, int] = MappingProxyType({})) -> None:
+    def __init__(
+        self, logits: Vector, changed: Mapping[int, int] = MappingProxyType({}), top: int | None = None
+    ) -> None:
         self.plain, self.logits = logits, [changed.get(i, x) for i, x in enumerate(logits)]
-        self.top = max(logits)
+        self.top = max(logits) if top is None else top
         self.p = [exp2_neg(self.top - x) for x in logits]
         self.mass = sum(self.p)
         self.total = self.mass + sum(exp2(x - self.top) - self.p[i] for i, x in changed.items())

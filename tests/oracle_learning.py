@@ -23,6 +23,7 @@ from tests.oracle_frozen import Prediction
 from tests.oracle_memories import Plastic, Step
 
 PI_Q13 = 25736
+FORESEEN = 38336
 NOVELTY_FAST, NOVELTY_SLOW = 3277, 131
 RATE_LIMIT = NGRAM_GAIN_LIMIT = 1 << 20
 LEAST_SHARE, MOST_SHARE = 66, 62259
@@ -57,30 +58,39 @@ class Learning(Plastic):
         self.row_updates: list[tuple[int, Vector]] = []  # of each row that was read
 
     def take_in(self, token: int, manner: Manner) -> None:
-        """Steps 1 to 8 of learning."""
+        """Steps 1 to 9 of learning."""
         assert self.prediction is not None
         st = self.state
         stream, counter = (0, st.learned) if manner.writes else (FOLLOWING, self.followed)
-        negatives = self.negatives(self.prediction, draw(st.seed, stream, counter) >> 16)
-        delta, error = self._error(token, negatives)
         rate, row_rates = self._rates(token) if manner.writes else (0, [0, 0])
-        self._teach_dense(error, rate, manner)
-        self._teach_rows(error, row_rates, manner)
-        if self.header.rule.bias_step:
-            self._teach_bias(token, negatives, manner)
+        self.updates, self.row_updates = [], []
+        if self.prediction.score(token) >= FORESEEN:
+            negatives = self.negatives(self.prediction, draw(st.seed, stream, counter) >> 16)
+            delta = self._delta(token, negatives)
+            self._move_gains(delta)
+            if self.header.rule.bias_step:
+                self._teach_bias(token, negatives, manner)
+            if manner.writes:
+                error = self.preconditioner.matvec(delta, self._delta_frac(), 20)
+                self._teach_dense(error, rate)
+                self._teach_rows(error, row_rates)
         self._teach_ngrams(token, manner)
-        self._teach_scale(delta)
         self._teach_episodes(token, manner)
+        if manner.decays:
+            self._fade(manner.factor)
         if not manner.writes:
             self.followed += 1
 
-    def _error(self, token: int, negatives: Vector) -> tuple[Vector, Vector]:
-        """The error before and after the preconditioner."""
+    def _delta_frac(self) -> int:
+        return int(self.frac + self.header.rule.n_negatives.bit_length() - 1)
+
+    def _delta(self, token: int, negatives: Vector) -> Vector:
+        """The error before the preconditioner."""
         n, f = self.header.rule.n_negatives, self.frac
         delta = self.vocabulary.row(token, f, n)
         for k, count in runs(negatives):
             delta = list(map(add, delta, self.vocabulary.row(k, f, -count)))
-        return delta, self.preconditioner.matvec(delta, f + n.bit_length() - 1, 20)
+        return delta
 
     # -- Rate
 
@@ -116,25 +126,39 @@ class Learning(Plastic):
         rule = self.header.rule
         return within(add(gain, mul(sat(change), rule.eta_gain, 16)), 0, rule.gain_max)
 
+    def _move_gains(self, delta: Vector) -> None:
+        rule, st, gains, frac = self.header.rule, self.state, self.gains, self._delta_frac()
+        for layer, z in enumerate(self.taken.z):
+            gains.dense[layer] = self._moved_gain(gains.dense[layer], rounded(sum(map(times, z, delta)), frac - 1))
+        for k, slot in self.taken.rows:
+            change = rounded(sum(map(times, st.rows[k][slot], delta)), rule.row_frac + frac - 16)
+            gains.row[k] = self._moved_gain(gains.row[k], change)
+        total = sat(sum(mul(a, b, frac) for a, b in zip(self.taken.plain, delta, strict=True)))
+        gains.scale = within(add(gains.scale, mul(total, rule.eta_scale, self.frac + 8)), 0, rule.gain_max)
+
     # -- Dense adapters
 
-    def _teach_dense(self, error: Vector, rate: int, manner: Manner) -> None:
-        st, gains = self.state, self.gains
-        if manner.writes:
-            self.updates = []
-        for layer, z in enumerate(self.taken.z):
-            if manner.writes:
-                pre, g = self._presynaptic(layer)
-                rates = self._open([self._unit_rate(layer, i, e, rate, g) for i, e in enumerate(error)])
-                self.updates.append((rates, pre))
-                steps = draw_steps(rates, pre, draw(st.seed, 1 + layer, st.learned) >> 8)
-                for weights, row in zip(st.dense[layer], steps, strict=True):
-                    self._take(weights, row)
-            if manner.decays:
-                turn = st.dense[layer][st.learned % self.header.d_model]
-                decay = min(self.header.rule.decay_row * manner.factor, (1 << 24) - 1)
-                self._take_from_line(turn, -decay, turn, 33 + layer)
-            gains.dense[layer] = self._moved_gain(gains.dense[layer], rounded(sum(map(times, z, error)), 19))
+    def _teach_dense(self, error: Vector, rate: int) -> None:
+        st = self.state
+        for layer, adapter in enumerate(st.dense):
+            pre, g = self._presynaptic(layer)
+            rates = self._open([self._unit_rate(layer, i, e, rate, g) for i, e in enumerate(error)])
+            self.updates.append((rates, pre))
+            steps = draw_steps(rates, pre, draw(st.seed, 1 + layer, st.learned) >> 8)
+            for weights, row in zip(adapter, steps, strict=True):
+                self._take(weights, row)
+
+    def _fade(self, factor: int) -> None:
+        """The decay of dense weights and biases."""
+        rule, st, bias = self.header.rule, self.state, self.state.bias
+        for layer, adapter in enumerate(st.dense):
+            turn = adapter[st.learned % self.header.d_model]
+            self._take_from_line(turn, -min(rule.decay_row * factor, (1 << 24) - 1), turn, 33 + layer)
+        decay = min(rule.bias_decay * factor, 65535)
+        m = -(-len(bias) // BIAS_TURNS)
+        first = m * (st.learned % BIAS_TURNS)
+        for v in range(first, min(first + m, len(bias))):
+            bias[v] -= rounded(bias[v] * decay, 16)
 
     def _presynaptic(self, layer: int) -> tuple[Vector, int]:
         rule, st = self.header.rule, self.state
@@ -179,19 +203,15 @@ class Learning(Plastic):
 
     # -- Rows
 
-    def _teach_rows(self, error: Vector, rates: Vector, manner: Manner) -> None:
-        rule, st, gains = self.header.rule, self.state, self.gains
-        self.row_updates = []
+    def _teach_rows(self, error: Vector, rates: Vector) -> None:
+        rule, st = self.header.rule, self.state
         for k, slot in self.taken.rows:
             r = st.rows[k][slot]
-            change = rounded(sum(map(times, r, error)), rule.row_frac + 4)
-            gains.row[k] = self._moved_gain(gains.row[k], change)
-            if manner.writes:
-                self._take_from_line(r, -rule.decay_visit, r, ROW_DECAY + k)
-                pre, g = quantise(error, 20, 8)
-                rate = within(mul(rates[k], 1, g - rule.row_frac), -RATE_LIMIT, RATE_LIMIT)
-                self.row_updates.append((rate, pre))
-                self._take_from_line(r, rate, pre, ROW_ERROR + k)
+            self._take_from_line(r, -rule.decay_visit, r, ROW_DECAY + k)
+            pre, g = quantise(error, 20, 8)
+            rate = within(mul(rates[k], 1, g - rule.row_frac), -RATE_LIMIT, RATE_LIMIT)
+            self.row_updates.append((rate, pre))
+            self._take_from_line(r, rate, pre, ROW_ERROR + k)
 
     # -- Bias
 
@@ -206,12 +226,6 @@ class Learning(Plastic):
             bias[token] = sat(bias[token] + rule.bias_step, 16)
             for k, count in runs(negatives):
                 bias[k] = sat(bias[k] + rounded(-count * rule.bias_step, log_n), 16)
-        if manner.decays:
-            decay = min(rule.bias_decay * manner.factor, 65535)
-            m = -(-len(bias) // BIAS_TURNS)
-            first = m * (st.learned % BIAS_TURNS)
-            for v in range(first, min(first + m, len(bias))):
-                bias[v] -= rounded(bias[v] * decay, 16)
 
     # -- n-grams
 
@@ -235,13 +249,7 @@ class Learning(Plastic):
             return its, its_tag, min(15, count + 1)
         return (its, its_tag, count // 2) if count // 2 else (token, tag, 1)
 
-    # -- Scale and episodes
-
-    def _teach_scale(self, delta: Vector) -> None:
-        rule, gains, f = self.header.rule, self.gains, self.frac
-        shift = f + rule.n_negatives.bit_length() - 1
-        total = sat(sum(mul(a, b, shift) for a, b in zip(self.taken.plain, delta, strict=True)))
-        gains.scale = within(add(gains.scale, mul(total, rule.eta_scale, f + 8)), 0, rule.gain_max)
+    # -- Episodes
 
     def _teach_episodes(self, token: int, manner: Manner) -> None:
         rule, st, taken = self.header.rule, self.state, self.taken

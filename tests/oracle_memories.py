@@ -26,6 +26,7 @@ from tests.oracle_frozen import SCORE_BITS, Frozen, Prediction
 from tests.oracle_state import Gains, State
 
 MAX_RECALLED = 16
+LEVEL_ABOVE = 1024
 
 
 @dataclass
@@ -102,8 +103,7 @@ class Plastic(Frozen):
         return (b, g), [tanh(sat(rounded(sum(map(times, w, b)), shift))) for w in self.state.dense[layer]]
 
     def scaled(self, h: Vector, total: Vector) -> Vector:
-        added = self.preconditioner.matvec(total, 16, self.frac)
-        return [add(mul(a, self.gains.scale, 16), b) for a, b in zip(h, added, strict=True)]
+        return [add(mul(a, self.gains.scale, 16), mul(b, 1, 16 - self.frac)) for a, b in zip(h, total, strict=True)]
 
     def biased(self, logits: Vector) -> Vector:
         st = self.state
@@ -125,8 +125,9 @@ class Plastic(Frozen):
 
     # -- Memories of words
 
-    def recall_ngrams(self, logits: Vector, step: Step) -> None:
-        st = self.state
+    def recall_ngrams(self, logits: Vector, step: Step) -> int:
+        """The level of the logits afterwards."""
+        st, level = self.state, max(logits)
         for o, table, k in self.orders():
             if len(self.history) < k:
                 continue
@@ -134,13 +135,17 @@ class Plastic(Frozen):
             step.slots.append((o, table, slot, tag))
             token, its_tag, count = st.ngrams[table][slot]
             if count and its_tag == tag:
+                before = logits[token]
                 logits[token] = sat(logits[token] + rounded(self.gains.ngram[o][count], 8), 16)
                 step.hits.append(Hit(o, count, token))
+                if logits[token] > level or before >= level - LEVEL_ABOVE > logits[token]:
+                    level = max(logits)
+        return level
 
     def key(self, x: Vector) -> int:
         return sum(1 << j for j, v in enumerate(x) if v > 0)
 
-    def recall_episodes(self, logits: Vector, step: Step) -> dict[int, int]:
+    def recall_episodes(self, logits: Vector, level: int, step: Step) -> dict[int, int]:
         """The logits of the recalled tokens."""
         rule, st = self.header.rule, self.state
         n = min(rule.episodes, st.written)
@@ -154,7 +159,7 @@ class Plastic(Frozen):
         step.bucket = max(0, near[0]) >> 11
         share = self.gains.share[step.bucket]
         odds = (share << 16) // (65536 - share)
-        before = Prediction(logits)
+        before = Prediction(logits, top=level)
         extra = (before.mass >> 8) * odds >> 8
         weights: dict[int, int] = {}
         changed: dict[int, int] = {}
@@ -172,8 +177,8 @@ class Plastic(Frozen):
         step = Step(list(hidden))
         h = self.adapt(self.final_norm(hidden), step)
         logits = self.biased(self.wide_logits(h))
-        self.recall_ngrams(logits, step)
-        return Prediction(logits, self.recall_episodes(logits, step)), step
+        level = self.recall_ngrams(logits, step)
+        return Prediction(logits, self.recall_episodes(logits, level, step), level), step
 
     # -- What learning reads of a prediction
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from math import isqrt
 
 from tests import oracle_state
-from tests.exact import Vector, add, div_round, follow, mul, round_shift, rounded, sat
-from tests.oracle_frozen import Prediction
+from tests.exact import Vector, add, div_round, exp2_neg, follow, log2, mul, round_shift, rounded, sat
+from tests.oracle_frozen import SCORE_BITS
 from tests.oracle_learning import Learning, within
 from tests.oracle_state import State
 
@@ -162,7 +162,20 @@ class Topical(Learning):
         for layer, gain in enumerate(self.gains.dense):
             _, z = self.dense(layer, x)
             total = [add(a, mul(y, gain, 15)) for a, y in zip(total, z, strict=True)]
-        return Prediction(self.biased(self.wide_logits(self.scaled(h, total)))).score(guard.token)
+        logits = self.biased(self.wide_logits(self.scaled(h, total)))
+        level, mass = -32767, 0
+        for first in range(0, len(logits), self.guard_block()):
+            block = logits[first : first + self.guard_block()]
+            if max(block) > level:
+                mass = (mass >> 8) * exp2_neg(max(block) - level) >> 16
+                level = max(block)
+            mass += sum(exp2_neg(level - x) for x in block)
+        return max(0, log2(mass) - SCORE_BITS + 256 * (level - logits[guard.token]))
+
+    def guard_block(self) -> int:
+        """Tokens whose logits are made at a time."""
+        h = self.header
+        return int(max(h.d_model + 2 * (h.d_model // h.n_heads) * h.n_kv_heads, 2 * h.d_hidden) // 3 * 2)
 
 
 def going_on(old: State, before: State, names: tuple[str, ...]) -> State:

@@ -105,14 +105,15 @@ class PlainHead:
                 row = self.rows[k - 1][c * slots // 2**32]
                 self.row[k - 1] = row
                 total = [t + self.row_gain[k - 1] * r for t, r in zip(total, row, strict=True)]
-        adapted = [self.scale * v + dot(p, total) for v, p in zip(h, self.p_matrix, strict=True)]
+        adapted = [self.scale * v + t for v, t in zip(h, total, strict=True)]
         logits = [dot(w, adapted) + self.bias_gain * b for w, b in zip(self.head, self.bias, strict=True)]
         self._ngrams(logits)
         top = max(logits)
         weight = [math.exp(v - top) for v in logits]
         mass = math.fsum(weight)
         self.q = [w / mass for w in weight]
-        return [math.log(p) for p in self._episodes(self.q)]
+        self.p = self._episodes(self.q)
+        return [math.log(p) for p in self.p]
 
     def _ngrams(self, logits: Vector) -> None:
         self.place: dict[int, tuple[int, int]] = {}  # order -> slot, tag
@@ -147,10 +148,13 @@ class PlainHead:
 
     # ---- Learning
 
-    def follow(self, token: int, *, draw: float | None = None) -> None:
-        """Move the gains; `draw` is given when this is part of learning."""
+    def follow(self, token: int) -> None:
+        if self.p[token] <= 2 / 3:
+            self._follow_error(token, next(self.follow_draws))
+        self._follow_memories(token)
+
+    def _follow_error(self, token: int, u: float) -> None:
         r = self.rule
-        u = next(self.follow_draws) if draw is None else draw
         total = math.fsum(self.q)
         negatives = []
         for s in range(r.n_negatives):
@@ -164,16 +168,19 @@ class PlainHead:
         delta = [a - b for a, b in zip(self.head[token], mean, strict=True)]
         self.error = [dot(p, delta) for p in self.p_matrix]
         for layer, z in enumerate(self.z):
-            self.gain[layer] = clamp(self.gain[layer] + r.eta_gain * dot(z, self.error), 0, r.gain_max)
+            self.gain[layer] = clamp(self.gain[layer] + r.eta_gain * dot(z, delta), 0, r.gain_max)
         for k, row in enumerate(self.row):
             if row is not None:
-                self.row_gain[k] = clamp(self.row_gain[k] + r.eta_gain * dot(row, self.error), 0, r.gain_max)
+                self.row_gain[k] = clamp(self.row_gain[k] + r.eta_gain * dot(row, delta), 0, r.gain_max)
         bits = (self.bias[token] - sum(self.bias[v] for v in negatives) / len(negatives)) / LN2
         self.bias_gain = clamp(self.bias_gain + r.eta_gain * bits, 0, r.gain_max)
+        self.scale = clamp(self.scale + r.eta_scale * dot(self.plain, delta), 0, r.gain_max)
+
+    def _follow_memories(self, token: int) -> None:
+        r = self.rule
         for order, (guess, count) in self.hit.items():
             gain = self.ngram_gain.get((order, count), 0.0) + r.eta_ngram * ((guess == token) - self.q[guess])
             self.ngram_gain[order, count] = clamp(gain, -16 * LN2, 16 * LN2)
-        self.scale = clamp(self.scale + r.eta_scale * dot(self.plain, delta), 0, r.gain_max)
         if self.bucket >= 0:
             share = self.share[self.bucket]
             share = share + r.eta_episode * (self.part[token] - share)
@@ -181,17 +188,21 @@ class PlainHead:
 
     def learn(self, token: int) -> None:
         r = self.rule
-        self.follow(token, draw=next(self.draws))
         factor = self._factor(token)
-        for layer in range(len(self.weights)):
-            self._dense(layer, factor)
-        for k, row in enumerate(self.row):
-            if row is not None:
-                row[:] = [
-                    (1 - r.decay_visit) * v + r.eta_row[k] * factor * e for v, e in zip(row, self.error, strict=True)
-                ]
-        if r.bias_step:
-            self._bias(token)
+        if self.p[token] <= 2 / 3:
+            self._follow_error(token, next(self.draws))
+            for layer in range(len(self.weights)):
+                self._dense(layer, factor)
+            for k, row in enumerate(self.row):
+                if row is not None:
+                    row[:] = [
+                        (1 - r.decay_visit) * v + r.eta_row[k] * factor * e
+                        for v, e in zip(row, self.error, strict=True)
+                    ]
+            if r.bias_step:
+                self._bias(token)
+        self._follow_memories(token)
+        self._fade()
         for order, (at, tag) in self.place.items():
             old = self.ngrams.get((order, at), [0, 0, 0])
             if old[2] and old[:2] == [token, tag]:
@@ -238,14 +249,18 @@ class PlainHead:
         for rate, row in zip(rates, self.weights[layer], strict=True):
             if abs(rate) >= least:
                 row[:] = [w + rate * v for w, v in zip(row, pre, strict=True)]
-        turn = self.weights[layer][self.learned % d]
-        turn[:] = [w * (1 - d * r.decay) for w in turn]
+
+    def _fade(self) -> None:
+        r, b = self.rule, self.bias
+        for weights in self.weights:
+            turn = weights[self.learned % len(weights)]
+            turn[:] = [w * (1 - len(weights) * r.decay) for w in turn]
+        m = math.ceil(len(b) / 128)
+        for v in range(m * (self.learned % 128), min(len(b), m * (self.learned % 128) + m)):
+            b[v] *= 1 - 128 * r.bias_decay
 
     def _bias(self, token: int) -> None:
         r, b, limit = self.rule, self.bias, 32767 / 4096 * LN2
         b[token] = min(b[token] + r.bias_step, limit)
         for v in self.negatives:
             b[v] = max(b[v] - r.bias_step / len(self.negatives), -limit)
-        m = math.ceil(len(b) / 128)
-        for v in range(m * (self.learned % 128), min(len(b), m * (self.learned % 128) + m)):
-            b[v] *= 1 - 128 * r.bias_decay

@@ -44,7 +44,7 @@ RULES = {
     "kappa and beta_attention": replace(BRISK, kappa=3.0, beta_attention=2.0, rho_slow=0.9, rho_context=0.3),
     "phase": replace(BRISK, phase_period=7),
     "no unit closed": replace(BRISK, closed_below=0.0),
-    "most units closed": replace(BRISK, closed_below=1.5),
+    "most units closed": replace(BRISK, closed_below=1.2),
     "rho_trace": replace(BRISK, rho_trace=(0.0, 0.5, 0.95)),
     "coarse weights": replace(BRISK, weight_frac=4),
     "fine weights": replace(BRISK, weight_frac=16),

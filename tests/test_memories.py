@@ -100,7 +100,7 @@ def test_the_gain_of_rows_follows_their_gradient(sign: int, limit: float) -> Non
 
 def test_a_bias_goes_up_for_what_came_and_down_for_what_was_predicted() -> None:
     bias = Bias(6, step=0.2, decay=0, gain=1.0)
-    bias.learn(2, np.array([1, 1, 2, 5]), time=0)
+    bias.learn(2, np.array([1, 1, 2, 5]))
     np.testing.assert_allclose(bias.values, [0, -0.1, 0.15, 0, 0, -0.05], rtol=1e-6, atol=1e-9)
     bias.follow(2, np.array([1, 1, 2, 5]), 0.1, 3.0)
     gained = 0.15 - (-0.1 - 0.1 + 0.15 - 0.05) / 4
@@ -110,17 +110,17 @@ def test_a_bias_goes_up_for_what_came_and_down_for_what_was_predicted() -> None:
 def test_the_decay_of_biases_goes_once_round_the_vocabulary() -> None:
     bias = Bias(300, step=0, decay=1e-3, gain=1.0)
     bias.values[:] = 1
-    bias.learn(0, np.array([0]), time=0)
+    bias.fade(0)
     assert (bias.values[:3] == np.float32(1 - BIAS_TURN * 1e-3)).all() and (bias.values[3:] == 1).all()
     for time in range(1, BIAS_TURN):
-        bias.learn(0, np.array([0]), time)
+        bias.fade(time)
     np.testing.assert_allclose(bias.values, 1 - BIAS_TURN * 1e-3, rtol=1e-6)
 
 
 def test_biases_are_bounded() -> None:
     bias = Bias(4, step=1.0, decay=0, gain=1.0)
-    for time in range(40):
-        bias.learn(0, np.array([1, 1]), time)
+    for _ in range(40):
+        bias.learn(0, np.array([1, 1]))
     np.testing.assert_allclose(bias.values, [BIAS_LIMIT, -BIAS_LIMIT, 0, 0], rtol=1e-6)
 
 

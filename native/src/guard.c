@@ -38,21 +38,24 @@ int32_t ehmn_guard_score(ehmn_model *m, uint32_t index, uint32_t *bits)
     ehmn_final_norm(m, hidden, v);
     ehmn_adapt_guard(m, v);
     int32_t frac = ehmn_reduce_head(m, v);
-    for (int pass = 0; pass < 2; pass++) { /* the maximum, then the mass: the logits have no room of their own */
-        for (uint32_t first = 0, rows; first < im->vocab_size; first += rows) {
-            rows = ehmn_block_rows(m, first);
-            ehmn_multiply(m, m->matrices + ehmn_head_index(im), first, rows, frac, EHMN_LOGIT_FRAC, block);
-            max = ehmn_fit_logits(m, first, rows, max, block, logits);
-            if (g->token >= first && g->token - first < rows) {
-                target = logits[g->token - first];
-            }
-            for (uint32_t at = 0, n; pass == 1 && at < rows; at += n) {
-                n = rows - at < 128u ? rows - at : 128u;
-                mass += m->kernels->exp_sum(logits + at, n, max);
-            }
+    for (uint32_t first = 0, rows; first < im->vocab_size; first += rows) {
+        rows = ehmn_block_rows(m, first);
+        ehmn_multiply(m, m->matrices + ehmn_head_index(im), first, rows, frac, EHMN_LOGIT_FRAC, block);
+        int32_t before = max;
+        max = ehmn_fit_logits(m, first, rows, max, block, logits);
+        if (max > before) { /* the logits have no room of their own: what was summed comes down to the new level */
+            mass = (mass >> 8) * ehmn_exp2_neg((uint32_t)(max - before)) >> 16; /* a mass is below 2^43 */
+        }
+        for (uint32_t at = 0, n; at < rows; at += n) {
+            n = rows - at < 128u ? rows - at : 128u;
+            mass += m->kernels->exp_sum(logits + at, n, max);
+        }
+        if (g->token >= first && g->token - first < rows) {
+            target = logits[g->token - first];
         }
     }
-    *bits = (uint32_t)(ehmn_log2(mass) - (24 << 16) + (max - target) * 256);
+    int32_t score = ehmn_log2(mass) - (24 << 16) + (max - target) * 256;
+    *bits = score > 0 ? (uint32_t)score : 0u;
     return EHMN_OK;
 }
 

@@ -6,6 +6,7 @@
 _Static_assert(EHMN_BIAS_FRAC + 16 - EHMN_LOGIT_FRAC == 20, "kernels count on it");
 
 #define LOG2_E_Q16 94548 /* round(2^16 log2(e)) */
+#define LEVEL_ABOVE (4 << EHMN_LOGIT_FRAC) /* at most: masses keep 20 bits of the 24 they would have */
 
 void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed)
 {
@@ -77,11 +78,11 @@ uint32_t ehmn_entropy(const ehmn_model *m)
 void ehmn_change_logit(ehmn_model *m, uint32_t token, int32_t logit)
 {
     int16_t *logits = ehmn_at(m, m->at.logits);
-    int32_t before = logits[token];
+    int32_t before = logits[token], least = m->max_logit - LEVEL_ABOVE;
     logits[token] = (int16_t)logit;
-    if (logit >= m->max_logit) {
+    if (logit > m->max_logit) {
         m->max_logit = logit;
-    } else if (before == m->max_logit) { /* it may have been the only one */
+    } else if (before >= least && logit < least) { /* the others may all be far below the level */
         m->max_logit = ehmn_largest(logits, m->image->vocab_size);
     }
 }

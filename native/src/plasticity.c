@@ -15,6 +15,7 @@
 #define TOPIC_FAST 3277 /* Q16 of 0.05 */
 #define TOPIC_SLOW 131  /* Q16 of 0.002 */
 #define PI_Q13 25736
+#define FORESEEN 38336 /* Q16 bits: a token of less, of a probability above 2/3, teaches nothing */
 
 static int32_t *delta_array(const ehmn_model *m, uint32_t offset)
 {
@@ -240,7 +241,7 @@ static void close_units(int32_t *rates, uint32_t d, int32_t closed_below)
     ehmn_drop_below(rates, d, (uint32_t)((sum * (uint32_t)closed_below / d) >> 16)); /* at most 2^24 */
 }
 
-/* Teach one dense adapter. `rate`: Q24. */
+/* Teach one dense adapter. `rate`: Q24; `error`: after the preconditioner. */
 static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32_t *error)
 {
     uint32_t d = m->image->d_model;
@@ -273,12 +274,13 @@ void ehmn_move_gain(const ehmn_model *m, int32_t *gain, int64_t sum, int32_t fra
     *gain = ehmn_clamp(moved, 0, rule->gain_max);
 }
 
-static void learn_dense_gain(ehmn_model *m, uint32_t layer, const int32_t *error)
+/* `delta`: the error at the logits' input, with `frac` fractional bits. */
+static void learn_dense_gain(ehmn_model *m, uint32_t layer, const int32_t *delta, int32_t frac)
 {
     uint32_t d = m->image->d_model;
     const int16_t *z = (const int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
-    int64_t sum = ehmn_dot_outputs(z, error, d); /* Q35, at most 2^58 */
-    ehmn_move_gain(m, &ehmn_model_gains(m)->dense[layer], sum, 15 + ERROR_FRAC);
+    int64_t sum = ehmn_dot_outputs(z, delta, d); /* at most 2^58 */
+    ehmn_move_gain(m, &ehmn_model_gains(m)->dense[layer], sum, 15 + frac);
     m->counts.macs += d;
 }
 
@@ -313,74 +315,88 @@ static void write_rows(ehmn_model *m, int32_t factor, const int32_t *error)
     }
 }
 
-static void learn_rows(ehmn_model *m, int32_t factor, const int32_t *error, int write)
+/* Returns how many rows there are. */
+static uint32_t learn_row_gains(ehmn_model *m, const int32_t *delta, int32_t frac)
 {
     uint32_t d = m->image->d_model, read = 0;
     for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
         const int8_t *r = row_of(m, k);
         if (r != NULL) {
-            int64_t sum = ehmn_dot_weights(r, error, d);
-            ehmn_move_gain(m, &ehmn_model_gains(m)->row[k], sum, m->image->rule.row_frac + ERROR_FRAC);
+            int64_t sum = ehmn_dot_weights(r, delta, d);
+            ehmn_move_gain(m, &ehmn_model_gains(m)->row[k], sum, m->image->rule.row_frac + frac);
             m->counts.macs += d;
             read++;
         }
     }
-    if (write && read > 0) {
-        write_rows(m, factor, error);
-    }
+    return read;
 }
 
 /* How much the frozen model's own logits should count: along the gradient of the log-probability. */
-static void learn_scale(ehmn_model *m, const int32_t *delta)
+static void learn_scale(ehmn_model *m, const int32_t *delta, int32_t frac)
 {
     const ehmn_image *im = m->image;
     const int32_t *plain = ehmn_at(m, m->at.plain);
-    int32_t shift = im->value_frac + ehmn_bit_length(im->rule.n_negatives) - 1;
     int32_t *scale = &ehmn_model_gains(m)->scale;
     int32_t *product = ehmn_at(m, m->at.mixed);
-    m->kernels->scale(plain, delta, im->d_model, shift, product);
+    m->kernels->scale(plain, delta, im->d_model, frac, product);
     int32_t sum = ehmn_sat32(ehmn_sum(product, im->d_model));
     int32_t moved = ehmn_add(*scale, ehmn_mul(sum, im->rule.eta_scale, im->value_frac + 8));
     *scale = ehmn_clamp(moved, 0, im->rule.gain_max);
     m->counts.macs += im->d_model;
 }
 
-/* What learning and following share: with `write`, everything moves; without, the gains alone. What stands below the
- * episodes learns as if there were none: it must not rely on what they happen to recall. */
-static void teach(ehmn_model *m, uint32_t token, uint64_t draw, uint32_t stream, int write)
+/* Everything that an error teaches. `draw`, `stream`: of the negatives. With `write`, adapters and biases move, their
+ * rates times `factor`, Q16; without, the gains alone. */
+static void learn_from_error(ehmn_model *m, uint32_t token, uint64_t draw, uint32_t stream, int32_t factor, int write)
 {
     const ehmn_image *im = m->image;
     uint32_t negative[EHMN_MAX_NEGATIVES];
     uint32_t random[4];
     int32_t *delta = ehmn_at(m, m->at.normed);
     int32_t *error = ehmn_at(m, m->at.error);
-    int32_t factor = 0;
-    uint32_t harm = ehmn_harm(m);
-    int32_t decay = harm > 0 ? 8 : 1;
-    int32_t log_n = ehmn_bit_length(im->rule.n_negatives) - 1;
+    int32_t frac = im->value_frac + ehmn_bit_length(im->rule.n_negatives) - 1;
 
-    ehmn_swap_recalled(m);
     ehmn_random(ehmn_model_delta(m)->seed, stream, draw, random);
     ehmn_quantile_tokens(m, im->rule.n_negatives, random[0] >> 16, negative);
     output_error(m, token, negative, delta);
-    ehmn_matvec(m, m->matrices + ehmn_preconditioner_index(im), delta, im->value_frac + log_n, ERROR_FRAC, error);
-    if (write) {
-        factor = modulation(m, token);
-    }
     for (uint32_t layer = 0; layer < im->n_dense; layer++) {
-        if (write) {
-            write_dense(m, layer, ehmn_mul(im->rule.eta_local, factor, 16), error);
-            decay_dense(m, layer, decay);
-        }
-        learn_dense_gain(m, layer, error);
+        learn_dense_gain(m, layer, delta, frac);
     }
-    learn_rows(m, factor, error, write);
+    uint32_t rows = learn_row_gains(m, delta, frac);
+    learn_scale(m, delta, frac);
     ehmn_learn_bias(m, token, negative, write);
-    if (write) {
-        ehmn_decay_bias(m, decay);
+    if (!write) {
+        return;
+    }
+    ehmn_matvec(m, m->matrices + ehmn_preconditioner_index(im), delta, frac, ERROR_FRAC, error);
+    for (uint32_t layer = 0; layer < im->n_dense; layer++) {
+        write_dense(m, layer, ehmn_mul(im->rule.eta_local, factor, 16), error);
+    }
+    if (rows > 0) {
+        write_rows(m, factor, error);
+    }
+}
+
+static void decay_weights(ehmn_model *m, int32_t factor)
+{
+    for (uint32_t layer = 0; layer < m->image->n_dense; layer++) {
+        decay_dense(m, layer, factor);
+    }
+    ehmn_decay_bias(m, factor);
+}
+
+/* What learning and following share. What stands below the episodes learns as if there were none: it must not rely on
+ * what they happen to recall. */
+static void teach(ehmn_model *m, uint32_t token, uint64_t draw, uint32_t stream, int write)
+{
+    uint32_t bits;
+    (void)ehmn_score(m, token, &bits);
+    ehmn_swap_recalled(m);
+    int32_t factor = write ? modulation(m, token) : 0;
+    if (bits >= FORESEEN) {
+        learn_from_error(m, token, draw, stream, factor, write);
     }
     ehmn_learn_ngrams(m, token, write);
-    learn_scale(m, delta);
     ehmn_learn_episodes(m, token, write);
     ehmn_swap_recalled(m);
 }
@@ -428,16 +444,14 @@ int32_t ehmn_learn(ehmn_model *m, uint32_t token)
         return status;
     }
     uint64_t writes = m->counts.writes;
+    uint32_t harm = ehmn_harm(m);
     ehmn_end_following(m);
-    if (ehmn_harm(m) < 2u) {
+    if (harm < 2u) {
         teach(m, token, ehmn_model_delta(m)->learned, EHMN_STREAM_NEGATIVES, 1);
     } else { /* frozen until the decay has mended the harm */
         follow_token(m, token);
-        for (uint32_t layer = 0; layer < m->image->n_dense; layer++) {
-            decay_dense(m, layer, 8);
-        }
-        ehmn_decay_bias(m, 8);
     }
+    decay_weights(m, harm > 0u ? 8 : 1);
     ehmn_model_delta(m)->writes += m->counts.writes - writes;
     ehmn_model_delta(m)->phase += m->image->rule.phase_step;
     ehmn_model_delta(m)->learned++;
