@@ -292,6 +292,7 @@ static void keys(const ehmn_kernels *t, uint32_t n, uint32_t words)
     }
     uint32_t found[2][EHMN_RECALLED];
     for (uint32_t first = 0; first <= n; first += 1u + n / 4u) {
+        memset(found, 0xFF, sizeof found);
         ehmn_kernels_ref.nearest(all + first * words, n - first, key, words, found[0]);
         t->nearest(all + first * words, n - first, key, words, found[1]);
         compare(t->name, "nearest", words, found[0], found[1], sizeof found[0]);

@@ -268,7 +268,7 @@ def test_nearest_keys(table: Any) -> None:
             def call(t: Any, out: Any, s: tuple[Any, ...] = (keys.pointer, n, key.pointer, words)) -> None:
                 t.nearest(*s, out)
 
-            same(call, table, np.full(16, 77, np.uint32), [keys, key])
+            same(call, table, np.full(16, 2**32 - 1, np.uint32), [keys, key])
 
 
 def test_nearest_keys_of_the_reference() -> None:
@@ -276,7 +276,7 @@ def test_nearest_keys_of_the_reference() -> None:
     for n in (0, 3, 16, 200):
         key = rng.integers(0, 2**32, 4, dtype=np.uint32)
         keys = keys_around(rng, key, n, 9)
-        found = Guarded(np.zeros(16, np.uint32))
+        found = Guarded(np.full(16, 2**32 - 1, np.uint32))
         REFERENCE.nearest(Guarded(keys).pointer, n, Guarded(key).pointer, 4, found.pointer)
         differ = np.unpackbits((keys.reshape(n, 4) ^ key).view(np.uint8).reshape(n, 16), axis=1).sum(axis=1)
         order = sorted((int(d), i) for i, d in enumerate(differ))[:16]

@@ -444,8 +444,6 @@ void ehmn_kernels_avx2_nearest(const uint32_t *keys, uint32_t n, const uint32_t 
     uint32_t i = 0;
     if (words == 4u) {
         i = nearest_eights(keys, n, key, found); /* the usual length */
-    } else {
-        memset(found, 0xFF, EHMN_RECALLED * sizeof *found);
     }
     for (; i < n; i++) {
         uint32_t item = differences_of(keys + (size_t)i * words, key, words) << 16 | i;

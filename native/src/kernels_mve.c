@@ -251,7 +251,7 @@ static inline void insert(uint32_t *found, uint32_t item)
 _Static_assert(EHMN_RECALLED == 16u, "insert counts on it");
 
 /* Of keys of four words, the first whole fours; returns how many keys. */
-static uint32_t nearest_fours(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t *found)
+EHMN_SMALL static uint32_t nearest_fours(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t *found)
 {
     const uint32x4_t a = vdupq_n_u32(key[0]), b = vdupq_n_u32(key[1]), c = vdupq_n_u32(key[2]);
     uint32_t d = key[3], i = 0, limit = 255u << 24;
@@ -260,7 +260,7 @@ static uint32_t nearest_fours(const uint32_t *keys, uint32_t n, const uint32_t *
         uint32_t count[4];
         uint32x4_t counts;
         const uint32_t *next = count_fours(keys + 16u * i, n - i, a, b, c, d, limit, &counts);
-        i = (uint32_t)(next - keys) / 16u;
+        i = (uint32_t)((const char *)next - (const char *)keys) / 64u;
         uint32_t near = 0xFFFFu ^ (uint32_t)vcmpcsq_n_u32(counts, limit); /* four bits of each */
         vst1q_u32(count, counts);
         while (near != 0) {
@@ -268,24 +268,20 @@ static uint32_t nearest_fours(const uint32_t *keys, uint32_t n, const uint32_t *
             insert(found, count[at / 4u] >> 24 << 16 | (4u * i - 4u + at / 4u));
             near &= 0u - (16u << at);
         }
-        limit = found[EHMN_RECALLED - 1u] >> 16;
-        limit = limit < 255u ? limit << 24 : 255u << 24;
+        limit = found[EHMN_RECALLED - 1u] >> 16 << 24; /* of a distance up to 128, or of UINT32_MAX */
     }
     return 4u * n;
 }
 
-static void nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
+EHMN_SMALL static void nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
 {
-    uint32_t i = words % 4u == 0 ? 0 : n;
-    ehmn_kernels_rows_nearest(keys, i, key, words, found);
-    if (words == 4u) {
-        i = nearest_fours(keys, n, key, found);
-    }
-    for (; i < n; i++) {
+    for (uint32_t i = words == 4u ? nearest_fours(keys, n, key, found) : 0; i < n; i++) {
         uint32_t sum = 0;
+        const uint32_t *from = keys + i * words;
         for (uint32_t w = 0; w < words; w += 4u) {
-            uint8x16_t differ = vreinterpretq_u8_u32(veorq_u32(vld1q_u32(keys + i * words + w), vld1q_u32(key + w)));
-            sum = vaddvaq_u8(sum, vldrbq_gather_offset_u8(ehmn_mve_bit_counts, differ));
+            mve_pred16_t some = vctp32q(words - w);
+            uint32x4_t differ = veorq_u32(vld1q_z_u32(from + w, some), vld1q_z_u32(key + w, some));
+            sum = vaddvaq_u8(sum, vldrbq_gather_offset_u8(ehmn_mve_bit_counts, vreinterpretq_u8_u32(differ)));
         }
         if (sum < found[EHMN_RECALLED - 1u] >> 16) {
             ehmn_insert(found, sum << 16 | i);

@@ -112,9 +112,6 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
 
 static void nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
 {
-    for (uint32_t k = 0; k < EHMN_RECALLED; k++) {
-        found[k] = UINT32_MAX;
-    }
     for (uint32_t i = 0; i < n; i++) {
         uint32_t differ = 0;
         for (uint32_t b = 0; b < 32u * words; b++) {

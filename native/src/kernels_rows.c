@@ -4,7 +4,6 @@
 #include "kernels_tables.h"
 
 #include <stddef.h>
-#include <string.h>
 
 void ehmn_kernels_rows_matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                       int32_t *acc)
@@ -195,11 +194,9 @@ int32_t ehmn_kernels_rows_fit(const int32_t *v, const int16_t *bias, int32_t gai
 }
 
 /* Counts of pairs of bits, then of fours, then of eights; up to where a key is too far. */
-void ehmn_kernels_rows_nearest_from(const uint32_t *keys, uint32_t from, uint32_t n, const uint32_t *key, uint32_t words,
-                                    uint32_t *found)
+void ehmn_kernels_rows_nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
 {
-    keys += from * words;
-    for (uint32_t i = from; i < n; i++, keys += words) {
+    for (uint32_t i = 0; i < n; i++, keys += words) {
         uint32_t sum = 0, limit = found[EHMN_RECALLED - 1u] >> 16;
         for (uint32_t w = 0; w < words && sum < limit; w++) {
             uint32_t v = keys[w] ^ key[w];
@@ -211,12 +208,6 @@ void ehmn_kernels_rows_nearest_from(const uint32_t *keys, uint32_t from, uint32_
             ehmn_insert(found, sum << 16 | i);
         }
     }
-}
-
-void ehmn_kernels_rows_nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
-{
-    memset(found, 0xFF, EHMN_RECALLED * sizeof *found);
-    ehmn_kernels_rows_nearest_from(keys, 0, n, key, words, found);
 }
 
 const ehmn_kernels ehmn_kernels_rows = {

@@ -48,9 +48,6 @@ void ehmn_kernels_mve_matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, 
 void ehmn_kernels_mve_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                 int32_t *acc);
 void ehmn_kernels_rows_nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found);
-/* The same where found holds what comes of the keys before `from`. */
-void ehmn_kernels_rows_nearest_from(const uint32_t *keys, uint32_t from, uint32_t n, const uint32_t *key, uint32_t words,
-                                    uint32_t *found);
 uint32_t ehmn_kernels_cortex_m_exp_sum(const int16_t *logits, uint32_t n, int32_t max);
 uint32_t ehmn_kernels_cortex_m_soften(int32_t *scores, uint32_t n, int32_t max);
 void ehmn_kernels_cortex_m_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);

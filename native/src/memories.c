@@ -173,6 +173,7 @@ static uint32_t find_nearest(ehmn_model *m, uint32_t *found)
 {
     uint32_t words = ehmn_key_words(m->image), written = ehmn_model_delta(m)->written;
     uint32_t n = written < m->image->rule.episodes ? written : m->image->rule.episodes;
+    memset(found, 0xFF, EHMN_RECALLED * sizeof *found);
     m->kernels->nearest(ehmn_in_delta(m, m->in.keys), n, ehmn_at(m, m->at.key), words, found);
     m->counts.macs += (uint64_t)n * words;
     return n < EHMN_RECALLED ? n : EHMN_RECALLED;
@@ -190,11 +191,10 @@ static int32_t similarity(const ehmn_model *m, uint32_t distance)
 /* floor(2^16 part / whole) of part <= whole <= 2^28, four bits at a time: processors of 32 bits divide no more at once. */
 static uint32_t share_of(uint32_t part, uint32_t whole)
 {
-    uint32_t share = part / whole;
-    part %= whole;
-    for (uint32_t bits = 0; bits < 16u; bits += 4u) {
-        share = share << 4 | (part << 4) / whole;
-        part = (part << 4) % whole;
+    uint32_t share = 0;
+    for (uint32_t bits = 0; bits <= 16u; bits += 4u) {
+        share = share << 4 | part / whole;
+        part = part % whole << 4;
     }
     return share;
 }
@@ -206,7 +206,7 @@ static void weigh(ehmn_model *m, const uint32_t *found, uint32_t n, int32_t best
     const uint32_t *tokens = ehmn_in_delta(m, m->in.tokens);
     int32_t sharpness = m->image->rule.sharpness;
     int32_t least = ehmn_mul(32768 - best, sharpness, 15);
-    uint32_t distance = found[0] >> 16, weight = ehmn_exp2_neg(0), total = 0;
+    uint32_t distance = found[0] >> 16, weight = 1u << 24, total = 0;
     ehmn_recall *end = m->recalled;
     for (uint32_t i = 0; i < n; i++) {
         if (found[i] >> 16 != distance) {
@@ -292,11 +292,13 @@ void ehmn_learn_episodes(ehmn_model *m, uint32_t token, int write)
     const uint32_t *key = ehmn_at(m, m->at.key);
     if (m->n_recalled > 0) {
         int32_t *share = &ehmn_model_gains(m)->share[m->bucket];
-        uint64_t p = ehmn_exp2_neg((uint32_t)(m->max_logit - logits[token])), more = 0;
+        uint32_t part = 0;
         for (uint32_t i = 0; i < m->n_recalled; i++) {
-            more = m->recalled[i].token == token ? recalled_mass(m) * m->recalled[i].part >> 8 : more;
+            part = m->recalled[i].token == token ? m->recalled[i].part : part;
         }
-        int32_t responsibility = more > 0 ? (int32_t)((more << 16) / (p + more)) : 0;
+        uint64_t more = recalled_mass(m) * part >> 8;
+        uint64_t mass = more + ehmn_exp2_neg((uint32_t)(m->max_logit - logits[token]));
+        int32_t responsibility = mass > 0 ? (int32_t)((more << 16) / mass) : 0;
         int32_t moved = ehmn_follow_value(*share, responsibility, m->image->rule.eta_episode);
         *share = ehmn_clamp(moved, EHMN_SHARE_MIN, EHMN_SHARE_MAX);
     }
