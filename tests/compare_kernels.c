@@ -287,12 +287,15 @@ static void keys(const ehmn_kernels *t, uint32_t n, uint32_t words)
     for (uint32_t w = 0; w < words; w++) {
         key[w] = w % 3u == 0 ? UINT32_MAX : ((uint32_t)between(0, 65535) << 16 | (uint32_t)between(0, 65535));
     }
-    for (uint32_t from = 0, limit = 8; limit <= 32u * words + 1u; limit += 1u + limit / 8u, from = limit % n) {
-        uint32_t found[2][2] = {{0, 77}, {0, 77}};
-        const uint32_t *first = all + from * words;
-        found[0][0] = ehmn_kernels_ref.find_near(first, n - from, key, words, limit, &found[0][1]);
-        found[1][0] = t->find_near(first, n - from, key, words, limit, &found[1][1]);
-        compare(t->name, "find_near", words, found[0], found[1], sizeof found[0]);
+    for (uint32_t i = 0; i < n; i += 1u + i / 4u) { /* equal ones, near and far */
+        memcpy(all + between(0, (int32_t)n - 1) * (int32_t)words, i % 2u ? key : all, 4u * words);
+    }
+    uint32_t found[2][EHMN_RECALLED];
+    for (uint32_t first = 0; first <= n; first += 1u + n / 4u) {
+        memset(found, 0xFF, sizeof found);
+        ehmn_kernels_ref.nearest(all + first * words, n - first, key, words, found[0]);
+        t->nearest(all + first * words, n - first, key, words, found[1]);
+        compare(t->name, "nearest", words, found[0], found[1], sizeof found[0]);
     }
     free(all);
     free(key);

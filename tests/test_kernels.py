@@ -243,27 +243,45 @@ def test_logits_are_fitted_with_their_biases(table: Any) -> None:
                 assert largest[0] == largest[1]
 
 
+def keys_around(rng: np.random.Generator, key: npt.NDArray[np.uint32], n: int, flips: int) -> npt.NDArray[np.uint32]:
+    """n keys, each with up to so many bits of `key` turned: many are as far, and many are equal."""
+    bits = 32 * len(key)
+    turned = np.zeros((n, bits), np.uint8)
+    for row in turned:
+        row[rng.integers(0, min(bits, 32), rng.integers(0, flips + 1))] = 1
+    return np.packbits(turned, bitorder="little").view(np.uint32) ^ np.tile(key, n)
+
+
 @others
-def test_keys_that_differ_in_few_bits(table: Any) -> None:
+def test_nearest_keys(table: Any) -> None:
     rng = np.random.default_rng(12)
-    for words in range(1, 40):
-        for n in (1, 2, 5, 32):
-            keys = Guarded(rng.integers(0, 2**32, n * words, dtype=np.uint32))
-            for values in (rng.integers(0, 2**32, words, dtype=np.uint32), ~keys.values[:words]):
-                key = Guarded(values)
-                for limit in (0, 1, 14 * words, 15 * words, 16 * words, 32 * words, 32 * words + 1, 2**32 - 1):
-                    found: list[int] = []
+    widths = [(words, n) for words in (1, 2, 3, 5, 8, 12, 16, 18, 33) for n in (0, 1, 5, 16, 17, 40)]
+    for words, n in [*((4, n) for n in range(71)), (4, 300), *widths]:
+        key = Guarded(rng.integers(0, 2**32, words, dtype=np.uint32))
+        some = rng.integers(0, 2**32, n * words, dtype=np.uint32)
+        near, falling = keys_around(rng, key.values, n, 3), np.tile(key.values, n)
+        for i in range(n):  # each nearer than those before
+            falling[i * words] ^= np.uint32((1 << max(0, 32 - i)) - 1)
+        for values in (some, near, falling, np.tile(key.values, n), np.tile(~key.values, n)):
+            keys = Guarded(values)
 
-                    def call(
-                        t: Any,
-                        out: Any,
-                        s: tuple[Any, ...] = (keys.pointer, n, key.pointer, words, limit),
-                        f: list[int] = found,
-                    ) -> None:
-                        f.append(t.find_near(*s, out))
+            def call(t: Any, out: Any, s: tuple[Any, ...] = (keys.pointer, n, key.pointer, words)) -> None:
+                t.nearest(*s, out)
 
-                    same(call, table, np.full(1, 77, np.uint32), [keys, key])
-                    assert found[0] == found[1]
+            same(call, table, np.full(16, 2**32 - 1, np.uint32), [keys, key])
+
+
+def test_nearest_keys_of_the_reference() -> None:
+    rng = np.random.default_rng(13)
+    for n in (0, 3, 16, 200):
+        key = rng.integers(0, 2**32, 4, dtype=np.uint32)
+        keys = keys_around(rng, key, n, 9)
+        found = Guarded(np.full(16, 2**32 - 1, np.uint32))
+        REFERENCE.nearest(Guarded(keys).pointer, n, Guarded(key).pointer, 4, found.pointer)
+        differ = np.unpackbits((keys.reshape(n, 4) ^ key).view(np.uint8).reshape(n, 16), axis=1).sum(axis=1)
+        order = sorted((int(d), i) for i, d in enumerate(differ))[:16]
+        assert [(int(f) >> 16, int(f) & 0xFFFF) for f in found.values[: len(order)]] == order
+        assert (found.values[len(order) :] == 2**32 - 1).all()
 
 
 @others

@@ -41,8 +41,7 @@ typedef struct {
     uint32_t (*soften)(int32_t *scores, uint32_t n, int32_t max);
     void (*gate)(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
     int32_t (*fit)(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out);
-    uint32_t (*find_near)(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t limit,
-                          uint32_t *bits);
+    void (*nearest)(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found);
     void (*matmat_s16)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, uint32_t n,
                        uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
     void (*matmat_s4)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, uint32_t n,

@@ -2,6 +2,8 @@
 #ifndef EHMN_KERNELS_H
 #define EHMN_KERNELS_H
 
+#include "edgehmn_image.h"
+
 #include <stdint.h>
 
 typedef struct {
@@ -38,10 +40,9 @@ typedef struct {
     /* out[i] = v[i] + round(bias[i] gain / 2^20), saturated to 16 bits, symmetric; gain 0..2^20; bias NULL: out[i] =
      * v[i], saturated. Returns the largest of them all and max. */
     int32_t (*fit)(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out);
-    /* The first i for which keys[i * words .. i * words + words - 1] differ from key[0 .. words - 1] in less than `limit`
-     * bits, and in *bits in how many; n if there is none. */
-    uint32_t (*find_near)(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t limit,
-                          uint32_t *bits);
+    /* found holds EHMN_RECALLED times UINT32_MAX, and then the smallest of 2^16 d_i + i for i < n <= 2^16, in order: d_i < 2^16
+     * is in how many bits keys[i * words .. i * words + words - 1] differ from key[0 .. words - 1]. */
+    void (*nearest)(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found);
     /* NULL, or several vectors at once: acc[t * acc_stride + r] = sum over c of w[r * stride + c] * x[t * x_stride + c]
      * for t < n, strides of x and acc in values; what matvec_s16 and matvec_s4 give for each of them. */
     void (*matmat_s16)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, uint32_t n,

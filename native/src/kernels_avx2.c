@@ -381,22 +381,76 @@ static inline uint32_t differences_of(const uint32_t *a, const uint32_t *b, uint
     return (uint32_t)sum + (w < words ? (uint32_t)_mm_popcnt_u32(a[w] ^ b[w]) : 0u);
 }
 
-uint32_t ehmn_kernels_avx2_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
-                                     uint32_t limit, uint32_t *bits)
+/* In how many bits each byte of two keys of four words differs from that of `own`, which has the key twice. */
+static inline __m256i differing_bits(const uint32_t *keys, __m256i own)
 {
-    uint32_t own[4], i = 0, differ = 0;
-    if (words != 4u) {
-        for (; i < n && (differ = differences_of(keys, key, words)) >= limit; i++, keys += words) {
-        }
-    } else {
-        memcpy(own, key, sizeof own); /* the usual length, unrolled, with the key in registers */
-        for (; i < n && (differ = differences_of(keys, own, 4u)) >= limit; i++, keys += 4) {
+    const __m256i counts = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    const __m256i half = _mm256_set1_epi8(15);
+    __m256i v = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(const void *)keys), own);
+    __m256i high = _mm256_shuffle_epi8(counts, _mm256_and_si256(_mm256_srli_epi16(v, 4), half));
+    return _mm256_add_epi8(_mm256_shuffle_epi8(counts, _mm256_and_si256(v, half)), high);
+}
+
+/* The counts of four keys, each in 64 bits: the first of a, the first of b, the second of a, the second of b. */
+static inline __m256i sums_of_four(__m256i a, __m256i b)
+{
+    __m256i bytes = _mm256_add_epi8(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+    return _mm256_sad_epu8(bytes, _mm256_setzero_si256());
+}
+
+/* Sixteen numbers in order, with `item` among them unless all are smaller; the last falls out. */
+static inline void insert(__m256i *low, __m256i *high, uint32_t item)
+{
+    __m256i by = _mm256_set1_epi32((int32_t)item), middle = _mm256_permute2x128_si256(*low, *high, 0x21);
+    __m256i first = _mm256_alignr_epi8(*low, _mm256_permute2x128_si256(*low, *low, 0x08), 12);
+    __m256i second = _mm256_alignr_epi8(*high, middle, 12);
+    *low = _mm256_max_epu32(first, _mm256_min_epu32(*low, by));
+    *high = _mm256_max_epu32(second, _mm256_min_epu32(*high, by));
+}
+
+/* Of keys of four words, the first whole eights; returns how many. The distances of eight keys stand in this order. */
+static uint32_t nearest_eights(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t *found)
+{
+    const __m256i own = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)key));
+    __m256i low = _mm256_set1_epi32(-1), high = low, limit = _mm256_set1_epi32(INT32_MAX);
+    __m256i index = _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7);
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u, keys += 32) {
+        __m256i a = sums_of_four(differing_bits(keys, own), differing_bits(keys + 8, own));
+        __m256i b = sums_of_four(differing_bits(keys + 16, own), differing_bits(keys + 24, own));
+        __m256i items = _mm256_or_si256(_mm256_slli_epi64(a, 16), _mm256_slli_epi64(b, 48));
+        items = _mm256_or_si256(items, index);
+        index = _mm256_add_epi32(index, _mm256_set1_epi32(8));
+        uint32_t near = (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(limit, items)));
+        if (near != 0) {
+            uint32_t item[8];
+            _mm256_storeu_si256((__m256i *)(void *)item, items);
+            for (; near != 0; near &= near - 1u) {
+                insert(&low, &high, item[__builtin_ctz(near)]);
+            }
+            limit = _mm256_permutevar8x32_epi32(high, _mm256_set1_epi32(7));
+            limit = _mm256_min_epu32(limit, _mm256_set1_epi32(INT32_MAX));
         }
     }
-    if (i < n) {
-        *bits = differ;
-    }
+    _mm256_storeu_si256((__m256i *)(void *)found, low);
+    _mm256_storeu_si256((__m256i *)(void *)(found + 8), high);
     return i;
+}
+
+_Static_assert(EHMN_RECALLED == 16u, "what was found fills two registers");
+
+void ehmn_kernels_avx2_nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
+{
+    uint32_t i = 0;
+    if (words == 4u) {
+        i = nearest_eights(keys, n, key, found); /* the usual length */
+    }
+    for (; i < n; i++) {
+        uint32_t item = differences_of(keys + (size_t)i * words, key, words) << 16 | i;
+        if (item < found[EHMN_RECALLED - 1u]) {
+            ehmn_insert(found, item);
+        }
+    }
 }
 
 const ehmn_kernels ehmn_kernels_avx2 = {
@@ -412,7 +466,7 @@ const ehmn_kernels ehmn_kernels_avx2 = {
     .soften = ehmn_kernels_avx2_soften,
     .gate = ehmn_kernels_avx2_gate,
     .fit = ehmn_kernels_avx2_fit,
-    .find_near = ehmn_kernels_avx2_find_near,
+    .nearest = ehmn_kernels_avx2_nearest,
     .matmat_s16 = ehmn_kernels_avx2_matmat_s16,
     .matmat_s4 = ehmn_kernels_avx2_matmat_s4,
     .matmat_s8 = ehmn_kernels_avx2_matmat_s8,

@@ -280,94 +280,110 @@ int32_t ehmn_kernels_cortex_m_fit(const int32_t *v, const int16_t *bias, int32_t
 }
 
 /* clang-format off */
-/* Whether a key at r0, which moves on to the next one, differs from `key` in less than r3 bits: first three of its words.
- * Every other bit of the second word joins each of the counts of pairs of bits of the other two, which then are at most
- * 3, and the sum of both those of fours. The sum of the bytes s - 15 t, t the upper halves of the bytes of s, comes into
- * the upper byte of r8: the mask of t is 15 times the factor that adds bytes. */
-#define NEXT_KEY \
-    "ldmia r0!, {r8, r9, r10, r11}\n"   \
-    "ldrd r12, lr, [sp]\n"              \
-    "eor r8, r8, r12\n"                 \
-    "eor r9, r9, lr\n"                  \
-    "eor r10, r10, r1\n"                \
-    "and r12, r4, r8, lsr #1\n"         \
-    "sub r8, r8, r12\n"                 \
-    "and r12, r4, r10, lsr #1\n"        \
-    "sub r10, r10, r12\n"               \
-    "and r12, r4, r9\n"                 \
-    "add r8, r8, r12\n"                 \
-    "and r12, r4, r9, lsr #1\n"         \
-    "add r10, r10, r12\n"               \
-    "and r12, r5, r8, lsr #2\n"         \
-    "and lr, r5, r10, lsr #2\n"         \
-    "add r12, r12, lr\n"                \
-    "add r8, r8, r10\n"                 \
-    "mls r8, r12, r2, r8\n"             \
-    "and r12, r6, r8, lsr #4\n"         \
-    "mul r8, r8, r7\n"                  \
-    "mls r8, r12, r6, r8\n"             \
-    "cmp r3, r8, lsr #24\n"             \
-    "bls 1f\n"                          \
-    "ldr r12, [sp, #12]\n"              \
-    "eor r11, r11, r12\n"               \
-    "and r12, r4, r11, lsr #1\n"        \
-    "sub r11, r11, r12\n"               \
-    "and r12, r5, r11, lsr #2\n"        \
-    "mls r11, r12, r2, r11\n"           \
-    "add r11, r11, r11, lsr #4\n"       \
-    "and r11, r11, r6\n"                \
-    "mla r8, r11, r7, r8\n"             \
-    "cmp r3, r8, lsr #24\n"             \
-    "bhi 5f\n"                          \
-    "1:\n"
-
-/* The first of the keys of four words from `keys` up to `end`, of which there is one, that differs from `key` in less than
- * `limit` bits, and in how many in the upper word; or `end`. */
-__attribute__((naked, noinline)) static uint64_t
-find_near_of_four(const uint32_t *keys __attribute__((unused)), const uint32_t *end __attribute__((unused)),
-                  const uint32_t *key __attribute__((unused)), uint32_t limit __attribute__((unused)))
+/* Keys of four words; of other lengths, those of plain rows. Of the key at r0 first three words are compared: every other
+ * bit of the second joins each of the counts of pairs of bits of the other two, which then are at most 3, and the sum of
+ * both those of fours. The sum of the bytes s - 15 t, t the upper halves of the bytes of s, comes into the upper byte of
+ * r8: the mask of t is 15 times the factor that adds bytes. r3: the limit. */
+__attribute__((naked)) void
+ehmn_kernels_cortex_m_nearest(const uint32_t *keys __attribute__((unused)), uint32_t n __attribute__((unused)),
+                              const uint32_t *key __attribute__((unused)), uint32_t words __attribute__((unused)),
+                              uint32_t *found __attribute__((unused)))
 {
     __asm__ volatile(
+        "cmp r3, #4\n"
+        "bne ehmn_kernels_rows_nearest\n"
+        "ldr r12, [sp]\n"
         "push {r4, r5, r6, r7, r8, r9, r10, r11, lr}\n"
+        "add r1, r0, r1, lsl #4\n" /* the end */
         "ldmia r2, {r4, r5, r6, r7}\n"
+        "add r3, r0, #16\n"
+        "push {r3, r12}\n"
         "push {r1, r7}\n"
         "push {r4, r5}\n"
-        "sub r12, r1, r0\n"
         "mov r1, r6\n"
-        "mov r2, #3\n"
+        "movs r2, #3\n"
+        "movs r3, #255\n"
         "mov r4, #0x55555555\n"
         "mov r5, #0x33333333\n"
         "mov r6, #0x0F0F0F0F\n"
         "mov r7, #0x01010101\n"
-        "tst r12, #16\n" /* an odd number of keys begins with the second of two */
-        "bne 3f\n"
-        "2:\n" NEXT_KEY "3:\n" NEXT_KEY
+        "2:\n"
         "ldr r12, [sp, #8]\n"
         "cmp r0, r12\n"
-        "bne 2b\n"
-        "4:\n"
-        "add sp, sp, #16\n"
-        "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n"
+        "beq 4f\n"
+        "ldmia r0!, {r8, r9, r10, r11}\n"
+        "ldrd r12, lr, [sp]\n"
+        "eor r8, r8, r12\n"
+        "eor r9, r9, lr\n"
+        "eor r10, r10, r1\n"
+        "and r12, r4, r8, lsr #1\n"
+        "sub r8, r8, r12\n"
+        "and r12, r4, r10, lsr #1\n"
+        "sub r10, r10, r12\n"
+        "and r12, r4, r9\n"
+        "add r8, r8, r12\n"
+        "and r12, r4, r9, lsr #1\n"
+        "add r10, r10, r12\n"
+        "and r12, r5, r8, lsr #2\n"
+        "and lr, r5, r10, lsr #2\n"
+        "add r12, r12, lr\n"
+        "add r8, r8, r10\n"
+        "mls r8, r12, r2, r8\n"
+        "and r12, r6, r8, lsr #4\n"
+        "mul r8, r8, r7\n"
+        "mls r8, r12, r6, r8\n"
+        "cmp r3, r8, lsr #24\n"
+        "bls 2b\n"
+        "ldr r12, [sp, #12]\n"
+        "eor r11, r11, r12\n"
+        "and r12, r4, r11, lsr #1\n"
+        "sub r11, r11, r12\n"
+        "and r12, r5, r11, lsr #2\n"
+        "mls r11, r12, r2, r11\n"
+        "add r11, r11, r11, lsr #4\n"
+        "and r11, r11, r6\n"
+        "mla r8, r11, r7, r8\n"
+        "cmp r3, r8, lsr #24\n"
+        "bls 2b\n"
+        /* 2^16 times the distance, plus the index, goes to its place: found moves up by fours and then singly */
+        "ldrd r12, r9, [sp, #16]\n"
+        "add r9, r9, #60\n"
+        "lsr r8, r8, #24\n"
+        "sub r12, r0, r12\n"
+        "lsr r12, r12, #4\n"
+        "orr r12, r12, r8, lsl #16\n"
+        "movs r3, #3\n"
         "5:\n"
-        "sub r0, r0, #16\n"
-        "lsr r1, r8, #24\n"
-        "b 4b\n");
+        "ldmdb r9, {r8, r10, r11, lr}\n"
+        "cmp r8, r12\n"
+        "bls 6f\n"
+        "sub r9, r9, #12\n"
+        "stmia r9, {r8, r10, r11, lr}\n"
+        "sub r9, r9, #4\n"
+        "subs r3, r3, #1\n"
+        "bne 5b\n"
+        "ldmdb r9, {r10, r11, lr}\n"
+        "6:\n"
+        "cmp lr, r12\n"
+        "itt hi\n"
+        "strhi lr, [r9], #-4\n"
+        "cmphi r11, r12\n"
+        "itt hi\n"
+        "strhi r11, [r9], #-4\n"
+        "cmphi r10, r12\n"
+        "it hi\n"
+        "strhi r10, [r9], #-4\n"
+        "str r12, [r9]\n"
+        "ldr r9, [sp, #20]\n"
+        "ldrh r3, [r9, #62]\n"
+        "b 2b\n"
+        "4:\n"
+        "add sp, sp, #24\n"
+        "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n");
 }
 /* clang-format on */
 
-uint32_t ehmn_kernels_cortex_m_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
-                                         uint32_t limit, uint32_t *bits)
-{
-    if (words != 4u || n == 0) {
-        return ehmn_kernels_rows_find_near(keys, n, key, words, limit, bits);
-    }
-    uint64_t found = find_near_of_four(keys, keys + 4u * n, key, limit);
-    uint32_t i = (uint32_t)((const uint32_t *)(uintptr_t)(uint32_t)found - keys) / 4u;
-    if (i < n) {
-        *bits = (uint32_t)(found >> 32);
-    }
-    return i;
-}
+_Static_assert(EHMN_RECALLED == 16u, "what was found moves up by three times four, and three");
 
 /* A value times its factor, the upper half plus `half`: SMMLA where there is one. v0..v3 by f0..f3. */
 /* clang-format off */

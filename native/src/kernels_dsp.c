@@ -415,7 +415,7 @@ const ehmn_kernels ehmn_kernels_dsp = {
     .soften = ehmn_kernels_cortex_m_soften,
     .gate = ehmn_kernels_cortex_m_gate,
     .fit = fit,
-    .find_near = ehmn_kernels_cortex_m_find_near,
+    .nearest = ehmn_kernels_cortex_m_nearest,
     .matvec_s8_paired = matvec_s8_paired,
     .matvec_s16_paired = matvec_s16_paired,
 };

@@ -190,13 +190,12 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
     return n % 8u ? ehmn_kernels_rows_fit(v, bias, gain, n % 8u, max, out) : max;
 }
 
-/* In how many bits the next keys of four words differ from `key`, four keys at a time, up to those among which one differs
- * in less than `limit`, at most 128: their counts 2^24, and where keys end up. `fours`: how many, at least one. The counts
- * of sixteen bytes are taken from a table at once. */
-static inline const uint32_t *count_fours(const uint32_t *keys, uint32_t fours, const uint32_t *key, uint32_t limit,
-                                          uint32x4_t *counts)
+/* In how many bits the next keys of four words differ from a, b, c, d, four keys at a time, up to those among which one
+ * differs in less than `limit`, 2^24 bits: their counts 2^24, and where keys end up. `fours`: how many, at least one. The
+ * counts of sixteen bytes are taken from a table at once. */
+static inline const uint32_t *count_fours(const uint32_t *keys, uint32_t fours, uint32x4_t a, uint32x4_t b, uint32x4_t c,
+                                          uint32_t d, uint32_t limit, uint32x4_t *counts)
 {
-    const uint32x4_t a = vdupq_n_u32(key[0]), b = vdupq_n_u32(key[1]), c = vdupq_n_u32(key[2]);
     uint32_t least = UINT32_MAX;
     uint32x4_t sum;
     __asm__ volatile("dls lr, %[fours]\n"
@@ -224,46 +223,70 @@ static inline const uint32_t *count_fours(const uint32_t *keys, uint32_t fours, 
                      "le lr, 1b\n"
                      "2:\n"
                      : [keys] "+&r"(keys), [least] "+&r"(least), [sum] "=&w"(sum)
-                     : [fours] "r"(fours), [a] "w"(a), [b] "w"(b), [c] "w"(c), [d] "r"(key[3]),
-                       [table] "r"(ehmn_mve_bit_counts), [ones] "r"(0x01010101), [limit] "r"(limit << 24)
+                     : [fours] "r"(fours), [a] "w"(a), [b] "w"(b), [c] "w"(c), [d] "r"(d),
+                       [table] "r"(ehmn_mve_bit_counts), [ones] "r"(0x01010101), [limit] "r"(limit)
                      : "lr", "q0", "q1", "q2", "q3", "cc", "memory");
     *counts = sum;
     return keys;
 }
 
-static uint32_t find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t limit,
-                          uint32_t *bits)
+/* Sixteen numbers in order, with `item` among them unless all are smaller; the last falls out. What is not smaller moves up
+ * by one: vshlc brings in the one before, and what comes out goes into the next four. */
+#define INSERT_INTO(four)                 \
+    "vldrw.u32 q0, " four "\n"            \
+    "vmin.u32 q1, q0, q2\n"               \
+    "vshlc q0, %[before], #32\n"          \
+    "vmax.u32 q0, q0, q1\n"               \
+    "vstrw.32 q0, " four "\n"
+static inline void insert(uint32_t *found, uint32_t item)
 {
-    uint32_t passed = 0;
-    if (words % 4u != 0) {
-        return ehmn_kernels_rows_find_near(keys, n, key, words, limit, bits);
-    }
-    if (words == 4u && n >= 4u && limit < 128u) {
-        const uint32_t *first = keys;
+    uint32_t before = 0;
+    __asm__ volatile("vdup.32 q2, %[item]\n" INSERT_INTO("[%[found]]") INSERT_INTO("[%[found], #16]")
+                         INSERT_INTO("[%[found], #32]") INSERT_INTO("[%[found], #48]")
+                     : [before] "+&r"(before)
+                     : [found] "r"(found), [item] "r"(item)
+                     : "q0", "q1", "q2", "memory");
+}
+
+_Static_assert(EHMN_RECALLED == 16u, "insert counts on it");
+
+/* Of keys of four words, the first whole fours; returns how many keys. */
+EHMN_SMALL static uint32_t nearest_fours(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t *found)
+{
+    const uint32x4_t a = vdupq_n_u32(key[0]), b = vdupq_n_u32(key[1]), c = vdupq_n_u32(key[2]);
+    uint32_t d = key[3], i = 0, limit = 255u << 24;
+    n /= 4u;
+    while (i < n) {
         uint32_t count[4];
         uint32x4_t counts;
-        keys = count_fours(keys, n / 4u, key, limit, &counts);
-        passed = (uint32_t)(keys - first) / 4u;
-        uint32_t far = vcmpcsq_n_u32(counts, limit << 24); /* four bits of each */
-        if (far != 0xFFFFu) {
-            uint32_t k = (uint32_t)__builtin_ctz(~far) / 4u;
-            vst1q_u32(count, counts);
-            *bits = count[k] >> 24;
-            return passed - 4u + k;
+        const uint32_t *next = count_fours(keys + 16u * i, n - i, a, b, c, d, limit, &counts);
+        i = (uint32_t)((const char *)next - (const char *)keys) / 64u;
+        uint32_t near = 0xFFFFu ^ (uint32_t)vcmpcsq_n_u32(counts, limit); /* four bits of each */
+        vst1q_u32(count, counts);
+        while (near != 0) {
+            uint32_t at = (uint32_t)__builtin_ctz(near);
+            insert(found, count[at / 4u] >> 24 << 16 | (4u * i - 4u + at / 4u));
+            near &= 0u - (16u << at);
         }
+        limit = found[EHMN_RECALLED - 1u] >> 16 << 24; /* of a distance up to 128, or of UINT32_MAX */
     }
-    for (; passed < n; passed++, keys += words) {
+    return 4u * n;
+}
+
+EHMN_SMALL static void nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
+{
+    for (uint32_t i = words == 4u ? nearest_fours(keys, n, key, found) : 0; i < n; i++) {
         uint32_t sum = 0;
+        const uint32_t *from = keys + i * words;
         for (uint32_t w = 0; w < words; w += 4u) {
-            uint8x16_t differ = vreinterpretq_u8_u32(veorq_u32(vld1q_u32(keys + w), vld1q_u32(key + w)));
-            sum = vaddvaq_u8(sum, vldrbq_gather_offset_u8(ehmn_mve_bit_counts, differ));
+            mve_pred16_t some = vctp32q(words - w);
+            uint32x4_t differ = veorq_u32(vld1q_z_u32(from + w, some), vld1q_z_u32(key + w, some));
+            sum = vaddvaq_u8(sum, vldrbq_gather_offset_u8(ehmn_mve_bit_counts, vreinterpretq_u8_u32(differ)));
         }
-        if (sum < limit) {
-            *bits = sum;
-            break;
+        if (sum < found[EHMN_RECALLED - 1u] >> 16) {
+            ehmn_insert(found, sum << 16 | i);
         }
     }
-    return passed;
 }
 
 const ehmn_kernels ehmn_kernels_mve = {
@@ -278,7 +301,7 @@ const ehmn_kernels ehmn_kernels_mve = {
     .soften = soften,
     .gate = gate,
     .fit = fit,
-    .find_near = find_near,
+    .nearest = nearest,
 };
 
 #endif

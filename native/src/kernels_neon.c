@@ -343,36 +343,54 @@ static inline uint8x16_t parts_of_four(const uint32_t *keys, uint8x16_t own)
     return vpaddq_u8(a, b);
 }
 
-/* Of keys of four words, eight at a time, whose counts become the bytes of a word. */
-uint32_t ehmn_kernels_neon_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
-                                     uint32_t limit, uint32_t *bits)
+/* Sixteen numbers in order, with `item` among them unless all are smaller; the last falls out. */
+static inline void insert(uint32x4x4_t *found, uint32_t item)
+{
+    uint32x4_t before = vdupq_n_u32(0), by = vdupq_n_u32(item);
+    for (uint32_t k = 0; k < 4u; k++) {
+        uint32x4_t v = found->val[k];
+        found->val[k] = vmaxq_u32(vextq_u32(before, v, 3), vminq_u32(v, by));
+        before = v;
+    }
+}
+
+_Static_assert(EHMN_RECALLED == 16u, "what was found fills four registers");
+
+/* Keys of four words are taken eight at a time, whose counts become the bytes of a word. */
+void ehmn_kernels_neon_nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
 {
     if (words % 4u != 0) {
-        return ehmn_kernels_rows_find_near(keys, n, key, words, limit, bits);
+        ehmn_kernels_rows_nearest(keys, n, key, words, found);
+        return;
     }
+    const uint32x4_t none = vdupq_n_u32(UINT32_MAX);
+    uint32x4x4_t all = {{none, none, none, none}};
     uint32_t i = 0;
-    if (words == 4u && limit <= 128u) {
+    if (words == 4u) {
         const uint8x16_t own = vreinterpretq_u8_u32(vld1q_u32(key));
-        const uint8x8_t limits = vdup_n_u8((uint8_t)limit);
+        uint8x8_t limit = vdup_n_u8(255);
         for (; i + 8u <= n; i += 8u, keys += 32) {
             uint8x16_t fours = vpaddq_u8(parts_of_four(keys, own), parts_of_four(keys + 16, own));
             uint8x8_t count = vpadd_u8(vget_low_u8(fours), vget_high_u8(fours));
-            uint64_t near = vget_lane_u64(vreinterpret_u64_u8(vclt_u8(count, limits)), 0);
+            uint64_t near = vget_lane_u64(vreinterpret_u64_u8(vclt_u8(count, limit)), 0);
             if (near != 0) {
-                uint32_t at = (uint32_t)__builtin_ctzll(near) & ~7u;
-                *bits = (uint32_t)(vget_lane_u64(vreinterpret_u64_u8(count), 0) >> at) & 255u;
-                return i + at / 8u;
+                uint64_t counts = vget_lane_u64(vreinterpret_u64_u8(count), 0);
+                do {
+                    uint32_t at = (uint32_t)__builtin_ctzll(near);
+                    insert(&all, (uint32_t)(counts >> at & 255u) << 16 | (i + at / 8u));
+                    near &= ~((uint64_t)255u << at);
+                } while (near != 0);
+                limit = vdup_lane_u8(vreinterpret_u8_u32(vget_high_u32(all.val[3])), 6); /* 255 while not all are there */
             }
         }
     }
+    vst1q_u32_x4(found, all);
     for (; i < n; i++, keys += words) {
-        uint32_t differ = differences_of(keys, key, words);
-        if (differ < limit) {
-            *bits = differ;
-            break;
+        uint32_t item = differences_of(keys, key, words) << 16 | i;
+        if (item < found[EHMN_RECALLED - 1u]) {
+            ehmn_insert(found, item);
         }
     }
-    return i;
 }
 
 const ehmn_kernels ehmn_kernels_neon = {
@@ -388,7 +406,7 @@ const ehmn_kernels ehmn_kernels_neon = {
     .soften = ehmn_kernels_neon_soften,
     .gate = ehmn_kernels_neon_gate,
     .fit = ehmn_kernels_neon_fit,
-    .find_near = ehmn_kernels_neon_find_near,
+    .nearest = ehmn_kernels_neon_nearest,
     .matmat_s16 = ehmn_kernels_neon_matmat_s16,
     .matmat_s4 = ehmn_kernels_neon_matmat_s4,
     .matmat_s8 = ehmn_kernels_neon_matmat_s8,

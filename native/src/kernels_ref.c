@@ -110,21 +110,20 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
     return max;
 }
 
-static uint32_t find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t limit,
-                          uint32_t *bits)
+static void nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
 {
-    uint32_t i = 0;
-    for (; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         uint32_t differ = 0;
         for (uint32_t b = 0; b < 32u * words; b++) {
             differ += (keys[i * words + b / 32u] ^ key[b / 32u]) >> (b % 32u) & 1u;
         }
-        if (differ < limit) {
-            *bits = differ;
-            break;
+        uint32_t next = differ << 16 | i;
+        for (uint32_t k = 0; k < EHMN_RECALLED; k++) {
+            uint32_t here = found[k];
+            found[k] = here < next ? here : next;
+            next = here < next ? next : here;
         }
     }
-    return i;
 }
 
 const ehmn_kernels ehmn_kernels_ref = {
@@ -140,5 +139,5 @@ const ehmn_kernels ehmn_kernels_ref = {
     .soften = soften,
     .gate = gate,
     .fit = fit,
-    .find_near = find_near,
+    .nearest = nearest,
 };

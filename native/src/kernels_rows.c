@@ -193,25 +193,21 @@ int32_t ehmn_kernels_rows_fit(const int32_t *v, const int16_t *bias, int32_t gai
     return max;
 }
 
-/* Counts of pairs of bits, then of fours, then of eights. */
-uint32_t ehmn_kernels_rows_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
-                                     uint32_t limit, uint32_t *bits)
+/* Counts of pairs of bits, then of fours, then of eights; up to where a key is too far. */
+void ehmn_kernels_rows_nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
 {
-    uint32_t i = 0;
-    for (; i < n; i++, keys += words) {
-        uint32_t sum = 0, w = 0;
-        for (; w < words && sum < limit; w++) {
+    for (uint32_t i = 0; i < n; i++, keys += words) {
+        uint32_t sum = 0, limit = found[EHMN_RECALLED - 1u] >> 16;
+        for (uint32_t w = 0; w < words && sum < limit; w++) {
             uint32_t v = keys[w] ^ key[w];
             v -= v >> 1 & 0x55555555u;
             v = (v & 0x33333333u) + (v >> 2 & 0x33333333u);
             sum += ((v + (v >> 4)) & 0x0F0F0F0Fu) * 0x01010101u >> 24;
         }
         if (sum < limit) {
-            *bits = sum;
-            break;
+            ehmn_insert(found, sum << 16 | i);
         }
     }
-    return i;
 }
 
 const ehmn_kernels ehmn_kernels_rows = {
@@ -227,5 +223,5 @@ const ehmn_kernels ehmn_kernels_rows = {
     .soften = ehmn_kernels_rows_soften,
     .gate = ehmn_kernels_rows_gate,
     .fit = ehmn_kernels_rows_fit,
-    .find_near = ehmn_kernels_rows_find_near,
+    .nearest = ehmn_kernels_rows_nearest,
 };

@@ -47,18 +47,17 @@ void ehmn_kernels_mve_matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, 
                                  int32_t *acc);
 void ehmn_kernels_mve_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                 int32_t *acc);
-uint32_t ehmn_kernels_rows_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
-                                     uint32_t limit, uint32_t *bits);
+void ehmn_kernels_rows_nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found);
 uint32_t ehmn_kernels_cortex_m_exp_sum(const int16_t *logits, uint32_t n, int32_t max);
 uint32_t ehmn_kernels_cortex_m_soften(int32_t *scores, uint32_t n, int32_t max);
 void ehmn_kernels_cortex_m_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac);
 void ehmn_kernels_cortex_m_scale(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
 int32_t ehmn_kernels_cortex_m_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
                                   int16_t *out);
-uint32_t ehmn_kernels_cortex_m_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
-                                         uint32_t limit, uint32_t *bits);
-uint32_t ehmn_kernels_avx2_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
-                                     uint32_t limit, uint32_t *bits);
+void ehmn_kernels_cortex_m_nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
+                                   uint32_t *found);
+void ehmn_kernels_avx2_nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
+                               uint32_t *found);
 void ehmn_kernels_avx2_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                 int32_t *acc);
 void ehmn_kernels_avx2_scale(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
@@ -80,8 +79,8 @@ void ehmn_kernels_neon_weighted_sum(const int8_t *w, uint32_t rows, uint32_t col
 void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
 void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
                                uint32_t rate, uint32_t at);
-uint32_t ehmn_kernels_neon_find_near(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
-                                     uint32_t limit, uint32_t *bits);
+void ehmn_kernels_neon_nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words,
+                               uint32_t *found);
 uint32_t ehmn_kernels_neon_exp_sum(const int16_t *logits, uint32_t n, int32_t max);
 uint32_t ehmn_kernels_neon_soften(int32_t *scores, uint32_t n, int32_t max);
 int32_t ehmn_kernels_neon_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
@@ -99,6 +98,16 @@ void ehmn_kernels_vnni_matmat_s8(const void *w, uint32_t rows, uint32_t cols, ui
                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 void ehmn_kernels_vnni_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+
+/* Put `item` in its place among what was found: the last, which is larger, falls out. */
+static inline void ehmn_insert(uint32_t *found, uint32_t item)
+{
+    uint32_t *at = found + EHMN_RECALLED - 1u;
+    for (; at > found && at[-1] > item; at--) {
+        *at = at[-1];
+    }
+    *at = item;
+}
 
 /* Rows of weights of 4 bits as bytes. */
 static inline void ehmn_unpack_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, int8_t *out,

@@ -283,7 +283,7 @@ const ehmn_kernels ehmn_kernels_thumb = {
     .soften = ehmn_kernels_cortex_m_soften,
     .gate = ehmn_kernels_cortex_m_gate,
     .fit = fit,
-    .find_near = ehmn_kernels_cortex_m_find_near,
+    .nearest = ehmn_kernels_cortex_m_nearest,
 };
 
 #endif

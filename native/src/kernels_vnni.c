@@ -386,6 +386,69 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
     return _mm512_reduce_max_epi32(largest);
 }
 
+#define COUNTS_BITS __attribute__((target("avx512vpopcntdq")))
+
+/* In how many bits eight keys of four words differ from `own`, which has the key four times, each in 64 bits: in turn one of
+ * the first four and one of the others. */
+COUNTS_BITS static inline __m512i differing_bits(const uint32_t *keys, __m512i own)
+{
+    __m512i a = _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(keys), own));
+    __m512i b = _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(keys + 16), own));
+    return _mm512_add_epi64(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+/* Sixteen numbers in order, with `some` of the items among them unless all are smaller; as many fall out. */
+static inline __m512i insert(__m512i found, __m512i items, __mmask16 some)
+{
+    uint32_t item[16];
+    _mm512_storeu_si512(item, items);
+    for (uint32_t near = some; near != 0; near &= near - 1u) {
+        __m512i by = _mm512_set1_epi32((int32_t)item[__builtin_ctz(near)]);
+        __m512i before = _mm512_alignr_epi32(found, _mm512_setzero_si512(), 15);
+        found = _mm512_max_epu32(before, _mm512_min_epu32(found, by));
+    }
+    return found;
+}
+
+_Static_assert(EHMN_RECALLED == 16u, "what was found fills a register");
+
+/* Of keys of four words, sixteen at a time. The distances of sixteen keys stand in this order. */
+COUNTS_BITS static void nearest_of_four(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t *found)
+{
+    const __m512i own = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)key));
+    __m512i index = _mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
+    __m512i all = _mm512_set1_epi32(-1), last = all;
+    uint32_t rest[64] = {0};
+    for (uint32_t i = 0; i < n; i += 16u, keys += 64) {
+        __mmask16 there = 0xFFFFu;
+        if (n - i < 16u) {
+            there = _mm512_cmplt_epu32_mask(index, _mm512_set1_epi32((int32_t)n));
+            memcpy(rest, keys, (size_t)(n - i) * 16u);
+            keys = rest;
+        }
+        __m512i a = differing_bits(keys, own), b = differing_bits(keys + 32, own);
+        __m512i items = _mm512_or_si512(_mm512_slli_epi64(a, 16), _mm512_slli_epi64(b, 48));
+        items = _mm512_or_si512(items, index);
+        __mmask16 near = _mm512_mask_cmplt_epu32_mask(there, items, last);
+        if (near != 0) {
+            all = insert(all, items, near);
+            last = _mm512_permutexvar_epi32(_mm512_set1_epi32(15), all);
+        }
+        index = _mm512_add_epi32(index, _mm512_set1_epi32(16));
+    }
+    _mm512_storeu_si512(found, all);
+}
+
+/* Not all processors with VNNI count the bits of a vector. */
+static void nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
+{
+    if (words == 4u && __builtin_cpu_supports("avx512vpopcntdq")) {
+        nearest_of_four(keys, n, key, found);
+    } else {
+        ehmn_kernels_avx2_nearest(keys, n, key, words, found);
+    }
+}
+
 const ehmn_kernels ehmn_kernels_vnni = {
     .name = "vnni",
     .matvec_s8 = matvec_s8,
@@ -399,7 +462,7 @@ const ehmn_kernels ehmn_kernels_vnni = {
     .soften = soften,
     .gate = gate,
     .fit = fit,
-    .find_near = ehmn_kernels_avx2_find_near,
+    .nearest = nearest,
     .matmat_s16 = ehmn_kernels_vnni_matmat_s16,
     .matmat_s4 = ehmn_kernels_vnni_matmat_s4,
     .matmat_s8 = ehmn_kernels_vnni_matmat_s8,

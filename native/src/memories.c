@@ -2,6 +2,7 @@
  * came then. SPEC.md, "Learning". */
 #include "model.h"
 #include "vectors_neon.h"
+#include "vectors_x86.h"
 
 #include <string.h>
 
@@ -151,9 +152,9 @@ static void make_key(ehmn_model *m)
 {
     const int32_t *x = ehmn_at(m, m->at.standard), *end = x + m->image->d_model;
     uint32_t *key = ehmn_at(m, m->at.key);
-#if defined(EHMN_NEON)
+#if defined(EHMN_SIGNS)
     for (; end - x >= 32; x += 32) {
-        *key++ = ehmn_neon_signs(x);
+        *key++ = EHMN_SIGNS(x);
     }
 #endif
     for (; x < end; key++) {
@@ -165,75 +166,77 @@ static void make_key(ehmn_model *m)
     }
 }
 
-/* The nearest episodes in order: distance 2^16 + index; UINT32_MAX where there is none. */
-typedef struct {
-    uint32_t n;
-    uint32_t found[EHMN_RECALLED];
-} nearest;
-
 _Static_assert(EHMN_MAX_SLOTS <= 1u << 16 && EHMN_MAX_D_MODEL < 1u << 16, "index and distance must fit 16 bits each");
-_Static_assert(EHMN_RECALLED == 16, "ehmn_neon_insert counts on it");
 
-/* Take in one that is nearer than the last, which falls out. */
-static void insert(uint32_t *found, uint32_t key)
+/* The nearest episodes in order, 2^16 distance + index; returns how many. */
+static uint32_t find_nearest(ehmn_model *m, uint32_t *found)
 {
-#if defined(EHMN_NEON)
-    ehmn_neon_insert(found, key);
-#else
-    uint32_t *at = found + EHMN_RECALLED - 1u;
-    for (; at > found && at[-1] > key; at--) {
-        *at = at[-1];
-    }
-    *at = key;
-#endif
-}
-
-static void find_nearest(ehmn_model *m, nearest *among)
-{
-    const uint32_t *keys = ehmn_in_delta(m, m->in.keys), *key = ehmn_at(m, m->at.key);
     uint32_t words = ehmn_key_words(m->image), written = ehmn_model_delta(m)->written;
     uint32_t n = written < m->image->rule.episodes ? written : m->image->rule.episodes;
-    const uint32_t *last = among->found + EHMN_RECALLED - 1u;
-    memset(among->found, 0xFF, sizeof among->found);
-    among->n = n < EHMN_RECALLED ? n : EHMN_RECALLED;
-    for (uint32_t i = 0, distance = 0; i < n; i++) {
-        i += m->kernels->find_near(keys + (size_t)i * words, n - i, key, words, *last >> 16, &distance);
-        if (i < n) {
-            insert(among->found, distance << 16 | i);
-        }
-    }
+    memset(found, 0xFF, EHMN_RECALLED * sizeof *found);
+    m->kernels->nearest(ehmn_in_delta(m, m->in.keys), n, ehmn_at(m, m->at.key), words, found);
     m->counts.macs += (uint64_t)n * words;
+    return n < EHMN_RECALLED ? n : EHMN_RECALLED;
 }
 
-/* cos(pi distance / d_model), Q15: 32767 for equal keys. */
+_Static_assert(EHMN_MAX_D_MODEL <= 1u << 12, "what similarity divides must fit 32 bits");
+
+/* cos(pi distance / d_model), Q15: 32767 for equal keys. The angle floor(2^31 distance / d_model) in two divisions. */
 static int32_t similarity(const ehmn_model *m, uint32_t distance)
 {
-    return ehmn_cos((uint32_t)(((uint64_t)distance << 31) / m->image->d_model));
+    uint32_t d = m->image->d_model, high = (distance << 19) / d, rest = (distance << 19) % d;
+    return ehmn_cos((high << 12) + (rest << 12) / d);
 }
 
-/* Sum the weights of the recalled episodes by token: fills weight[0..] and m->recalled; returns the sum of all. */
-static uint64_t weigh(ehmn_model *m, const nearest *among, uint64_t *weight)
+/* floor(2^16 part / whole) of part <= whole <= 2^28, four bits at a time: processors of 32 bits divide no more at once. */
+static uint32_t share_of(uint32_t part, uint32_t whole)
+{
+    uint32_t share = 0;
+    for (uint32_t bits = 0; bits <= 16u; bits += 4u) {
+        share = share << 4 | part / whole;
+        part = part % whole << 4;
+    }
+    return share;
+}
+
+/* Sum the weights of the n recalled episodes by token: fills m->recalled, with the parts of the whole. Of equal distances,
+ * which stand side by side, all weigh the same. */
+static void weigh(ehmn_model *m, const uint32_t *found, uint32_t n, int32_t best)
 {
     const uint32_t *tokens = ehmn_in_delta(m, m->in.tokens);
     int32_t sharpness = m->image->rule.sharpness;
-    int32_t least = ehmn_mul(32768 - similarity(m, among->found[0] >> 16), sharpness, 15);
-    uint64_t total = 0;
-    m->n_recalled = 0;
-    for (uint32_t i = 0; i < among->n; i++) {
-        int32_t below = ehmn_mul(32768 - similarity(m, among->found[i] >> 16), sharpness, 15) - least;
-        uint32_t w = ehmn_exp2_neg((uint32_t)below);
-        uint32_t token = tokens[among->found[i] & 0xFFFFu], at = 0;
-        while (at < m->n_recalled && m->recalled[at].token != token) {
-            at++;
+    int32_t least = ehmn_mul(32768 - best, sharpness, 15);
+    uint32_t distance = found[0] >> 16, weight = 1u << 24, total = 0;
+    ehmn_recall *end = m->recalled;
+    for (uint32_t i = 0; i < n; i++) {
+        if (found[i] >> 16 != distance) {
+            distance = found[i] >> 16;
+            weight = ehmn_exp2_neg((uint32_t)(ehmn_mul(32768 - similarity(m, distance), sharpness, 15) - least));
         }
-        if (at == m->n_recalled) {
-            m->recalled[m->n_recalled++].token = token;
-            weight[at] = 0;
+        ehmn_recall *r = m->recalled;
+        end->token = tokens[found[i] & 0xFFFFu];
+        while (r->token != end->token) {
+            r++;
         }
-        weight[at] += w;
-        total += w;
+        if (r == end) {
+            end++;
+            r->part = 0;
+        }
+        r->part += weight;
+        total += weight;
     }
-    return total;
+    m->n_recalled = (uint32_t)(end - m->recalled);
+    while (end-- > m->recalled) {
+        end->part = share_of(end->part, total);
+    }
+}
+
+/* The mass of all that is recalled, Q16. */
+static uint64_t recalled_mass(const ehmn_model *m)
+{
+    uint32_t share = (uint32_t)ehmn_model_gains(m)->share[m->bucket];
+    uint32_t odds = (share << 16) / (65536u - share);
+    return (m->mass >> 8) * odds >> 16;
 }
 
 /* 2^(v / 2^8) in Q24, of v at most 2^13. */
@@ -248,28 +251,22 @@ static uint64_t exp2_of(int32_t v)
 static void recall_episodes(ehmn_model *m)
 {
     int16_t *logits = ehmn_at(m, m->at.logits);
-    nearest among;
-    uint64_t weight[EHMN_RECALLED];
+    uint32_t found[EHMN_RECALLED];
     make_key(m);
-    find_nearest(m, &among);
-    if (among.n == 0) {
+    uint32_t n = find_nearest(m, found);
+    if (n == 0) {
         return;
     }
-    int32_t best = similarity(m, among.found[0] >> 16);
+    int32_t best = similarity(m, found[0] >> 16), max = m->max_logit;
     m->bucket = best > 0 ? (uint32_t)best >> 11 : 0u;
-    uint64_t share = (uint64_t)ehmn_model_gains(m)->share[m->bucket];
-    uint64_t odds = (share << 16) / (65536u - share);
-    uint64_t extra = (m->mass >> 8) * odds >> 8;
-    uint64_t total = weigh(m, &among, weight);
-    int32_t max = m->max_logit;
-    for (uint32_t i = 0; i < m->n_recalled; i++) {
-        ehmn_recall *r = m->recalled + i;
+    weigh(m, found, n, best);
+    uint64_t extra = recalled_mass(m);
+    for (ehmn_recall *r = m->recalled, *end = r + m->n_recalled; r < end; r++) {
         uint64_t p = ehmn_exp2_neg((uint32_t)(max - logits[r->token]));
-        uint64_t more = (extra >> 8) * ((weight[i] << 16) / total) >> 8;
-        r->responsibility = p + more > 0 ? (uint32_t)((more << 16) / (p + more)) : 0u;
+        uint64_t mass = p + (extra * r->part >> 8);
         r->aside = logits[r->token];
-        if (p + more > 0) {
-            int32_t log = ehmn_round_shift(ehmn_log2(p + more) - (24 << 16), 16 - EHMN_LOGIT_FRAC);
+        if (mass > 0) {
+            int32_t log = ehmn_round_shift32(ehmn_log2(mass) - (24 << 16), 16 - EHMN_LOGIT_FRAC);
             logits[r->token] = ehmn_sat16(max + log);
             m->total += exp2_of(logits[r->token] - max) - p;
         }
@@ -288,16 +285,20 @@ void ehmn_swap_recalled(ehmn_model *m)
 
 void ehmn_learn_episodes(ehmn_model *m, uint32_t token, int write)
 {
+    const int16_t *logits = ehmn_at(m, m->at.logits); /* without the episodes */
     ehmn_delta *delta = ehmn_model_delta(m);
     uint32_t episodes = m->image->rule.episodes;
     uint32_t words = ehmn_key_words(m->image);
     const uint32_t *key = ehmn_at(m, m->at.key);
     if (m->n_recalled > 0) {
         int32_t *share = &ehmn_model_gains(m)->share[m->bucket];
-        int32_t responsibility = 0;
+        uint32_t part = 0;
         for (uint32_t i = 0; i < m->n_recalled; i++) {
-            responsibility = m->recalled[i].token == token ? (int32_t)m->recalled[i].responsibility : responsibility;
+            part = m->recalled[i].token == token ? m->recalled[i].part : part;
         }
+        uint64_t more = recalled_mass(m) * part >> 8;
+        uint64_t mass = more + ehmn_exp2_neg((uint32_t)(m->max_logit - logits[token]));
+        int32_t responsibility = mass > 0 ? (int32_t)((more << 16) / mass) : 0;
         int32_t moved = ehmn_follow_value(*share, responsibility, m->image->rule.eta_episode);
         *share = ehmn_clamp(moved, EHMN_SHARE_MIN, EHMN_SHARE_MAX);
     }

@@ -59,8 +59,8 @@ typedef struct {
 /* What a prediction took from one of the recalled episodes' tokens. */
 typedef struct {
     uint32_t token;
-    uint32_t responsibility; /* Q16 share of the token's probability that came from the episodes */
-    int32_t aside;           /* its logit without them; while a token is learned, that with them */
+    uint32_t part; /* of the weights of all that was recalled, Q16 */
+    int32_t aside; /* its logit without them; while a token is learned, that with them */
 } ehmn_recall;
 
 struct ehmn_model {

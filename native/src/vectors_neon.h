@@ -73,18 +73,8 @@ static inline int32x4_t ehmn_neon_sigmoid(int32x4_t x)
     return vreinterpretq_s32_u32(y);
 }
 
-/* Sixteen numbers in order, with `key` among them instead of the last, which is larger. */
-static inline void ehmn_neon_insert(uint32_t *found, uint32_t key)
-{
-    uint32x4_t before = vdupq_n_u32(0), by = vdupq_n_u32(key);
-    for (uint32_t *end = found + 16; found < end; found += 4) {
-        uint32x4_t v = vld1q_u32(found);
-        vst1q_u32(found, vmaxq_u32(vextq_u32(before, v, 3), vminq_u32(v, by)));
-        before = v;
-    }
-}
-
 /* Bit k: v[k] is above zero, k below 32. */
+#define EHMN_SIGNS ehmn_neon_signs
 static inline uint32_t ehmn_neon_signs(const int32_t *v)
 {
     static const int32_t place[4] = {0, 1, 2, 3};

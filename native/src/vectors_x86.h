@@ -4,6 +4,10 @@
 
 #include <stdint.h>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #define EHMN_DECLARE_VECTORS(set)                                                                                       \
     int32_t ehmn_##set##_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);                            \
     int32_t ehmn_##set##_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);           \
@@ -58,5 +62,20 @@ uint32_t ehmn_avx512_rotate(const int16_t *turn, uint32_t half, int32_t *v);
 int32_t ehmn_fitting_shift(uint32_t max, int32_t bits);
 uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift);
 int32_t ehmn_rms_factor(uint64_t sum, uint32_t n, int32_t *shift);
+
+#if defined(__SSE2__)
+/* Bit k: v[k] is above zero, k below 32. */
+#define EHMN_SIGNS ehmn_sse2_signs
+static inline uint32_t ehmn_sse2_signs(const int32_t *v)
+{
+    const __m128i zero = _mm_setzero_si128();
+    uint32_t bits = 0;
+    for (uint32_t k = 0; k < 32u; k += 4u) {
+        __m128i above = _mm_cmpgt_epi32(_mm_loadu_si128((const __m128i *)(const void *)(v + k)), zero);
+        bits |= (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(above)) << k;
+    }
+    return bits;
+}
+#endif
 
 #endif
