@@ -214,7 +214,7 @@ void ehmn_kernels_avx2_step_row(int8_t *w, const uint32_t *edge, const int8_t *s
                                 uint32_t rate, uint32_t at)
 {
     __m256i r = _mm256_set1_epi32((int32_t)rate), u = _mm256_set1_epi32((int32_t)at);
-    __m128i most = _mm_set1_epi8(127), least = _mm_set1_epi8(-127), turn = _mm_set1_epi8((int8_t)flip);
+    __m128i turn = _mm_set1_epi8((int8_t)flip);
     __m128i before = _mm_setzero_si128(); /* its last byte: the steps up to here, modulo 256 */
     uint32_t j = 0;
     for (; j + 16u <= n; j += 16u) {
@@ -223,9 +223,9 @@ void ehmn_kernels_avx2_step_row(int8_t *w, const uint32_t *edge, const int8_t *s
         __m128i now = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
         __m128i steps = _mm_sub_epi8(now, _mm_alignr_epi8(now, before, 15));
         __m128i down = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)(sign + j)), turn);
-        steps = _mm_sub_epi8(_mm_xor_si128(steps, down), down);
-        __m128i *place = (__m128i *)(void *)(w + j);
-        _mm_storeu_si128(place, _mm_max_epi8(_mm_min_epi8(_mm_adds_epi8(_mm_loadu_si128(place), steps), most), least));
+        __m128i *place = (__m128i *)(void *)(w + j); /* d steps down: - d - 1, with saturation, + 1 */
+        __m128i moved = _mm_adds_epi8(_mm_loadu_si128(place), _mm_xor_si128(steps, down));
+        _mm_storeu_si128(place, _mm_sub_epi8(moved, down));
         before = now;
     }
     uint32_t last = (uint32_t)_mm_extract_epi8(before, 15);

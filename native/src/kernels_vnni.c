@@ -274,7 +274,7 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
                      uint32_t at)
 {
     const __m512i r = _mm512_set1_epi32((int32_t)rate), u = _mm512_set1_epi32((int32_t)at);
-    const __m256i most = _mm256_set1_epi8(127), least = _mm256_set1_epi8(-127), turn = _mm256_set1_epi8((int8_t)flip);
+    const __m256i turn = _mm256_set1_epi8((int8_t)flip);
     __m256i before = _mm256_setzero_si256(); /* its last byte: the steps up to here, modulo 256 */
     for (uint32_t j = 0; j < n; j += 32u) {
         __mmask32 some = first_of(n - j);
@@ -286,9 +286,8 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
         __m256i shifted = _mm256_alignr_epi8(now, _mm256_permute2x128_si256(before, now, 0x21), 15);
         __m256i steps = _mm256_sub_epi8(now, shifted);
         __m256i down = _mm256_xor_si256(_mm256_maskz_loadu_epi8(some, sign + j), turn);
-        steps = _mm256_sub_epi8(_mm256_xor_si256(steps, down), down);
-        __m256i moved = _mm256_adds_epi8(_mm256_maskz_loadu_epi8(some, w + j), steps);
-        _mm256_mask_storeu_epi8(w + j, some, _mm256_max_epi8(_mm256_min_epi8(moved, most), least));
+        __m256i moved = _mm256_adds_epi8(_mm256_maskz_loadu_epi8(some, w + j), _mm256_xor_si256(steps, down));
+        _mm256_mask_storeu_epi8(w + j, some, _mm256_sub_epi8(moved, down));
         before = now;
     }
 }
