@@ -4,7 +4,8 @@
 
 #if defined(__AVX2__)
 
-#include <immintrin.h>
+#include "avx2.h"
+
 #include <stddef.h>
 #include <string.h>
 
@@ -235,23 +236,6 @@ void ehmn_kernels_avx2_step_row(int8_t *w, const uint32_t *edge, const int8_t *s
         w[j] = (int8_t)ehmn_clamp(w[j] + ((sign[j] ^ flip) < 0 ? -count : count), -127, 127);
         last = now;
     }
-}
-
-/* ehmn_exp2_neg of eight values, 0..2^17. The table has 16-bit entries: the last is read as the upper half of a
- * word. */
-static inline __m256i exp2_neg(__m256i x)
-{
-    const __m256i last = _mm256_set1_epi32(254), byte = _mm256_set1_epi32(255), one = _mm256_set1_epi32(1);
-    __m256i whole = _mm256_srli_epi32(_mm256_add_epi32(x, byte), 8);
-    __m256i index = _mm256_sub_epi32(_mm256_slli_epi32(whole, 8), x);
-    __m256i word = _mm256_i32gather_epi32((const int *)(const void *)ehmn_exp2_table, _mm256_min_epi32(index, last), 2);
-    __m256i high = _mm256_slli_epi32(_mm256_cmpgt_epi32(index, last), 4); /* -16 where the upper half is meant */
-    word = _mm256_srlv_epi32(word, _mm256_sub_epi32(_mm256_setzero_si256(), high));
-    word = _mm256_and_si256(word, _mm256_set1_epi32(65535));
-    __m256i mantissa = _mm256_slli_epi32(_mm256_add_epi32(word, _mm256_set1_epi32(32768)), 9);
-    __m256i half = _mm256_srli_epi32(_mm256_sllv_epi32(one, whole), 1);
-    __m256i y = _mm256_srlv_epi32(_mm256_add_epi32(mantissa, half), whole);
-    return _mm256_andnot_si256(_mm256_cmpgt_epi32(x, _mm256_set1_epi32(25 * 256)), y);
 }
 
 uint32_t ehmn_kernels_avx2_exp_sum(const int16_t *logits, uint32_t n, int32_t max)
