@@ -322,7 +322,7 @@ static inline __m128i fit_eight(__m256i v)
     return _mm_max_epi16(packed, _mm_set1_epi16(-INT16_MAX));
 }
 
-/* The product of a bias and the gain, of at most 35 bits, is taken in two parts: gain = high 2^10 + low. */
+/* The product of a bias and the gain, of at most 35 bits, is taken in two parts: gain = high 2^10 + low, in lower halves. */
 int32_t ehmn_kernels_avx2_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
                               int16_t *out)
 {
@@ -334,8 +334,8 @@ int32_t ehmn_kernels_avx2_fit(const int32_t *v, const int16_t *bias, int32_t gai
         __m256i logit = _mm256_loadu_si256((const __m256i *)(const void *)(v + i));
         if (bias != NULL) {
             __m256i b = _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(bias + i)));
-            __m256i rest = _mm256_add_epi32(_mm256_mullo_epi32(b, low), _mm256_set1_epi32(1 << 19));
-            __m256i added = _mm256_add_epi32(_mm256_mullo_epi32(b, high), _mm256_srai_epi32(rest, 10));
+            __m256i rest = _mm256_add_epi32(_mm256_madd_epi16(b, low), _mm256_set1_epi32(1 << 19));
+            __m256i added = _mm256_add_epi32(_mm256_madd_epi16(b, high), _mm256_srai_epi32(rest, 10));
             logit = _mm256_min_epi32(_mm256_max_epi32(logit, least), most);
             logit = _mm256_add_epi32(logit, _mm256_srai_epi32(added, 10));
         }

@@ -166,11 +166,9 @@ static void gate(const int32_t *v, int32_t *up, uint32_t n, int32_t frac)
 #define ADD_BIAS \
     "vldrh.16 q2, [%[bias]], #16\n"        \
     "vshllb.s16 q3, q2, #11\n"             \
-    "vqrdmulh.s32 q3, q3, %[gain]\n"       \
-    "vqadd.s32 q0, q0, q3\n"               \
+    "vqrdmlah.s32 q0, q3, %[gain]\n"       \
     "vshllt.s16 q3, q2, #11\n"             \
-    "vqrdmulh.s32 q3, q3, %[gain]\n"       \
-    "vqadd.s32 q1, q1, q3\n"
+    "vqrdmlah.s32 q1, q3, %[gain]\n"
 /* clang-format on */
 
 static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)

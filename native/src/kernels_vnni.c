@@ -362,7 +362,7 @@ static void gate(const int32_t *by, int32_t *up, uint32_t n, int32_t frac)
     }
 }
 
-/* As for AVX2: gain = high 2^10 + low. */
+/* As for AVX2: gain = high 2^10 + low, each in the lower half of a lane, as biases are. */
 static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
 {
     const __m512i most = _mm512_set1_epi32(1 << 25), least = _mm512_set1_epi32(-(1 << 25));
@@ -373,8 +373,8 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
         __m512i logit = _mm512_maskz_loadu_epi32(some, v + i);
         if (bias != NULL) {
             __m512i b = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(some, bias + i));
-            __m512i rest = _mm512_add_epi32(_mm512_mullo_epi32(b, low), _mm512_set1_epi32(1 << 19));
-            __m512i added = _mm512_add_epi32(_mm512_mullo_epi32(b, high), _mm512_srai_epi32(rest, 10));
+            __m512i rest = _mm512_add_epi32(_mm512_madd_epi16(b, low), _mm512_set1_epi32(1 << 19));
+            __m512i added = _mm512_add_epi32(_mm512_madd_epi16(b, high), _mm512_srai_epi32(rest, 10));
             logit = _mm512_min_epi32(_mm512_max_epi32(logit, least), most);
             logit = _mm512_add_epi32(logit, _mm512_srai_epi32(added, 10));
         }
