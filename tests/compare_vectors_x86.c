@@ -117,6 +117,17 @@ static void move(uint32_t n, uint32_t width, uint32_t other, int32_t shift)
     ehmn_plain_add_weights(a, w, n, factor % 65, positive, shift);
     TESTED(add_weights)(b, w, n, factor % 65, positive, shift);
     compare("add_weights", n, a, b, 4u * n);
+    uint32_t largest = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t product = ehmn_mul(w[i] * (factor % 65), positive, shift);
+        largest = ehmn_abs(a[i]) > largest ? ehmn_abs(a[i]) : largest;
+        largest = ehmn_abs(product) > largest ? ehmn_abs(product) : largest;
+    }
+    if (largest < 1u << 30) {
+        ehmn_plain_add_weights(a, w, n, factor % 65, positive, shift);
+        TESTED(add_weights_within)(b, w, n, factor % 65, positive, shift);
+        compare("add_weights_within", n, a, b, 4u * n);
+    }
     ehmn_plain_add_outputs(a, z, n, positive);
     ehmn_avx2_add_outputs(b, z, n, positive);
     compare("add_outputs", n, a, b, 4u * n);

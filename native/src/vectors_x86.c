@@ -46,7 +46,13 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
 
 void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    ehmn_add_weights(v, w, n, factor, scale, shift);
+    if (EHMN_HAS_AVX512) {
+        ehmn_avx512_add_weights_within(v, w, n, factor, scale, shift);
+    } else if (__builtin_cpu_supports("avx2")) {
+        ehmn_avx2_add_weights_within(v, w, n, factor, scale, shift);
+    } else {
+        ehmn_plain_add_weights(v, w, n, factor, scale, shift);
+    }
 }
 
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)

@@ -34,6 +34,8 @@
 
 EHMN_DECLARE_VECTORS(plain);
 EHMN_DECLARE_VECTORS(avx2);
+void ehmn_avx2_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale,
+                                  int32_t shift);
 
 /* Those that are there for AVX-512 too. */
 int32_t ehmn_avx512_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
@@ -42,6 +44,8 @@ int32_t ehmn_avx512_narrow(const int16_t *v, uint32_t n, int8_t *out);
 void ehmn_avx512_multiply_all(int32_t *v, uint32_t n, int32_t factor);
 void ehmn_avx512_add_all(int32_t *v, const int32_t *more, uint32_t n);
 void ehmn_avx512_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift);
+void ehmn_avx512_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale,
+                                    int32_t shift);
 void ehmn_avx512_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out);
 void ehmn_avx512_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
                                int32_t *out);
