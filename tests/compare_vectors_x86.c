@@ -117,6 +117,17 @@ static void move(uint32_t n, uint32_t width, uint32_t other, int32_t shift)
     ehmn_plain_add_weights(a, w, n, factor % 65, positive, shift);
     TESTED(add_weights)(b, w, n, factor % 65, positive, shift);
     compare("add_weights", n, a, b, 4u * n);
+    uint32_t largest = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t product = ehmn_mul(w[i] * (factor % 65), positive, shift);
+        largest = ehmn_abs(a[i]) > largest ? ehmn_abs(a[i]) : largest;
+        largest = ehmn_abs(product) > largest ? ehmn_abs(product) : largest;
+    }
+    if (largest < 1u << 30) {
+        ehmn_plain_add_weights(a, w, n, factor % 65, positive, shift);
+        TESTED(add_weights_within)(b, w, n, factor % 65, positive, shift);
+        compare("add_weights_within", n, a, b, 4u * n);
+    }
     ehmn_plain_add_outputs(a, z, n, positive);
     ehmn_avx2_add_outputs(b, z, n, positive);
     compare("add_outputs", n, a, b, 4u * n);
@@ -185,7 +196,6 @@ static void rotation(uint32_t n, uint32_t width)
     free(turn);
 }
 
-#if defined(AVX512)
 static void learning(uint32_t n, uint32_t width)
 {
     int32_t *v = values(n, width), max = -INT16_MAX;
@@ -193,7 +203,7 @@ static void learning(uint32_t n, uint32_t width)
     uint64_t mass = 0;
     for (int32_t shift = -14; shift <= 34; shift++) {
         ehmn_plain_tanh_all(v, n, shift, a);
-        ehmn_avx512_tanh_all(v, n, shift, b);
+        TESTED(tanh_all)(v, n, shift, b);
         compare("tanh_all", n, a, b, 2u * n);
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -206,12 +216,51 @@ static void learning(uint32_t n, uint32_t width)
     for (uint32_t k = 0; k < 8u; k++) {
         uint64_t left = k == 7u ? mass : mass * k / 6u - (k == 3u), same_left = left;
         same("pass_over", n, (int32_t)ehmn_plain_pass_over(a, n, max, &left),
-             (int32_t)ehmn_avx512_pass_over(a, n, max, &same_left));
+             (int32_t)TESTED(pass_over)(a, n, max, &same_left));
         compare("what is left", n, &left, &same_left, sizeof left);
     }
     free(v);
     free(a);
     free(b);
+}
+
+#if !defined(AVX512)
+static void plastic(uint32_t n, uint32_t width)
+{
+    int32_t *v = values(n, width), *less = values(n, width), *a = room(4u * n), *b = room(4u * n);
+    int8_t *w = room(n);
+    int16_t *z = room(2u * n);
+    uint32_t extreme = bits() % 2u;
+    for (uint32_t i = 0; i < n; i++) {
+        w[i] = (int8_t)(extreme ? 127 - 254 * (int32_t)(bits() % 2u) : (int32_t)(bits() % 255u) - 127);
+        z[i] = (int16_t)(extreme ? 32767 - 65534 * (int32_t)(bits() % 2u) : (int32_t)(bits() % 65535u) - 32767);
+    }
+    int64_t sums[2][4] = {
+        {ehmn_plain_dot_weights(w, v, n), ehmn_plain_dot_outputs(z, v, n), ehmn_plain_sum(v, n)},
+        {ehmn_avx2_dot_weights(w, v, n), ehmn_avx2_dot_outputs(z, v, n), ehmn_avx2_sum(v, n)},
+    };
+    ehmn_plain_times_slope(v, z, n, a);
+    ehmn_avx2_times_slope(v, z, n, b);
+    compare("times_slope", n, a, b, 4u * n);
+    ehmn_plain_subtract_all(v, less, n, a);
+    ehmn_avx2_subtract_all(v, less, n, b);
+    compare("subtract_all", n, a, b, 4u * n);
+    memcpy(b, a, 4u * n);
+    int32_t most = (int32_t)(width % 3u ? bits() >> 1 : bits() % 2000u);
+    sums[0][3] = (int64_t)ehmn_plain_limit(a, n, most);
+    sums[1][3] = (int64_t)ehmn_avx2_limit(b, n, most);
+    compare("limit", n, a, b, 4u * n);
+    compare("a sum", n, sums[0], sums[1], sizeof sums[0]);
+    uint32_t least = bits() % 2u ? ehmn_abs(a[0]) : bits();
+    ehmn_plain_drop_below(a, n, least);
+    ehmn_avx2_drop_below(b, n, least);
+    compare("drop_below", n, a, b, 4u * n);
+    free(v);
+    free(less);
+    free(a);
+    free(b);
+    free(w);
+    free(z);
 }
 #endif
 
@@ -221,8 +270,9 @@ int main(void)
         for (uint32_t width = 0; width <= 32u; width += 1u + n % 3u) {
             narrow(n, width);
             rotation(n, width);
-#if defined(AVX512)
             learning(n, width);
+#if !defined(AVX512)
+            plastic(n, width);
 #endif
             move(n, width, bits() % 33u, (int32_t)(bits() % 64u));
             move(n, width, 32u, (int32_t)(bits() % 64u));

@@ -20,11 +20,13 @@ def test_vectors_for_x86_are_those_in_plain_c(needed: str, define: list[str], tm
     if needed not in Path("/proc/cpuinfo").read_text("utf-8"):
         pytest.skip(f"not run here: this processor has no {needed}")
     objects = []
-    ours = ("vectors", "vectors_reduce", "vectors_avx2", "vectors_avx512", "vectors_x86", "fixed", "tables")
+    ours = ("vectors", "vectors_plastic", "vectors_reduce", "vectors_avx2", "vectors_avx2_plastic", "vectors_avx512")
+    ours += ("vectors_x86", "fixed", "tables")
     for name in (*ours, "compare_vectors_x86"):
         source = (Path(__file__).parent if name == "compare_vectors_x86" else NATIVE / "src") / f"{name}.c"
         objects.append(str(tmp_path / f"{name}.o"))
-        own = {"vectors_avx2": ["-mavx2"], "vectors_avx512": WIDE, "compare_vectors_x86": define}.get(name, [])
+        own = {"vectors_avx512": WIDE, "compare_vectors_x86": define}.get(name, [])
+        own += ["-mavx2"] if name.startswith("vectors_avx2") else []
         include = [f"-I{NATIVE / 'src'}", f"-I{NATIVE / 'include'}"]
         subprocess.run(["gcc", *FLAGS, *own, *include, "-c", str(source), "-o", objects[-1]], check=True)
     program = tmp_path / "compare"

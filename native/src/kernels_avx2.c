@@ -4,7 +4,8 @@
 
 #if defined(__AVX2__)
 
-#include <immintrin.h>
+#include "avx2.h"
+
 #include <stddef.h>
 #include <string.h>
 
@@ -214,7 +215,7 @@ void ehmn_kernels_avx2_step_row(int8_t *w, const uint32_t *edge, const int8_t *s
                                 uint32_t rate, uint32_t at)
 {
     __m256i r = _mm256_set1_epi32((int32_t)rate), u = _mm256_set1_epi32((int32_t)at);
-    __m128i most = _mm_set1_epi8(127), least = _mm_set1_epi8(-127), turn = _mm_set1_epi8((int8_t)flip);
+    __m128i turn = _mm_set1_epi8((int8_t)flip);
     __m128i before = _mm_setzero_si128(); /* its last byte: the steps up to here, modulo 256 */
     uint32_t j = 0;
     for (; j + 16u <= n; j += 16u) {
@@ -223,9 +224,9 @@ void ehmn_kernels_avx2_step_row(int8_t *w, const uint32_t *edge, const int8_t *s
         __m128i now = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
         __m128i steps = _mm_sub_epi8(now, _mm_alignr_epi8(now, before, 15));
         __m128i down = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)(sign + j)), turn);
-        steps = _mm_sub_epi8(_mm_xor_si128(steps, down), down);
-        __m128i *place = (__m128i *)(void *)(w + j);
-        _mm_storeu_si128(place, _mm_max_epi8(_mm_min_epi8(_mm_adds_epi8(_mm_loadu_si128(place), steps), most), least));
+        __m128i *place = (__m128i *)(void *)(w + j); /* d steps down: - d - 1, with saturation, + 1 */
+        __m128i moved = _mm_adds_epi8(_mm_loadu_si128(place), _mm_xor_si128(steps, down));
+        _mm_storeu_si128(place, _mm_sub_epi8(moved, down));
         before = now;
     }
     uint32_t last = (uint32_t)_mm_extract_epi8(before, 15);
@@ -235,23 +236,6 @@ void ehmn_kernels_avx2_step_row(int8_t *w, const uint32_t *edge, const int8_t *s
         w[j] = (int8_t)ehmn_clamp(w[j] + ((sign[j] ^ flip) < 0 ? -count : count), -127, 127);
         last = now;
     }
-}
-
-/* ehmn_exp2_neg of eight values, 0..2^17. The table has 16-bit entries: the last is read as the upper half of a
- * word. */
-static inline __m256i exp2_neg(__m256i x)
-{
-    const __m256i last = _mm256_set1_epi32(254), byte = _mm256_set1_epi32(255), one = _mm256_set1_epi32(1);
-    __m256i whole = _mm256_srli_epi32(_mm256_add_epi32(x, byte), 8);
-    __m256i index = _mm256_sub_epi32(_mm256_slli_epi32(whole, 8), x);
-    __m256i word = _mm256_i32gather_epi32((const int *)(const void *)ehmn_exp2_table, _mm256_min_epi32(index, last), 2);
-    __m256i high = _mm256_slli_epi32(_mm256_cmpgt_epi32(index, last), 4); /* -16 where the upper half is meant */
-    word = _mm256_srlv_epi32(word, _mm256_sub_epi32(_mm256_setzero_si256(), high));
-    word = _mm256_and_si256(word, _mm256_set1_epi32(65535));
-    __m256i mantissa = _mm256_slli_epi32(_mm256_add_epi32(word, _mm256_set1_epi32(32768)), 9);
-    __m256i half = _mm256_srli_epi32(_mm256_sllv_epi32(one, whole), 1);
-    __m256i y = _mm256_srlv_epi32(_mm256_add_epi32(mantissa, half), whole);
-    return _mm256_andnot_si256(_mm256_cmpgt_epi32(x, _mm256_set1_epi32(25 * 256)), y);
 }
 
 uint32_t ehmn_kernels_avx2_exp_sum(const int16_t *logits, uint32_t n, int32_t max)
@@ -338,7 +322,7 @@ static inline __m128i fit_eight(__m256i v)
     return _mm_max_epi16(packed, _mm_set1_epi16(-INT16_MAX));
 }
 
-/* The product of a bias and the gain, of at most 35 bits, is taken in two parts: gain = high 2^10 + low. */
+/* The product of a bias and the gain, of at most 35 bits, is taken in two parts: gain = high 2^10 + low, in lower halves. */
 int32_t ehmn_kernels_avx2_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
                               int16_t *out)
 {
@@ -350,8 +334,8 @@ int32_t ehmn_kernels_avx2_fit(const int32_t *v, const int16_t *bias, int32_t gai
         __m256i logit = _mm256_loadu_si256((const __m256i *)(const void *)(v + i));
         if (bias != NULL) {
             __m256i b = _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(bias + i)));
-            __m256i rest = _mm256_add_epi32(_mm256_mullo_epi32(b, low), _mm256_set1_epi32(1 << 19));
-            __m256i added = _mm256_add_epi32(_mm256_mullo_epi32(b, high), _mm256_srai_epi32(rest, 10));
+            __m256i rest = _mm256_add_epi32(_mm256_madd_epi16(b, low), _mm256_set1_epi32(1 << 19));
+            __m256i added = _mm256_add_epi32(_mm256_madd_epi16(b, high), _mm256_srai_epi32(rest, 10));
             logit = _mm256_min_epi32(_mm256_max_epi32(logit, least), most);
             logit = _mm256_add_epi32(logit, _mm256_srai_epi32(added, 10));
         }

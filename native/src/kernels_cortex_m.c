@@ -93,23 +93,37 @@ uint32_t ehmn_kernels_cortex_m_exp_sum(const int16_t *logits, uint32_t n, int32_
 /* As in vectors.c. What is ahead counts up to 2^32 - 1 for 128 values at a time, whose sum is below. */
 EHMN_SMALL uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 {
-    uint32_t top = (uint32_t)max + 511u, i = 0;
-    while (i < n) {
-        uint32_t end = n - i < 128u ? n : i + 128u;
-        uint32_t before = *ahead > UINT32_MAX ? UINT32_MAX : (uint32_t)*ahead, left = before;
-        for (; i < end; i++) {
-            uint32_t p = add_power(0, logits[i], top);
-            if (left < p) {
-                break;
-            }
-            left -= p;
-        }
-        *ahead -= before - left;
-        if (i < end) {
+    const int16_t *at = logits;
+    while (n > 0) {
+        uint32_t most = *ahead > UINT32_MAX ? UINT32_MAX : (uint32_t)*ahead;
+        uint32_t left = n < 128u ? n : 128u, sum = 0, next;
+        n -= left;
+        __asm__ volatile("1:\n\t" /* as add_power */
+                "ldrsh r4, [%[at]], #2\n\t"
+                "sub r4, %[top], r4\n\t"
+                "bic r5, %[byte], r4\n\t"
+                "usat r4, #5, r4, asr #8\n\t"
+                "ldrh r5, [%[table], r5, lsl #1]\n\t"
+                "add r5, %[one], r5, lsl #10\n\t"
+                "lsrs r5, r5, r4\n\t"
+                "adc %[next], %[sum], r5\n\t"
+                "cmp %[next], %[most]\n\t"
+                "bhi 2f\n\t"
+                "mov %[sum], %[next]\n\t"
+                "cmp %[at], %[end]\n\t"
+                "bne 1b\n"
+                "2:"
+                : [at] "+&r"(at), [sum] "+&r"(sum), [next] "=&r"(next)
+                : [end] "r"(at + left), [top] "r"(max + 511), [byte] "r"(255), [one] "r"(32768u << 10),
+                  [table] "r"(ehmn_exp2_table), [most] "r"(most)
+                : "r4", "r5", "cc", "memory");
+        *ahead -= sum;
+        if (next > most) {
+            at--;
             break;
         }
     }
-    return i;
+    return (uint32_t)(at - logits);
 }
 
 /* What a score is below the largest, and 511 more; at most 2^31 - 1, which leaves no weight. */

@@ -364,27 +364,23 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
     "lsr %[before], " a ", #24\n"                        \
     "usub8 " a ", " a ", " b "\n"
 
-/* Added, or for the other direction subtracted, where the sign's byte is 0. -128 becomes -127: it is the only value that
- * the last two move. */
-#define MOVE_FOUR(add, w, steps) \
-    add " " w ", " w ", " steps "\n"                     \
-    "qsub8 " w ", " w ", %[ones]\n"                      \
-    "qadd8 " w ", " w ", %[ones]\n"
+/* d steps up, or where the sign is -1 down: -d - 1 is added, with saturation, and then one, so that none goes below -127. */
+#define MOVE_FOUR(w, steps, sign) \
+    "eor " steps ", " steps ", " sign "\n" \
+    "qadd8 " w ", " w ", " steps "\n" \
+    "usub8 " w ", " w ", " sign "\n"
 
-#define EIGHT_STEPS(add) \
+#define EIGHT_STEPS(turn) \
     __asm__ volatile(FOUR_STEPS("r4", "r5", "r6", "r8")                                                    \
                      FOUR_STEPS("r5", "r6", "r8", "r9")                                                    \
                      "ldrd r6, r8, [%[sign]], #8\n"                                                        \
-                     "eor r4, r4, r6\n"                                                                    \
-                     "eor r5, r5, r8\n"                                                                    \
-                     "usub8 r4, r4, r6\n"                                                                  \
-                     "usub8 r5, r5, r8\n"                                                                  \
-                     "ldrd r6, r8, [%[w]]\n"                                                               \
-                     MOVE_FOUR(add, "r6", "r4") MOVE_FOUR(add, "r8", "r5")                                 \
-                     "strd r6, r8, [%[w]], #8\n"                                                           \
+                     turn                                                                                   \
+                     "ldrd r9, r10, [%[w]]\n"                                                              \
+                     MOVE_FOUR("r9", "r4", "r6") MOVE_FOUR("r10", "r5", "r8")                               \
+                     "strd r9, r10, [%[w]], #8\n"                                                          \
                      : [w] "+r"(w), [edge] "+r"(edge), [sign] "+r"(sign), [before] "+r"(before)            \
-                     : [rate] "r"(rate), [at] "r"(at), [ones] "r"(0x01010101u)                             \
-                     : "r4", "r5", "r6", "r8", "r9", "cc", "memory")
+                     : [rate] "r"(rate), [at] "r"(at)                                                       \
+                     : "r4", "r5", "r6", "r8", "r9", "r10", "cc", "memory")
 /* clang-format on */
 
 static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
@@ -393,10 +389,10 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
     uint32_t before = 0, eights = (((uintptr_t)w | (uintptr_t)sign) & 3u) == 0 ? n & ~7u : 0u;
     const int8_t *end = w + eights;
     while (flip == 0 && w < end) {
-        EIGHT_STEPS("qadd8");
+        EIGHT_STEPS("");
     }
     while (w < end) {
-        EIGHT_STEPS("qsub8");
+        EIGHT_STEPS("mvn r6, r6\nmvn r8, r8\n");
     }
     if (eights < n) { /* counted from where the eights ended */
         ehmn_kernels_rows_step_row(w, edge, sign, flip, n - eights, rate, at - (before << 24));

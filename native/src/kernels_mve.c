@@ -58,16 +58,15 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
                      "veor q1, q1, %q[turn]\n" /* -1 where weights move down */
                      "vsub.i8 q3, q3, q0\n"
                      "vldrb.8 q2, [%[w]]\n"
-                     "veor q3, q3, q1\n"
-                     "vsub.i8 q3, q3, q1\n"
+                     "veor q3, q3, q1\n" /* there d steps are -d - 1, and one is added after what saturates */
                      "vqadd.s8 q2, q2, q3\n"
-                     "vmax.s8 q2, q2, %q[least]\n"
+                     "vsub.i8 q2, q2, q1\n"
                      "vstrb.8 q2, [%[w]], #16\n"
                      "le lr, 1b\n"
                      "2:\n"
                      : [w] "+&r"(w), [edge] "+&r"(edge), [sign] "+&r"(sign), [before] "+&r"(before)
                      : [sixteens] "r"(n / 16u), [at] "r"(at), [rates] "w"(vdupq_n_u32(rate)),
-                       [turn] "w"(vdupq_n_s8((int8_t)flip)), [least] "w"(vdupq_n_s8(-127))
+                       [turn] "w"(vdupq_n_s8((int8_t)flip))
                      : "lr", "q0", "q1", "q2", "q3", "memory");
     for (uint32_t j = 0; j < n % 16u; j++) {
         uint32_t now = (at + rate * edge[j]) >> 24;
@@ -167,11 +166,9 @@ static void gate(const int32_t *v, int32_t *up, uint32_t n, int32_t frac)
 #define ADD_BIAS \
     "vldrh.16 q2, [%[bias]], #16\n"        \
     "vshllb.s16 q3, q2, #11\n"             \
-    "vqrdmulh.s32 q3, q3, %[gain]\n"       \
-    "vqadd.s32 q0, q0, q3\n"               \
+    "vqrdmlah.s32 q0, q3, %[gain]\n"       \
     "vshllt.s16 q3, q2, #11\n"             \
-    "vqrdmulh.s32 q3, q3, %[gain]\n"       \
-    "vqadd.s32 q1, q1, q3\n"
+    "vqrdmlah.s32 q1, q3, %[gain]\n"
 /* clang-format on */
 
 static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)

@@ -203,7 +203,6 @@ void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *factor, uint32_t n
 static inline void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int down, uint32_t n, uint32_t rate,
                             uint32_t at)
 {
-    const int8x16_t least = vdupq_n_s8(-127);
     const uint32x4_t u = vdupq_n_u32(at), rates = vdupq_n_u32(rate);
     uint8x16_t before = vdupq_n_u8(0); /* its last byte: the steps up to here, modulo 256 */
     for (; n >= 16u; n -= 16u, w += 16, edge += 16, sign += 16) {
@@ -213,9 +212,8 @@ static inline void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign,
         uint16x8_t p3 = vaddhn_high_u32(p2, vmulq_u32(e.val[3], rates), u);
         uint8x16_t now = vuzp2q_u8(vreinterpretq_u8_u16(p1), vreinterpretq_u8_u16(p3));
         int8x16_t steps = vreinterpretq_s8_u8(vsubq_u8(now, vextq_u8(before, now, 15)));
-        steps = vmulq_s8(steps, vorrq_s8(vld1q_s8(sign), vdupq_n_s8(1))); /* at most 8, either way */
-        int8x16_t moved = down ? vqsubq_s8(vld1q_s8(w), steps) : vqaddq_s8(vld1q_s8(w), steps);
-        vst1q_s8(w, vmaxq_s8(moved, least));
+        int8x16_t turn = down ? vmvnq_s8(vld1q_s8(sign)) : vld1q_s8(sign);
+        vst1q_s8(w, vsubq_s8(vqaddq_s8(vld1q_s8(w), veorq_s8(steps, turn)), turn)); /* d steps down: - d - 1 + 1 */
         before = now;
     }
     uint32_t last = vgetq_lane_u8(before, 15);

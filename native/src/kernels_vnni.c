@@ -274,7 +274,7 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
                      uint32_t at)
 {
     const __m512i r = _mm512_set1_epi32((int32_t)rate), u = _mm512_set1_epi32((int32_t)at);
-    const __m256i most = _mm256_set1_epi8(127), least = _mm256_set1_epi8(-127), turn = _mm256_set1_epi8((int8_t)flip);
+    const __m256i turn = _mm256_set1_epi8((int8_t)flip);
     __m256i before = _mm256_setzero_si256(); /* its last byte: the steps up to here, modulo 256 */
     for (uint32_t j = 0; j < n; j += 32u) {
         __mmask32 some = first_of(n - j);
@@ -286,9 +286,8 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
         __m256i shifted = _mm256_alignr_epi8(now, _mm256_permute2x128_si256(before, now, 0x21), 15);
         __m256i steps = _mm256_sub_epi8(now, shifted);
         __m256i down = _mm256_xor_si256(_mm256_maskz_loadu_epi8(some, sign + j), turn);
-        steps = _mm256_sub_epi8(_mm256_xor_si256(steps, down), down);
-        __m256i moved = _mm256_adds_epi8(_mm256_maskz_loadu_epi8(some, w + j), steps);
-        _mm256_mask_storeu_epi8(w + j, some, _mm256_max_epi8(_mm256_min_epi8(moved, most), least));
+        __m256i moved = _mm256_adds_epi8(_mm256_maskz_loadu_epi8(some, w + j), _mm256_xor_si256(steps, down));
+        _mm256_mask_storeu_epi8(w + j, some, _mm256_sub_epi8(moved, down));
         before = now;
     }
 }
@@ -363,7 +362,7 @@ static void gate(const int32_t *by, int32_t *up, uint32_t n, int32_t frac)
     }
 }
 
-/* As for AVX2: gain = high 2^10 + low. */
+/* As for AVX2: gain = high 2^10 + low, each in the lower half of a lane, as biases are. */
 static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
 {
     const __m512i most = _mm512_set1_epi32(1 << 25), least = _mm512_set1_epi32(-(1 << 25));
@@ -374,8 +373,8 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
         __m512i logit = _mm512_maskz_loadu_epi32(some, v + i);
         if (bias != NULL) {
             __m512i b = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(some, bias + i));
-            __m512i rest = _mm512_add_epi32(_mm512_mullo_epi32(b, low), _mm512_set1_epi32(1 << 19));
-            __m512i added = _mm512_add_epi32(_mm512_mullo_epi32(b, high), _mm512_srai_epi32(rest, 10));
+            __m512i rest = _mm512_add_epi32(_mm512_madd_epi16(b, low), _mm512_set1_epi32(1 << 19));
+            __m512i added = _mm512_add_epi32(_mm512_madd_epi16(b, high), _mm512_srai_epi32(rest, 10));
             logit = _mm512_min_epi32(_mm512_max_epi32(logit, least), most);
             logit = _mm512_add_epi32(logit, _mm512_srai_epi32(added, 10));
         }

@@ -153,12 +153,6 @@ static int32_t phase_gate(const ehmn_model *m, uint32_t layer, uint32_t unit)
     return open > 0 ? ehmn_mul(open, PI_Q13, 13) : 0;
 }
 
-static void step_weight(int8_t *w, int32_t step)
-{
-    int32_t v = *w + step;
-    *w = (int8_t)(v > 127 ? 127 : v < -127 ? -127 : v);
-}
-
 /* A direction in which rows of weights are moved, made of one vector: `edge` holds the running sums of its
  * magnitudes, `sign` is 0 where it is positive and -1 elsewhere. */
 typedef struct {
@@ -186,7 +180,7 @@ static uint32_t draw_row(int8_t *w, const direction *along, int32_t row_rate, ui
 {
     const uint32_t step = 1u << EVENT_FRAC;
     uint32_t rate = ehmn_abs(row_rate), at = *next;
-    int32_t flip = row_rate > 0 ? 0 : -1;
+    int32_t flip = row_rate < 0 ? -1 : 0;
     uint64_t length = (uint64_t)rate * along->length;
     uint32_t writes = (uint32_t)((length + (step - 1u - at)) >> EVENT_FRAC);
     *next = at + (writes << EVENT_FRAC) - (uint32_t)length;
@@ -196,8 +190,24 @@ static uint32_t draw_row(int8_t *w, const direction *along, int32_t row_rate, ui
     }
     for (uint32_t i = 0; i < writes; i++, at += step) {
         uint32_t j = ehmn_find_edge(along->edge, along->n, at / rate);
-        step_weight(w + j, (along->sign[j] ^ flip) < 0 ? -1 : 1);
+        w[j] = (int8_t)ehmn_clamp(w[j] + ((along->sign[j] ^ flip) | 1), -127, 127);
     }
+    return writes;
+}
+
+/* Those of rows with a rate each, most of them none. Apart, so that the loop over them keeps all it needs in registers. */
+__attribute__((noinline)) static uint32_t draw_rows(int8_t *w, const direction *along, const int32_t *rates,
+                                                    uint32_t *next)
+{
+    const int32_t *end = rates + along->n;
+    uint32_t writes = 0, n = along->n;
+    do {
+        int32_t rate = *rates++;
+        if (rate != 0) {
+            writes += draw_row(w, along, rate, next);
+        }
+        w += n;
+    } while (rates < end);
     return writes;
 }
 
@@ -259,11 +269,7 @@ static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32
     }
     ehmn_scale_all(rates, d, rate, shift, rates);
     close_units(rates, d, m->image->rule.closed_below);
-    uint32_t writes = 0;
-    for (const int32_t *row = rates, *end = rates + d; row < end; row++, w += d) {
-        writes += *row == 0 ? 0u : draw_row(w, &along, *row, &next);
-    }
-    m->counts.writes += writes;
+    m->counts.writes += draw_rows(w, &along, rates, &next);
     m->counts.macs += 2u * d;
 }
 

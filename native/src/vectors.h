@@ -20,6 +20,13 @@
 #define ehmn_align_weights ehmn_plain_align_weights
 #define ehmn_tanh_all ehmn_plain_tanh_all
 #define ehmn_pass_over ehmn_plain_pass_over
+#define ehmn_subtract_all ehmn_plain_subtract_all
+#define ehmn_dot_weights ehmn_plain_dot_weights
+#define ehmn_dot_outputs ehmn_plain_dot_outputs
+#define ehmn_sum ehmn_plain_sum
+#define ehmn_limit ehmn_plain_limit
+#define ehmn_drop_below ehmn_plain_drop_below
+#define ehmn_times_slope ehmn_plain_times_slope
 #endif
 
 #include "fixed.h"

@@ -190,7 +190,9 @@ void ehmn_avx2_add_all(int32_t *v, const int32_t *more, uint32_t n)
     }
 }
 
-void ehmn_avx2_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+/* `within`: no sum leaves 31 bits. */
+static inline __attribute__((always_inline)) void add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor,
+                                                              int32_t scale, int32_t shift, int within)
 {
     int32_t spare = 31 - ehmn_bit_length((uint32_t)scale);
     int32_t beyond = shift + spare + 17 - 32; /* as in plain C */
@@ -201,10 +203,24 @@ void ehmn_avx2_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t fact
         for (; i + 8u <= n; i += 8u) {
             __m256i weights = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(w + i)));
             __m256i high = upper(_mm256_mullo_epi32(weights, f), s);
-            store(v + i, add(load(v + i), _mm256_sra_epi32(_mm256_add_epi32(high, half), count)));
+            __m256i more = _mm256_sra_epi32(_mm256_add_epi32(high, half), count);
+            store(v + i, within ? _mm256_add_epi32(load(v + i), more) : add(load(v + i), more));
         }
     }
-    ehmn_plain_add_weights(v + i, w + i, n - i, factor, scale, shift);
+    if (i < n) {
+        ehmn_plain_add_weights(v + i, w + i, n - i, factor, scale, shift);
+    }
+}
+
+void ehmn_avx2_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+{
+    add_weights(v, w, n, factor, scale, shift, 0);
+}
+
+void ehmn_avx2_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale,
+                                  int32_t shift)
+{
+    add_weights(v, w, n, factor, scale, shift, 1);
 }
 
 void ehmn_avx2_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)

@@ -118,7 +118,9 @@ void ehmn_avx512_add_all(int32_t *v, const int32_t *more, uint32_t n)
     }
 }
 
-void ehmn_avx512_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+/* `within`: no sum leaves 31 bits. */
+static inline __attribute__((always_inline)) void add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor,
+                                                              int32_t scale, int32_t shift, int within)
 {
     int32_t spare = 31 - ehmn_bit_length((uint32_t)scale);
     int32_t beyond = shift + spare + 17 - 32; /* as in plain C */
@@ -132,9 +134,20 @@ void ehmn_avx512_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t fa
         __mmask16 some = first16(n - i);
         __m512i weights = _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(some, w + i));
         __m512i high = _mm512_add_epi32(upper(_mm512_mullo_epi32(weights, f), s), half);
-        __m512i sum = add(_mm512_maskz_loadu_epi32(some, v + i), _mm512_sra_epi32(high, count));
-        _mm512_mask_storeu_epi32(v + i, some, sum);
+        __m512i sum = _mm512_maskz_loadu_epi32(some, v + i), more = _mm512_sra_epi32(high, count);
+        _mm512_mask_storeu_epi32(v + i, some, within ? _mm512_add_epi32(sum, more) : add(sum, more));
     }
+}
+
+void ehmn_avx512_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+{
+    add_weights(v, w, n, factor, scale, shift, 0);
+}
+
+void ehmn_avx512_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale,
+                                    int32_t shift)
+{
+    add_weights(v, w, n, factor, scale, shift, 1);
 }
 
 /* Whether v can be shifted to the left by `up` bits. */

@@ -142,42 +142,53 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
     }
 }
 
+/* Of round(a b / 2^shift): the bits by which b is shifted up, as many as it has spare; those that are left for a, so that
+ * the rounded upper half of the doubled product is the result. */
+static int32_t lift_of(int32_t shift, uint32_t b, int32_t *left)
+{
+    int32_t lift = 31 - shift, spare = spare_bits(b), of_b = lift < spare ? lift : spare;
+    *left = lift - of_b;
+    return of_b;
+}
+
+/* Whole fours; `within`: no sum reaches 2^31. Returns how many weights were added. */
+static inline __attribute__((always_inline)) uint32_t add_fours(int32_t *v, const int8_t *w, uint32_t n, int32_t factor,
+                                                                int32_t scale, int32_t shift, int within)
+{
+    int32_t lift, of_scale = lift_of(shift, (uint32_t)scale, &lift);
+    if (shift > 31 || lift > 17) { /* no product leaves 31 bits: it has 13 before it is shifted */
+        return 0;
+    }
+    factor *= 1 << lift;
+    scale <<= of_scale;
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4, w += 4) {
+        int32x4_t sum = vqrdmlahq_n_s32(vld1q_s32(v), vmulq_n_s32(vldrbq_s32(w), factor), scale);
+        vst1q_s32(v, within ? sum : vmaxq_s32(sum, vdupq_n_s32(-INT32_MAX)));
+    }
+    return n & ~3u;
+}
+
 void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    int32_t spare = spare_bits((uint32_t)scale);
-    int32_t beyond = shift + spare + 17 - 32; /* bits of the upper half of a product that are rounded away */
-    const int32x4_t scales = vdupq_n_s32((int32_t)((uint32_t)scale << spare));
-    for (uint32_t left = beyond >= 1 && beyond <= 30 ? n / 4u : 0u; left > 0; left--, v += 4, w += 4, n -= 4u) {
-        int32x4_t high = vmulhq_s32(vmulq_n_s32(vldrbq_s32(w), factor * (1 << 17)), scales);
-        vst1q_s32(v, add(vld1q_s32(v), vrshlq_n_s32(high, -beyond)));
-    }
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = add_fours(v, w, n, factor, scale, shift, 0); i < n; i++) {
         v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)(w[i] * factor) * scale, shift));
     }
 }
 
 void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    int32_t spare = spare_bits((uint32_t)scale);
-    int32_t beyond = shift + spare + 17 - 32;
-    const int32x4_t scales = vdupq_n_s32((int32_t)((uint32_t)scale << spare));
-    for (uint32_t left = beyond >= 1 && beyond <= 30 ? n / 4u : 0u; left > 0; left--, v += 4, w += 4, n -= 4u) {
-        int32x4_t high = vmulhq_s32(vmulq_n_s32(vldrbq_s32(w), factor * (1 << 17)), scales);
-        vst1q_s32(v, vaddq_s32(vld1q_s32(v), vrshlq_n_s32(high, -beyond)));
-    }
-    if (n > 0) {
-        ehmn_add_weights(v, w, n, factor, scale, shift);
+    uint32_t done = add_fours(v, w, n, factor, scale, shift, 1);
+    if (done < n) {
+        ehmn_add_weights(v + done, w + done, n - done, factor, scale, shift);
     }
 }
 
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
 {
-    int32_t spare = spare_bits((uint32_t)gain);
-    int32_t beyond = 15 + 15 + spare - 32;
-    const int32x4_t gains = vdupq_n_s32((int32_t)((uint32_t)gain << spare));
-    for (uint32_t left = beyond >= 1 && beyond <= 30 ? n / 4u : 0u; left > 0; left--, v += 4, z += 4, n -= 4u) {
-        int32x4_t high = vmulhq_s32(vshlq_n_s32(vldrhq_s32(z), 15), gains);
-        vst1q_s32(v, add(vld1q_s32(v), vrshlq_n_s32(high, -beyond)));
+    int32_t lift, up = lift_of(15, (uint32_t)gain, &lift);
+    for (uint32_t left = lift < 15 ? n / 4u : 0u; left > 0; left--, v += 4, z += 4, n -= 4u) {
+        int32x4_t sum = vqrdmlahq_n_s32(vld1q_s32(v), vmulq_n_s32(vldrhq_s32(z), 1 << lift), gain << up);
+        vst1q_s32(v, vmaxq_s32(sum, vdupq_n_s32(-INT32_MAX)));
     }
     for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)z[i] * gain, 15));
@@ -213,24 +224,27 @@ int32_t ehmn_largest(const int16_t *v, uint32_t n)
 EHMN_SMALL uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 {
     uint64_t left = *ahead;
-    uint32_t i = 0;
+    uint32_t i = 0, p[8];
     while (i < n) {
-        uint32_t count = n - i < 8u ? n - i : 8u, p[8];
+        uint32_t count = n - i;
         uint32x4x2_t two;
-        two.val[0] = ehmn_mve_exp2(vld1q_z_s16(logits + i, vctp16q(count)), max, &two.val[1]);
+        int16x8_t some = count >= 8u ? vld1q_s16(logits + i) : vld1q_z_s16(logits + i, vctp16q(count));
+        two.val[0] = ehmn_mve_exp2(some, max, &two.val[1]);
         uint32_t sum = vaddvaq_u32(vaddvq_u32(two.val[0]), two.val[1]);
-        if (count == 8u && left >= sum) {
+        if (count >= 8u && left >= sum) {
             left -= sum;
             i += 8u;
             continue;
         }
         vst2q_u32(p, two);
-        for (uint32_t k = 0; k < count && left >= p[k]; k++, i++) {
-            left -= p[k];
+        uint32_t most = left > UINT32_MAX ? UINT32_MAX : (uint32_t)left, rest = most;
+        const uint32_t *at = p, *end = p + (count < 8u ? count : 8u);
+        for (; at < end && rest >= *at; at++) {
+            rest -= *at;
         }
-        if (count == 8u || i < n) {
-            break;
-        }
+        left -= most - rest;
+        i += (uint32_t)(at - p);
+        break;
     }
     *ahead = left;
     return i;

@@ -1,6 +1,5 @@
 /* Loops over vectors that learning alone has: each makes little of a token. */
-#include "fixed.h"
-#include "vectors_mve.h"
+#include "vectors.h"
 
 #if !defined(EHMN_MVE)
 

@@ -46,7 +46,13 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
 
 void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    ehmn_add_weights(v, w, n, factor, scale, shift);
+    if (EHMN_HAS_AVX512) {
+        ehmn_avx512_add_weights_within(v, w, n, factor, scale, shift);
+    } else if (__builtin_cpu_supports("avx2")) {
+        ehmn_avx2_add_weights_within(v, w, n, factor, scale, shift);
+    } else {
+        ehmn_plain_add_weights(v, w, n, factor, scale, shift);
+    }
 }
 
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
@@ -87,12 +93,47 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
 
 void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
 {
-    EHMN_HAS_AVX512 ? ehmn_avx512_tanh_all(v, n, shift, z) : ehmn_plain_tanh_all(v, n, shift, z);
+    CHOOSE3(tanh_all, v, n, shift, z);
 }
 
 uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 {
-    return EHMN_HAS_AVX512 ? ehmn_avx512_pass_over(logits, n, max, ahead) : ehmn_plain_pass_over(logits, n, max, ahead);
+    return CHOOSE3(pass_over, logits, n, max, ahead);
+}
+
+void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_t *out)
+{
+    CHOOSE(subtract_all, v, less, n, out);
+}
+
+int64_t ehmn_dot_weights(const int8_t *w, const int32_t *v, uint32_t n)
+{
+    return CHOOSE(dot_weights, w, v, n);
+}
+
+int64_t ehmn_dot_outputs(const int16_t *z, const int32_t *v, uint32_t n)
+{
+    return CHOOSE(dot_outputs, z, v, n);
+}
+
+int64_t ehmn_sum(const int32_t *v, uint32_t n)
+{
+    return CHOOSE(sum, v, n);
+}
+
+uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most)
+{
+    return CHOOSE(limit, v, n, most);
+}
+
+void ehmn_drop_below(int32_t *v, uint32_t n, uint32_t least)
+{
+    CHOOSE(drop_below, v, n, least);
+}
+
+void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out)
+{
+    CHOOSE(times_slope, v, z, n, out);
 }
 
 uint32_t ehmn_rotate_some(const int16_t *turn, uint32_t half, int32_t *v)

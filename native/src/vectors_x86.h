@@ -25,27 +25,38 @@
                                     int32_t eps_shift, int32_t *out);                                                   \
     int32_t ehmn_##set##_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to,      \
                                     int32_t *scores);                                                                   \
-    int32_t ehmn_##set##_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights)
+    int32_t ehmn_##set##_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights);        \
+    void ehmn_##set##_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_t *out);                    \
+    int64_t ehmn_##set##_dot_weights(const int8_t *w, const int32_t *v, uint32_t n);                                    \
+    int64_t ehmn_##set##_dot_outputs(const int16_t *z, const int32_t *v, uint32_t n);                                   \
+    int64_t ehmn_##set##_sum(const int32_t *v, uint32_t n);                                                             \
+    uint64_t ehmn_##set##_limit(int32_t *v, uint32_t n, int32_t most);                                                  \
+    void ehmn_##set##_drop_below(int32_t *v, uint32_t n, uint32_t least);                                               \
+    void ehmn_##set##_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out);                        \
+    void ehmn_##set##_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z);                                \
+    uint32_t ehmn_##set##_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 
 EHMN_DECLARE_VECTORS(plain);
 EHMN_DECLARE_VECTORS(avx2);
+void ehmn_avx2_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale,
+                                  int32_t shift);
 
-/* Those that are there for AVX-512 too, and two that are there for it alone. */
+/* Those that are there for AVX-512 too. */
 int32_t ehmn_avx512_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
 int32_t ehmn_avx512_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);
 int32_t ehmn_avx512_narrow(const int16_t *v, uint32_t n, int8_t *out);
 void ehmn_avx512_multiply_all(int32_t *v, uint32_t n, int32_t factor);
 void ehmn_avx512_add_all(int32_t *v, const int32_t *more, uint32_t n);
 void ehmn_avx512_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift);
+void ehmn_avx512_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale,
+                                    int32_t shift);
 void ehmn_avx512_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out);
 void ehmn_avx512_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
                                int32_t *out);
 int32_t ehmn_avx512_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to,
                                int32_t *scores);
 int32_t ehmn_avx512_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights);
-void ehmn_plain_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z);
 void ehmn_avx512_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z);
-uint32_t ehmn_plain_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead);
 uint32_t ehmn_avx512_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead);
 
 /* As in encoder.c. Returns how many pairs were rotated, from the first on. */
