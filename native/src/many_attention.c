@@ -4,6 +4,8 @@
 #include "fixed.h"
 #include "model.h"
 
+#include <string.h>
+
 #define TOGETHER EHMN_ATTENDING_TOGETHER /* each token is multiplied by the keys of those before it once more */
 #define LEAST_TOGETHER 4u                /* fewer are not worth laying out the keys anew */
 
@@ -115,10 +117,12 @@ static void sum_together(const at_head *h, uint32_t n, int32_t *out)
     int32_t *weights = own(tokens, tokens->scores, h->first), *before = weights + im->n_ctx;
     for (uint32_t t = 0; t < n; t++) {
         int32_t *w = weights + (size_t)t * stride;
-        for (uint32_t k = 0; k < n; k++) {
+        uint32_t filled = filled_at(h, t);
+        memset(w + im->n_ctx, 0, 4u * (t + 1u));
+        for (uint32_t k = t + 1u; k < n; k++) {
             uint32_t position = position_of(h, k);
-            w[im->n_ctx + k] = k > t && position < filled_at(h, t) ? w[position] : 0;
-            w[position] = k > t ? 0 : w[position];
+            w[im->n_ctx + k] = position < filled ? w[position] : 0;
+            w[position] = 0;
         }
     }
     kernels->weighted_sums(h->values, filled_at(h, n - 1u), d_head, d_kv, weights, n, stride, 0, out, stride);
