@@ -316,6 +316,25 @@ static inline void put(const int32x4_t sum[2], uint32_t rows, int add, int32_t *
     }
 }
 
+/* Eight rows' sums of `tokens` vectors, `most` at most, of which `rows` are there; `add`: to what is there. */
+EHMN_INTO static inline void put_all(int32x4_t (*sum)[2], const uint32_t most, uint32_t tokens, uint32_t rows, int add,
+                                     int32_t *acc, size_t acc_stride)
+{
+    if (tokens == most && rows >= 8u && !add) { /* the usual case: straight from registers */
+#pragma GCC unroll 8
+        for (uint32_t k = 0; k < most; k++) {
+            vst1q_s32(acc + k * acc_stride, sum[k][0]);
+            vst1q_s32(acc + k * acc_stride + 4, sum[k][1]);
+        }
+        return;
+    }
+    int32x4_t some[8][2];
+    memcpy(some, sum, most * sizeof some[0]);
+    for (uint32_t k = 0; k < tokens; k++) {
+        put(some[k], rows, add, acc + k * acc_stride);
+    }
+}
+
 /* Rows that are laid out times the bytes of some vectors, TOKENS at most; `add`: to what is there. */
 static inline void multiply(columns4 (*part)[SOME_COLS / 4u], uint32_t rows, uint32_t cols, bytes16 (*bytes)[TOKENS],
                             uint32_t tokens, int add, int32_t *acc, size_t acc_stride)
@@ -323,9 +342,7 @@ static inline void multiply(columns4 (*part)[SOME_COLS / 4u], uint32_t rows, uin
     for (uint32_t r = 0; r < rows; r += 8u) {
         int32x4_t sum[TOKENS][2];
         eight_rows(part[r / 8u], cols, bytes, sum);
-        for (uint32_t k = 0; k < tokens; k++) {
-            put(sum[k], rows - r, add, acc + k * acc_stride + r);
-        }
+        put_all(sum, TOKENS, tokens, rows - r, add, acc + r, acc_stride);
     }
 }
 
@@ -471,6 +488,7 @@ static void block8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
     for (uint32_t t = 0; t < n; t += TOKENS8) {
         const int8_t *v[TOKENS8], *end[TOKENS8];
         int8_t rest[TOKENS8][16];
+        uint32_t tokens = n - t < TOKENS8 ? n - t : TOKENS8;
         for (uint32_t k = 0; k < TOKENS8; k++) {
             v[k] = x + (t + k < n ? t + k : t) * x_stride;
             end[k] = rest[k];
@@ -482,14 +500,10 @@ static void block8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
         for (uint32_t r = 0; r < rows; r += 8u) {
             int32x4_t sum[TOKENS8][2];
             eight_rows8(part[r / 8u], whole, v, sum);
-            for (uint32_t k = 0; k < TOKENS8 && t + k < n; k++) {
-                put(sum[k], rows - r, add, acc + (t + k) * acc_stride + r);
-            }
+            put_all(sum, TOKENS8, tokens, rows - r, add, acc + t * acc_stride + r, acc_stride);
             if (whole < cols) {
                 eight_rows8(part[r / 8u] + whole / 4u, 16u, end, sum);
-            }
-            for (uint32_t k = 0; whole < cols && k < TOKENS8 && t + k < n; k++) {
-                put(sum[k], rows - r, 1, acc + (t + k) * acc_stride + r);
+                put_all(sum, TOKENS8, tokens, rows - r, 1, acc + t * acc_stride + r, acc_stride);
             }
         }
     }
