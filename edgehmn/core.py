@@ -133,6 +133,7 @@ class CoreModel:
         self._bits = ffi.new("uint32_t *")
         self._banks = self._attach_banks(banks) if banks != 1 else None
         self._hidden = ffi.new("int16_t[]", int(image.header.d_model))
+        self._hidden_array = np.frombuffer(ffi.buffer(self._hidden), np.int16)
         self._work = aligned(0)  # grows when many tokens come
 
     def _attach_banks(self, n: int) -> npt.NDArray[np.uint8]:
@@ -191,12 +192,16 @@ class CoreModel:
             self.follow(token)
 
     def step(self, token: int) -> None:
-        check(lib.ehmn_step(self._model, _unsigned(token)), f"token {token}")
+        status = lib.ehmn_step(self._model, _unsigned(token))
+        if status:  # a token has passed through the caches: what is not needed, as the message, is a tenth of it
+            check(status, f"token {token}")
 
     def encode(self, token: int) -> npt.NDArray[np.int16]:
         """Feed a token to the encoder alone; its hidden vector (d_model,)."""
-        check(lib.ehmn_encode(self._model, _unsigned(token), self._hidden), f"token {token}")
-        return np.frombuffer(ffi.buffer(self._hidden), np.int16).copy()
+        status = lib.ehmn_encode(self._model, _unsigned(token), self._hidden)
+        if status:
+            check(status, f"token {token}")
+        return self._hidden_array.copy()
 
     def head(self, token: int, hidden: npt.NDArray[np.int16]) -> None:
         """Predict from the hidden vector (d_model,) of any encoder, at 2**-hidden_frac, to which `token` was fed."""
@@ -206,7 +211,9 @@ class CoreModel:
         check(lib.ehmn_head(self._model, _unsigned(token), ffi.from_buffer("int16_t[]", vector)), f"token {token}")
 
     def score(self, token: int) -> int:
-        check(lib.ehmn_score(self._model, _unsigned(token), self._bits), f"token {token}")
+        status = lib.ehmn_score(self._model, _unsigned(token), self._bits)
+        if status:
+            check(status, f"token {token}")
         return int(self._bits[0])
 
     def learn(self, token: int) -> None:

@@ -166,6 +166,35 @@ static void sums(const ehmn_kernels *t, shape s)
     free(b);
 }
 
+/* Several vectors of weights at once, first into nothing, then to what is there. */
+static void many_sums(const ehmn_kernels *t, shape s, uint32_t n)
+{
+    uint32_t weight_stride = s.rows + n % 3u, acc_stride = s.cols + n % 2u;
+    int8_t *w = bytes_of((s.rows - 1u) * s.stride + s.cols, s.extreme);
+    int32_t *weight = room(4u * n * weight_stride), *a = room(4u * n * acc_stride), *b = room(4u * n * acc_stride);
+    for (uint32_t i = 0; i < n * weight_stride; i++) {
+        weight[i] = s.extreme ? 32768 : between(0, 32768);
+    }
+    memset(a, 77, 4u * n * acc_stride);
+    memset(b, 77, 4u * n * acc_stride);
+    for (uint32_t k = 0; k < n; k++) {
+        ehmn_kernels_ref.weighted_sum(w, s.rows, s.cols, s.stride, weight + k * weight_stride, a + k * acc_stride);
+    }
+    for (int add = 0; add < 2 && t->weighted_sums != NULL; add++) {
+        t->weighted_sums(w, s.rows, s.cols, s.stride, weight, n, weight_stride, add, b, acc_stride);
+        compare(t->name, "weighted_sums", s.cols, a, b, 4u * n * acc_stride);
+        for (uint32_t k = 0; k < n; k++) {
+            for (uint32_t c = 0; c < s.cols; c++) {
+                a[k * acc_stride + c] = (int32_t)(2u * (uint32_t)a[k * acc_stride + c]);
+            }
+        }
+    }
+    free(w);
+    free(weight);
+    free(a);
+    free(b);
+}
+
 static void vectors(const ehmn_kernels *t, uint32_t n, int32_t limit)
 {
     int32_t *v = room(4u * n), *factor = room(4u * n), *a = room(4u * n), *b = room(4u * n), max = -limit;
@@ -312,6 +341,7 @@ int main(void)
                 products(t, s);
                 many(t, s, 1u + n % 11u);
                 sums(t, s);
+                many_sums(t, s, 1u + n % 11u);
                 steps(t, n, extreme);
             }
             vectors(t, n, n % 2u ? INT32_MAX : n % 4u ? 1 << 18 : 1 << 21);
@@ -328,6 +358,7 @@ int main(void)
             products(t, more[i]);
             many(t, more[i], 17u);
             sums(t, more[i]);
+            many_sums(t, more[i], 17u);
         }
         printf("%s\n", t->name);
     }

@@ -159,6 +159,39 @@ def test_weighted_sums(table: Any) -> None:
 
 
 @others
+def test_weighted_sums_of_several_vectors(table: Any) -> None:
+    if table.weighted_sums == ffi.NULL:
+        pytest.skip("this table sums one vector after the other")
+    rng = np.random.default_rng(12)
+    for rows, cols, extra in [*sizes(), *((r, 32, 96) for r in range(1, 140)), (512, 33, 1), (512, 128, 0)]:
+        n, stride = 1 + cols % 18, cols + extra
+        weight_stride, acc_stride, add = rows + cols % 3, cols + cols % 2, cols % 4 == 1
+        for values in extremes(rng, rows * stride, 127, np.int8):
+            w = Guarded(values[: (rows - 1) * stride + cols])
+            weight = rng.integers(0, 2**15 + 1, (n - 1) * weight_stride + rows, dtype=np.int32)
+            f = Guarded(weight if values[0] != 127 else np.full_like(weight, 2**15))
+
+            def call(
+                t: Any,
+                acc: Any,
+                w: Guarded = w,
+                f: Guarded = f,
+                s: tuple[int, ...] = (rows, cols, stride),
+                v: tuple[int, ...] = (n, weight_stride, acc_stride, add),
+            ) -> None:
+                if t != REFERENCE:
+                    table.weighted_sums(w.pointer, *s, f.pointer, v[0], v[1], v[3], acc, v[2])
+                    return
+                one: Any = ffi.new("int32_t[]", s[1])
+                for k in range(v[0]):
+                    t.weighted_sum(w.pointer, *s, f.pointer + k * v[1], one)
+                    for c in range(s[1]):
+                        acc[k * v[2] + c] = one[c] + (acc[k * v[2] + c] if v[3] else 0)
+
+            same(call, table, np.full((n - 1) * acc_stride + cols, 77, np.int32), [w, f])
+
+
+@others
 def test_scaling_rounds_and_saturates_by_the_one_rule(table: Any) -> None:
     rng, most = np.random.default_rng(6), 2**31 - 1
     for shift in [*range(-40, 66), 33, 34, 62]:

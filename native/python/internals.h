@@ -48,6 +48,8 @@ typedef struct {
                       uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
     void (*matmat_s8)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, uint32_t n,
                       uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+    void (*weighted_sums)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
+                          uint32_t n, uint32_t weight_stride, int add, int32_t *acc, uint32_t acc_stride);
     void (*matvec_s8_paired)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                              const int32_t *pairs, int32_t *acc);
     void (*matvec_s16_paired)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,

@@ -83,7 +83,11 @@ static inline __m512i sigmoid(__m512i x)
     __m512i a = _mm512_abs_epi32(x); /* -2^31 stays, and lies beyond the table as an unsigned number */
     __mmask16 beyond = _mm512_cmpge_epu32_mask(a, _mm512_set1_epi32(1 << 20));
     __m512i index = _mm512_min_epu32(_mm512_srli_epi32(a, 11), _mm512_set1_epi32(511));
-    __m512i word = _mm512_i32gather_epi32(index, (const void *)ehmn_sigmoid_table, 2);
+    /* Read into zeros, or reading waits for what the register held, the sixteen values before. A compiler that knows the
+     * mask to be full leaves the zeros out. */
+    __mmask16 full = 0xFFFFu;
+    __asm__("" : "+Yk"(full));
+    __m512i word = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), full, index, (const void *)ehmn_sigmoid_table, 2);
     __m512i low = _mm512_and_si512(word, _mm512_set1_epi32(65535));
     __m512i step = _mm512_sub_epi32(_mm512_srli_epi32(word, 16), low);
     __m512i part = _mm512_mullo_epi32(step, _mm512_and_si512(a, _mm512_set1_epi32(2047)));

@@ -52,6 +52,10 @@ typedef struct {
     /* What matvec_s8 gives for each of them; a table has all three or none. */
     void (*matmat_s8)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, uint32_t n,
                       uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+    /* NULL, or weighted_sum for several vectors of weights: acc[t * acc_stride + c], c < cols, for t < n; `add`: to what is
+     * there. */
+    void (*weighted_sums)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
+                          uint32_t n, uint32_t weight_stride, int add, int32_t *acc, uint32_t acc_stride);
     /* Both NULL, or matvec_s8 and matvec_s16 where -pairs[r] is known: the sum over even c of w[r * stride + c] *
      * w[r * stride + c + 1]. No x is beyond +-EHMN_MOST_PAIRED, so that a weight can be added to it in 16 bits. */
     void (*matvec_s8_paired)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,

@@ -17,16 +17,22 @@ typedef struct {
     int8x16_t high;
 } bytes16;
 
-/* Sixteen values as bytes; *most becomes the largest of them and of what it was. */
-static inline bytes16 split16(const int16_t *x, int16x8_t *most)
+/* Sixteen values as bytes. */
+static inline bytes16 bytes_of(int16x8_t a, int16x8_t b)
 {
-    int16x8_t a = vld1q_s16(x), b = vld1q_s16(x + 8);
     bytes16 out;
     out.low = vuzp1q_s8(vreinterpretq_s8_s16(a), vreinterpretq_s8_s16(b));
     out.high = vuzp2q_s8(vreinterpretq_s8_s16(a), vreinterpretq_s8_s16(b));
     out.high = vsubq_s8(out.high, vreinterpretq_s8_u8(vcltzq_s8(out.low))); /* plus one where low is negative */
-    *most = vmaxq_s16(*most, vmaxq_s16(a, b));
     return out;
+}
+
+/* The same; *most becomes the largest of them and of what it was. */
+static inline bytes16 split16(const int16_t *x, int16x8_t *most)
+{
+    int16x8_t a = vld1q_s16(x), b = vld1q_s16(x + 8);
+    *most = vmaxq_s16(*most, vmaxq_s16(a, b));
+    return bytes_of(a, b);
 }
 
 /* Split `cols` values, with zeros up to a multiple of 16. Returns whether one exceeds MOST_WHOLE: its high byte is
@@ -310,7 +316,37 @@ static inline void put(const int32x4_t sum[2], uint32_t rows, int add, int32_t *
     }
 }
 
-/* Up to ROWS rows and SOME_COLS columns; `add`: to what is there. */
+/* Eight rows' sums of `tokens` vectors, `most` at most, of which `rows` are there; `add`: to what is there. */
+EHMN_INTO static inline void put_all(int32x4_t (*sum)[2], const uint32_t most, uint32_t tokens, uint32_t rows, int add,
+                                     int32_t *acc, size_t acc_stride)
+{
+    if (tokens == most && rows >= 8u && !add) { /* the usual case: straight from registers */
+#pragma GCC unroll 8
+        for (uint32_t k = 0; k < most; k++) {
+            vst1q_s32(acc + k * acc_stride, sum[k][0]);
+            vst1q_s32(acc + k * acc_stride + 4, sum[k][1]);
+        }
+        return;
+    }
+    int32x4_t some[8][2];
+    memcpy(some, sum, most * sizeof some[0]);
+    for (uint32_t k = 0; k < tokens; k++) {
+        put(some[k], rows, add, acc + k * acc_stride);
+    }
+}
+
+/* Rows that are laid out times the bytes of some vectors, TOKENS at most; `add`: to what is there. */
+static inline void multiply(columns4 (*part)[SOME_COLS / 4u], uint32_t rows, uint32_t cols, bytes16 (*bytes)[TOKENS],
+                            uint32_t tokens, int add, int32_t *acc, size_t acc_stride)
+{
+    for (uint32_t r = 0; r < rows; r += 8u) {
+        int32x4_t sum[TOKENS][2];
+        eight_rows(part[r / 8u], cols, bytes, sum);
+        put_all(sum, TOKENS, tokens, rows - r, add, acc + r, acc_stride);
+    }
+}
+
+/* Up to ROWS rows and SOME_COLS columns. */
 static void block(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, uint32_t n,
                   size_t x_stride, int add, int32_t *acc, size_t acc_stride)
 {
@@ -328,13 +364,7 @@ static void block(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, 
                 bytes[c][k] = one[c];
             }
         }
-        for (uint32_t r = 0; r < rows; r += 8u) {
-            int32x4_t sum[TOKENS][2];
-            eight_rows(part[r / 8u], cols, bytes, sum);
-            for (uint32_t k = 0; k < tokens; k++) {
-                put(sum[k], rows - r, add, acc + (t + k) * acc_stride + r);
-            }
-        }
+        multiply(part, rows, cols, bytes, tokens, add, acc + t * acc_stride, acc_stride);
         for (uint32_t k = 0; beyond && k < tokens; k++) {
             mend(w, rows, cols, stride, x + (t + k) * x_stride, acc + (t + k) * acc_stride);
         }
@@ -352,6 +382,68 @@ static void matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stri
 {
     int8_t part[ROWS * SOME_COLS];
     ehmn_matmat_s4(block, ROWS, SOME_COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
+}
+
+/* ---- Sums of rows: columns take the part of rows. Both factors have the other sign, since a weight may be 2^15. */
+
+/* part[0]: columns 0 to 7 of up to SOME_COLS rows, part[1]: 8 to 15; zeros beyond, up to a multiple of sixteen rows. */
+static inline void lay_out_columns(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
+                                   columns4 (*part)[SOME_COLS / 4u])
+{
+    for (uint32_t r = 0; r < ((rows + 15u) & ~15u); r += 4u) {
+        int8x16_t v[4];
+        for (uint32_t k = 0; k < 4u; k++) {
+            v[k] = r + k < rows ? vnegq_s8(load_columns(w + (r + k) * stride, cols)) : vdupq_n_s8(0);
+        }
+        int16x8_t a = vreinterpretq_s16_s8(vzip1q_s8(v[0], v[1])), b = vreinterpretq_s16_s8(vzip2q_s8(v[0], v[1]));
+        int16x8_t d = vreinterpretq_s16_s8(vzip1q_s8(v[2], v[3])), e = vreinterpretq_s16_s8(vzip2q_s8(v[2], v[3]));
+        part[0][r / 4u].upper = vreinterpretq_s8_s16(vzip1q_s16(a, d));
+        part[0][r / 4u].lower = vreinterpretq_s8_s16(vzip2q_s16(a, d));
+        part[1][r / 4u].upper = vreinterpretq_s8_s16(vzip1q_s16(b, e));
+        part[1][r / 4u].lower = vreinterpretq_s8_s16(vzip2q_s16(b, e));
+    }
+}
+
+static inline int16x8_t negated(const int32_t *v)
+{
+    return vnegq_s16(vuzp1q_s16(vreinterpretq_s16_s32(vld1q_s32(v)), vreinterpretq_s16_s32(vld1q_s32(v + 4))));
+}
+
+/* Up to SOME_COLS rows and ROWS columns. */
+static void columns(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int32_t *weight, uint32_t n,
+                    size_t weight_stride, int add, int32_t *acc, size_t acc_stride)
+{
+    columns4 part[ROWS / 8u][SOME_COLS / 4u];
+    bytes16 bytes[SOME_COLS / 16u][TOKENS];
+    for (uint32_t c = 0; c < cols; c += 16u) {
+        lay_out_columns(w + c, rows, cols - c, stride, part + c / 8u);
+    }
+    for (uint32_t t = 0; t < n; t += TOKENS) {
+        uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
+        for (uint32_t k = 0; k < TOKENS; k++) {
+            const int32_t *v = weight + (t + (k < tokens ? k : 0u)) * weight_stride;
+            int32_t rest[16] = {0};
+            memcpy(rest, v + (rows & ~15u), 4u * (rows & 15u));
+            for (uint32_t r = 0; r < rows; r += 16u) {
+                const int32_t *from = rows - r < 16u ? rest : v + r;
+                bytes[r / 16u][k] = bytes_of(negated(from), negated(from + 8));
+            }
+        }
+        multiply(part, cols, rows, bytes, tokens, add, acc + t * acc_stride, acc_stride);
+    }
+}
+
+static void weighted_sums(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
+                          uint32_t n, uint32_t weight_stride, int add, int32_t *acc, uint32_t acc_stride)
+{
+    for (uint32_t r = 0; r < rows; r += SOME_COLS) {
+        const int8_t *row = w + (size_t)r * stride;
+        uint32_t some = rows - r < SOME_COLS ? rows - r : SOME_COLS;
+        for (uint32_t c = 0; c < cols; c += ROWS) {
+            columns(row + c, some, cols - c < ROWS ? cols - c : ROWS, stride, weight + r, n, weight_stride,
+                    add || r != 0, acc + c, acc_stride);
+        }
+    }
 }
 
 #define TOKENS8 8u /* vectors of 8 bits, whose sums stay in registers */
@@ -396,6 +488,7 @@ static void block8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
     for (uint32_t t = 0; t < n; t += TOKENS8) {
         const int8_t *v[TOKENS8], *end[TOKENS8];
         int8_t rest[TOKENS8][16];
+        uint32_t tokens = n - t < TOKENS8 ? n - t : TOKENS8;
         for (uint32_t k = 0; k < TOKENS8; k++) {
             v[k] = x + (t + k < n ? t + k : t) * x_stride;
             end[k] = rest[k];
@@ -407,14 +500,10 @@ static void block8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
         for (uint32_t r = 0; r < rows; r += 8u) {
             int32x4_t sum[TOKENS8][2];
             eight_rows8(part[r / 8u], whole, v, sum);
-            for (uint32_t k = 0; k < TOKENS8 && t + k < n; k++) {
-                put(sum[k], rows - r, add, acc + (t + k) * acc_stride + r);
-            }
+            put_all(sum, TOKENS8, tokens, rows - r, add, acc + t * acc_stride + r, acc_stride);
             if (whole < cols) {
                 eight_rows8(part[r / 8u] + whole / 4u, 16u, end, sum);
-            }
-            for (uint32_t k = 0; whole < cols && k < TOKENS8 && t + k < n; k++) {
-                put(sum[k], rows - r, 1, acc + (t + k) * acc_stride + r);
+                put_all(sum, TOKENS8, tokens, rows - r, 1, acc + t * acc_stride + r, acc_stride);
             }
         }
     }
@@ -443,6 +532,7 @@ const ehmn_kernels ehmn_kernels_dot = {
     .matmat_s16 = matmat_s16,
     .matmat_s4 = matmat_s4,
     .matmat_s8 = matmat_s8,
+    .weighted_sums = weighted_sums,
 };
 
 #endif

@@ -248,23 +248,41 @@ static uint32_t exp_sum(const int16_t *logits, uint32_t n, int32_t max)
     return (uint32_t)_mm512_reduce_add_epi32(sum);
 }
 
+/* What a score is below the largest, at most what is too small to count. */
+static inline __m512i below_most(const int32_t *scores, __mmask16 some, __m512i max)
+{
+    __m512i below = _mm512_sub_epi32(max, _mm512_mask_loadu_epi32(max, some, scores));
+    return _mm512_min_epu32(below, _mm512_set1_epi32(25 * 256 + 1));
+}
+
+/* A weight; what is not near counts nothing. */
+static inline __m512i softened(__m256i entry, __m256i whole, __mmask16 near)
+{
+    __m512i p = _mm512_add_epi32(exp2_neg(entry, whole), _mm512_set1_epi32(256));
+    return _mm512_maskz_srli_epi32(near, p, 9);
+}
+
+/* Thirty-two at a time, as many as are looked up at once. */
 static uint32_t soften(int32_t *scores, uint32_t n, int32_t max)
 {
-    const __m512i byte = _mm512_set1_epi16(255), far = _mm512_set1_epi32(25 * 256 + 1);
-    const __m256i last = _mm256_set1_epi16(25 * 256 + 1);
+    const __m512i byte = _mm512_set1_epi16(255), last = _mm512_set1_epi16(25 * 256 + 1), most = _mm512_set1_epi32(max);
+    const __m512i in_order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
     __m512i sum = _mm512_setzero_si512();
-    for (uint32_t i = 0; i < n; i += 16u) {
-        __mmask16 some = (__mmask16)first_of(n - i);
-        __m512i below32 = _mm512_sub_epi32(_mm512_set1_epi32(max), _mm512_maskz_loadu_epi32(some, scores + i));
-        __m256i below = _mm512_cvtepi32_epi16(_mm512_min_epu32(below32, far));
-        __mmask16 near = some & (__mmask16)~_mm256_cmpeq_epi16_mask(below, last);
-        __m512i wide = _mm512_castsi256_si512(below), whole = _mm512_srli_epi16(_mm512_add_epi16(wide, byte), 8);
-        __m512i entry = exp2_entries(_mm512_sub_epi16(_mm512_slli_epi16(whole, 8), wide));
-        __m512i p = exp2_neg(_mm512_castsi512_si256(entry), _mm512_castsi512_si256(whole));
-        __m512i weight = _mm512_srli_epi32(_mm512_add_epi32(p, _mm512_set1_epi32(256)), 9);
-        weight = _mm512_maskz_mov_epi32(near, weight);
-        sum = _mm512_add_epi32(sum, weight);
-        _mm512_mask_storeu_epi32(scores + i, some, weight);
+    for (uint32_t i = 0; i < n; i += 32u) {
+        __mmask32 some = first_of(n - i);
+        __mmask16 low = (__mmask16)some, high = (__mmask16)(some >> 16);
+        int32_t *first = scores + i, *rest = first + (n - i > 16u ? 16u : 0u);
+        __m512i below = _mm512_packus_epi32(below_most(first, low, most), below_most(rest, high, most));
+        below = _mm512_permutexvar_epi64(in_order, below);
+        __mmask32 near = _mm512_mask_cmplt_epu16_mask(some, below, last);
+        __m512i whole = _mm512_srli_epi16(_mm512_add_epi16(below, byte), 8);
+        __m512i entry = exp2_entries(_mm512_sub_epi16(_mm512_slli_epi16(whole, 8), below));
+        __m512i a = softened(_mm512_castsi512_si256(entry), _mm512_castsi512_si256(whole), (__mmask16)near);
+        __m512i b = softened(_mm512_extracti64x4_epi64(entry, 1), _mm512_extracti64x4_epi64(whole, 1),
+                             (__mmask16)(near >> 16));
+        sum = _mm512_add_epi32(sum, _mm512_add_epi32(a, b));
+        _mm512_mask_storeu_epi32(first, low, a);
+        _mm512_mask_storeu_epi32(rest, high, b);
     }
     return (uint32_t)_mm512_reduce_add_epi32(sum);
 }
@@ -465,6 +483,7 @@ const ehmn_kernels ehmn_kernels_vnni = {
     .matmat_s16 = ehmn_kernels_vnni_matmat_s16,
     .matmat_s4 = ehmn_kernels_vnni_matmat_s4,
     .matmat_s8 = ehmn_kernels_vnni_matmat_s8,
+    .weighted_sums = ehmn_kernels_vnni_weighted_sums,
 };
 
 #endif

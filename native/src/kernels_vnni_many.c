@@ -11,7 +11,8 @@
 
 #define ROWS 32u /* laid out at a time */
 #define COLS 256u
-#define TOKENS 8u /* whose sums stay in registers */
+#define TOKENS 8u /* whose sums stay in registers: each has a name, since of arrays gcc 12 keeps a copy in memory */
+#define EACH_TOKEN(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
 
 /* Four registers whose 32-bit lanes are rows' columns, transposed within each 128 bits. */
 static inline void transpose4(__m512i v[4])
@@ -24,10 +25,13 @@ static inline void transpose4(__m512i v[4])
     v[3] = _mm512_unpackhi_epi64(b, d);
 }
 
-/* Ask for as many rows as are laid out at a time, `ahead` bytes from here: they come while these are multiplied. */
-static inline void ask_for(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, size_t ahead)
+/* Ask for a part of as many rows as are laid out at a time, `ahead` bytes from here, with the group of vectors that begins
+ * at t of n: they come while these are multiplied. */
+static inline void ask_for(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, size_t ahead, uint32_t t,
+                           uint32_t n)
 {
-    for (uint32_t r = 0; r < rows; r++) {
+    uint32_t share = (rows * TOKENS + n - 1u) / n, first = t / TOKENS * share;
+    for (uint32_t r = first; r < rows && r < first + share; r++) {
         uintptr_t at = (uintptr_t)w + r * stride + ahead;
         for (uint32_t c = 0; c < cols; c += 64u) {
             _mm_prefetch((const char *)(at + c), _MM_HINT_T0);
@@ -77,38 +81,53 @@ static inline __m512i spread(const int16_t *x)
     return _mm512_set1_epi32(two);
 }
 
-/* `blocks` times sixteen rows, one or two, times TOKENS vectors, each `pairs` pairs of columns long and perhaps one column
- * more. */
-EHMN_INTO static inline void multiply(__m512i (*pair)[COLS / 2u], uint32_t blocks, uint32_t cols, const int16_t *const *x,
-                                      __m512i (*sum)[TOKENS])
+/* Where sums go: of `tokens` vectors, acc_stride apart, `rows` of each; `add`: to what is there. */
+typedef struct {
+    int32_t *acc;
+    size_t acc_stride;
+    uint32_t tokens;
+    uint32_t rows;
+    int add;
+} place;
+
+/* One vector's sums of sixteen rows, the second sixteen if `k` is 1. */
+EHMN_INTO static inline void put(const place *to, uint32_t t, uint32_t k, __m512i sum)
 {
-    __m512i s[2][TOKENS];
-    for (uint32_t t = 0; t < TOKENS; t++) {
-        s[0][t] = s[1][t] = _mm512_setzero_si512();
+    const __mmask16 some = (__mmask16)first_of(to->rows - 16u * k), from = to->add ? some : 0;
+    if (t < to->tokens) {
+        int32_t *at = to->acc + t * to->acc_stride + 16u * k;
+        _mm512_mask_storeu_epi32(at, some, _mm512_add_epi32(sum, _mm512_maskz_loadu_epi32(from, at)));
     }
-    for (uint32_t p = 0; p < cols / 2u; p++) {
-        for (uint32_t t = 0; t < TOKENS; t++) {
-            __m512i v = spread(x[t] + 2u * p);
-            for (uint32_t k = 0; k < blocks; k++) {
-                s[k][t] = dot_words(s[k][t], pair[k][p], v);
-            }
-        }
-    }
-    for (uint32_t t = 0; t < TOKENS && cols % 2u; t++) {
-        for (uint32_t k = 0; k < blocks; k++) {
-            s[k][t] = dot_words(s[k][t], pair[k][cols / 2u], _mm512_set1_epi32((uint16_t)x[t][cols - 1u]));
-        }
-    }
-    memcpy(sum, s, blocks * sizeof s[0]);
 }
 
-/* `add`: to what is there. */
-static inline void put(const __m512i *sum, uint32_t tokens, uint32_t rows, int add, int32_t *out, size_t acc_stride)
+#define BEGIN(t) __m512i a##t = _mm512_setzero_si512(), b##t = a##t;
+#define ADD(t)                                                                                                          \
+    v = spread(x[t] + 2u * p);                                                                                          \
+    a##t = dot_words(a##t, first, v);                                                                                   \
+    b##t = two ? dot_words(b##t, second, v) : b##t;
+#define ADD_LAST(t)                                                                                                     \
+    v = _mm512_set1_epi32((uint16_t)x[t][cols - 1u]);                                                                   \
+    a##t = dot_words(a##t, pair[0][cols / 2u], v);                                                                      \
+    b##t = two ? dot_words(b##t, pair[1][cols / 2u], v) : b##t;
+#define PUT(t) put(to, t, 0, a##t);
+#define PUT_SECOND(t) put(to, t, 1u, b##t);
+
+/* Sixteen rows, or twice as many, of `cols` columns times TOKENS vectors. */
+EHMN_INTO static inline void multiply(__m512i (*pair)[COLS / 2u], const int two, uint32_t cols, const int16_t *const *x,
+                                      const place *to)
 {
-    __mmask16 some = (__mmask16)(rows < 16u ? (1u << rows) - 1u : 0xFFFFu);
-    for (uint32_t k = 0; k < tokens; k++, out += acc_stride) {
-        __m512i s = add ? _mm512_add_epi32(sum[k], _mm512_maskz_loadu_epi32(some, out)) : sum[k];
-        _mm512_mask_storeu_epi32(out, some, s);
+    __m512i v;
+    EACH_TOKEN(BEGIN)
+    for (size_t p = 0; p < cols / 2u; p++) {
+        __m512i first = pair[0][p], second = two ? pair[1][p] : first;
+        EACH_TOKEN(ADD)
+    }
+    if (cols % 2u != 0) {
+        EACH_TOKEN(ADD_LAST)
+    }
+    EACH_TOKEN(PUT)
+    if (two) {
+        EACH_TOKEN(PUT_SECOND)
     }
 }
 
@@ -116,27 +135,22 @@ static void rows32(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
                    size_t x_stride, int add, int32_t *acc, size_t acc_stride)
 {
     __m512i pair[2][COLS / 2u];
-    uint32_t first = rows < 16u ? rows : 16u;
-    lay_out(w, first, cols, stride, pair[0]);
+    lay_out(w, rows < 16u ? rows : 16u, cols, stride, pair[0]);
     if (rows > 16u) {
         lay_out(w + 16u * stride, rows - 16u, cols, stride, pair[1]);
     }
-    ask_for(w, rows, cols, stride, ROWS * stride);
     for (uint32_t t = 0; t < n; t += TOKENS) {
-        uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
+        const place to = {acc + t * acc_stride, acc_stride, n - t < TOKENS ? n - t : TOKENS, rows, add};
         const int16_t *v[TOKENS];
-        int32_t *out = acc + t * acc_stride;
-        __m512i sum[2][TOKENS];
+        ask_for(w, rows, cols, stride, ROWS * stride, t, n);
         for (uint32_t k = 0; k < TOKENS; k++) {
-            v[k] = x + (t + (k < tokens ? k : 0u)) * x_stride;
+            v[k] = x + (t + (k < to.tokens ? k : 0u)) * x_stride;
         }
         if (rows > 16u) {
-            multiply(pair, 2u, cols, v, sum);
-            put(sum[1], tokens, rows - 16u, add, out + 16, acc_stride);
+            multiply(pair, 1, cols, v, &to);
         } else {
-            multiply(pair, 1u, cols, v, sum);
+            multiply(pair, 0, cols, v, &to);
         }
-        put(sum[0], tokens, first, add, out, acc_stride);
     }
 }
 
@@ -153,10 +167,76 @@ void ehmn_kernels_vnni_matmat_s4(const void *w, uint32_t rows, uint32_t cols, ui
     ehmn_matmat_s4(rows32, ROWS, COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
+/* ---- Sums of rows: a register holds sixteen columns and a pair of rows, both with the other sign, since a weight may be
+ * 2^15: -2^15 fits a word. */
+
+static inline void lay_out_columns(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, __m512i *pair)
+{
+    const __mmask16 some = (__mmask16)(cols >= 16u ? 0xFFFFu : (1u << cols) - 1u);
+    for (uint32_t r = 0; r < rows; r += 2u, w += 2u * stride) {
+        __m128i a = _mm_maskz_loadu_epi8(some, w);
+        __m128i b = r + 1u < rows ? _mm_maskz_loadu_epi8(some, w + stride) : _mm_setzero_si128();
+        __m256i both = _mm256_set_m128i(_mm_unpackhi_epi8(a, b), _mm_unpacklo_epi8(a, b));
+        pair[r / 2u] = _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_cvtepi8_epi16(both));
+    }
+}
+
+/* Weights with the other sign, in words. */
+static inline void negate(const int32_t *weight, uint32_t n, int16_t *out)
+{
+    for (uint32_t i = 0; i < n; i += 16u) {
+        __mmask16 some = (__mmask16)first_of(n - i);
+        __m512i v = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_maskz_loadu_epi32(some, weight + i));
+        _mm512_mask_cvtepi32_storeu_epi16(out + i, some, v);
+    }
+}
+
+/* Up to COLS rows and 32 columns. */
+static void columns32(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int32_t *weight, uint32_t n,
+                      size_t weight_stride, int add, int32_t *acc, size_t acc_stride)
+{
+    __m512i pair[2][COLS / 2u];
+    int16_t x[TOKENS][COLS];
+    const int16_t *v[TOKENS];
+    lay_out_columns(w, rows, cols, stride, pair[0]);
+    if (cols > 16u) {
+        lay_out_columns(w + 16, rows, cols - 16u, stride, pair[1]);
+    }
+    for (uint32_t t = 0; t < n; t += TOKENS) {
+        const place to = {acc + t * acc_stride, acc_stride, n - t < TOKENS ? n - t : TOKENS, cols, add};
+        for (uint32_t k = 0; k < TOKENS; k++) {
+            v[k] = x[k < to.tokens ? k : 0u];
+            if (k < to.tokens) {
+                negate(weight + (t + k) * weight_stride, rows, x[k]);
+            }
+        }
+        if (cols > 16u) {
+            multiply(pair, 1, rows, v, &to);
+        } else {
+            multiply(pair, 0, rows, v, &to);
+        }
+    }
+}
+
+void ehmn_kernels_vnni_weighted_sums(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride,
+                                     const int32_t *weight, uint32_t n, uint32_t weight_stride, int add, int32_t *acc,
+                                     uint32_t acc_stride)
+{
+    for (uint32_t r = 0; r < rows; r += COLS) {
+        const int8_t *row = w + (size_t)r * stride;
+        uint32_t some = rows - r < COLS ? rows - r : COLS;
+        for (uint32_t c = 0; c < cols; c += 32u) {
+            columns32(row + c, some, cols - c < 32u ? cols - c : 32u, stride, weight + r, n, weight_stride,
+                      add || r != 0, acc + c, acc_stride);
+        }
+    }
+}
+
 /* ---- Vectors of 8 bits: a register holds sixteen rows and four columns. The instruction takes one factor without a
  * sign: weights enter plus 128, and 128 times the sum of the vector leaves. */
 
 #define ROWS8 64u /* laid out at a time */
+#define MOST_LOWERED 128u /* vectors whose sums are kept */
 
 static void lay_out8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, __m512i *four)
 {
@@ -173,15 +253,15 @@ static void lay_out8(const int8_t *w, uint32_t rows, uint32_t cols, size_t strid
     }
 }
 
-/* -128 times the sum of a vector, in every lane. */
-static inline __m512i lowered(const int8_t *x, uint32_t cols)
+/* -128 times the sum of a vector. */
+static inline int32_t lowered(const int8_t *x, uint32_t cols)
 {
     __m512i sum = _mm512_setzero_si512();
     for (uint32_t c = 0; c < cols; c += 64u) {
         __mmask64 some = cols - c >= 64u ? ~(__mmask64)0 : ((__mmask64)1 << (cols - c)) - 1u;
         sum = dot_bytes(sum, _mm512_set1_epi8(-128), _mm512_maskz_loadu_epi8(some, x + c));
     }
-    return _mm512_set1_epi32(-_mm512_reduce_add_epi32(sum));
+    return -_mm512_reduce_add_epi32(sum);
 }
 
 /* `count` columns, four at most, in every lane. */
@@ -192,57 +272,60 @@ static inline __m512i spread8(const int8_t *x, uint32_t count)
     return _mm512_set1_epi32(four);
 }
 
-/* `blocks` times sixteen rows, one or two, times TOKENS vectors; each sum begins as `begin` says for its vector. */
-EHMN_INTO static inline void multiply8(__m512i (*four)[COLS / 4u], uint32_t blocks, uint32_t cols,
-                                const int8_t *const *x, const __m512i *begin, __m512i (*sum)[TOKENS])
+#define BEGIN8(t) __m512i a##t = _mm512_set1_epi32(begin[t]), b##t = a##t;
+#define ADD8(t)                                                                                                         \
+    v = spread8(x[t] + 4u * p, 4u);                                                                                     \
+    a##t = dot_bytes(a##t, first, v);                                                                                   \
+    b##t = two ? dot_bytes(b##t, second, v) : b##t;
+#define ADD_LAST8(t)                                                                                                    \
+    v = spread8(x[t] + (cols & ~3u), cols % 4u);                                                                        \
+    a##t = dot_bytes(a##t, four[0][cols / 4u], v);                                                                      \
+    b##t = two ? dot_bytes(b##t, four[1][cols / 4u], v) : b##t;
+
+/* Sixteen rows, or twice as many, times TOKENS vectors; each sum begins as `begin` says for its vector. */
+EHMN_INTO static inline void multiply8(__m512i (*four)[COLS / 4u], const int two, uint32_t cols, const int8_t *const *x,
+                                       const int32_t *begin, const place *to)
 {
-    __m512i s[2][TOKENS];
-    uint32_t c = 0;
-    for (uint32_t t = 0; t < TOKENS; t++) {
-        s[0][t] = s[1][t] = begin[t];
+    __m512i v;
+    EACH_TOKEN(BEGIN8)
+    for (size_t p = 0; p < cols / 4u; p++) {
+        __m512i first = four[0][p], second = two ? four[1][p] : first;
+        EACH_TOKEN(ADD8)
     }
-    for (; c + 4u <= cols; c += 4u) {
-        for (uint32_t t = 0; t < TOKENS; t++) {
-            __m512i v = spread8(x[t] + c, 4u);
-            for (uint32_t k = 0; k < blocks; k++) {
-                s[k][t] = dot_bytes(s[k][t], four[k][c / 4u], v);
-            }
-        }
+    if (cols % 4u != 0) {
+        EACH_TOKEN(ADD_LAST8)
     }
-    for (uint32_t t = 0; t < TOKENS && c < cols; t++) {
-        for (uint32_t k = 0; k < blocks; k++) {
-            s[k][t] = dot_bytes(s[k][t], four[k][c / 4u], spread8(x[t] + c, cols - c));
-        }
+    EACH_TOKEN(PUT)
+    if (two) {
+        EACH_TOKEN(PUT_SECOND)
     }
-    memcpy(sum, s, blocks * sizeof s[0]);
 }
 
+/* `low`: of each vector what `lowered` says, of all columns: there the sums of its first columns begin; NULL: others. */
 static void rows64(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, uint32_t n,
-                   size_t x_stride, int add, int32_t *acc, size_t acc_stride)
+                   size_t x_stride, const int32_t *low, int32_t *acc, size_t acc_stride)
 {
     __m512i four[ROWS8 / 16u][COLS / 4u];
     for (uint32_t r = 0; r < rows; r += 16u) {
         lay_out8(w + r * stride, rows - r < 16u ? rows - r : 16u, cols, stride, four[r / 16u]);
     }
-    ask_for(w, rows, cols, stride, ROWS8 * stride);
     for (uint32_t t = 0; t < n; t += TOKENS) {
         uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
         const int8_t *v[TOKENS];
-        __m512i begin[TOKENS];
+        int32_t begin[TOKENS];
+        ask_for(w, rows, cols, stride, ROWS8 * stride, t, n);
         for (uint32_t k = 0; k < TOKENS; k++) {
-            v[k] = x + (t + (k < tokens ? k : 0u)) * x_stride;
-            begin[k] = lowered(v[k], cols);
+            uint32_t token = t + (k < tokens ? k : 0u);
+            v[k] = x + token * x_stride;
+            begin[k] = low != NULL ? low[token] : 0;
         }
         for (uint32_t r = 0; r < rows; r += 32u) {
-            int32_t *out = acc + t * acc_stride + r;
-            __m512i sum[2][TOKENS];
+            const place to = {acc + t * acc_stride + r, acc_stride, tokens, rows - r, low == NULL};
             if (rows - r > 16u) {
-                multiply8(four + r / 16u, 2u, cols, v, begin, sum);
-                put(sum[1], tokens, rows - r - 16u, add, out + 16, acc_stride);
+                multiply8(four + r / 16u, 1, cols, v, begin, &to);
             } else {
-                multiply8(four + r / 16u, 1u, cols, v, begin, sum);
+                multiply8(four + r / 16u, 0, cols, v, begin, &to);
             }
-            put(sum[0], tokens, rows - r, add, out, acc_stride);
         }
     }
 }
@@ -250,7 +333,22 @@ static void rows64(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
 void ehmn_kernels_vnni_matmat_s8(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
 {
-    ehmn_matmat_s8(rows64, ROWS8, COLS, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
+    int32_t low[MOST_LOWERED];
+    for (uint32_t t = 0; t < n; t += MOST_LOWERED, x += (size_t)MOST_LOWERED * x_stride) {
+        uint32_t count = n - t < MOST_LOWERED ? n - t : MOST_LOWERED;
+        int32_t *out = acc + (size_t)t * acc_stride;
+        for (uint32_t k = 0; k < count; k++) {
+            low[k] = lowered(x + (size_t)k * x_stride, cols);
+        }
+        for (uint32_t r = 0; r < rows; r += ROWS8) {
+            const int8_t *part = (const int8_t *)w + (size_t)r * stride;
+            uint32_t some = rows - r < ROWS8 ? rows - r : ROWS8;
+            for (uint32_t c = 0; c < cols; c += COLS) {
+                rows64(part + c, some, cols - c < COLS ? cols - c : COLS, stride, x + c, count, x_stride,
+                       c == 0 ? low : NULL, out + r, acc_stride);
+            }
+        }
+    }
 }
 
 #endif

@@ -4,8 +4,10 @@
 #include "fixed.h"
 #include "model.h"
 
-#define TOGETHER 16u      /* tokens at a time; each is multiplied by the keys of those before it once more */
-#define LEAST_TOGETHER 4u /* fewer are not worth laying out the keys anew */
+#include <string.h>
+
+#define TOGETHER EHMN_ATTENDING_TOGETHER /* each token is multiplied by the keys of those before it once more */
+#define LEAST_TOGETHER 4u                /* fewer are not worth laying out the keys anew */
 
 /* A head, and where in the model's window it reads and writes. */
 typedef struct {
@@ -77,8 +79,15 @@ static void make_rows(const ehmn_model *m, const ehmn_attending *tokens, uint32_
     }
 }
 
-/* One token's attention to the window, which holds it and those before it; its scores are there but for these. */
-static void attend(const at_head *h, uint32_t token, int32_t q_frac, int32_t *out)
+/* What the sum of the window's values by a token's weights becomes its attention by. */
+typedef struct {
+    int32_t factor;
+    int32_t shift;
+} weighing;
+
+/* One token's weights of the rows of the window, which holds it and those before it, in place of its scores; these are
+ * there but for the tokens that are at work. */
+static weighing weigh(const at_head *h, uint32_t token, int32_t q_frac)
 {
     ehmn_model *m = h->m;
     const ehmn_image *im = m->image;
@@ -93,10 +102,34 @@ static void attend(const at_head *h, uint32_t token, int32_t q_frac, int32_t *ou
     int32_t max = ehmn_fit_scores(h->key_frac, n_kv, filled, q_frac, EHMN_LOGIT_FRAC, scores);
     uint32_t total = m->kernels->soften(scores, filled, max);
     int32_t frac = ehmn_align_weights(h->value_frac, n_kv, filled, scores);
-    int32_t reciprocal = (int32_t)(((uint64_t)1 << 45) / total); /* total >= 2^15 */
-    m->kernels->weighted_sum(h->values, filled, d_head, d_kv, scores, out);
-    ehmn_scale_all(out, d_head, reciprocal, 45 + frac - im->value_frac, out);
     m->counts.macs += 2u * (uint64_t)filled * d_head;
+    return (weighing){(int32_t)(((uint64_t)1 << 45) / total), 45 + frac - im->value_frac}; /* total >= 2^15 */
+}
+
+/* The sums of all `n` tokens at once, by the window as it is after the last of them, and by the rows that it held before:
+ * they are in the tokens' own. Of either, weights are zero where a token does not see it. */
+static void sum_together(const at_head *h, uint32_t n, int32_t *out)
+{
+    const ehmn_kernels *kernels = h->m->kernels;
+    const ehmn_attending *tokens = h->tokens;
+    const ehmn_image *im = h->m->image;
+    uint32_t d_head = ehmn_d_head(im), d_kv = ehmn_d_kv(im), stride = tokens->stride / 4u;
+    int32_t *weights = own(tokens, tokens->scores, h->first), *before = weights + im->n_ctx;
+    for (uint32_t t = 0; t < n; t++) {
+        int32_t *w = weights + (size_t)t * stride;
+        uint32_t filled = filled_at(h, t);
+        memset(w + im->n_ctx, 0, 4u * (t + 1u));
+        for (uint32_t k = t + 1u; k < n; k++) {
+            uint32_t position = position_of(h, k);
+            w[im->n_ctx + k] = position < filled ? w[position] : 0;
+            w[position] = 0;
+        }
+    }
+    kernels->weighted_sums(h->values, filled_at(h, n - 1u), d_head, d_kv, weights, n, stride, 0, out, stride);
+    if (position_of(h, n - 1u) < filled_at(h, 0)) {
+        const int8_t *rows = (const int8_t *)own(tokens, tokens->rows, h->first) + h->kv_head * d_head + d_kv;
+        kernels->weighted_sums(rows, n, d_head, tokens->stride, before, n, stride, 1, out, stride);
+    }
 }
 
 /* `n` tokens, which end with their rows in the window if `stay`, else as it was. */
@@ -106,7 +139,8 @@ static void attend_head(const at_head *h, uint32_t head, uint32_t n, int stay)
     const ehmn_attending *tokens = h->tokens;
     uint32_t d_head = ehmn_d_head(m->image), n_ctx = m->image->n_ctx;
     uint32_t before = h->filled < n_ctx ? h->filled - 1u : n_ctx; /* rows that are there, or about to be written */
-    int32_t q_frac[TOGETHER];
+    int32_t q_frac[TOGETHER], *out = (int32_t *)own(tokens, tokens->out, h->first) + head * d_head;
+    weighing by[TOGETHER];
     for (uint32_t t = 0; t < n; t++) {
         const int32_t *q = (const int32_t *)own(tokens, tokens->qkv, h->first + t) + head * d_head;
         int16_t *query = own(tokens, tokens->query, h->first + t);
@@ -116,7 +150,17 @@ static void attend_head(const at_head *h, uint32_t head, uint32_t n, int stay)
                            tokens->stride / 2u, own(tokens, tokens->scores, h->first), tokens->stride / 4u);
     for (uint32_t t = 0; t < n; t++) {
         exchange_rows(h, t);
-        attend(h, t, q_frac[t], (int32_t *)own(tokens, tokens->out, h->first + t) + head * d_head);
+        by[t] = weigh(h, t, q_frac[t]);
+        if (m->kernels->weighted_sums == NULL) {
+            m->kernels->weighted_sum(h->values, filled_at(h, t), d_head, ehmn_d_kv(m->image),
+                                     own(tokens, tokens->scores, h->first + t), own(tokens, out, t));
+        }
+    }
+    if (m->kernels->weighted_sums != NULL) {
+        sum_together(h, n, out);
+    }
+    for (uint32_t t = 0; t < n; t++) {
+        ehmn_scale_all(own(tokens, out, t), d_head, by[t].factor, by[t].shift, own(tokens, out, t));
     }
     for (uint32_t t = 0; t < n && !stay; t++) {
         exchange_rows(h, t);
