@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import statistics
 from pathlib import Path
 from types import ModuleType
 
@@ -36,6 +37,14 @@ def test_readme_table_is_generated_from_the_committed_results(bench: ModuleType)
 def test_readme_table_of_speed_is_generated_from_the_committed_results() -> None:
     shown = README.split(speed.BEGIN)[1].split(speed.END)[0].strip()
     assert shown == speed.readme_table(json.loads((speed.RESULTS / "speed.json").read_text("utf-8"))).strip()
+
+
+def test_the_gate_of_the_readme_is_the_measured_one() -> None:
+    r = json.loads((ROOT / "bench" / "results" / "gate.json").read_text("utf-8"))
+    kept = statistics.median(row["gain_kept_percent"] for row in r["honest"])
+    rise = max(row["kept_text_rise_percent"] for row in r["destructive"])
+    left, honest = f"text within {rise:.2f} %", f"{len(r['honest'])} honest texts keep {kept:.1f} %"
+    assert len(r["destructive"]) == 6 and left in README and honest in README
 
 
 def test_results_belong_to_the_model_that_ships(bench: ModuleType, reference_image: bytes) -> None:
