@@ -193,8 +193,10 @@ int32_t ehmn_kernels_rows_fit(const int32_t *v, const int16_t *bias, int32_t gai
     return max;
 }
 
-/* Counts of pairs of bits, then of fours, then of eights; up to where a key is too far. */
-void ehmn_kernels_rows_nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
+/* Counts of pairs of bits, then of fours, then of eights; up to where a key is too far. Assembly goes on here, which
+ * optimisation of the whole program does not see. */
+__attribute__((used)) void
+ehmn_kernels_rows_nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
 {
     for (uint32_t i = 0; i < n; i++, keys += words) {
         uint32_t sum = 0, limit = found[EHMN_RECALLED - 1u] >> 16;
