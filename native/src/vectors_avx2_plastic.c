@@ -134,10 +134,15 @@ void ehmn_avx2_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, i
 void ehmn_avx2_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
 {
     uint32_t i = 0;
-    const __m128i but_one = _mm_cvtsi32_si128(shift - 1);
-    for (; shift >= 1 && shift <= 31 && i + 8u <= n; i += 8u) {
-        __m256i x = _mm256_sra_epi32(load(v + i), but_one);
-        x = _mm256_add_epi32(_mm256_srai_epi32(x, 1), _mm256_and_si256(x, all(1)));
+    const __m128i but_one = _mm_cvtsi32_si128(shift - 1), up = _mm_cvtsi32_si128(-shift);
+    for (; shift >= -10 && shift <= 31 && i + 8u <= n; i += 8u) {
+        __m256i x = load(v + i);
+        if (shift > 0) {
+            x = _mm256_sra_epi32(x, but_one);
+            x = _mm256_add_epi32(_mm256_srai_epi32(x, 1), _mm256_and_si256(x, all(1)));
+        } else { /* beyond 2^20 nothing changes */
+            x = _mm256_sll_epi32(_mm256_max_epi32(_mm256_min_epi32(x, all(1 << 20)), all(-(1 << 20))), up);
+        }
         __m256i a = _mm256_min_epu32(_mm256_abs_epi32(x), all((1 << 19) - 1));
         __m256i word = _mm256_i32gather_epi32((const int *)(const void *)ehmn_sigmoid_table, _mm256_srli_epi32(a, 10), 2);
         __m256i low = _mm256_and_si256(word, all(65535)), step = _mm256_sub_epi32(_mm256_srli_epi32(word, 16), low);

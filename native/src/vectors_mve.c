@@ -151,35 +151,28 @@ static int32_t lift_of(int32_t shift, uint32_t b, int32_t *left)
     return of_b;
 }
 
-/* Whole fours; `within`: no sum reaches 2^31. Returns how many weights were added. */
-static inline __attribute__((always_inline)) uint32_t add_fours(int32_t *v, const int8_t *w, uint32_t n, int32_t factor,
-                                                                int32_t scale, int32_t shift, int within)
+void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
     int32_t lift, of_scale = lift_of(shift, (uint32_t)scale, &lift);
-    if (shift > 31 || lift > 17) { /* no product leaves 31 bits: it has 13 before it is shifted */
-        return 0;
+    if (shift <= 31 && lift <= 17) { /* no product leaves 31 bits: it has 13 before it is shifted */
+        int32_t factors = factor * (1 << lift);
+        for (uint32_t left = n / 4u; left > 0; left--, v += 4, w += 4) {
+            int32x4_t a = vmulq_n_s32(vldrbq_s32(w), factors);
+            vst1q_s32(v, vqrdmlahq_n_s32(vld1q_s32(v), a, scale << of_scale));
+        }
+        n %= 4u;
     }
-    factor *= 1 << lift;
-    scale <<= of_scale;
-    for (uint32_t left = n / 4u; left > 0; left--, v += 4, w += 4) {
-        int32x4_t sum = vqrdmlahq_n_s32(vld1q_s32(v), vmulq_n_s32(vldrbq_s32(w), factor), scale);
-        vst1q_s32(v, within ? sum : vmaxq_s32(sum, vdupq_n_s32(-INT32_MAX)));
-    }
-    return n & ~3u;
-}
-
-void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
-{
-    for (uint32_t i = add_fours(v, w, n, factor, scale, shift, 0); i < n; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)(w[i] * factor) * scale, shift));
     }
 }
 
-void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+/* Those saturate at -2^31. */
+void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    uint32_t done = add_fours(v, w, n, factor, scale, shift, 1);
-    if (done < n) {
-        ehmn_add_weights(v + done, w + done, n - done, factor, scale, shift);
+    ehmn_add_weights_within(v, w, n, factor, scale, shift);
+    for (uint32_t left = n / 4u; left > 0; left--, v += 4) {
+        vst1q_s32(v, vmaxq_s32(vld1q_s32(v), vdupq_n_s32(-INT32_MAX)));
     }
 }
 
