@@ -323,7 +323,8 @@ X86 = {  # the flags of CMakeLists.txt
     "kernels_vnni": AVX512,
     "kernels_vnni_many": AVX512,
 }
-AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": ["-march=armv8.2-a+dotprod"]}
+DOT = ["-march=armv8.2-a+dotprod"]
+AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": DOT, "kernels_dot_many": DOT}
 ARM32 = ["-O2", "-static", "-fno-pie", "-no-pie", "-mthumb", "-march=armv7-a+simd", "-mfloat-abi=hard"]
 M55 = ["-O2", "-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard", "--specs=rdimon.specs"]
 M55 += ["-Wl,--section-start=.vectors=0", "-Wl,-Ttext-segment=0x8000"]
