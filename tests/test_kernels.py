@@ -51,7 +51,7 @@ def sizes() -> Iterator[tuple[int, int, int]]:
     """Rows, columns, bytes between rows: every number of columns up to 300, with all remainders of rows."""
     for cols in range(1, 301):
         yield 1 + cols % 9, cols, (cols * 7) % 5
-    yield from ((300, 3, 0), (131, 128, 0), (64, 344, 0), (2, 1030, 2), (7, 512, 0))
+    yield from ((300, 3, 0), (131, 128, 0), (131, 32, 96), (64, 344, 0), (2, 1030, 2), (7, 512, 0))
 
 
 def extremes(rng: np.random.Generator, n: int, limit: int, dtype: Any) -> Iterator[npt.NDArray[Any]]:
