@@ -18,7 +18,8 @@ SOURCE = ROOT / "native" / "src"
 PROGRAM = ROOT / "bench" / "instructions" / "product.c"
 MACS = 512 * 128
 VECTORS = 64
-AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": ["-march=armv8.2-a+dotprod"]}
+DOT = ["-march=armv8.2-a+dotprod"]
+AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": DOT, "kernels_dot_many": DOT}
 X86 = {"kernels": ["-DEHMN_ASK_X86"]} | {
     f"kernels_{n}": ["-mavx2", "-mpopcnt"] for n in ("avx2", "avx2_many", "avx2_loops")
 }

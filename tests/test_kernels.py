@@ -51,7 +51,7 @@ def sizes() -> Iterator[tuple[int, int, int]]:
     """Rows, columns, bytes between rows: every number of columns up to 300, with all remainders of rows."""
     for cols in range(1, 301):
         yield 1 + cols % 9, cols, (cols * 7) % 5
-    yield from ((300, 3, 0), (131, 128, 0), (64, 344, 0), (2, 1030, 2), (7, 512, 0))
+    yield from ((300, 3, 0), (131, 128, 0), (131, 32, 96), (64, 344, 0), (2, 1030, 2), (7, 512, 0))
 
 
 def extremes(rng: np.random.Generator, n: int, limit: int, dtype: Any) -> Iterator[npt.NDArray[Any]]:
@@ -341,7 +341,8 @@ X86 = {  # the flags of CMakeLists.txt
     "kernels_vnni": AVX512,
     "kernels_vnni_many": AVX512,
 }
-AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": ["-march=armv8.2-a+dotprod"]}
+DOT = ["-march=armv8.2-a+dotprod"]
+AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": DOT, "kernels_dot_many": DOT}
 ARM32 = ["-O2", "-static", "-fno-pie", "-no-pie", "-mthumb", "-march=armv7-a+simd", "-mfloat-abi=hard"]
 M55 = ["-O2", "-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard", "--specs=rdimon.specs"]
 M55 += ["-Wl,--section-start=.vectors=0", "-Wl,-Ttext-segment=0x8000"]

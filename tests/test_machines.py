@@ -21,7 +21,7 @@ MACHINES = {
     "aarch64": (
         "aarch64-linux-gnu-gcc",
         ["-O2", "-DEHMN_ASK_AARCH64"],
-        {"kernels_dot": ["-march=armv8.2-a+dotprod"]},
+        {name: ["-march=armv8.2-a+dotprod"] for name in ("kernels_dot", "kernels_dot_many")},
         {"qemu-aarch64 -cpu cortex-a53": "neon", "qemu-aarch64 -cpu max": "dot"},
     ),
     "riscv64": ("riscv64-linux-gnu-gcc", ["-O2"], {}, {"qemu-riscv64": "rows"}),
