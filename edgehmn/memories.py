@@ -51,7 +51,7 @@ def slot(context: int, n: int) -> int:
 
 
 class Rows:
-    """The adapter whose input is the last `order` tokens, hashed: one row for each."""
+    """The adapter whose input is the last `order` tokens, hashed: one row for each, added before the preconditioner."""
 
     def __init__(self, order: int, slots: int, d: int, eta: float, gain: float) -> None:
         self.order, self.eta, self.gain = order, eta, gain
@@ -62,10 +62,9 @@ class Rows:
         at = slot(found[self.order - 1], len(self.values)) if len(found) >= self.order else None
         self.row = None if at is None else self.values[at]
 
-    def follow(self, delta: FloatArray, eta_gain: float, gain_max: float) -> None:
-        """delta: (d,), the error before the preconditioner."""
+    def follow(self, error: FloatArray, eta_gain: float, gain_max: float) -> None:
         if self.row is not None:
-            self.gain = min(max(self.gain + eta_gain * float(self.row @ delta), 0.0), gain_max)
+            self.gain = min(max(self.gain + eta_gain * float(self.row @ error), 0.0), gain_max)
 
     def learn(self, error: FloatArray, factor: float, decay: float, writer: Writer) -> None:
         """error: (d,), after the preconditioner; factor: of the rate, by G'."""

@@ -22,7 +22,7 @@ third have one row for each context, the previous token and the previous two (ha
 context that is present and zero for all others. The fourth recalls episodes: past states like the present one, and what
 came then. Beside them stand a bias of every token and a memory of n-grams. All write in parallel:
 
-    h'     = scale h + sum_l g_l tanh(W_l x_l) + sum_k g_k row_k
+    h'     = scale h + P (sum_l g_l tanh(W_l x_l) + sum_k g_k row_k)
     logits = E h' + g_b bias + sum over n-gram hits of G[order, count]
     p      = (1 - share) q + share recalled,   q = softmax(logits),   share by the similarity of the best episode
 
@@ -102,8 +102,7 @@ class Rule:
 class HeadStatistics:
     """What calibration measures once on ordinary text, for a model of width d.
 
-    mean, inverse_deviation: (d,) of the final norm's output; preconditioner: (d, d), symmetric, by which an error is
-    multiplied before it teaches, in units of the final norm's output, as the adapters' outputs are; topic: (d, d),
+    mean, inverse_deviation: (d,) of the final norm's output; preconditioner: (d, d), symmetric; topic: (d, d),
     symmetric, turns a running mean of the standardised input into units of its deviation within a topic.
     """
 
@@ -188,7 +187,7 @@ class PlasticHead:
         self.history.appendleft(token)
         found = contexts(self.history)
         self.x, self.plain = standardise(h, self.statistics), h
-        logits = self.head @ (self.scale * h + self._adapters(found))
+        logits = self.head @ (self.scale * h + self.statistics.preconditioner @ self._adapters(found))
         if self.bias:
             logits += self.bias.gain * self.bias.values
         for memory in self.ngrams:
@@ -237,7 +236,7 @@ class PlasticHead:
         return float(self.log_p[token]) > np.log(FORESEEN)
 
     def _adapters(self, found: list[int]) -> FloatArray:
-        """What dense adapters and rows say together (d,)."""
+        """What dense adapters and rows say together (d,), before the preconditioner."""
         total = np.zeros(len(self.x), np.float32)
         self.z = []
         for layer, (rho, weights) in enumerate(zip(self.rule.rho_trace, self.weights, strict=True)):
@@ -259,17 +258,19 @@ class PlasticHead:
         return np.minimum(np.searchsorted(cumulative, quantiles, side="right"), len(cumulative) - 1)
 
     def _follow_error(self, token: int, negatives: Ids) -> FloatArray:
-        """Move the gains that an error moves by the gradient of the log-probability of `token`; returns delta (d,)."""
+        """Move the gains that an error moves by the gradient of the log-probability of `token`; returns the
+        error P delta (d,)."""
         r = self.rule
-        delta: FloatArray = self.head[token] - self.head[negatives].mean(0)
+        delta = self.head[token] - self.head[negatives].mean(0)
+        error: FloatArray = self.statistics.preconditioner @ delta
         for layer, z in enumerate(self.z):
-            self.gain[layer] = min(max(self.gain[layer] + r.eta_gain * float(z @ delta), 0.0), r.gain_max)
+            self.gain[layer] = min(max(self.gain[layer] + r.eta_gain * float(z @ error), 0.0), r.gain_max)
         for rows in self.rows:
-            rows.follow(delta, r.eta_gain, r.gain_max)
+            rows.follow(error, r.eta_gain, r.gain_max)
         if self.bias:
             self.bias.follow(token, negatives, r.eta_gain, r.gain_max)
         self.scale = min(max(self.scale + r.eta_scale * float(self.plain @ delta), 0.0), r.gain_max)
-        return delta
+        return error
 
     def _follow_memories(self, token: int) -> None:
         for memory in self.ngrams:
@@ -279,7 +280,7 @@ class PlasticHead:
 
     def _learn_from_error(self, token: int, factor: float) -> None:
         negatives = self._negatives(self.rng)
-        error: FloatArray = self.statistics.preconditioner @ self._follow_error(token, negatives)
+        error = self._follow_error(token, negatives)
         for layer in range(len(self.weights)):
             self._learn_dense(layer, error, factor)
         for rows in self.rows:
@@ -341,9 +342,9 @@ def standardise(normed: FloatArray, statistics: HeadStatistics) -> FloatArray:
 def measure_statistics(normed: FloatArray, targets: npt.NDArray[np.integer], head: FloatArray) -> HeadStatistics:
     """Statistics of the head (vocab, d) on ordinary text: final-norm outputs (n, d), and what came after each, (n,).
 
-    The preconditioner is (C + 0.3 m I)**-1 of the covariance C of the output error with mean eigenvalue m: directions
-    in which errors are common are damped, rare ones are heard. It is scaled so that learning one token at rate eta
-    raises that token's logit, for the same input, by eta d on average: rates mean the same in every model.
+    The preconditioner is (C + 0.3 m I)**-1/2 of the covariance C of the output error with mean eigenvalue m:
+    directions in which errors are common are damped, rare ones are heard. It is scaled so that learning one token at
+    rate eta raises that token's logit, for the same input, by eta d on average: rates mean the same in every model.
     Outputs that overflow give statistics that are not finite, or numpy.linalg.LinAlgError.
     """
     n, d = normed.shape
@@ -357,9 +358,9 @@ def measure_statistics(normed: FloatArray, targets: npt.NDArray[np.integer], hea
         delta = wanted - p @ head
         square += delta.T @ delta
         taught += wanted.T @ delta
-    root = inverse_root(square / n, 0.3)
-    preconditioner = root @ root
-    preconditioner /= np.sum(preconditioner * taught) / n
+    preconditioner = inverse_root(square / n, 0.3)
+    response = np.sum((preconditioner @ taught) * preconditioner) / n
+    preconditioner /= np.sqrt(response)
     centre, scale = normed.mean(0).astype(np.float32), (1 / (normed.std(0) + 1e-6)).astype(np.float32)
     plain = HeadStatistics(centre, scale, preconditioner.astype(np.float32), np.eye(len(centre), dtype=np.float32))
     return replace(plain, topic=topic_matrix(standardise(normed, plain)))

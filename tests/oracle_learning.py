@@ -67,11 +67,11 @@ class Learning(Plastic):
         if self.prediction.score(token) >= FORESEEN:
             negatives = self.negatives(self.prediction, draw(st.seed, stream, counter) >> 16)
             delta = self._delta(token, negatives)
-            self._move_gains(delta)
+            error = self.preconditioner.matvec(delta, self._delta_frac(), 20)
+            self._move_gains(delta, error)
             if self.header.rule.bias_step:
                 self._teach_bias(token, negatives, manner)
             if manner.writes:
-                error = self.preconditioner.matvec(delta, self._delta_frac(), 20)
                 self._teach_dense(error, rate)
                 self._teach_rows(error, row_rates)
         self._teach_ngrams(token, manner)
@@ -126,12 +126,12 @@ class Learning(Plastic):
         rule = self.header.rule
         return within(add(gain, mul(sat(change), rule.eta_gain, 16)), 0, rule.gain_max)
 
-    def _move_gains(self, delta: Vector) -> None:
+    def _move_gains(self, delta: Vector, error: Vector) -> None:
         rule, st, gains, frac = self.header.rule, self.state, self.gains, self._delta_frac()
         for layer, z in enumerate(self.taken.z):
-            gains.dense[layer] = self._moved_gain(gains.dense[layer], rounded(sum(map(times, z, delta)), frac - 1))
+            gains.dense[layer] = self._moved_gain(gains.dense[layer], rounded(sum(map(times, z, error)), 19))
         for k, slot in self.taken.rows:
-            change = rounded(sum(map(times, st.rows[k][slot], delta)), rule.row_frac + frac - 16)
+            change = rounded(sum(map(times, st.rows[k][slot], error)), rule.row_frac + 4)
             gains.row[k] = self._moved_gain(gains.row[k], change)
         total = sat(sum(mul(a, b, frac) for a, b in zip(self.taken.plain, delta, strict=True)))
         gains.scale = within(add(gains.scale, mul(total, rule.eta_scale, self.frac + 8)), 0, rule.gain_max)

@@ -103,7 +103,8 @@ class Plastic(Frozen):
         return (b, g), [tanh(sat(rounded(sum(map(times, w, b)), shift))) for w in self.state.dense[layer]]
 
     def scaled(self, h: Vector, total: Vector) -> Vector:
-        return [add(mul(a, self.gains.scale, 16), mul(b, 1, 16 - self.frac)) for a, b in zip(h, total, strict=True)]
+        added = self.preconditioner.matvec(total, 16, self.frac)
+        return [add(mul(a, self.gains.scale, 16), b) for a, b in zip(h, added, strict=True)]
 
     def biased(self, logits: Vector) -> Vector:
         st = self.state

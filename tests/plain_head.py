@@ -105,7 +105,7 @@ class PlainHead:
                 row = self.rows[k - 1][c * slots // 2**32]
                 self.row[k - 1] = row
                 total = [t + self.row_gain[k - 1] * r for t, r in zip(total, row, strict=True)]
-        adapted = [self.scale * v + t for v, t in zip(h, total, strict=True)]
+        adapted = [self.scale * v + dot(p, total) for v, p in zip(h, self.p_matrix, strict=True)]
         logits = [dot(w, adapted) + self.bias_gain * b for w, b in zip(self.head, self.bias, strict=True)]
         self._ngrams(logits)
         top = max(logits)
@@ -168,10 +168,10 @@ class PlainHead:
         delta = [a - b for a, b in zip(self.head[token], mean, strict=True)]
         self.error = [dot(p, delta) for p in self.p_matrix]
         for layer, z in enumerate(self.z):
-            self.gain[layer] = clamp(self.gain[layer] + r.eta_gain * dot(z, delta), 0, r.gain_max)
+            self.gain[layer] = clamp(self.gain[layer] + r.eta_gain * dot(z, self.error), 0, r.gain_max)
         for k, row in enumerate(self.row):
             if row is not None:
-                self.row_gain[k] = clamp(self.row_gain[k] + r.eta_gain * dot(row, delta), 0, r.gain_max)
+                self.row_gain[k] = clamp(self.row_gain[k] + r.eta_gain * dot(row, self.error), 0, r.gain_max)
         bits = (self.bias[token] - sum(self.bias[v] for v in negatives) / len(negatives)) / LN2
         self.bias_gain = clamp(self.bias_gain + r.eta_gain * bits, 0, r.gain_max)
         self.scale = clamp(self.scale + r.eta_scale * dot(self.plain, delta), 0, r.gain_max)

@@ -43,7 +43,7 @@ class Experiment:
     target = 4
 
     def __init__(self) -> None:
-        rule = replace(QUIET, rho_trace=(0.0, 0.0), decay=0.01, row_slots=(2, 3), decay_visit=0.02, eta_row=(0.3, 0.3))
+        rule = replace(QUIET, rho_trace=(0.0, 0.0), decay=0.01, row_slots=(2, 3), decay_visit=0.02, eta_row=(0.1, 0.1))
         data = tiny_image(SMALL, rule, head_gain=20.0)
         self.core, self.oracle = CoreModel(opened(data)), Oracle(data)
         rng, d = np.random.default_rng(0), SMALL.d_model

@@ -24,15 +24,13 @@ static void dense_forward(ehmn_model *m, uint32_t layer, const int8_t *input, in
     ehmn_tanh_all(pre, d, m->image->rule.weight_frac + frac - 16, z);
 }
 
-/* v = scale v + sum, which is at Q16 and is changed. */
-static void combine(ehmn_model *m, int32_t *sum, int32_t *v)
+/* v = scale v + P sum */
+static void combine(ehmn_model *m, const int32_t *sum, int32_t *v, int32_t *scratch)
 {
-    uint32_t d = m->image->d_model;
-    if (m->image->value_frac != 16) {
-        ehmn_scale_all(sum, d, 1, 16 - m->image->value_frac, sum);
-    }
-    ehmn_scale_all(v, d, ehmn_model_gains(m)->scale, 16, v);
-    ehmn_add_all(v, sum, d);
+    const ehmn_image *im = m->image;
+    ehmn_matvec(m, m->matrices + ehmn_preconditioner_index(im), sum, 16, im->value_frac, scratch);
+    ehmn_scale_all(v, im->d_model, ehmn_model_gains(m)->scale, 16, v);
+    ehmn_add_all(v, scratch, im->d_model);
 }
 
 /* Add the row of adapter `k` (by k + 1 previous tokens) to sum[d_model] at Q16, and keep which it was. */
@@ -78,7 +76,7 @@ void ehmn_adapt(ehmn_model *m, int32_t *v)
     for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
         read_row(m, k, sum);
     }
-    combine(m, sum, v);
+    combine(m, sum, v, scratch);
 }
 
 void ehmn_adapt_guard(ehmn_model *m, int32_t *v)
@@ -100,5 +98,5 @@ void ehmn_adapt_guard(ehmn_model *m, int32_t *v)
         dense_forward(m, layer, input, frac, scratch, z);
         ehmn_add_outputs(sum, z, d, ehmn_model_gains(m)->dense[layer]);
     }
-    combine(m, sum, v);
+    combine(m, sum, v, scratch);
 }

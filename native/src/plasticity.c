@@ -251,7 +251,7 @@ static void close_units(int32_t *rates, uint32_t d, int32_t closed_below)
     ehmn_drop_below(rates, d, (uint32_t)((sum * (uint32_t)closed_below / d) >> 16)); /* at most 2^24 */
 }
 
-/* Teach one dense adapter. `rate`: Q24; `error`: after the preconditioner. */
+/* Teach one dense adapter. `rate`: Q24. */
 static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32_t *error)
 {
     uint32_t d = m->image->d_model;
@@ -280,13 +280,12 @@ void ehmn_move_gain(const ehmn_model *m, int32_t *gain, int64_t sum, int32_t fra
     *gain = ehmn_clamp(moved, 0, rule->gain_max);
 }
 
-/* `delta`: the error at the logits' input, with `frac` fractional bits. */
-static void learn_dense_gain(ehmn_model *m, uint32_t layer, const int32_t *delta, int32_t frac)
+static void learn_dense_gain(ehmn_model *m, uint32_t layer, const int32_t *error)
 {
     uint32_t d = m->image->d_model;
     const int16_t *z = (const int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
-    int64_t sum = ehmn_dot_outputs(z, delta, d); /* at most 2^58 */
-    ehmn_move_gain(m, &ehmn_model_gains(m)->dense[layer], sum, 15 + frac);
+    int64_t sum = ehmn_dot_outputs(z, error, d); /* Q35, at most 2^58 */
+    ehmn_move_gain(m, &ehmn_model_gains(m)->dense[layer], sum, 15 + ERROR_FRAC);
     m->counts.macs += d;
 }
 
@@ -322,14 +321,14 @@ static void write_rows(ehmn_model *m, int32_t factor, const int32_t *error)
 }
 
 /* Returns how many rows there are. */
-static uint32_t learn_row_gains(ehmn_model *m, const int32_t *delta, int32_t frac)
+static uint32_t learn_row_gains(ehmn_model *m, const int32_t *error)
 {
     uint32_t d = m->image->d_model, read = 0;
     for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
         const int8_t *r = row_of(m, k);
         if (r != NULL) {
-            int64_t sum = ehmn_dot_weights(r, delta, d);
-            ehmn_move_gain(m, &ehmn_model_gains(m)->row[k], sum, m->image->rule.row_frac + frac);
+            int64_t sum = ehmn_dot_weights(r, error, d);
+            ehmn_move_gain(m, &ehmn_model_gains(m)->row[k], sum, m->image->rule.row_frac + ERROR_FRAC);
             m->counts.macs += d;
             read++;
         }
@@ -365,16 +364,16 @@ static void learn_from_error(ehmn_model *m, uint32_t token, uint64_t draw, uint3
     ehmn_random(ehmn_model_delta(m)->seed, stream, draw, random);
     ehmn_quantile_tokens(m, im->rule.n_negatives, random[0] >> 16, negative);
     output_error(m, token, negative, delta);
+    ehmn_matvec(m, m->matrices + ehmn_preconditioner_index(im), delta, frac, ERROR_FRAC, error);
     for (uint32_t layer = 0; layer < im->n_dense; layer++) {
-        learn_dense_gain(m, layer, delta, frac);
+        learn_dense_gain(m, layer, error);
     }
-    uint32_t rows = learn_row_gains(m, delta, frac);
+    uint32_t rows = learn_row_gains(m, error);
     learn_scale(m, delta, frac);
     ehmn_learn_bias(m, token, negative, write);
     if (!write) {
         return;
     }
-    ehmn_matvec(m, m->matrices + ehmn_preconditioner_index(im), delta, frac, ERROR_FRAC, error);
     for (uint32_t layer = 0; layer < im->n_dense; layer++) {
         write_dense(m, layer, ehmn_mul(im->rule.eta_local, factor, 16), error);
     }
