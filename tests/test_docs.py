@@ -75,8 +75,7 @@ def test_learning_meets_the_promises(bench: ModuleType) -> None:
     for sequence in r["p2"]["sequences"].values():
         assert sequence["banks"]["4"]["forgetting_nats"] <= (0.10 if sequence["tuned"] else 0.15)
     assert r["p3"]["macs_added_percent"] <= 5
-    # The aim is 0.10. It was 0.086 with the reference kernels; the frozen part has become faster than the plastic one.
-    assert r["p3"]["emulated"]["plasticity_share"] <= 0.11
+    assert r["p3"]["emulated"]["plasticity_share"] <= 0.08, "the paper asks for 0.10"
 
 
 def test_exit_codes_of_the_readme() -> None:
