@@ -5,7 +5,6 @@
 OUT: exports, of which none was used to anchor. Both figures are processor time of one thread.
 """
 
-import itertools
 import json
 import platform
 import sys
@@ -20,7 +19,7 @@ from edgehmn.core import CoreModel
 from edgehmn.estimate import estimate
 from edgehmn.exported import Export
 from edgehmn.measure.anchor import anchor_host
-from edgehmn.measure.token_by_token import feed
+from edgehmn.measure.token_by_token import feed, stretches
 from edgehmn.targets.schema import read_target
 from edgehmn.texts import EVALUATION, shipped
 from edgehmn.workload import Workload, workload_of
@@ -34,16 +33,17 @@ def measured_seconds(export: Export, *, learn: bool) -> float:
     """Per token of a window's length of text after the window was filled, median over the pieces of repeats."""
     n_ctx = int(export.image.header.n_ctx)
     text = export.encode(shipped(EVALUATION))
-    ids = np.fromiter(itertools.islice(itertools.cycle(text.tolist()), 2 * n_ctx + 1), np.int32)
     model = CoreModel(export.image, plastic=learn)
-    feed(model, ids[: n_ctx + 1], learn=learn)
+    feed(model, np.resize(text, n_ctx + 1), learn=learn)
+    new = stretches(text[n_ctx + 1 :] if len(text) > 2 * n_ctx else text, min(n_ctx, len(text) // 2))
     rounds: list[float] = []
     end = time.perf_counter() + 3
     while len(rounds) < 3 or (time.perf_counter() < end and len(rounds) < 30):
         start = time.process_time()
-        feed(model, ids[n_ctx + 1 :], learn=learn)
-        rounds.append((time.process_time() - start) / n_ctx)
-        if rounds[0] * n_ctx > 10:
+        part = next(new)
+        feed(model, part, learn=learn)
+        rounds.append((time.process_time() - start) / len(part))
+        if rounds[0] * len(part) > 10:
             break
     return float(np.median(rounds))
 

@@ -335,11 +335,12 @@ NATIVE = Path(__file__).parent.parent / "native"
 SANITIZED = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"]
 X86 = {  # the flags of CMakeLists.txt
-    "kernels": ["-DEHMN_ASK_X86"],
+    "kernels": ["-DEHMN_ASK_X86", "-DEHMN_AMX"],
     "kernels_avx2": ["-mavx2", "-mpopcnt"],
     "kernels_avx2_many": ["-mavx2"],
-    "kernels_vnni": AVX512,
+    "kernels_vnni": [*AVX512, "-DEHMN_AMX"],
     "kernels_vnni_many": AVX512,
+    "kernels_amx": [*AVX512, "-mamx-tile", "-mamx-int8"],
 }
 DOT = ["-march=armv8.2-a+dotprod"]
 AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": DOT, "kernels_dot_many": DOT}

@@ -146,7 +146,7 @@ def test_progress_is_only_gone_on_with_by_the_same_run(tmp_path: Path) -> None:
 @pytest.fixture
 def long_text(tmp_path: Path) -> Path:
     path = tmp_path / "long.txt"
-    letters = np.random.default_rng(3).choice(list("abcde ,.\n"), 6000)
+    letters = np.random.default_rng(3).choice(list("abcdefghijklmnopqrstuvwxyz ,.\n"), 6000)
     path.write_text("".join(letters), "utf-8")
     return path
 

@@ -21,6 +21,7 @@ from edgehmn.estimate import own_speeds
 from edgehmn.exported import Export
 from edgehmn.files import write_bytes
 from edgehmn.measure.anchor import LARGE, SHAPES, Timing, as_toml, fit_memory, fit_speeds, model_timing, random_image
+from edgehmn.measure.token_by_token import stretches
 from edgehmn.runtime.device import TOKENS_PER_REQUEST, DeviceRuntime
 from edgehmn.streams import Ids
 from edgehmn.targets.schema import Measured, Target, load_target, read_target
@@ -29,6 +30,7 @@ from edgehmn.workload import workload_of
 
 Note = Callable[[str], None]
 SECONDS = 3.0  # of each timing
+NEW_TOKENS = 1 << 17  # more than a fast board takes in meanwhile
 NANOSECONDS = 10**9
 ONE_MODEL_FACTOR = 1.3  # of other models on a board, of which one model was timed
 FOLDER = ".local/share/edgehmn-anchor"  # on a Linux board; what was flashed there stays
@@ -82,7 +84,7 @@ def anchor_server(host: str, profile: Path, base: str, note: Note = lambda _: No
             note(f"model {i + 1} of {len(SHAPES) + 1}")
             image = random_image(config)
             data = image.bytes.tobytes()
-            ids = rng.integers(0, config.vocab_size, 2 * config.n_ctx + 64).astype(np.int32)
+            ids = rng.integers(0, config.vocab_size, NEW_TOKENS).astype(np.int32)
             board.write(place, board.parts(place, data) if i == 0 else (Part(IMAGE, 0, data),))
             with board.running(place, None) as url:
                 timings.append(_time_image(str(url), image, ids))
@@ -99,7 +101,7 @@ def _time_image(url: str, image: Image, ids: Ids) -> Timing:
         step, learn = time_runtime(runtime, ids, int(image.header.n_ctx))
     finally:
         runtime.close()
-    return model_timing(image, ids, step, step + (learn or 0.0))
+    return model_timing(image, ids[: 2 * int(image.header.n_ctx) + 64], step, step + (learn or 0.0))
 
 
 def fit_boards(timings: list[Timing], target: Target) -> dict[str, Any]:
@@ -117,16 +119,16 @@ def fit_boards(timings: list[Timing], target: Target) -> dict[str, Any]:
 def time_runtime(runtime: DeviceRuntime, ids: Ids, n_ctx: int) -> tuple[float, float | None]:
     """Seconds of a token with a full window, and what learning adds; None where the board does not learn. Of pieces the
     lower quartile: a board's timer goes on while other programs run, which only makes a piece longer."""
-    pieces = [ids[i : i + TOKENS_PER_REQUEST] for i in range(0, len(ids) - TOKENS_PER_REQUEST + 1, TOKENS_PER_REQUEST)]
     out: list[float | None] = []
     for learn in (False, True) if runtime.identity.plastic else (False,):
         runtime.reset()
         runtime.process(np.resize(ids, n_ctx + 1), learn=learn)
+        new = stretches(ids[n_ctx + 1 :] if len(ids) > 2 * n_ctx else ids, TOKENS_PER_REQUEST)
         took: list[float] = []
         end = time.monotonic() + SECONDS
         while time.monotonic() < end or len(took) < 3:
             start = runtime.counts()
-            runtime.process(pieces[len(took) % len(pieces)], learn=learn)
+            runtime.process(next(new), learn=learn)
             done = runtime.counts().since(start)
             nanoseconds = done.learn_instructions if learn else done.step_instructions
             assert nanoseconds is not None

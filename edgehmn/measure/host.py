@@ -103,18 +103,19 @@ def _works(path: Path) -> tuple[dict[str, tuple[Work, int]], str]:
 def _export_works(path: Path) -> dict[str, tuple[Work, int]]:
     from edgehmn.core import CoreModel
     from edgehmn.exported import Export
-    from edgehmn.measure.token_by_token import feed
+    from edgehmn.measure.token_by_token import feed, stretches
     from edgehmn.texts import EVALUATION, shipped
 
     export = Export.open(path)
-    ids = export.encode(shipped(EVALUATION)[:8000])[: 3 * TOKENS]
+    ids = export.encode(shipped(EVALUATION))
     frozen, learning = CoreModel(export.image, plastic=False), CoreModel(export.image)
-    feed(frozen, ids, learn=False)
-    feed(learning, ids, learn=True)
+    feed(frozen, ids[: 3 * TOKENS], learn=False)
+    feed(learning, ids[: 3 * TOKENS], learn=True)
     few = ids[:TOKENS]
+    new = stretches(ids[3 * TOKENS :], TOKENS)
     return {
         "token": (lambda: feed(frozen, few, learn=False), len(few)),
-        "learned_token": (lambda: feed(learning, few, learn=True), len(few)),
+        "learned_token": (lambda: feed(learning, next(new), learn=True), len(few)),
     }
 
 

@@ -27,6 +27,49 @@ static inline __m512i dot_words(__m512i sum, __m512i a, __m512i b)
 }
 #endif
 
+#if defined(__AVX512BW__)
+/* Four registers whose 32-bit lanes are rows' columns, transposed within each 128 bits. */
+static inline void transpose4(__m512i v[4])
+{
+    __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
+    __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
+    v[0] = _mm512_unpacklo_epi64(a, c);
+    v[1] = _mm512_unpackhi_epi64(a, c);
+    v[2] = _mm512_unpacklo_epi64(b, d);
+    v[3] = _mm512_unpackhi_epi64(b, d);
+}
+
+/* Sixteen columns of four rows that lie four apart, one in each 128 bits. */
+static inline __m512i load_rows(const int8_t *w, size_t stride, uint32_t rows, __mmask16 some)
+{
+    __m128i r[4];
+    for (uint32_t k = 0; k < 4u; k++) {
+        r[k] = 4u * k < rows ? _mm_maskz_loadu_epi8(some, w + 4u * k * stride) : _mm_setzero_si128();
+    }
+    __m512i v = _mm512_castsi128_si512(r[0]);
+    v = _mm512_inserti32x4(v, r[1], 1);
+    v = _mm512_inserti32x4(v, r[2], 2);
+    return _mm512_inserti32x4(v, r[3], 3);
+}
+
+/* Lay out up to sixteen rows: four[j] holds columns 4 j to 4 j + 3 of one row in each lane, zeros beyond rows and columns;
+ * bits of `flip` are turned in every byte. */
+static inline void lay_out_bytes(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, int8_t flip, __m512i *four)
+{
+    for (uint32_t c = 0; c < cols; c += 16u, four += 4) {
+        __mmask16 some = (__mmask16)(cols - c >= 16u ? 0xFFFFu : (1u << (cols - c)) - 1u);
+        __m512i v[4];
+        for (uint32_t k = 0; k < 4u; k++) {
+            v[k] = k < rows ? load_rows(w + c + k * stride, stride, rows - k, some) : _mm512_setzero_si512();
+        }
+        transpose4(v);
+        for (uint32_t k = 0; k < 4u; k++) {
+            four[k] = _mm512_xor_si512(v[k], _mm512_set1_epi8(flip));
+        }
+    }
+}
+#endif
+
 /* The upper halves of sixteen products. */
 static inline __m512i upper(__m512i a, __m512i b)
 {

@@ -9,8 +9,37 @@
 
 #if defined(EHMN_ASK_X86)
 
-static const ehmn_kernels *const tables[] = {&ehmn_kernels_ref, &ehmn_kernels_rows, &ehmn_kernels_avx2,
-                                             &ehmn_kernels_vnni};
+static const ehmn_kernels *const tables[] = {
+    &ehmn_kernels_ref, &ehmn_kernels_rows, &ehmn_kernels_avx2, &ehmn_kernels_vnni,
+#if defined(EHMN_AMX)
+    &ehmn_kernels_amx,
+#endif
+};
+
+#if defined(EHMN_AMX) && defined(__linux__)
+#define SYS_arch_prctl 158l
+#define ARCH_REQ_XCOMP_PERM 0x1023l
+#define XFEATURE_XTILEDATA 18l
+
+/* A process must ask Linux once before it, and any of its threads, may use tiles; asking again is cheap. */
+static int has_tiles(void)
+{
+    long refused;
+    if (!__builtin_cpu_supports("amx-int8")) {
+        return 0;
+    }
+    __asm__ volatile("syscall"
+                     : "=a"(refused)
+                     : "0"(SYS_arch_prctl), "D"(ARCH_REQ_XCOMP_PERM), "S"(XFEATURE_XTILEDATA)
+                     : "rcx", "r11", "memory");
+    return refused == 0;
+}
+#else
+static int has_tiles(void)
+{
+    return 0;
+}
+#endif
 
 /* How many of the tables this processor can run. */
 static uint32_t runnable(void)
@@ -19,7 +48,7 @@ static uint32_t runnable(void)
     if (!__builtin_cpu_supports("avx2")) {
         return 2u;
     }
-    return EHMN_HAS_AVX512 ? 4u : 3u;
+    return !EHMN_HAS_AVX512 ? 3u : has_tiles() ? 5u : 4u;
 }
 
 const ehmn_kernels *ehmn_kernel_table(uint32_t index)

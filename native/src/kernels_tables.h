@@ -6,7 +6,7 @@
 #include "vectors_mve.h"
 #include "vectors_neon.h"
 
-/* EHMN_ASK_X86, EHMN_ASK_AARCH64: the build compiles the files of some tables with the flags of their instruction sets,
+/* EHMN_ASK_X86, EHMN_AMX beside it if the compiler knows tiles, EHMN_ASK_AARCH64: the build compiles the files of some tables with the flags of their instruction sets,
  * and the processor is asked (CMakeLists.txt). */
 #if defined(EHMN_MVE)
 #elif defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
@@ -20,6 +20,7 @@
 
 extern const ehmn_kernels ehmn_kernels_avx2;
 extern const ehmn_kernels ehmn_kernels_vnni; /* AVX-512 with VNNI */
+extern const ehmn_kernels ehmn_kernels_amx;  /* AVX-512, and tiles for several vectors at once */
 extern const ehmn_kernels ehmn_kernels_neon;
 extern const ehmn_kernels ehmn_kernels_dot; /* aarch64 with dot products of bytes */
 extern const ehmn_kernels ehmn_kernels_mve; /* Armv8.1-M with vectors */
@@ -92,6 +93,10 @@ void ehmn_kernels_neon_matmat_s8(const void *w, uint32_t rows, uint32_t cols, ui
                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 void ehmn_kernels_neon_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_amx_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_amx_matmat_s8(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                                uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 void ehmn_kernels_vnni_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                   uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 void ehmn_kernels_vnni_matmat_s8(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,

@@ -502,24 +502,29 @@ static void nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint3
     }
 }
 
+#define TABLE_OF_ONE_VECTOR                                                                                             \
+    .matvec_s8 = matvec_s8, .matvec_s16 = matvec_s16, .matvec_s4 = ehmn_kernels_avx2_matvec_s4,                          \
+    .weighted_sum = weighted_sum, .scale = scale, .step_row = step_row, .few_steps = 1u, .exp_sum = exp_sum,             \
+    .soften = soften, .gate = gate, .fit = fit, .nearest = nearest
+
 const ehmn_kernels ehmn_kernels_vnni = {
     .name = "vnni",
-    .matvec_s8 = matvec_s8,
-    .matvec_s16 = matvec_s16,
-    .matvec_s4 = ehmn_kernels_avx2_matvec_s4,
-    .weighted_sum = weighted_sum,
-    .scale = scale,
-    .step_row = step_row,
-    .few_steps = 1u,
-    .exp_sum = exp_sum,
-    .soften = soften,
-    .gate = gate,
-    .fit = fit,
-    .nearest = nearest,
+    TABLE_OF_ONE_VECTOR,
     .matmat_s16 = ehmn_kernels_vnni_matmat_s16,
     .matmat_s4 = ehmn_kernels_vnni_matmat_s4,
     .matmat_s8 = ehmn_kernels_vnni_matmat_s8,
     .weighted_sums = ehmn_kernels_vnni_weighted_sums,
 };
+
+#if defined(EHMN_AMX)
+const ehmn_kernels ehmn_kernels_amx = {
+    .name = "amx",
+    TABLE_OF_ONE_VECTOR,
+    .matmat_s16 = ehmn_kernels_amx_matmat_s16,
+    .matmat_s4 = ehmn_kernels_vnni_matmat_s4,
+    .matmat_s8 = ehmn_kernels_amx_matmat_s8,
+    .weighted_sums = ehmn_kernels_vnni_weighted_sums,
+};
+#endif
 
 #endif

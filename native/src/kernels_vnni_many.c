@@ -14,17 +14,6 @@
 #define TOKENS 8u /* whose sums stay in registers: each has a name, since of arrays gcc 12 keeps a copy in memory */
 #define EACH_TOKEN(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
 
-/* Four registers whose 32-bit lanes are rows' columns, transposed within each 128 bits. */
-static inline void transpose4(__m512i v[4])
-{
-    __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
-    __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
-    v[0] = _mm512_unpacklo_epi64(a, c);
-    v[1] = _mm512_unpackhi_epi64(a, c);
-    v[2] = _mm512_unpacklo_epi64(b, d);
-    v[3] = _mm512_unpackhi_epi64(b, d);
-}
-
 /* Ask for a part of as many rows as are laid out at a time, `ahead` bytes from here, with the group of vectors that begins
  * at t of n: they come while these are multiplied. */
 static inline void ask_for(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, size_t ahead, uint32_t t,
@@ -37,19 +26,6 @@ static inline void ask_for(const int8_t *w, uint32_t rows, uint32_t cols, size_t
             _mm_prefetch((const char *)(at + c), _MM_HINT_T0);
         }
     }
-}
-
-/* Sixteen columns of four rows that lie four apart, one in each 128 bits. */
-static inline __m512i load_rows(const int8_t *w, size_t stride, uint32_t rows, __mmask16 some)
-{
-    __m128i r[4];
-    for (uint32_t k = 0; k < 4u; k++) {
-        r[k] = 4u * k < rows ? _mm_maskz_loadu_epi8(some, w + 4u * k * stride) : _mm_setzero_si128();
-    }
-    __m512i v = _mm512_castsi128_si512(r[0]);
-    v = _mm512_inserti32x4(v, r[1], 1);
-    v = _mm512_inserti32x4(v, r[2], 2);
-    return _mm512_inserti32x4(v, r[3], 3);
 }
 
 /* Lay out up to sixteen rows: pair[p] holds columns 2 p and 2 p + 1 of all of them, zeros beyond rows and columns. Lane
@@ -238,21 +214,6 @@ void ehmn_kernels_vnni_weighted_sums(const int8_t *w, uint32_t rows, uint32_t co
 #define ROWS8 64u /* laid out at a time */
 #define MOST_LOWERED 128u /* vectors whose sums are kept */
 
-static void lay_out8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, __m512i *four)
-{
-    for (uint32_t c = 0; c < cols; c += 16u, four += 4) {
-        __mmask16 some = (__mmask16)(cols - c >= 16u ? 0xFFFFu : (1u << (cols - c)) - 1u);
-        __m512i v[4];
-        for (uint32_t k = 0; k < 4u; k++) {
-            v[k] = k < rows ? load_rows(w + c + k * stride, stride, rows - k, some) : _mm512_setzero_si512();
-        }
-        transpose4(v);
-        for (uint32_t k = 0; k < 4u; k++) {
-            four[k] = _mm512_xor_si512(v[k], _mm512_set1_epi8(-128));
-        }
-    }
-}
-
 /* -128 times the sum of a vector. */
 static inline int32_t lowered(const int8_t *x, uint32_t cols)
 {
@@ -307,7 +268,7 @@ static void rows64(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
 {
     __m512i four[ROWS8 / 16u][COLS / 4u];
     for (uint32_t r = 0; r < rows; r += 16u) {
-        lay_out8(w + r * stride, rows - r < 16u ? rows - r : 16u, cols, stride, four[r / 16u]);
+        lay_out_bytes(w + r * stride, rows - r < 16u ? rows - r : 16u, cols, stride, -128, four[r / 16u]);
     }
     for (uint32_t t = 0; t < n; t += TOKENS) {
         uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;

@@ -231,14 +231,6 @@ static void weigh(ehmn_model *m, const uint32_t *found, uint32_t n, int32_t best
     }
 }
 
-/* The mass of all that is recalled, Q16. */
-static uint64_t recalled_mass(const ehmn_model *m)
-{
-    uint32_t share = (uint32_t)ehmn_model_gains(m)->share[m->bucket];
-    uint32_t odds = (share << 16) / (65536u - share);
-    return (m->mass >> 8) * odds >> 16;
-}
-
 /* 2^(v / 2^8) in Q24, of v at most 2^13. */
 static uint64_t exp2_of(int32_t v)
 {
@@ -260,7 +252,9 @@ static void recall_episodes(ehmn_model *m)
     int32_t best = similarity(m, found[0] >> 16), max = m->max_logit;
     m->bucket = best > 0 ? (uint32_t)best >> 11 : 0u;
     weigh(m, found, n, best);
-    uint64_t extra = recalled_mass(m);
+    uint32_t share = (uint32_t)ehmn_model_gains(m)->share[m->bucket];
+    uint64_t extra = (m->mass >> 8) * ((share << 16) / (65536u - share)) >> 16;
+    m->extra = extra;
     for (ehmn_recall *r = m->recalled, *end = r + m->n_recalled; r < end; r++) {
         uint64_t p = ehmn_exp2_neg((uint32_t)(max - logits[r->token]));
         uint64_t mass = p + (extra * r->part >> 8);
@@ -296,7 +290,7 @@ void ehmn_learn_episodes(ehmn_model *m, uint32_t token, int write)
         for (uint32_t i = 0; i < m->n_recalled; i++) {
             part = m->recalled[i].token == token ? m->recalled[i].part : part;
         }
-        uint64_t more = recalled_mass(m) * part >> 8;
+        uint64_t more = m->extra * part >> 8;
         uint64_t mass = more + ehmn_exp2_neg((uint32_t)(m->max_logit - logits[token]));
         int32_t responsibility = mass > 0 ? (int32_t)((more << 16) / mass) : 0;
         int32_t moved = ehmn_follow_value(*share, responsibility, m->image->rule.eta_episode);

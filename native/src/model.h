@@ -84,6 +84,7 @@ struct ehmn_model {
     uint64_t sampled;    /* draws of ehmn_sample since the last reset, forgetting or loading */
     uint64_t mass;       /* sum of 2^(logit - max_logit) in Q24, without episodes */
     uint64_t total;      /* the same with them */
+    uint64_t extra;      /* mass of all that was recalled, Q16: the gains that it was made with may not last */
     uint32_t summed;     /* log2 of the tokens whose masses have sums in the room of the scores; 0: no sums are there */
     int32_t step;        /* of the mantissas of 8 bits that ehmn_reduce made last: each stands for step * 2^-frac */
     uint32_t most;       /* the largest magnitude of those of 16 bits, or one more; for ehmn_matvec_s16 on Cortex-M */

@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 #if defined(__SSE2__)
-#include <emmintrin.h>
+#include <immintrin.h>
 #endif
 
 #define EHMN_DECLARE_VECTORS(set)                                                                                       \
