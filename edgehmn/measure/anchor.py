@@ -25,7 +25,7 @@ from edgehmn.core import CoreModel, Image
 from edgehmn.errors import DeviceError, UsageError
 from edgehmn.files import write_bytes
 from edgehmn.image import build_image
-from edgehmn.measure.token_by_token import feed
+from edgehmn.measure.token_by_token import feed, stretches
 from edgehmn.quantize import quantise
 from edgehmn.targets.schema import Measured, Target, load_target, read_target
 from edgehmn.workload_export import count_learning, image_operations
@@ -40,13 +40,14 @@ SHAPES = (
     replace(FIRST, n_layers=3, n_heads=6, n_kv_heads=3, n_ctx=256),
     replace(FIRST, n_layers=2, d_model=96, d_hidden=280, n_heads=2, vocab_size=4096, n_ctx=64),
     replace(FIRST, n_layers=3, d_model=64, d_hidden=192, n_heads=1, n_kv_heads=1, n_ctx=256),
-    replace(FIRST, n_layers=5, d_model=160, d_hidden=432, vocab_size=2048, n_ctx=128),
+    replace(FIRST, n_layers=5, d_model=160, d_hidden=432, n_heads=5, n_kv_heads=5, vocab_size=2048, n_ctx=128),
     replace(FIRST, n_layers=4, d_model=384, d_hidden=1024, n_heads=6, vocab_size=4096, n_ctx=64),
 )
 # As large as many caches; that many copies, a token each in turn, are larger than the share of a cache that is ours.
 COPIES = (1, 2, 4)
 LARGE = replace(FIRST, n_layers=2, d_model=640, d_hidden=1280, n_heads=10, n_kv_heads=5, vocab_size=40_000)
 SECONDS = 0.6  # of each timing
+NEW_TOKENS = 1 << 17  # more than is taken in meanwhile: what is learned while it is timed must be new
 LEAST_FACTOR, MOST_FACTOR = 1.15, 20.0  # the most that a profile may have: then hardly anything is known
 REMOTE_S = 900.0
 NOT_FOUND = 127  # what a shell ends with where there is no such program
@@ -84,9 +85,10 @@ def random_image(config: Config, seed: int = 0) -> Image:
 
 
 def time_image(image: Image, ids: npt.NDArray[np.int32]) -> Timing:
-    """ids: tokens of the vocabulary; the first half fills window and memories."""
+    """ids: tokens of the vocabulary; the first fill window and memories."""
     frozen = _seconds_per_token(CoreModel(image, plastic=False), ids, learn=False)
-    return model_timing(image, ids, frozen, _seconds_per_token(CoreModel(image), ids, learn=True))
+    learned = _seconds_per_token(CoreModel(image), ids, learn=True)
+    return model_timing(image, ids[: 2 * _first_tokens(image)], frozen, learned)
 
 
 def model_timing(image: Image, ids: npt.NDArray[np.int32], frozen: float, learned: float) -> Timing:
@@ -102,19 +104,23 @@ def model_timing(image: Image, ids: npt.NDArray[np.int32], frozen: float, learne
 
 
 def _seconds_per_token(model: CoreModel, ids: npt.NDArray[np.int32], *, learn: bool) -> float:
-    """Median of pieces of the second half of `ids`."""
-    half = len(ids) // 2
-    feed(model, ids[:half], learn=learn)
-    pieces = np.array_split(ids[half:], 4)
+    """Median of pieces of what follows the first of `ids`."""
+    first = _first_tokens(model.image)
+    feed(model, ids[:first], learn=learn)
     took: list[float] = []
     end = time.perf_counter() + SECONDS
-    for piece in itertools.cycle(pieces):
+    for piece in stretches(ids[first:], first // 4):
         start = time.process_time()
         feed(model, piece, learn=learn)
         took.append((time.process_time() - start) / len(piece))
-        if time.perf_counter() > end and len(took) >= len(pieces):
+        if time.perf_counter() > end and len(took) >= 4:
             break
     return float(np.median(took))
+
+
+def _first_tokens(image: Image) -> int:
+    """So many fill the window, and something of the memories."""
+    return int(image.header.n_ctx) + 32
 
 
 def fit_speeds(timings: Iterable[Timing]) -> dict[str, float]:
@@ -200,10 +206,11 @@ def anchor_host(profile: Path, note: Callable[[str], None] = lambda _: None, bas
     rng = np.random.default_rng(1)
     for i, config in enumerate((*SHAPES, LARGE)):
         note(f"model {i + 1} of {len(SHAPES) + 1}")
-        ids = rng.integers(0, config.vocab_size, 2 * (config.n_ctx + 32)).astype(np.int32)
+        ids = rng.integers(0, config.vocab_size, NEW_TOKENS).astype(np.int32)
         image = random_image(config)
         timing = time_image(image, ids)
-        timings += time_copies(image, ids, timing) if config is LARGE else [timing]
+        few = ids[: 2 * _first_tokens(image)]
+        timings += time_copies(image, few, timing) if config is LARGE else [timing]
     speeds: dict[str, Any] = fit_speeds(timings[: len(SHAPES)])
     speeds |= fit_memory(timings[len(SHAPES) :], timings[: len(SHAPES)], speeds)
     what = f"{len(SHAPES) + 1} random models, processor time of one thread"

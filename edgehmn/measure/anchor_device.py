@@ -20,7 +20,17 @@ from edgehmn.errors import DeviceError, UnsupportedError, UsageError
 from edgehmn.estimate import own_speeds
 from edgehmn.exported import Export
 from edgehmn.files import write_bytes
-from edgehmn.measure.anchor import LARGE, SHAPES, Timing, as_toml, fit_memory, fit_speeds, model_timing, random_image
+from edgehmn.measure.anchor import (
+    LARGE,
+    NEW_TOKENS,
+    SHAPES,
+    Timing,
+    as_toml,
+    fit_memory,
+    fit_speeds,
+    model_timing,
+    random_image,
+)
 from edgehmn.measure.token_by_token import stretches
 from edgehmn.runtime.device import TOKENS_PER_REQUEST, DeviceRuntime
 from edgehmn.streams import Ids
@@ -30,7 +40,6 @@ from edgehmn.workload import workload_of
 
 Note = Callable[[str], None]
 SECONDS = 3.0  # of each timing
-NEW_TOKENS = 1 << 17  # more than a fast board takes in meanwhile
 NANOSECONDS = 10**9
 ONE_MODEL_FACTOR = 1.3  # of other models on a board, of which one model was timed
 FOLDER = ".local/share/edgehmn-anchor"  # on a Linux board; what was flashed there stays
