@@ -17,7 +17,9 @@ LINES = ("-fprofile-instr-generate", "-fcoverage-mapping")
 # As in native/CMakeLists.txt: the tables of x86, of which the processor has its choice when a model is opened.
 X86 = "-DEHMN_ASK_X86"
 OF_FILE = {
-    **dict.fromkeys(("kernels_avx2", "kernels_avx2_many", "vectors_avx2"), ("-mavx2", "-mpopcnt")),
+    **dict.fromkeys(
+        ("kernels_avx2", "kernels_avx2_many", "vectors_avx2", "vectors_avx2_plastic"), ("-mavx2", "-mpopcnt")
+    ),
     **dict.fromkeys(
         ("kernels_vnni", "kernels_vnni_many", "vectors_avx512"),
         ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),
