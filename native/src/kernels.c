@@ -41,24 +41,28 @@ static int has_tiles(void)
 }
 #endif
 
-/* How many of the tables this processor can run. */
-static uint32_t runnable(void)
+#define TABLES (sizeof tables / sizeof *tables)
+
+/* Whether this processor can run a table: if it can, it can run those before it. Linux is asked for the last alone. */
+static int runs(uint32_t index)
 {
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2")) {
-        return 2u;
-    }
-    return !EHMN_HAS_AVX512 ? 3u : has_tiles() ? 5u : 4u;
+    return index < 2u || (index == 2u && __builtin_cpu_supports("avx2")) || (index == 3u && EHMN_HAS_AVX512)
+           || (index == 4u && EHMN_HAS_AVX512 && has_tiles());
 }
 
 const ehmn_kernels *ehmn_kernel_table(uint32_t index)
 {
-    return index < runnable() ? tables[index] : NULL;
+    return index < TABLES && runs(index) ? tables[index] : NULL;
 }
 
 const ehmn_kernels *ehmn_best_kernels(void)
 {
-    return tables[runnable() - 1u];
+    uint32_t index = TABLES - 1u;
+    while (!runs(index)) {
+        index--;
+    }
+    return tables[index];
 }
 
 #elif defined(EHMN_ASK_AARCH64)

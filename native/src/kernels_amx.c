@@ -8,7 +8,6 @@
 #include "avx512.h"
 
 #include <stddef.h>
-#include <string.h>
 
 #define TILE 16u     /* vectors or rows of one */
 #define TILE_COLS 64u
