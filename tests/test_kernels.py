@@ -340,6 +340,7 @@ X86 = {  # the flags of CMakeLists.txt
     "kernels_avx2_many": ["-mavx2"],
     "kernels_vnni": [*AVX512, "-DEHMN_AMX"],
     "kernels_vnni_many": AVX512,
+    "kernels_vnni_plastic": AVX512,
     "kernels_amx": [*AVX512, "-mamx-tile", "-mamx-int8"],
 }
 DOT = ["-march=armv8.2-a+dotprod"]
