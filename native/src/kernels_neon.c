@@ -198,43 +198,6 @@ void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *factor, uint32_t n
     }
 }
 
-/* Sixteen weights at a time: the upper bytes of their places on the line, less those of the weights before. An addition
- * that keeps upper halves brings what is added and the first half of the way to the bytes. */
-static inline void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int down, uint32_t n, uint32_t rate,
-                            uint32_t at)
-{
-    const uint32x4_t u = vdupq_n_u32(at), rates = vdupq_n_u32(rate);
-    uint8x16_t before = vdupq_n_u8(0); /* its last byte: the steps up to here, modulo 256 */
-    for (; n >= 16u; n -= 16u, w += 16, edge += 16, sign += 16) {
-        uint32x4x4_t e = vld1q_u32_x4(edge);
-        uint16x4_t p0 = vaddhn_u32(vmulq_u32(e.val[0], rates), u), p2 = vaddhn_u32(vmulq_u32(e.val[2], rates), u);
-        uint16x8_t p1 = vaddhn_high_u32(p0, vmulq_u32(e.val[1], rates), u);
-        uint16x8_t p3 = vaddhn_high_u32(p2, vmulq_u32(e.val[3], rates), u);
-        uint8x16_t now = vuzp2q_u8(vreinterpretq_u8_u16(p1), vreinterpretq_u8_u16(p3));
-        int8x16_t steps = vreinterpretq_s8_u8(vsubq_u8(now, vextq_u8(before, now, 15)));
-        int8x16_t turn = down ? vmvnq_s8(vld1q_s8(sign)) : vld1q_s8(sign);
-        vst1q_s8(w, vsubq_s8(vqaddq_s8(vld1q_s8(w), veorq_s8(steps, turn)), turn)); /* d steps down: - d - 1 + 1 */
-        before = now;
-    }
-    uint32_t last = vgetq_lane_u8(before, 15);
-    for (uint32_t j = 0; j < n; j++) {
-        uint32_t now = (at + rate * edge[j]) >> 24;
-        int32_t count = (int32_t)((now - last) & 255u);
-        w[j] = (int8_t)ehmn_clamp(w[j] + ((sign[j] < 0) != down ? -count : count), -127, 127);
-        last = now;
-    }
-}
-
-void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
-                                uint32_t rate, uint32_t at)
-{
-    if (flip) {
-        step_row(w, edge, sign, 1, n, rate, at);
-    } else {
-        step_row(w, edge, sign, 0, n, rate, at);
-    }
-}
-
 /* Differences saturate: what they stand for is nothing. */
 uint32_t ehmn_kernels_neon_exp_sum(const int16_t *logits, uint32_t n, int32_t max)
 {

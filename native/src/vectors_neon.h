@@ -89,6 +89,9 @@ static inline uint32_t ehmn_neon_signs(const int32_t *v)
 /* The largest magnitude. */
 uint32_t ehmn_neon_max_abs(const int32_t *v, uint32_t n);
 
+/* plasticity.c: draw the steps of those of n rows w[n][n] that have a rate. */
+uint32_t ehmn_neon_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t *passed);
+
 /* As in encoder.c. Returns how many pairs were rotated, from the first on: all whole fours. */
 uint32_t ehmn_neon_rotate(const int16_t *turn, uint32_t half, int32_t *v);
 
