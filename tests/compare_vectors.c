@@ -244,6 +244,41 @@ static void drawing(uint32_t n)
     free(along.sign);
 }
 
+#if defined(EHMN_NEON)
+/* Sums of what rows of weights give, each rounded; of rows that cannot be added so, none. */
+static void summing(uint32_t n)
+{
+    int8_t w[MOST], *own[9];
+    ehmn_neon_row rows[9];
+    int32_t out[MOST] = {0}, shift = between(8, 33);
+    uint32_t count = 0;
+    for (uint32_t tries = (uint32_t)between(1, 9); tries > 0; tries--) {
+        int32_t factor = between(-64, 64), scale = between(0, 1) ? between(0, INT32_MAX) >> between(0, 9) : between(0, 99);
+        if ((13 + 31 - shift) > 26 + __builtin_clz((uint32_t)scale | 1u)) { /* nine might leave 31 bits */
+            continue;
+        }
+        for (uint32_t i = 0; i < n; i++) {
+            w[i] = (int8_t)between(-127, 127);
+        }
+        own[count] = copy(w, n);
+        if (!ehmn_neon_make_row(rows + count, own[count], factor, scale, shift)) {
+            free(own[count]);
+            continue;
+        }
+        count++;
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] += ehmn_mul(w[i] * factor, scale, shift);
+        }
+    }
+    int32_t *a = copy(out, 4u * n);
+    ehmn_neon_sum_rows(a, n, rows, count);
+    same("ehmn_neon_sum_rows", n, out, a, 4);
+    for (uint32_t k = 0; k < count; k++) {
+        free(own[k]);
+    }
+}
+#endif
+
 static int32_t shift_for(const int32_t *v, uint32_t n, int32_t bits)
 {
     uint32_t max = 0;
@@ -443,6 +478,9 @@ void compare_vectors(void)
             sums(n, limits[k]);
             plastic(n, limits[k]);
             drawing(n);
+#if defined(EHMN_NEON)
+            summing(n);
+#endif
             reductions(n, limits[k]);
             passing(n, limits[k] < INT16_MAX ? limits[k] : INT16_MAX);
             attention(n, limits[k] < 1 << 30 ? limits[k] : 1 << 30); /* no score is larger */

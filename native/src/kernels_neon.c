@@ -295,10 +295,12 @@ static inline uint32_t differences_of(const uint32_t *a, const uint32_t *b, uint
     return sum;
 }
 
-/* In how many bits four keys of four words differ from `own`, each in four parts. */
-static inline uint8x16_t parts_of_four(const uint32_t *keys, uint8x16_t own)
+/* In how many bits the next four keys of four words differ from `own`, each in four parts. */
+static inline uint8x16_t parts_of_four(const uint8_t **keys, uint8x16_t own)
 {
-    uint8x16x4_t k = vld1q_u8_x4((const uint8_t *)keys);
+    uint8x16x4_t k = vld1q_u8_x4(*keys);
+    *keys += 64;
+    EHMN_KEEP_POINTER(*keys);
     uint8x16_t a = vpaddq_u8(vcntq_u8(veorq_u8(k.val[0], own)), vcntq_u8(veorq_u8(k.val[1], own)));
     uint8x16_t b = vpaddq_u8(vcntq_u8(veorq_u8(k.val[2], own)), vcntq_u8(veorq_u8(k.val[3], own)));
     return vpaddq_u8(a, b);
@@ -317,7 +319,52 @@ static inline void insert(uint32x4x4_t *found, uint32_t item)
 
 _Static_assert(EHMN_RECALLED == 16u, "what was found fills four registers");
 
-/* Keys of four words are taken eight at a time, whose counts become the bytes of a word. */
+#define KEYS 1024u /* whose distances are kept at a time */
+
+/* count[i]: in how many bits keys of four words, n in sixteens, differ from `own`. Returns a number that is not below the
+ * sixteenth smallest: each lane has seen at least one that is not above it. */
+static inline uint8_t count_differences(const uint32_t *keys, uint32_t n, uint8x16_t own, uint8_t *count)
+{
+    const uint8_t *at = (const uint8_t *)keys, *end = at + (size_t)16u * n;
+    uint8x16_t least = vdupq_n_u8(255);
+    for (; at < end; count += 16) {
+        uint8x16_t first = parts_of_four(&at, own), low = vpaddq_u8(first, parts_of_four(&at, own));
+        uint8x16_t third = parts_of_four(&at, own), high = vpaddq_u8(third, parts_of_four(&at, own));
+        uint8x16_t sixteen = vpaddq_u8(low, high);
+        least = vminq_u8(least, sixteen);
+        vst1q_u8(count, sixteen);
+    }
+    return vmaxvq_u8(least);
+}
+
+/* Put the nearest of n keys, in sixteens, among those found; `first` is the number of the first of them. */
+static inline void find_near(const uint8_t *count, uint32_t n, uint32_t first, uint8_t most, uint32x4x4_t *found)
+{
+    uint8x16_t limit = vdupq_n_u8((uint8_t)(most + 1u)); /* at most 129 */
+    for (uint32_t i = 0;; i += 16u) {
+        /* 255 while not all are there */
+        uint8x16_t last = vdupq_laneq_u8(vreinterpretq_u8_u32(found->val[3]), 14);
+        limit = vminq_u8(limit, last);
+        uint64_t near = 0;
+        for (; i < n; i += 16u) {
+            uint16x8_t nearer = vreinterpretq_u16_u8(vcltq_u8(vld1q_u8(count + i), limit));
+            near = vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(nearer, 4)), 0) & 0x1111111111111111u;
+            if (near != 0) {
+                break;
+            }
+        }
+        if (near == 0) {
+            return;
+        }
+        for (; near != 0; near &= near - 1u) {
+            uint32_t at = i + (uint32_t)__builtin_ctzll(near) / 4u;
+            insert(found, (uint32_t)count[at] << 16 | (first + at));
+        }
+    }
+}
+
+/* Keys of four words are counted first, which tells up to where a key may be among the nearest: few are then put there
+ * that do not stay. */
 void ehmn_kernels_neon_nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
 {
     if (words % 4u != 0) {
@@ -327,23 +374,13 @@ void ehmn_kernels_neon_nearest(const uint32_t *keys, uint32_t n, const uint32_t 
     const uint32x4_t none = vdupq_n_u32(UINT32_MAX);
     uint32x4x4_t all = {{none, none, none, none}};
     uint32_t i = 0;
-    if (words == 4u) {
-        const uint8x16_t own = vreinterpretq_u8_u32(vld1q_u32(key));
-        uint8x8_t limit = vdup_n_u8(255);
-        for (; i + 8u <= n; i += 8u, keys += 32) {
-            uint8x16_t fours = vpaddq_u8(parts_of_four(keys, own), parts_of_four(keys + 16, own));
-            uint8x8_t count = vpadd_u8(vget_low_u8(fours), vget_high_u8(fours));
-            uint64_t near = vget_lane_u64(vreinterpret_u64_u8(vclt_u8(count, limit)), 0);
-            if (near != 0) {
-                uint64_t counts = vget_lane_u64(vreinterpret_u64_u8(count), 0);
-                do {
-                    uint32_t at = (uint32_t)__builtin_ctzll(near);
-                    insert(&all, (uint32_t)(counts >> at & 255u) << 16 | (i + at / 8u));
-                    near &= ~((uint64_t)255u << at);
-                } while (near != 0);
-                limit = vdup_lane_u8(vreinterpret_u8_u32(vget_high_u32(all.val[3])), 6); /* 255 while not all are there */
-            }
-        }
+    while (words == 4u && i + 16u <= n) {
+        uint8_t count[KEYS];
+        uint32_t some = n - i < KEYS ? (n - i) & ~15u : KEYS;
+        uint8_t most = count_differences(keys, some, vreinterpretq_u8_u32(vld1q_u32(key)), count);
+        find_near(count, some, i, most, &all);
+        keys += (size_t)4u * some;
+        i += some;
     }
     vst1q_u32_x4(found, all);
     for (; i < n; i++, keys += words) {

@@ -40,11 +40,47 @@ static void add_head_row(ehmn_model *m, uint32_t row, int32_t factor, uint64_t *
     m->counts.macs += d;
 }
 
+#if defined(EHMN_NEON)
+/* What output_error does, all rows at once; 0 if something could saturate, or has too many fractional bits. */
+static int sum_head_rows(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta)
+{
+    const ehmn_matrix *head = m->matrices + ehmn_head_index(m->image);
+    const int32_t *scales = ehmn_scales(m, head);
+    const int8_t *w = ehmn_weights(m, head);
+    uint32_t d = m->image->d_model, n = m->image->rule.n_negatives, row = token, count = 0, s = 0;
+    int32_t shift = head->shift - m->image->value_frac, factor = (int32_t)n;
+    ehmn_neon_row rows[EHMN_MAX_NEGATIVES + 1u];
+    uint64_t most = 0; /* before the shift */
+    while (shift > 0 && ehmn_neon_make_row(rows + count, w + (size_t)row * d, factor, scales[row], shift)) {
+        most += 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)scales[row];
+        count++;
+        if (s == n) {
+            if (most >> shift >= 1u << 30) {
+                return 0;
+            }
+            ehmn_neon_sum_rows(delta, d, rows, count);
+            m->counts.macs += (uint64_t)count * d;
+            return 1;
+        }
+        uint32_t same = ehmn_run_length(negative, n, s);
+        row = negative[s];
+        factor = -(int32_t)same;
+        s += same;
+    }
+    return 0;
+}
+#endif
+
 /* delta[d_model] = n (E[token] - mean of E over the n negatives), at value_frac. */
 static void output_error(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta)
 {
     uint32_t n = m->image->rule.n_negatives;
     uint64_t most = 0;
+#if defined(EHMN_NEON)
+    if (sum_head_rows(m, token, negative, delta)) {
+        return;
+    }
+#endif
     memset(delta, 0, 4u * (size_t)m->image->d_model);
     add_head_row(m, token, (int32_t)n, &most, delta);
     for (uint32_t s = 0, same; s < n; s += same) { /* equal tokens stand next to each other */
