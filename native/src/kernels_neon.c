@@ -4,6 +4,8 @@
 
 #if defined(EHMN_NEON)
 
+#include "vectors_neon_fit.h"
+
 #include <arm_neon.h>
 #include <stddef.h>
 #include <string.h>
@@ -176,25 +178,25 @@ void ehmn_kernels_neon_weighted_sum(const int8_t *w, uint32_t rows, uint32_t col
  * the one less that they become is rounded away. */
 void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
-    uint32_t i = 0;
     const int64x2_t right = vdupq_n_s64(-shift);
     if (shift >= 32 && shift <= 62) {
-        int32x4_t down = vdupq_n_s32(31 - shift);
-        for (; i + 8u <= n; i += 8u) {
-            int32x4x2_t a = vld1q_s32_x2(v + i), f = vld1q_s32_x2(factor + i);
-            a.val[0] = vrshlq_s32(vqdmulhq_s32(a.val[0], f.val[0]), down);
-            a.val[1] = vrshlq_s32(vqdmulhq_s32(a.val[1], f.val[1]), down);
-            vst1q_s32_x2(out + i, a);
+        const int32x4_t down = vdupq_n_s32(31 - shift);
+        for (; n >= 16u; n -= 16u, v += 16, factor += 16, out += 16) {
+            int32x4x4_t a = vld1q_s32_x4(v), f = vld1q_s32_x4(factor);
+            for (uint32_t k = 0; k < 4u; k++) {
+                a.val[k] = vrshlq_s32(vqdmulhq_s32(a.val[k], f.val[k]), down);
+            }
+            vst1q_s32_x4(out, a);
         }
     }
-    for (; shift >= 1 && shift <= 62 && i + 4u <= n; i += 4u) {
-        int32x4_t a = vld1q_s32(v + i), f = vld1q_s32(factor + i);
+    for (; shift >= 1 && shift <= 62 && n >= 4u; n -= 4u, v += 4, factor += 4, out += 4) {
+        int32x4_t a = vld1q_s32(v), f = vld1q_s32(factor);
         int64x2_t low = vrshlq_s64(vmull_s32(vget_low_s32(a), vget_low_s32(f)), right);
         int64x2_t high = vrshlq_s64(vmull_high_s32(a, f), right);
-        vst1q_s32(out + i, vmaxq_s32(vqmovn_high_s64(vqmovn_s64(low), high), vdupq_n_s32(-INT32_MAX)));
+        vst1q_s32(out, vmaxq_s32(vqmovn_high_s64(vqmovn_s64(low), high), vdupq_n_s32(-INT32_MAX)));
     }
-    if (i < n) {
-        ehmn_kernels_rows_scale(v + i, factor + i, n - i, shift, out + i);
+    if (n > 0) {
+        ehmn_kernels_rows_scale(v, factor, n, shift, out);
     }
 }
 
@@ -265,23 +267,11 @@ void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_
 
 int32_t ehmn_kernels_neon_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
 {
-    const int16x8_t least = vdupq_n_s16(-INT16_MAX);
-    int16x8_t most = vdupq_n_s16(ehmn_sat16(max)); /* smaller than all, or one of them */
-    for (; n >= 8u; n -= 8u, v += 8, out += 8) {
-        int32x4x2_t two = vld1q_s32_x2(v);
-        if (bias != NULL) { /* round(bias gain / 2^20) = round(2^11 bias gain / 2^31) */
-            int16x8_t b = vld1q_s16(bias);
-            int32x4_t low = vshll_n_s16(vget_low_s16(b), 11), high = vshll_high_n_s16(b, 11);
-            two.val[0] = vqaddq_s32(two.val[0], vqrdmulhq_n_s32(low, gain));
-            two.val[1] = vqaddq_s32(two.val[1], vqrdmulhq_n_s32(high, gain));
-            bias += 8;
-        }
-        int16x8_t fitted = vmaxq_s16(vqmovn_high_s32(vqmovn_s32(two.val[0]), two.val[1]), least);
-        most = vmaxq_s16(most, fitted);
-        vst1q_s16(out, fitted);
+    if (n < 16u) {
+        return ehmn_kernels_rows_fit(v, bias, gain, n, max, out);
     }
-    max = vmaxvq_s16(most) > max ? vmaxvq_s16(most) : max;
-    return n > 0 ? ehmn_kernels_rows_fit(v, bias, gain, n, max, out) : max;
+    int32_t most = bias != NULL ? ehmn_neon_fit(v, bias, gain, n, out) : ehmn_neon_fit(v, NULL, 0, n, out);
+    return most > max ? most : max;
 }
 
 /* In how many bits words * 4 bytes differ, for words in fours. */
