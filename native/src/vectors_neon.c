@@ -56,16 +56,11 @@ void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_
     }
 }
 
-static int32_t spare_bits(uint32_t magnitude)
-{
-    return __builtin_clz(magnitude | 1u) - 1; /* by which it can be shifted to the left within 31 */
-}
-
 /* The larger the factor, the less of a doubled product counts: from 31 bits on that are rounded away, its upper half. */
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
     const int64x2_t right = vdupq_n_s64(-shift);
-    int32_t spare = factor != INT32_MIN ? spare_bits(ehmn_abs(factor)) : 0;
+    int32_t spare = factor != INT32_MIN ? ehmn_neon_spare_bits(ehmn_abs(factor)) : 0;
     if (shift + spare >= 32 && shift + spare <= 62) {
         const int32x4_t factors = vdupq_n_s32((int32_t)((uint32_t)factor << spare)), down = vdupq_n_s32(31 - shift - spare);
         for (; n >= 8u; n -= 8u, v += 8, out += 8) {
@@ -86,61 +81,18 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
     }
 }
 
-/* round(z[i] factor / 2^(16 + beyond)), from 1 bit beyond on. */
-static inline int32x4x2_t products(int16x8_t z, int32x4_t factor, int32x4_t down)
-{
-    int32x4x2_t p;
-    p.val[0] = vrshlq_s32(vqdmulhq_s32(vshll_n_s16(vget_low_s16(z), 16), factor), down);
-    p.val[1] = vrshlq_s32(vqdmulhq_s32(vshll_high_n_s16(z, 16), factor), down);
-    return p;
-}
-
-/* Those added to v; `within`: no sum leaves 31 bits. */
-static inline int32x4x2_t added(int32x4x2_t v, int16x8_t z, int32x4_t factor, int32x4_t down, int within)
-{
-    int32x4x2_t p = products(z, factor, down);
-    for (int i = 0; i < 2; i++) {
-        v.val[i] = within ? vaddq_s32(v.val[i], p.val[i]) : symmetric(vqaddq_s32(v.val[i], p.val[i]));
-    }
-    return v;
-}
-
-static inline __attribute__((always_inline)) void add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor,
-                                                              int32_t scale, int32_t shift, int within)
-{
-    int32_t spare = spare_bits((uint32_t)scale);
-    int32_t beyond = shift + spare + 16 - 31; /* bits of the upper half of a doubled product that are rounded away */
-    if (beyond >= 1) {
-        const int32x4_t scales = vdupq_n_s32((int32_t)((uint32_t)scale << spare)), down = vdupq_n_s32(-beyond);
-        for (; n >= 16u; n -= 16u, v += 16, w += 16) {
-            int8x16_t a = vld1q_s8(w);
-            int16x8_t low = vmulq_n_s16(vmovl_s8(vget_low_s8(a)), (int16_t)factor);
-            int16x8_t high = vmulq_n_s16(vmovl_high_s8(a), (int16_t)factor);
-            vst1q_s32_x2(v, added(vld1q_s32_x2(v), low, scales, down, within));
-            vst1q_s32_x2(v + 8, added(vld1q_s32_x2(v + 8), high, scales, down, within));
-        }
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)(w[i] * factor) * scale, shift));
-    }
-}
-
-void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
-{
-    add_weights(v, w, n, factor, scale, shift, 0);
-}
-
-void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
-{
-    add_weights(v, w, n, factor, scale, shift, 1);
-}
-
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
 {
-    int32_t spare = spare_bits((uint32_t)gain);
+    int32_t spare = ehmn_neon_spare_bits((uint32_t)gain);
     const int32x4_t gains = vdupq_n_s32((int32_t)((uint32_t)gain << spare)), down = vdupq_n_s32(-spare);
     for (; spare >= 1 && n >= 8u; n -= 8u, v += 8, z += 8) {
-        vst1q_s32_x2(v, added(vld1q_s32_x2(v), vld1q_s16(z), gains, down, 0));
+        int16x8_t a = vld1q_s16(z);
+        int32x4x2_t sum = vld1q_s32_x2(v);
+        int32x4_t low = vrshlq_s32(vqdmulhq_s32(vshll_n_s16(vget_low_s16(a), 16), gains), down);
+        int32x4_t high = vrshlq_s32(vqdmulhq_s32(vshll_high_n_s16(a, 16), gains), down);
+        sum.val[0] = symmetric(vqaddq_s32(sum.val[0], low));
+        sum.val[1] = symmetric(vqaddq_s32(sum.val[1], high));
+        vst1q_s32_x2(v, sum);
     }
     for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)z[i] * gain, 15));

@@ -86,8 +86,41 @@ static inline uint32_t ehmn_neon_signs(const int32_t *v)
     return vaddvq_u32(bits);
 }
 
+/* Bits by which a number of this magnitude can be shifted to the left within 31. */
+static inline int32_t ehmn_neon_spare_bits(uint32_t magnitude)
+{
+    return __builtin_clz(magnitude | 1u) - 1;
+}
+
+/* A row of weights, times factor scale / 2^shift: what doubled products of 32 bits with rounded upper halves need, of
+ * w left and right. */
+typedef struct {
+    const int8_t *w;
+    int32_t left; /* within 16 bits */
+    int32_t right;
+} ehmn_neon_row;
+
+/* Whether there is such a pair, for factors within +-64 and scales that are not negative. */
+static inline int ehmn_neon_make_row(ehmn_neon_row *row, const int8_t *w, int32_t factor, int32_t scale, int32_t shift)
+{
+    int32_t up = 31 - shift, spare = ehmn_neon_spare_bits((uint32_t)scale), right = up < spare ? up : spare;
+    if (up < 0 || up - right > 14 || ehmn_abs(factor) << (up - right) > INT16_MAX) {
+        return 0;
+    }
+    row->w = w;
+    row->left = factor * (1 << (up - right));
+    row->right = (int32_t)((uint32_t)scale << right);
+    return 1;
+}
+
+/* v[i] = the sum of what `count` rows give for w[i]; no sum of magnitudes reaches 2^31. */
+void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_neon_row *rows, uint32_t count);
+
 /* The largest magnitude. */
 uint32_t ehmn_neon_max_abs(const int32_t *v, uint32_t n);
+
+/* plasticity.c: draw the steps of those of n rows w[n][n] that have a rate. */
+uint32_t ehmn_neon_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t *passed);
 
 /* As in encoder.c. Returns how many pairs were rotated, from the first on: all whole fours. */
 uint32_t ehmn_neon_rotate(const int16_t *turn, uint32_t half, int32_t *v);
