@@ -172,69 +172,6 @@ void ehmn_kernels_dot_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uin
     ehmn_matmat_s4(block, ROWS, SOME_COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
-/* ---- Sums of rows: columns take the part of rows. Both factors have the other sign, since a weight may be 2^15. */
-
-/* part[0]: columns 0 to 7 of up to SOME_COLS rows, part[1]: 8 to 15; zeros beyond, up to a multiple of sixteen rows. */
-static inline void lay_out_columns(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
-                                   columns4 (*part)[SOME_COLS / 4u])
-{
-    for (uint32_t r = 0; r < ((rows + 15u) & ~15u); r += 4u) {
-        int8x16_t v[4];
-        for (uint32_t k = 0; k < 4u; k++) {
-            v[k] = r + k < rows ? vnegq_s8(load_columns(w + (r + k) * stride, cols)) : vdupq_n_s8(0);
-        }
-        int16x8_t a = vreinterpretq_s16_s8(vzip1q_s8(v[0], v[1])), b = vreinterpretq_s16_s8(vzip2q_s8(v[0], v[1]));
-        int16x8_t d = vreinterpretq_s16_s8(vzip1q_s8(v[2], v[3])), e = vreinterpretq_s16_s8(vzip2q_s8(v[2], v[3]));
-        part[0][r / 4u].upper = vreinterpretq_s8_s16(vzip1q_s16(a, d));
-        part[0][r / 4u].lower = vreinterpretq_s8_s16(vzip2q_s16(a, d));
-        part[1][r / 4u].upper = vreinterpretq_s8_s16(vzip1q_s16(b, e));
-        part[1][r / 4u].lower = vreinterpretq_s8_s16(vzip2q_s16(b, e));
-    }
-}
-
-static inline int16x8_t negated(const int32_t *v)
-{
-    return vnegq_s16(vuzp1q_s16(vreinterpretq_s16_s32(vld1q_s32(v)), vreinterpretq_s16_s32(vld1q_s32(v + 4))));
-}
-
-/* Up to SOME_COLS rows and ROWS columns. */
-static void columns(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int32_t *weight, uint32_t n,
-                    size_t weight_stride, int add, int32_t *acc, size_t acc_stride)
-{
-    columns4 part[ROWS / 8u][SOME_COLS / 4u];
-    bytes16 bytes[SOME_COLS / 16u][TOKENS];
-    for (uint32_t c = 0; c < cols; c += 16u) {
-        lay_out_columns(w + c, rows, cols - c, stride, part + c / 8u);
-    }
-    for (uint32_t t = 0; t < n; t += TOKENS) {
-        uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
-        for (uint32_t k = 0; k < TOKENS; k++) {
-            const int32_t *v = weight + (t + (k < tokens ? k : 0u)) * weight_stride;
-            int32_t rest[16] = {0};
-            memcpy(rest, v + (rows & ~15u), 4u * (rows & 15u));
-            for (uint32_t r = 0; r < rows; r += 16u) {
-                const int32_t *from = rows - r < 16u ? rest : v + r;
-                bytes[r / 16u][k] = bytes_of(negated(from), negated(from + 8));
-            }
-        }
-        multiply(part, cols, rows, bytes, tokens, add, acc + t * acc_stride, acc_stride);
-    }
-}
-
-void ehmn_kernels_dot_weighted_sums(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride,
-                                    const int32_t *weight, uint32_t n, uint32_t weight_stride, int add, int32_t *acc,
-                                    uint32_t acc_stride)
-{
-    for (uint32_t r = 0; r < rows; r += SOME_COLS) {
-        const int8_t *row = w + (size_t)r * stride;
-        uint32_t some = rows - r < SOME_COLS ? rows - r : SOME_COLS;
-        for (uint32_t c = 0; c < cols; c += ROWS) {
-            columns(row + c, some, cols - c < ROWS ? cols - c : ROWS, stride, weight + r, n, weight_stride,
-                    add || r != 0, acc + c, acc_stride);
-        }
-    }
-}
-
 #define TOKENS8 8u /* vectors of 8 bits, whose sums stay in registers */
 
 #define FOUR_COLUMNS8(k)                                                    \

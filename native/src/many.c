@@ -18,7 +18,7 @@ typedef struct {
     uint32_t wide;      /* int32[max(2 d_hidden, d_model + 2 d_kv)] */
     uint32_t mixed;     /* int32[d_model] */
     uint32_t turn;      /* int16[d_head] */
-    uint32_t scores;    /* int32[n_ctx + EHMN_ATTENDING_TOGETHER] */
+    uint32_t scores;    /* int32[EHMN_ATTENDING_SCORES(n_ctx)] */
     uint32_t query;     /* int16[d_head] */
     uint32_t fracs;     /* int8[2 n_kv_heads] */
     uint32_t standard;  /* head: int32[d_model] */
@@ -58,7 +58,7 @@ static record layout_record(const ehmn_image *im)
     r.wide = ehmn_take(&at, RECORD_ALIGN, 4u * (uint64_t)ehmn_wide(im));
     r.mixed = ehmn_take(&at, RECORD_ALIGN, 4u * d);
     r.turn = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)ehmn_d_head(im));
-    r.scores = ehmn_take(&at, RECORD_ALIGN, 4u * ((uint64_t)im->n_ctx + EHMN_ATTENDING_TOGETHER));
+    r.scores = ehmn_take(&at, RECORD_ALIGN, 4u * (uint64_t)EHMN_ATTENDING_SCORES(im->n_ctx));
     r.query = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)ehmn_d_head(im));
     r.fracs = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)im->n_kv_heads);
     r.standard = ehmn_take(&head, RECORD_ALIGN, 4u * d);

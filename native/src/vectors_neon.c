@@ -321,32 +321,6 @@ uint32_t ehmn_neon_rotate(const int16_t *turn, uint32_t half, int32_t *v)
     return i;
 }
 
-/* Eight bytes that stand `stride` apart. If there are `more`, those up to the ninth may be read. */
-static inline int8x8_t apart(const int8_t *v, size_t stride, int more)
-{
-    switch (more ? stride : 0u) {
-    case 1:
-        return vld1_s8(v);
-    case 2:
-        return vld2_s8(v).val[0];
-    case 3:
-        return vld3_s8(v).val[0];
-    case 4:
-        return vld4_s8(v).val[0];
-    default:
-        break;
-    }
-    int8x8_t out = vdup_n_s8(0);
-    out = vld1_lane_s8(v, out, 0);
-    out = vld1_lane_s8(v + stride, out, 1);
-    out = vld1_lane_s8(v + 2u * stride, out, 2);
-    out = vld1_lane_s8(v + 3u * stride, out, 3);
-    out = vld1_lane_s8(v + 4u * stride, out, 4);
-    out = vld1_lane_s8(v + 5u * stride, out, 5);
-    out = vld1_lane_s8(v + 6u * stride, out, 6);
-    return vld1_lane_s8(v + 7u * stride, out, 7);
-}
-
 /* By as many bits to the left as `bits` says, or rounded to the right; beyond 63 either way it makes no difference. */
 static inline int32x4_t shifted(const int32_t *v, int32x4_t bits)
 {
@@ -361,7 +335,7 @@ int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int
     int32_t max = INT32_MIN;
     uint32_t i = 0;
     for (; i + 8u <= n; i += 8u, key_frac += (size_t)8u * stride) {
-        int16x8_t of_key = vmovl_s8(apart(key_frac, stride, i + 8u < n));
+        int16x8_t of_key = vmovl_s8(ehmn_neon_apart(key_frac, stride, i + 8u < n));
         int32x4_t a = shifted(scores + i, vsubw_s16(left, vget_low_s16(of_key)));
         int32x4_t b = shifted(scores + i + 4, vsubw_high_s16(left, of_key));
         most = vmaxq_s32(most, vmaxq_s32(a, b));
@@ -382,7 +356,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     int8x8_t low = vdup_n_s8(127);
     uint32_t i = 0;
     for (; i + 8u <= n; i += 8u, frac += (size_t)8u * stride) {
-        low = vmin_s8(low, apart(frac, stride, i + 8u < n));
+        low = vmin_s8(low, ehmn_neon_apart(frac, stride, i + 8u < n));
     }
     int32_t least = vminv_s8(low);
     for (; i < n; i++, frac += stride) {
@@ -390,7 +364,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     }
     frac = value_frac;
     for (i = 0; i + 8u <= n; i += 8u, frac += (size_t)8u * stride) {
-        int16x8_t bits = vmovl_s8(vqsub_s8(vdup_n_s8((int8_t)least), apart(frac, stride, i + 8u < n)));
+        int16x8_t bits = vmovl_s8(vqsub_s8(vdup_n_s8((int8_t)least), ehmn_neon_apart(frac, stride, i + 8u < n)));
         vst1q_s32(weights + i, vrshlq_s32(vld1q_s32(weights + i), vmovl_s16(vget_low_s16(bits))));
         vst1q_s32(weights + i + 4, vrshlq_s32(vld1q_s32(weights + i + 4), vmovl_high_s16(bits)));
     }
