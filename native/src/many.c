@@ -2,6 +2,7 @@
  * read once for all of them. Each token has a record in the caller's work memory. What attention makes of the window
  * stays in order: a token may take the place there of another that an earlier one still sees. */
 #include "model.h"
+#include "vectors_neon.h"
 
 #include <string.h>
 
@@ -130,10 +131,16 @@ static void multiply_rows(const batch *b, const ehmn_matrix *matrix, uint32_t fi
     for (uint32_t t = 0; t < b->n; t++) {
         const input_scale *scale = of(b, t, b->at.scale);
         int32_t *acc = of(b, t, out);
+        int32_t shift = matrix->shift + scale->frac - out_frac;
         if (matrix->input_bits == 8u) {
+#if defined(EHMN_NEON)
+            ehmn_neon_scale_steps(acc, scales, rows, scale->step, shift);
+            continue;
+#else
             ehmn_multiply_all(acc, rows, scale->step);
+#endif
         }
-        b->m->kernels->scale(acc, scales, rows, matrix->shift + scale->frac - out_frac, acc);
+        b->m->kernels->scale(acc, scales, rows, shift, acc);
     }
 }
 

@@ -13,32 +13,18 @@ static inline int32x4_t symmetric(int32x4_t v)
     return vmaxq_s32(v, vdupq_n_s32(-INT32_MAX));
 }
 
-uint32_t ehmn_neon_max_abs(const int32_t *v, uint32_t n)
-{
-    uint32x4_t most = vdupq_n_u32(0);
-    uint32_t i = 0;
-    for (; i + 8u <= n; i += 8u) {
-        uint32x4_t a = vreinterpretq_u32_s32(vabsq_s32(vld1q_s32(v + i)));
-        uint32x4_t b = vreinterpretq_u32_s32(vabsq_s32(vld1q_s32(v + i + 4)));
-        most = vmaxq_u32(most, vmaxq_u32(a, b));
-    }
-    uint32_t max = vmaxvq_u32(most);
-    for (; i < n; i++) {
-        max = ehmn_abs(v[i]) > max ? ehmn_abs(v[i]) : max;
-    }
-    return max;
-}
-
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
-    uint32_t i = 0;
-    for (; i + 8u <= n; i += 8u) {
-        int32x4_t a = vqaddq_s32(vld1q_s32(v + i), vld1q_s32(more + i));
-        int32x4_t b = vqaddq_s32(vld1q_s32(v + i + 4), vld1q_s32(more + i + 4));
-        vst1q_s32(v + i, symmetric(a));
-        vst1q_s32(v + i + 4, symmetric(b));
+    for (; n >= 16u; n -= 16u, v += 16, more += 16) {
+        int32x4_t a[4];
+        for (uint32_t k = 0; k < 4u; k++) {
+            a[k] = vqaddq_s32(vld1q_s32(v + 4u * k), vld1q_s32(more + 4u * k));
+        }
+        for (uint32_t k = 0; k < 4u; k++) {
+            vst1q_s32(v + 4u * k, symmetric(a[k]));
+        }
     }
-    for (; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], more[i]);
     }
 }
@@ -56,16 +42,11 @@ void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_
     }
 }
 
-static int32_t spare_bits(uint32_t magnitude)
-{
-    return __builtin_clz(magnitude | 1u) - 1; /* by which it can be shifted to the left within 31 */
-}
-
 /* The larger the factor, the less of a doubled product counts: from 31 bits on that are rounded away, its upper half. */
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
     const int64x2_t right = vdupq_n_s64(-shift);
-    int32_t spare = factor != INT32_MIN ? spare_bits(ehmn_abs(factor)) : 0;
+    int32_t spare = factor != INT32_MIN ? ehmn_neon_spare_bits(ehmn_abs(factor)) : 0;
     if (shift + spare >= 32 && shift + spare <= 62) {
         const int32x4_t factors = vdupq_n_s32((int32_t)((uint32_t)factor << spare)), down = vdupq_n_s32(31 - shift - spare);
         for (; n >= 8u; n -= 8u, v += 8, out += 8) {
@@ -108,7 +89,7 @@ static inline int32x4x2_t added(int32x4x2_t v, int16x8_t z, int32x4_t factor, in
 static inline __attribute__((always_inline)) void add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor,
                                                               int32_t scale, int32_t shift, int within)
 {
-    int32_t spare = spare_bits((uint32_t)scale);
+    int32_t spare = ehmn_neon_spare_bits((uint32_t)scale);
     int32_t beyond = shift + spare + 16 - 31; /* bits of the upper half of a doubled product that are rounded away */
     if (beyond >= 1) {
         const int32x4_t scales = vdupq_n_s32((int32_t)((uint32_t)scale << spare)), down = vdupq_n_s32(-beyond);
@@ -137,7 +118,7 @@ void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t fa
 
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
 {
-    int32_t spare = spare_bits((uint32_t)gain);
+    int32_t spare = ehmn_neon_spare_bits((uint32_t)gain);
     const int32x4_t gains = vdupq_n_s32((int32_t)((uint32_t)gain << spare)), down = vdupq_n_s32(-spare);
     for (; spare >= 1 && n >= 8u; n -= 8u, v += 8, z += 8) {
         vst1q_s32_x2(v, added(vld1q_s32_x2(v), vld1q_s16(z), gains, down, 0));
