@@ -1,6 +1,7 @@
 """Reading and writing files so that nothing is ever half-written and every failure has its exit code."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -27,6 +28,8 @@ def read_bytes(path: str | Path, limit: int = MAX_INPUT_BYTES) -> bytes:
             data = f.read(limit + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InvalidFileError(f"{path}: a folder; give a file") from None
     except OSError as e:
         raise InvalidFileError(f"{path}: cannot be read ({e.strerror})") from e
     if len(data) > limit:
@@ -79,6 +82,18 @@ def write_bytes(path: str | Path, data: bytes | bytearray) -> None:
             work.replace(path)
         finally:
             work.unlink(missing_ok=True)
+
+
+def check_place(path: str | Path) -> None:
+    """What cannot be written is found out before the work whose result it is: raises CannotWriteError unless a file of
+    this name can be made. Its folder is made where there is none."""
+    with _writing(path):
+        path = Path(os.path.realpath(path))
+        if path.is_dir():
+            raise CannotWriteError(f"{path}: exists and is no file; choose another name")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 @contextlib.contextmanager
@@ -158,4 +173,5 @@ def _writing(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        raise CannotWriteError(f"{path}: cannot be written ({e.strerror or e}); free space or choose another") from e
+        advice = "free space or choose another" if e.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another place"
+        raise CannotWriteError(f"{path}: cannot be written ({e.strerror or e}); {advice}") from e

@@ -169,21 +169,21 @@ def test_what_fits_is_said_before_anything_is_started() -> None:
 def test_what_does_not_fit_is_refused_with_the_numbers() -> None:
     board = BOARDS[NETDUINO]
     window = Image(with_settings(small_image(), {"n_ctx": 512}))
-    with pytest.raises(DoesNotFitError, match=f"{NETDUINO} has 122880") as caught:
+    with pytest.raises(DoesNotFitError, match=f"{NETDUINO} has 122,880") as caught:
         board.fit(window)
     assert caught.value.exit_code == 6
     assert caught.value.detail == {"need": window.arena_bytes(plastic=False), "have": 120 * KB}
     large = Image(tiny_image(replace(SMALL_LLAMA, d_hidden=600)))
-    with pytest.raises(DoesNotFitError, match="has room for 655360") as caught:
+    with pytest.raises(DoesNotFitError, match="has room for 655,360") as caught:
         board.fit(large)
     assert caught.value.detail == {"need": len(large.bytes), "have": 640 * KB}
 
 
 @needs_tools
 def test_the_emulator_refuses_what_does_not_fit() -> None:
-    with pytest.raises(DoesNotFitError, match="has room for 655360"):
+    with pytest.raises(DoesNotFitError, match="has room for 655,360"):
         Emulator(bytes(640 * KB + 1), NETDUINO)
-    with pytest.raises(DoesNotFitError, match=f"{NETDUINO} has 122880") as caught:
+    with pytest.raises(DoesNotFitError, match=f"{NETDUINO} has 122,880") as caught:
         DeviceRuntime.emulated(with_settings(small_image(), {"n_ctx": 512}), NETDUINO)
     assert caught.value.exit_code == 6
 

@@ -1,6 +1,7 @@
 """The commands, end to end: what they print, as text and as JSON, and what they leave behind."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -328,6 +329,35 @@ def test_output_that_cannot_be_printed_is_an_error(option: list[str], tmp_path: 
     with Path("/dev/full").open("w") as full:
         done = finish(process("doctor", *option, cwd=tmp_path, stdout=full))
     assert done.code == 13 and "standard output" in done.err and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_an_output_that_is_closed(closed: int, tiny_export: Path, tmp_path: Path) -> None:
+    """`>&-` and `2>&-`: Python then has no such stream."""
+    words = shlex.join([sys.executable, "-m", "edgehmn", "run", str(tiny_export), "a", "-n", "1"])
+    done = subprocess.run(f"{words} {closed}>&-", shell=True, cwd=tmp_path, capture_output=True, text=True)
+    if closed == 1:
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (13, "edgehmn run: standard output: is closed")
+    else:
+        assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("a")
+
+
+def test_notes_that_nobody_reads_end_no_work(tiny_checkpoint: Path, short_text: Path, tmp_path: Path) -> None:
+    """`2>&1 | head -1`, and a full disk under stderr."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with Path("/dev/full").open("w") as full:
+        for n, stderr in enumerate((writing, full)):
+            words = ("export", tiny_checkpoint, "-o", tmp_path / str(n), *texts(short_text))
+            assert finish(process(*words, cwd=tmp_path, stderr=stderr)).code == 0
+            assert (tmp_path / str(n) / "model.ehmn").is_file()
+    os.close(writing)
+
+
+def test_groups_list_whole_sentences() -> None:
+    for group in ("state", "replay"):
+        out = edgehmn(group, "--help").out
+        assert "..." not in out.partition("Commands:")[2] and out.count(".\n") > 2
 
 
 def test_a_terminal_without_unicode_still_gets_its_text(tiny_export: Path, tmp_path: Path) -> None:

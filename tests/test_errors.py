@@ -43,10 +43,17 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
     assert edgehmn("personalise", folder / "stranger", short_text, "--save-state", state).code == 0
     (folder / "cut.ehmd").write_bytes(state.read_bytes()[:-1])
     export, run, out = ("export", tiny_checkpoint, "-o", folder / "out"), ("run", tiny_export), folder / "out"
-    measured = texts(short_text)
+    measured, profile = texts(short_text), ("profile", tiny_export, "--target", "host")
     return {
         "no such command": (2, ["frobnicate"], ["frobnicate", "--help"]),
-        "no such option": (2, ["plan", tiny_export, "--frob"], ["--frob"]),
+        "no such option": (2, ["plan", tiny_export, "--frob"], ["--frob", "'edgehmn plan --help'"]),
+        "no such option of a command of a group": (2, ["state", "list", "--frob"], ["'edgehmn state list --help'"]),
+        "a text of a variable that is not set": (2, ["personalise", tiny_export, ""], ["empty", "variable"]),
+        "a checkpoint of one": (2, ["export", "", "-o", out], ["empty", "variable"]),
+        "a place of one": (2, ["export", tiny_checkpoint, "-o", ""], ["empty", "variable"]),
+        "a state of one": (2, [*run, "a", "--load-state", ""], ["after --load-state", "empty", "variable"]),
+        "a name of one": (2, ["personalise", tiny_export, short_text, "--save-state="], ["--save-state=", "empty"]),
+        "a tokenizer beside one": (2, [*export, *measured, "--tokenizer", short_text], ["tokenizer of its own"]),
         "no such export": (2, ["plan", folder / "nothing"], ["nothing", "edgehmn export"]),
         "a file for an export": (4, ["plan", short_text], ["edgehmn export"]),
         "no such text": (2, ["personalise", tiny_export, folder / "nothing"], ["nothing"]),
@@ -75,17 +82,23 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         ),
         "excerpts of nothing": (2, ["eval", "excerpts", "--model", tiny_export, "--data", folder / "nil"], ["nil"]),
         "perplexity that may not rise": (3, [*export, *measured, "--max-ppl-increase", "-99"], ["--max-ppl-increase"]),
-        "a limit that is no number": (3, [*export, *measured, "--max-ppl-increase", "nan"], ["--max-ppl-increase"]),
-        "no such checkpoint": (4, ["export", folder / "nothing", "-o", out], ["nothing", "reference"]),
+        "a limit that is no number": (2, [*export, *measured, "--max-ppl-increase", "nan"], ["--max-ppl-increase"]),
+        "tokens that are no number": (2, [*profile, "--per-day", "nan"], ["--per-day"]),
+        "tokens without an end": (2, [*profile, "--per-day", "1e999"], ["--per-day"]),
+        "more learned than read": (2, [*profile, "--learned-per-day", "20000"], ["--per-day"]),
+        "time that is no number": (2, [*run, "a", "--timeout", "nan"], ["--timeout"]),
+        "no such checkpoint": (2, ["export", folder / "nothing", "-o", out], ["nothing", "reference"]),
         "an export for a checkpoint": (4, ["export", tiny_export, "-o", out], ["config.json", "missing"]),
         "a checkpoint for an export": (4, ["validate", tiny_checkpoint], ["manifest.json"]),
         "a text that is no UTF-8": (4, ["personalise", tiny_export, folder / "latin"], ["latin", "byte 0"]),
         "a folder without a text": (2, ["personalise", tiny_export, folder / "mamba"], ["mamba", ".txt"]),
+        "a folder for a text": (4, ["tune", tiny_export, "--data", folder], ["a folder", "give a file"]),
+        "a device for a checkpoint": (4, ["export", "/dev/null", "-o", out], ["neither a file nor a directory"]),
         "a text to inspect": (4, ["inspect", short_text], ["neither"]),
         "something endless to inspect": (4, ["inspect", "/dev/zero"], ["/dev/zero"]),
         "a name beyond all limits": (4, ["inspect", "x" * 5000], ["too long"]),
         "a state of another image": (4, [*run, "a", "--load-state", state], ["stranger.ehmd", "another image"]),
-        "a truncated state": (4, ["state", "save", "x", "--from", folder / "cut.ehmd"], ["truncated"]),
+        "a truncated state": (4, ["state", "save", "x", "--from", folder / "cut.ehmd"], ["cut.ehmd", "truncated"]),
         "a text for a state": (4, ["state", "save", "x", "--from", short_text], ["not a learned state"]),
         "another architecture": (5, ["export", folder / "mamba", "-o", out], ["config.json", "mamba"]),
         "an arena too small": (6, ["plan", tiny_export, "--arena", "1000"], ["1000", "needed"]),
@@ -94,6 +107,25 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "an output in a place that is read-only": (13, ["export", tiny_checkpoint, "-o", "/proc/out"], ["/proc/out"]),
         "a device for a state": (13, ["state", "load", state, "--to", "/dev/full"], ["/dev/full"]),
     }  # fmt: skip
+
+
+def test_a_place_that_cannot_be_written_is_found_out_before_the_work(
+    tiny_export: Path, short_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object) -> None:
+        raise AssertionError("the work was begun")
+
+    for name in ("replay.Recorder", "evaluation.plan.evaluate", "workload.workload_of", "measure.anchor.anchor_host"):
+        monkeypatch.setattr(f"edgehmn.{name}", work)
+    inside = short_text / "x"
+    for words in (
+        ["replay", "record", tiny_export, short_text, "-o", inside],
+        ["eval", "p3", "--model", tiny_export, "--output", inside],
+        ["profile", tiny_export, "--target", "host", "--html", inside],
+        ["profile", f"{inside}.toml", "--anchor"],
+    ):
+        done = edgehmn(*words, "-q")
+        assert done.code == 13 and str(short_text) in done.err and "choose another place" in done.err, done
 
 
 def test_each_cause_has_its_exit_code(causes: dict[str, tuple[int, list[str | Path], list[str]]]) -> None:

@@ -146,7 +146,7 @@ def test_probes(export: Export, line: str, tools: Path) -> None:
     with pytest.raises(DeviceError, match="OTHER is none of these"):
         flash(export, BOARD, PyOcd("stm32f405rgtx"), port="OTHER", line=line)
     listed(probe("OTHER", "stm32h743xx"))
-    with pytest.raises(DeviceError, match="no board of this kind"):
+    with pytest.raises(DeviceError, match="no board of this kind is connected; plug its debug probe in"):
         flash(export, BOARD, PyOcd("stm32f405rgtx"), line=line)
 
 
@@ -350,7 +350,7 @@ class PyOcdOf:
     """Any way to write, with every part as it should be."""
 
     def __init__(self, way: Stm32Flash) -> None:
-        self.places, self.running = way.places, way.running
+        self.places, self.running, self.ready = way.places, way.running, way.ready
 
     def write(self, place: object, parts: object) -> None:
         pass
@@ -387,11 +387,11 @@ def test_no_serial_port_and_several(tools: Path, monkeypatch: pytest.MonkeyPatch
     fake_tool(tools, "stm32flash", chip=CHIP)
     monkeypatch.setattr(list_ports, "comports", lambda: [Info("/dev/ttyUSB0"), Info("/dev/ttyUSB1")])
     with pytest.raises(DeviceError, match="several boards") as caught:
-        flashing.choose(Stm32Flash(CHIP, START).places(None), None)
+        flashing.choose(Stm32Flash(CHIP, START).places(None), None, "wake it")
     assert caught.value.detail["candidates"] == ["/dev/ttyUSB0", "/dev/ttyUSB1"]
     monkeypatch.setattr(list_ports, "comports", list)
-    with pytest.raises(DeviceError, match="no board of this kind"):
-        flashing.choose(Stm32Flash(CHIP, START).places(None), None)
+    with pytest.raises(DeviceError, match="no board of this kind is connected; wake it"):
+        flashing.choose(Stm32Flash(CHIP, START).places(None), None, "wake it")
 
 
 def test_a_program_that_hangs_is_stopped_with_its_children(tmp_path: Path) -> None:

@@ -171,7 +171,9 @@ function look(frame) {
     ? e.ownerSVGElement.getBoundingClientRect().width / e.ownerSVGElement.viewBox.baseVal.width : 1));
   document.getElementById("out").textContent += JSON.stringify({width: root.clientWidth, scroll: root.scrollWidth,
     back: style(page.body).backgroundColor, ink: style(page.body).color, faint: style(page.querySelector("p")).color,
-    smallest: Math.min(...sizes), texts: small.length}) + "\\n";
+    smallest: Math.min(...sizes), largest: Math.max(...sizes), texts: small.length,
+    hidden: [...page.querySelectorAll(".wide")].filter(t => t.scrollWidth > t.parentElement.clientWidth).length,
+  }) + "\\n";
 }
 </script>
 <iframe src=x.html width=390 height=800 onload="look(this)"></iframe>
@@ -204,6 +206,7 @@ def test_html_is_readable(result: dict[str, Any], tmp_path: Path, scheme: str) -
     assert sorted(look["width"] for look in looks) == [390, 1100], said
     for look in looks:
         assert look["scroll"] <= look["width"] and look["texts"] > 100
-        assert look["smallest"] >= 11, "pixels"
+        assert look["smallest"] >= 11 and look["largest"] <= 23, "pixels"
+        assert look["hidden"] == 0, "tables that must be scrolled to see what a token costs"
         assert (luminance(look["back"]) < 0.1) == (scheme == "dark")
         assert min(contrast(look[key], look["back"]) for key in ("ink", "faint")) >= 4.5

@@ -171,7 +171,7 @@ def test_other_versions_and_other_files(tmp_path: Path) -> None:
     for data in (b"", b"text", b"\xff" * 300, b"\0" * 300, b"PK\3\4" + b"x" * 300):
         with pytest.raises(InvalidFileError, match="neither a GGUF file nor one of llama2"):
             read_checkpoint(write(tmp_path, data))
-    with pytest.raises(InvalidFileError, match="no such checkpoint"):
+    with pytest.raises(UsageError, match="no such checkpoint"):
         read_checkpoint(tmp_path / "nothing")
 
 

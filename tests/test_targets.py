@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,15 @@ def test_every_profile_is_sound() -> None:
         target = load_target(name)
         tables = [target.core, target.own_core, target.power, *target.memory]
         assert all(t.source for t in (*tables, *([target.network] if target.network else [])))
+
+
+def test_a_profile_has_the_memory_of_the_boards_that_it_was_measured_as() -> None:
+    """Where all of their names say how much."""
+    for target in map(load_target, target_names()):
+        said = [re.findall(r"\b(\d+) ?GB\b(?!/)", name) for name in target.measured_as]
+        if said and all(said):
+            largest = max(m.bytes for m in target.memory_for("arena"))
+            assert str(largest >> 30) in {size for sizes in said for size in sizes}, target.name
 
 
 def write(folder: Path, old: str, new: str) -> Path:

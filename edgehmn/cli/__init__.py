@@ -3,6 +3,7 @@
 import errno
 import importlib
 import io
+import re
 import signal
 import sys
 import traceback
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from edgehmn import __version__
-from edgehmn.cli.output import drop_stdout_if_broken, envelope, write_stdout
+from edgehmn.cli.output import drop_broken_outputs, envelope, say, write_stdout
 from edgehmn.errors import EXIT_CODES, INTERRUPTED, CannotWriteError, EdgeHMNError, InvalidFileError, UsageError
 
 # Command -> module of edgehmn.cli that holds it under the same name.
@@ -92,6 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     if argv is None:
         _take_over_process()
     try:
+        _refuse_empty(arguments)
         code = cli.main(arguments, prog_name="edgehmn", standalone_mode=False) or 0
     except (KeyboardInterrupt, click.exceptions.Abort):
         code = _fail(options, INTERRUPTED, "interrupted; nothing was left half-written")
@@ -99,15 +101,25 @@ def main(argv: list[str] | None = None) -> None:
         e.show()
         code = UsageError.exit_code
     except click.ClickException as e:
-        code = _fail(options, UsageError.exit_code, e.format_message() + " (see 'edgehmn --help')")
+        ctx = getattr(e, "ctx", None)
+        command = ctx.command_path if ctx else "edgehmn"
+        code = _fail(options, UsageError.exit_code, f"{e.format_message()} (see '{command} --help')")
     except EdgeHMNError as e:
         code = _fail(options, e.exit_code, str(e), e.detail)
     except Exception as e:
         if "-v" in options or "--verbose" in options:
             traceback.print_exc()
         code = _fail(options, *_unforeseen(e))
-    drop_stdout_if_broken()
+    drop_broken_outputs()
     sys.exit(code)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """What a shell makes of a variable that is not set would be the present folder, or no state at all."""
+    for before, argument in zip(["edgehmn", *arguments], arguments, strict=False):
+        if argument == "" or re.fullmatch("--[a-z-]+=", argument):
+            where = argument or f"the argument after {before}"
+            raise UsageError(f"{where} is empty: is a variable of the shell not set?")
 
 
 def _take_over_process() -> None:
@@ -137,7 +149,7 @@ def _fail(options: list[str], code: int, message: str, detail: dict[str, Any] | 
         try:
             write_stdout(envelope(command, error=error))
         except CannotWriteError as e:
-            click.echo(f"{line}; {e}", err=True)
+            say(f"{line}; {e}")
     else:
-        click.echo(line, err=True)
+        say(line)
     return code

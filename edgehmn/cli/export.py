@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.cli.types import Number
 from edgehmn.errors import UsageError
 
 FORMATS = ("image", "onnx", "tflite", "c", "cmake", "arduino", "esp-idf", "zephyr", "all")
@@ -33,7 +34,7 @@ GPT-2), a GGUF file or a llama2.c file. Nothing in it is executed. docs/checkpoi
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Tokenizer of a llama2.c file, if not beside it.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="UTF-8 text to calibrate on.")
 @click.option("--evaluation", type=click.Path(path_type=Path), help="UTF-8 text to measure perplexity on.")
-@click.option("--max-ppl-increase", type=float, help="Largest allowed rise over float, in per cent.")
+@click.option("--max-ppl-increase", type=Number(-100), help="Largest allowed rise over float, in per cent.")
 @click.option("--weights", type=click.Choice(("8", "4")), default="8", show_default=True, help="Bits in the image.")
 @click.option(
     "--inputs",
@@ -120,7 +121,7 @@ def noise_table(rows: list[dict[str, Any]]) -> str:
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--arena", type=click.IntRange(min=0), help="Check that an arena of this many bytes would do.")
 @click.option("--target", help="Check that a board has room for it, and how often it can store what it learned.")
-@click.option("--years", type=click.FloatRange(0, 1000, min_open=True), default=10.0, help="Its flash is to last.")
+@click.option("--years", type=Number(0, 1000, min_open=True), default=10.0, help="That its flash is to last.")
 def plan_command(session: Session, export: Path, arena: int | None, target: str | None, years: float) -> Outcome:
     from edgehmn.core import CoreModel
     from edgehmn.exported import Export

@@ -7,6 +7,7 @@ import click
 
 from edgehmn.cli.checking import trust_option
 from edgehmn.cli.output import Outcome, Session, command
+from edgehmn.cli.types import Number
 
 
 @command(
@@ -21,7 +22,7 @@ from edgehmn.cli.output import Outcome, Session, command
     "--port", help="Which: serial port, id of the probe, folder of the drive, USER@HOST, file of an emulated board."
 )
 @click.option("--line", help="Where the board answers afterwards, if that is another port.")
-@click.option("--timeout", type=click.FloatRange(1), help="Seconds for writing, or reading; by size if not given.")
+@click.option("--timeout", type=Number(1), help="Seconds for writing, or reading; by size if not given.")
 @click.option("--dry-run", is_flag=True, help="Find the board and say what would be written, no more.")
 @trust_option
 def flash_command(

@@ -1,6 +1,5 @@
 """run and personalise: a model at work, wherever it runs."""
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
 from edgehmn.cli.tiles import tile_options
+from edgehmn.cli.types import Number
 from edgehmn.errors import UsageError
 
 MAX_BANKS = 16  # checked against EHMN_MAX_BANKS by a test: the core is not loaded to print help
@@ -39,7 +39,7 @@ def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--timeout",
-                type=click.FloatRange(0.1),
+                type=Number(0.1),
                 default=60.0,
                 show_default=True,
                 help="Seconds that a board has for an answer.",
@@ -55,7 +55,7 @@ def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
 @click.argument("prompt")
 @click.option("-n", "--tokens", type=click.IntRange(1, 100_000), default=64, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0, 16), default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--temperature", type=Number(0, 16), default=0.0, show_default=True, help="0 is greedy.")
 @runtime_options
 def run_command(
     session: Session, export: Path, prompt: str, tokens: int, temperature: float, load_state: str | None,
@@ -65,8 +65,6 @@ def run_command(
     from edgehmn.exported import Export
     from edgehmn.runtime.select import open_runtime
 
-    if math.isnan(temperature):
-        raise UsageError("--temperature must be a number")
     opened = Export.open(export)
     ids = opened.encode(prompt)
     if not len(ids):

@@ -39,12 +39,12 @@ class Session:
     def note(self, message: str) -> None:
         """A line about what is being done, to stderr."""
         if not self.quiet and not self.json:
-            click.echo(message, err=True)
+            say(message)
 
     @contextlib.contextmanager
     def progress(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
         """A progress bar with the time left; yields what to call with each number of tokens done."""
-        if not self.progress_bars or self.quiet or self.json or not sys.stderr.isatty():
+        if not self.progress_bars or self.quiet or self.json or sys.stderr is None or not sys.stderr.isatty():
             yield lambda _: None
             return
         from rich.console import Console
@@ -77,8 +77,16 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def say(message: str) -> None:
+    """A line to stderr, which is lost where nobody reads it: it ends no work."""
+    with contextlib.suppress(OSError):
+        click.echo(message, err=True)
+
+
 def write_stdout(text: str) -> None:
     """Print a line. That the reader has gone, as `head` does, is no error; a full disk is CannotWriteError."""
+    if sys.stdout is None:  # `>&-`
+        raise CannotWriteError("standard output: is closed")
     try:
         click.echo(text)
         sys.stdout.flush()
@@ -88,13 +96,14 @@ def write_stdout(text: str) -> None:
         raise CannotWriteError(f"standard output: cannot be written ({e.strerror})") from e
 
 
-def drop_stdout_if_broken() -> None:
+def drop_broken_outputs() -> None:
     """Let go of output that cannot be printed, else Python complains about it when it ends."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def command(name: str, help: str) -> Callable[[Callable[..., Outcome]], click.Command]:
@@ -122,18 +131,26 @@ def command(name: str, help: str) -> Callable[[Callable[..., Outcome]], click.Co
     return decorate
 
 
+class Group(click.Group):
+    """A group of commands that are listed with the whole first sentence of their help."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, c.get_short_help_str(limit=1000)) for name, c in sorted(self.commands.items())])
+
+
 def invoked_command() -> str:
     """The first word after `edgehmn` of the command that is running."""
     return click.get_current_context().find_root().invoked_subcommand or ""
 
 
-def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] | None = None) -> str:
-    """Left-aligned first column, right-aligned others; plain text, so that it can be piped."""
+def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] | None = None, left: int = 1) -> str:
+    """The first `left` columns left-aligned, the others right-aligned; plain text, so that it can be piped."""
     lines = [*([header] if header else []), *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
 
     def draw(line: tuple[str, ...]) -> str:
-        cells = [line[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]
+        cells = [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
         return "  ".join(cells).rstrip()
 
     return "\n".join(draw(line) for line in lines)

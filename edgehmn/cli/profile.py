@@ -7,11 +7,13 @@ import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
 from edgehmn.cli.tiles import tile_options
+from edgehmn.cli.types import Number
 from edgehmn.errors import UsageError
 
 if TYPE_CHECKING:
     from edgehmn.targets.schema import Target
 
+LEARNED_PER_DAY = 1_000
 WRITERS = ("html", "csv", "markdown")
 
 
@@ -46,11 +48,11 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
         shown = [t.path.read_text("utf-8").rstrip() for t in loaded]
         text = "\n\n".join([*shown, *(facts_text(parameters(name)) for name in tiles)])
     else:
-        text = table([(f["name"], f["kind"], f["known_from"]) for f in facts], ("target", "kind", "known from"))
+        text = table([(f["name"], f["kind"], f["known_from"]) for f in facts], ("target", "kind", "known from"), left=3)
     firmware = [{"name": b.name, "status": b.status} for b in ([] if names else boards().values())]
     if firmware:
         text += "\n\n" + table(
-            [(f["name"], f["status"]) for f in firmware], ("board with firmware", "how it was tried")
+            [(f["name"], f["status"]) for f in firmware], ("board with firmware", "how it was tried"), left=2
         )
     return Outcome({"targets": facts, "boards": firmware}, text)
 
@@ -70,14 +72,12 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
 @click.option("--html", type=click.Path(path_type=Path), help="Write one self-contained page.")
 @click.option("--csv", type=click.Path(path_type=Path), help="Write totals and layers as CSV.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write tables as Markdown.")
+@click.option("--per-day", type=Number(min=0), default=10_000, show_default=True, help="Tokens, or inferences.")
 @click.option(
-    "--per-day", type=click.FloatRange(min=0), default=10_000, show_default=True, help="Tokens, or inferences."
-)
-@click.option(
-    "--learned-per-day", type=click.FloatRange(min=0), default=1_000, show_default=True, help="Of those, learned."
+    "--learned-per-day", type=Number(min=0), help=f"Of those, learned; by default {LEARNED_PER_DAY:,} at most."
 )
 @tile_options()
-@click.option("--battery-wh", type=click.FloatRange(min=1e-6), default=10.8, show_default=True, help="Of the cell.")
+@click.option("--battery-wh", type=Number(min=1e-6), default=10.8, show_default=True, help="Of the cell.")
 @click.option("--measured", is_flag=True, help="Time X here, and read the energy meters of this machine.")
 @click.option("--meter", help="What --measured reads energy from: ppk2:PORT@VOLTS, joulescope, tegrastats, ...")
 @click.option(
@@ -88,9 +88,14 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
 @click.option("--export", type=click.Path(path_type=Path), help="OUT, that model.")
 def profile_command(session: Session, subjects: tuple[Path, ...], names: tuple[str, ...], **options: Any) -> Outcome:
     from edgehmn.estimate_tiles import is_tile
+    from edgehmn.files import check_place
     from edgehmn.report.text import overview
     from edgehmn.targets.schema import load_target
 
+    if options["learned_per_day"] is None:
+        options["learned_per_day"] = min(LEARNED_PER_DAY, options["per_day"])
+    if options["learned_per_day"] > options["per_day"]:
+        raise UsageError("--learned-per-day is a part of --per-day, and cannot be more")
     alone = [key for key in ("anchor", "measured", *WRITERS) if options[key]]
     if len(subjects) > 1 and alone:
         raise UsageError(f"--{alone[0]} takes one X; run it for each")
@@ -111,6 +116,9 @@ def profile_command(session: Session, subjects: tuple[Path, ...], names: tuple[s
     if options["tiles"] is not None and not tiles:
         raise UsageError("--mapping, --cell-bits, --writes and --write-threshold are about tiles; give one as --target")
     targets = [load_target(name) for name in dict.fromkeys(wanted) if name not in tiles]
+    for form in WRITERS:
+        if options[form] is not None:
+            check_place(options[form])
     done = [_profile(session, subject, targets, tiles, options) for subject in subjects]
     if len(done) == 1:
         return Outcome(*done[0])
@@ -166,6 +174,7 @@ def _write(path: Path, text: str) -> None:
 
 def _anchor(session: Session, profile: Path, names: tuple[str, ...], options: dict[str, Any]) -> Outcome:
     """--target, if given, is the board whose memory and power the profile takes over."""
+    from edgehmn.files import check_place
     from edgehmn.measure.anchor import anchor_host, anchor_remote
 
     host, port, export = (options[key] for key in ("host", "port", "export"))
@@ -176,6 +185,7 @@ def _anchor(session: Session, profile: Path, names: tuple[str, ...], options: di
         raise UsageError(f"{profile}: --anchor writes a profile; name it NAME.toml")
     if len(names) > 1:
         raise UsageError("--anchor takes one --target: the board that is measured")
+    check_place(profile)
     base = names[0] if names else "host"
     session.note(f"measuring {port or host or 'this machine'}, some ten seconds")
     if port:

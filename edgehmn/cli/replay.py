@@ -6,13 +6,14 @@ from typing import Any
 import click
 
 from edgehmn.cli.learning import runtime_options
-from edgehmn.cli.output import Outcome, Session, command
+from edgehmn.cli.output import Group, Outcome, Session, command
+from edgehmn.cli.types import Number
 
 MODES = {"learn": (True, False), "follow": (False, True), "score": (False, False)}
 BLOCK = 64  # tokens between two steps of the progress bar
 
 
-@click.group("replay", help="Record what a model was taught, and reproduce it to the bit on any runtime.")
+@click.group("replay", cls=Group, help="Record what a model was taught, and reproduce it to the bit on any runtime.")
 def replay_command() -> None:
     pass
 
@@ -26,9 +27,7 @@ def replay_command() -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The replay file, .ehmr.")
 @click.option("--mode", type=click.Choice(list(MODES)), default="learn", show_default=True)
 @click.option("-n", "--tokens", type=click.IntRange(0, 100_000), default=0, help="Then continue for so many tokens.")
-@click.option(
-    "--temperature", type=click.FloatRange(0, 16), default=1.0, show_default=True, help="Of those; 0: greedy."
-)
+@click.option("--temperature", type=Number(0, 16), default=1.0, show_default=True, help="Of those; 0: greedy.")
 @runtime_options
 def record_command(
     session: Session, export: Path, texts: tuple[Path, ...], output: Path, mode: str, tokens: int, temperature: float,
@@ -37,7 +36,7 @@ def record_command(
     from edgehmn import states
     from edgehmn.errors import UsageError
     from edgehmn.exported import Export
-    from edgehmn.files import read_texts
+    from edgehmn.files import check_place, read_texts
     from edgehmn.replay import Recorder
     from edgehmn.runtime.select import open_runtime
 
@@ -46,6 +45,7 @@ def record_command(
     if not len(ids):
         raise UsageError("the text is empty: give some to record")
     learn, follow = MODES[mode]
+    check_place(output)
     with open_runtime(opened, **where) as runtime, session.progress("recording", len(ids)) as progress:
         recorder = Recorder(runtime, where["seed"])
         if load_state:

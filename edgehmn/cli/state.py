@@ -5,12 +5,12 @@ from pathlib import Path
 import click
 
 from edgehmn.cli.compared import diff_command
-from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.cli.output import Group, Outcome, Session, command, table
 from edgehmn.cli.settled import settle_command
 from edgehmn.cli.stored import stored_commands
 
 
-@click.group("state", help="Save, load, list and compare what was learned.")
+@click.group("state", cls=Group, help="Save, load, list and compare what was learned.")
 def state_command() -> None:
     pass
 
@@ -52,6 +52,7 @@ def save_command(session: Session, name: str, port: str | None, source: Path | N
 
         with open_device(port) as runtime:
             delta = runtime.save()
+    states.describe(str(port or source), delta)  # what is wrong with it is said of where it comes from
     path = states.save(name, delta)
     state = states.describe(name, delta)
     return Outcome({"states": [_row(state)]}, f"{path}  {_amount(state)}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from edgehmn.cli.types import Number
 from edgehmn.errors import UsageError
 
 # Checked against targets.memristive by a test: it is not loaded to print help.
@@ -41,7 +42,7 @@ def tile_options(learns: bool = True) -> Callable[[Callable[..., Any]], Callable
                     "steps only; accumulate, then pulses; verify (default), accumulate, then write-verify.",
                 ),
                 click.option(
-                    "--write-threshold", type=click.FloatRange(1, 127), help="Steps that threshold to verify wait for."
+                    "--write-threshold", type=Number(1, 127), help="Steps that threshold to verify wait for."
                 ),
             ]  # fmt: skip
         for option in reversed(options):

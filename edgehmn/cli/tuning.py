@@ -1,7 +1,6 @@
 """tune: search for the rule's parameters that learn a text best."""
 
 import contextlib
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.cli.types import Number
 from edgehmn.errors import UsageError
 
 METHODS = {"spsa": "spsa", "random": "random_search", "cma": "cma"}
@@ -17,11 +17,11 @@ LABELS = {"start": "start", "spsa": "SPSA", "random_search": "random search", "c
 
 @command(
     "tune",
-    "Search for the parameters of the plasticity rule with which the model of the export EXPORT learns the texts in "
+    "Search for the parameters of the plasticity rule with which the model of the export OUT learns the texts in "
     "--data best, and write them into a new export. The first half of each text is tuned on, the second shows whether "
     "it carries over. Never tune on a text on which you mean to test.",
 )
-@click.argument("export", metavar="EXPORT", type=click.Path(path_type=Path))
+@click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--data", "paths", required=True, multiple=True, type=click.Path(path_type=Path), help="UTF-8 text.")
 @click.option("--tokens", type=click.IntRange(min=32), default=4000, show_default=True, help="Of each text.")
 @click.option("--budget", type=click.IntRange(min=1), default=60, show_default=True, help="Evaluations of a method.")
@@ -31,11 +31,11 @@ LABELS = {"start": "start", "spsa": "SPSA", "random_search": "random search", "c
 )  # fmt: skip
 @click.option("--parameters", metavar="NAME,...", help="Default: every strength that is switched on.")
 @click.option(
-    "--meta-rates", type=(click.FloatRange(0, 1), click.FloatRange(0, 1)), default=(0.1, 0.1), show_default=True,
+    "--meta-rates", type=(Number(0, 1), Number(0, 1)), default=(0.1, 0.1), show_default=True,
     metavar="LOCAL GLOBAL", help="First step of SPSA for eta_local and for eta_global, as a share of each.",
 )  # fmt: skip
 @click.option(
-    "--stability", type=click.FloatRange(0, 1e6), default=0.0, show_default=True,
+    "--stability", type=Number(0, 1e6), default=0.0, show_default=True,
     help="Weight of the mean square of the dense weights in the loss; the paper has 0.01.",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Start of every draw.")
@@ -55,8 +55,6 @@ def tune_command(
     from edgehmn.tuning.tune import Settings, encode_texts, evaluations, read_halves, tune
     from edgehmn.tuning.written import write_tuned
 
-    if any(math.isnan(v) for v in (*options["meta_rates"], options["stability"])):
-        raise UsageError("--meta-rates and --stability must be numbers")
     if sign and output is None:
         raise UsageError("--sign: nothing is written without -o FOLDER")
     key = SigningKey(sign) if sign else None

@@ -53,7 +53,8 @@ class Board:
         """Raises DoesNotFitError for an image of more bytes than there is flash for."""
         if image_bytes > self.image_room:
             raise DoesNotFitError(
-                f"image of {image_bytes} bytes; {self.name} has room for {self.image_room}",
+                f"the image has {image_bytes:,} bytes, and {self.name} has room for {self.image_room:,}; take "
+                "a smaller model, or --weights 4",
                 need=image_bytes,
                 have=self.image_room,
             )
@@ -66,7 +67,8 @@ class Board:
         learning, frozen = image.arena_bytes(plastic=True), image.arena_bytes(plastic=False)
         if frozen > self.arena_room:
             raise DoesNotFitError(
-                f"the image needs an arena of {frozen} bytes, {self.name} has {self.arena_room}",
+                f"the image needs an arena of {frozen:,} bytes, and {self.name} has {self.arena_room:,}; export it "
+                "with a smaller --context",
                 need=frozen,
                 have=self.arena_room,
             )

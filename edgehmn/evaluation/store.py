@@ -10,7 +10,7 @@ import numpy as np
 
 from edgehmn.core import CoreModel, Image
 from edgehmn.errors import InvalidFileError, UsageError
-from edgehmn.files import read_text, write_bytes
+from edgehmn.files import check_place, read_text, write_bytes
 
 PROBE_TOKENS = 256
 
@@ -24,10 +24,12 @@ def fingerprint(image: Image) -> str:
 
 
 class Store:
-    """Finished parts in FOLDER/parts; without a folder nothing is kept."""
+    """Finished parts in FOLDER/parts; without a folder nothing is kept. Raises CannotWriteError."""
 
     def __init__(self, folder: Path | None, image: Image) -> None:
         self.folder = folder
+        if folder is not None:
+            check_place(folder / "parts" / "part")
         self._model = {"image_id": image.id, "core": fingerprint(image) if folder else ""}
 
     def part(self, name: str, settings: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

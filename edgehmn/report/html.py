@@ -13,18 +13,20 @@ STYLE = """
 @media(prefers-color-scheme:dark){:root{--back:#15181c;--ink:#e6e9ec;--faint:#a2abb5;--line:#353b43;--soft:#1e2329;
 --blue:#5aa9e6;--orange:#f0955f;--grey:#7d8792}}
 *{box-sizing:border-box}
-body{margin:0 auto;padding:1.2rem;max-width:70rem;background:var(--back);color:var(--ink);
+body{margin:0 auto;padding:1.2rem;max-width:76rem;background:var(--back);color:var(--ink);
 font:15px/1.45 system-ui,sans-serif}
 h1{font-size:1.4rem;margin:.2rem 0}h2{font-size:1.1rem;margin:2rem 0 .5rem}
 p{margin:.3rem 0;color:var(--faint)}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.9rem}
-th,td{text-align:right;padding:.35rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}
+th,td{text-align:right;padding:.35rem .4rem;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child{text-align:left}
 th{font-weight:600;color:var(--faint)}
+.wide{font-size:.85rem}.wide th,.wide td+td{white-space:normal}
 .bad{color:var(--orange)}
-svg{display:block;width:100%;height:auto;max-width:34rem}
-svg text{fill:var(--ink);font:13px system-ui,sans-serif}svg .faint{fill:var(--faint)}
+svg{display:block;width:100%;height:auto;max-width:28rem}
+svg text{fill:var(--ink);stroke:var(--back);stroke-width:3px;paint-order:stroke;font:13px system-ui,sans-serif}
+svg .faint{fill:var(--faint)}
 .b{fill:var(--blue)}.o{fill:var(--orange)}.g{fill:var(--grey)}.w{stroke:var(--ink);stroke-width:1.5;opacity:.65}
 .grid{stroke:var(--line)}
 details{margin:.4rem 0;background:var(--soft);padding:.4rem .8rem;border-radius:.4rem}
@@ -87,11 +89,17 @@ def _table(result: Result) -> str:
     for line, t in zip(cells, result["targets"], strict=True):
         bad = "" if t["memory"]["fits"] else ' class="bad"'
         data = "".join(
-            f'<td data-of="{escape(h)}"{bad if i == len(line) - 1 else ""}>{escape(c)}</td>'
+            f'<td data-of="{escape(h)}"{bad if i == len(line) - 1 else ""}>{_cell(c)}</td>'
             for i, (h, c) in enumerate(zip(header, line, strict=True))
         )
         lines.append(f"<tr>{data}</tr>")
     return _scrolling(f'<table class="wide"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>')
+
+
+def _cell(text: str) -> str:
+    """An interval stays on one line."""
+    head, bracket, interval = escape(text).partition("[")
+    return head + bracket + interval.replace(" ", "&nbsp;")
 
 
 def _scrolling(table: str) -> str:

@@ -53,7 +53,7 @@ def _target(workload: Workload, e: Estimate, use: Use) -> Result:
     if e.share is not None:
         values["plasticity_share_of_energy"] = e.share
     learned = use.learned_per_day if e.joules_learned is not None else 0.0
-    day = e.per_day(max(use.per_day, learned), learned)
+    day = e.per_day(use.per_day, learned)
     return {
         "name": e.target.name, "title": e.target.title, "kind": e.target.kind, "tier": e.tier, "runtime": e.runtime,
         **{key: q.value for key, q in values.items()},

@@ -37,9 +37,8 @@ def _target(workload: Workload, p: TileProfile, use: Use) -> Result:
         values["latency_ms_per_learned_token"] = cost.latency_us_per_learned_token / 1e3
         values["energy_mj_per_learned_token"] = cost.energy_nj_per_learned_token / 1e6
         values["plasticity_share_of_energy"] = cost.plasticity_share_of_energy
-        learned = min(use.learned_per_day, use.per_day)
-        joules += learned * (cost.energy_nj_per_learned_token - cost.energy_nj_per_token) * 1e-9
-        busy += learned * (cost.latency_us_per_learned_token - cost.latency_us_per_token) * 1e-6
+        joules += use.learned_per_day * (cost.energy_nj_per_learned_token - cost.energy_nj_per_token) * 1e-9
+        busy += use.learned_per_day * (cost.latency_us_per_learned_token - cost.latency_us_per_token) * 1e-6
     joules = joules if busy <= DAY_S else float("inf")
     return {
         "name": p.preset.name, "title": f"simulated memristive tiles, {p.preset.rows} x {p.preset.columns}",

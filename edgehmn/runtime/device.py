@@ -279,7 +279,8 @@ def _check_image(identity: wire.Identity, port: str) -> None:
     if identity.image_status == lib.EHMN_E_ARENA:
         need, have = identity.arena_bytes, identity.arena_room
         raise DoesNotFitError(
-            f"{port}: the image needs an arena of {need} bytes, {identity.board} has {have}",
+            f"{port}: the image needs an arena of {need:,} bytes, and {identity.board} has {have:,}; export it with a "
+            "smaller --context",
             need=need,
             have=have,
         )

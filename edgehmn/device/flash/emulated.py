@@ -15,6 +15,8 @@ class Emulated:
     """Places are files of the memory's size, made where there is none. The firmware is given to the emulator at each
     start; the image is written into the file, and learned state there is not touched."""
 
+    ready = "name it with --port FILE"
+
     def __init__(self, board: Board) -> None:
         memory = external_memory(board)
         if memory is None:
@@ -24,7 +26,7 @@ class Emulated:
 
     def places(self, port: str | None) -> list[Place]:
         if port is None:
-            raise DeviceError(f"an emulated {self._board.name} needs a file for its flash: name it with --port FILE")
+            raise DeviceError(f"an emulated {self._board.name} keeps its flash in a file: {self.ready}")
         path = Path(port)
         if path.exists() and not (path.is_file() and path.stat().st_size == self._bytes):
             raise DeviceError(f"{port}: no flash of an emulated board (a file of {self._bytes:,} bytes)")

@@ -17,6 +17,8 @@ ASK_S = 60.0
 class EspTool:
     """Places are serial ports. A chip that does not take esptool's stub is written by the loader in its ROM."""
 
+    ready = "hold BOOT, press reset, try again"
+
     def __init__(self, chip: str, limit_s: float | None = None) -> None:
         """chip: as esptool prints it, such as ESP32-S3."""
         self._program = program("esptool", INSTALL_LINE)
@@ -30,7 +32,7 @@ class EspTool:
         try:
             said = self._chip_id(port).decode("utf-8", "replace")
         except FlashError as e:
-            raise DeviceError(f"{port}: no ESP boot loader answers; hold BOOT, press reset, try again ({e})") from e
+            raise DeviceError(f"{port}: no ESP boot loader answers; {self.ready} ({e})") from e
         chip = re.search(r"(?:Detecting chip type\.*|Chip type:|Chip is)\s*(ESP32[\w-]*|ESP8266\w*)", said)
         if chip is None or chip[1] != self._chip:
             raise DeviceError(f"{port}: is another board: {chip[1] if chip else 'no chip named'}, not {self._chip}")

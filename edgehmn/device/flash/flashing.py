@@ -106,7 +106,7 @@ def prepare(
     note: Callable[[str], None] = lambda text: None,
 ) -> tuple[Place, tuple[Part, ...]]:
     """All that comes before writing: the one place, and what goes there. Raises as `flash`, and DoesNotFitError."""
-    place = choose(programmer.places(port), port)
+    place = choose(programmer.places(port), port, programmer.ready)
     note(f"found {place.name} ({place.what})")
     image = export.image.bytes.tobytes()
     if isinstance(programmer, LinuxBoard):

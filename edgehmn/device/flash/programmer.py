@@ -29,6 +29,8 @@ class Place:
 class Programmer(Protocol):
     """A way to write one kind of board."""
 
+    ready: str  # what makes a board show itself
+
     def places(self, port: str | None) -> list[Place]:
         """The boards of this kind that are there, each asked what it is. port: only what is there. Raises DeviceError
         if that is another kind of board."""
@@ -44,14 +46,16 @@ class Programmer(Protocol):
         its serial line if that is not the place itself."""
 
 
-def choose(places: Sequence[Place], port: str | None) -> Place:
-    """The one place to write. Raises DeviceError, with the list, if it is not plain which one that is."""
+def choose(places: Sequence[Place], port: str | None, ready: str) -> Place:
+    """The one place to write. ready: of its programmer. Raises DeviceError, with the list, if it is not plain which one
+    that is."""
     found = [place for place in places if port in (None, place.name)]
     if len(found) == 1:
         return found[0]
     lines = "".join(f"\n  {place.name}  {place.what}" for place in places)
     if not places:
-        raise DeviceError("no board of this kind is connected" + (f" at {port}" if port else ""), candidates=[])
+        where = f" at {port}" if port else ""
+        raise DeviceError(f"no board of this kind is connected{where}; {ready}", candidates=[])
     said = f"{port} is none of these" if port else "several boards are connected; name one with --port"
     raise DeviceError(f"{said}:{lines}", candidates=[place.name for place in places])
 

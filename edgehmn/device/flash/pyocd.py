@@ -20,6 +20,8 @@ LOCKED = "not automatically unlocking"  # what it then says
 class PyOcd:
     """Places are probes, by their unique ids."""
 
+    ready = "plug its debug probe in, and see that you may use it (udev rules)"
+
     def __init__(self, target: str, limit_s: float | None = None) -> None:
         """target: pyocd's name of the chip."""
         self._program = program("pyocd", INSTALL_LINE)

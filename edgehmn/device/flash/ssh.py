@@ -23,6 +23,8 @@ PORTS = range(20000, 60000)
 class LinuxBoard:
     """Places are what ssh takes: user@host, or a name of its configuration. It must let us in without a question."""
 
+    ready = "name it with --port USER@HOST"
+
     def __init__(self, limit_s: float | None = None, *, folder: str = FOLDER) -> None:
         """folder: of plain letters, below the home there."""
         self._folder = folder
@@ -32,7 +34,7 @@ class LinuxBoard:
 
     def places(self, port: str | None) -> list[Place]:
         if port is None:
-            raise DeviceError("a Linux board is reached through ssh: name it with --port USER@HOST")
+            raise DeviceError(f"a Linux board is reached through ssh: {self.ready}")
         if port.startswith("-"):
             raise DeviceError(f"{port}: no name of a machine")
         self._machine = self.machine(port)

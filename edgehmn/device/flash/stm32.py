@@ -17,6 +17,8 @@ ASK_S = 20.0
 class Stm32Flash:
     """Places are serial ports. The board must have started with BOOT0 high."""
 
+    ready = "set BOOT0, press reset, try again"
+
     def __init__(self, chip: int, start: int, limit_s: float | None = None) -> None:
         """chip: the id that the boot loader must give. start: address of the firmware."""
         self._program = program("stm32flash", INSTALL_LINE)
@@ -29,7 +31,7 @@ class Stm32Flash:
         try:
             said = self._run(port, [], ASK_S).decode("utf-8", "replace")
         except FlashError as e:
-            raise DeviceError(f"{port}: no STM32 boot loader answers; set BOOT0, press reset, try again ({e})") from e
+            raise DeviceError(f"{port}: no STM32 boot loader answers; {self.ready} ({e})") from e
         chip = re.search(r"Device ID\s*:\s*0x([0-9a-fA-F]+)(.*)", said)
         if chip is None or int(chip[1], 16) != self._chip:
             other = f"0x{chip[1]}{chip[2]}" if chip else "a chip that it does not name"

@@ -38,6 +38,8 @@ class Uf2Drive:
     """Places are folders of mounted drives. Such a drive cannot be read back: once written it is gone, and the board
     runs. So what was written is proved by the board's own test alone."""
 
+    ready = "hold BOOTSEL while plugging it in, and mount its drive"
+
     def __init__(self, board_id: str, family: int) -> None:
         """board_id: what the drive must call its board. family: of the chip, in the UF2 file."""
         self._board_id, self._family = board_id, family
