@@ -329,6 +329,33 @@ static void reductions(uint32_t n, int32_t limit)
     int32_t *whole = copy(v, 4u * n);
     ehmn_rms_normalise(whole, n, frac, eps, eps_shift, whole);
     same("ehmn_rms_normalise", n, turned, whole, 4);
+#if defined(EHMN_NEON)
+    int32_t downs[MOST];
+    for (uint32_t i = 0; i < n; i++) {
+        downs[i] = between(0, 31);
+        turned[i] >>= downs[i];
+    }
+    int32_t *by_each = copy(downs, 4u * n);
+    whole = copy(v, 4u * n);
+    ehmn_neon_normalise(whole, n, frac, eps, eps_shift, by_each, whole);
+    same("ehmn_neon_normalise", n, turned, whole, 4);
+    for (int32_t of = 0; of < 63; of += 1 + (int32_t)(n % 5u)) {
+        int32_t factor = between(-255, 255);
+        for (uint32_t i = 0; i < n; i++) {
+            turned[i] = ehmn_mul(v[i] / 256 * factor, downs[i] * 65536, of);
+        }
+        whole = copy(v, 4u * n);
+        int32_t *scales = copy(downs, 4u * n);
+        for (uint32_t i = 0; i < n; i++) {
+            whole[i] /= 256;
+            scales[i] *= 65536;
+        }
+        ehmn_neon_scale_steps(whole, scales, n, factor, of);
+        same("ehmn_neon_scale_steps", n, turned, whole, 4);
+        free(scales);
+    }
+    free(by_each);
+#endif
     int32_t step = 1;
     for (uint32_t i = 0; i < n; i++) {
         step = (ehmn_abs(a[i]) + 126) / 127 > (uint32_t)step ? (int32_t)(ehmn_abs(a[i]) + 126) / 127 : step;
@@ -341,14 +368,18 @@ static void reductions(uint32_t n, int32_t limit)
     }
     same("the step of ehmn_narrow", 1, &step, copy(&got, 4), 4);
     same("ehmn_narrow", n, bytes, b, 1);
-#if !defined(EHMN_MVE) && !defined(EHMN_NEON)
+#if !defined(EHMN_MVE)
     int32_t *whole_again = copy(v, 4u * n), step_again = 0;
-    uint32_t most = 0, largest = 0;
     b = copy(v, n);
     got = -ehmn_quantise_narrow(whole_again, n, 0, b, &step_again);
     same("the shift of ehmn_quantise_narrow", 1, &by, copy(&got, 4), 4);
     same("its step", 1, &step, copy(&step_again, 4), 4);
     same("ehmn_quantise_narrow", n, bytes, b, 1);
+    same("what was narrowed", n, v, whole_again, 4);
+#endif
+#if !defined(EHMN_MVE) && !defined(EHMN_NEON)
+    uint32_t most = 0, largest = 0;
+    whole_again = copy(v, 4u * n);
     int16_t *words = copy(v, 2u * n);
     got = -ehmn_quantise_most(whole_again, n, 0, 16, words, &most);
     for (uint32_t i = 0; i < n; i++) {
@@ -360,7 +391,7 @@ static void reductions(uint32_t n, int32_t limit)
         exit(1);
     }
     same("ehmn_quantise_most", n, a, words, 2);
-    same("what was narrowed", n, v, whole_again, 4);
+    free(whole_again);
 #endif
     free(a);
     ehmn_multiply_all(own, n, step);

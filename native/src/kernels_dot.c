@@ -192,7 +192,6 @@ const ehmn_kernels ehmn_kernels_dot = {
     .matmat_s16 = ehmn_kernels_dot_matmat_s16,
     .matmat_s4 = ehmn_kernels_dot_matmat_s4,
     .matmat_s8 = ehmn_kernels_dot_matmat_s8,
-    .weighted_sums = ehmn_kernels_dot_weighted_sums,
 };
 
 #endif

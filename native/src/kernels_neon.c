@@ -244,13 +244,17 @@ uint32_t ehmn_kernels_neon_soften(int32_t *scores, uint32_t n, int32_t max)
 void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac)
 {
     uint32_t i = 0;
-    for (; frac == 16 && i + 4u <= n; i += 4u) {
-        int32x4_t g = vld1q_s32(gate + i), open = ehmn_neon_sigmoid(g), u = vld1q_s32(up + i);
-        int32x2_t low = vrshrn_n_s64(vmull_s32(vget_low_s32(g), vget_low_s32(open)), 16);
-        int32x4_t opened = vrshrn_high_n_s64(low, vmull_high_s32(g, open), 16);
-        low = vqrshrn_n_s64(vmull_s32(vget_low_s32(opened), vget_low_s32(u)), 16);
-        int32x4_t y = vqrshrn_high_n_s64(low, vmull_high_s32(opened, u), 16);
-        vst1q_s32(up + i, vmaxq_s32(y, vdupq_n_s32(-INT32_MAX)));
+    for (; frac == 16 && n >= 8u; n -= 8u, gate += 8, up += 8) {
+        int32x4_t g[2] = {vld1q_s32(gate), vld1q_s32(gate + 4)}, u[2] = {vld1q_s32(up), vld1q_s32(up + 4)};
+        uint16x8_t open = ehmn_neon_sigmoid8(g[0], g[1]); /* times 2^15 it has its place in 31 bits */
+        g[0] = vqrdmulhq_s32(g[0], vreinterpretq_s32_u32(vshll_n_u16(vget_low_u16(open), 15)));
+        g[1] = vqrdmulhq_s32(g[1], vreinterpretq_s32_u32(vshll_high_n_u16(open, 15)));
+        for (uint32_t k = 0; k < 2u; k++) {
+            int32x2_t low = vqrshrn_n_s64(vmull_s32(vget_low_s32(g[k]), vget_low_s32(u[k])), 16);
+            u[k] = vmaxq_s32(vqrshrn_high_n_s64(low, vmull_high_s32(g[k], u[k]), 16), vdupq_n_s32(-INT32_MAX));
+        }
+        vst1q_s32(up, u[0]);
+        vst1q_s32(up + 4, u[1]);
     }
     const int32x4_t most = vdupq_n_s32(1 << 21), least = vdupq_n_s32(-(1 << 21)); /* all beyond is alike */
     for (; frac != 16 && i + 4u <= n; i += 4u) {

@@ -110,9 +110,6 @@ void ehmn_kernels_dot_matmat_s16(const void *w, uint32_t rows, uint32_t cols, ui
                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 void ehmn_kernels_dot_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
-void ehmn_kernels_dot_weighted_sums(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride,
-                                    const int32_t *weight, uint32_t n, uint32_t weight_stride, int add, int32_t *acc,
-                                    uint32_t acc_stride);
 void ehmn_kernels_dot_matmat_s8(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 

@@ -13,32 +13,18 @@ static inline int32x4_t symmetric(int32x4_t v)
     return vmaxq_s32(v, vdupq_n_s32(-INT32_MAX));
 }
 
-uint32_t ehmn_neon_max_abs(const int32_t *v, uint32_t n)
-{
-    uint32x4_t most = vdupq_n_u32(0);
-    uint32_t i = 0;
-    for (; i + 8u <= n; i += 8u) {
-        uint32x4_t a = vreinterpretq_u32_s32(vabsq_s32(vld1q_s32(v + i)));
-        uint32x4_t b = vreinterpretq_u32_s32(vabsq_s32(vld1q_s32(v + i + 4)));
-        most = vmaxq_u32(most, vmaxq_u32(a, b));
-    }
-    uint32_t max = vmaxvq_u32(most);
-    for (; i < n; i++) {
-        max = ehmn_abs(v[i]) > max ? ehmn_abs(v[i]) : max;
-    }
-    return max;
-}
-
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
-    uint32_t i = 0;
-    for (; i + 8u <= n; i += 8u) {
-        int32x4_t a = vqaddq_s32(vld1q_s32(v + i), vld1q_s32(more + i));
-        int32x4_t b = vqaddq_s32(vld1q_s32(v + i + 4), vld1q_s32(more + i + 4));
-        vst1q_s32(v + i, symmetric(a));
-        vst1q_s32(v + i + 4, symmetric(b));
+    for (; n >= 16u; n -= 16u, v += 16, more += 16) {
+        int32x4_t a[4];
+        for (uint32_t k = 0; k < 4u; k++) {
+            a[k] = vqaddq_s32(vld1q_s32(v + 4u * k), vld1q_s32(more + 4u * k));
+        }
+        for (uint32_t k = 0; k < 4u; k++) {
+            vst1q_s32(v + 4u * k, symmetric(a[k]));
+        }
     }
-    for (; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], more[i]);
     }
 }
@@ -113,16 +99,16 @@ void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
     }
 }
 
-/* tanh(x) = 2 sigmoid(2x) - 1 */
+/* tanh(x) = 2 sigmoid(2x) - 1, in Q15 */
 void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
 {
     const int32x4_t by = vdupq_n_s32(-shift);
-    uint32_t i = 0;
-    for (; i + 4u <= n; i += 4u) {
-        int32x4_t twice = vqshlq_n_s32(vqrshlq_s32(vld1q_s32(v + i), by), 1);
-        vst1_s16(z + i, vmovn_s32(vsubq_s32(ehmn_neon_sigmoid(twice), vdupq_n_s32(32768))));
+    for (; n >= 8u; n -= 8u, v += 8, z += 8) {
+        int32x4_t low = vqshlq_n_s32(vqrshlq_s32(vld1q_s32(v), by), 1);
+        int32x4_t high = vqshlq_n_s32(vqrshlq_s32(vld1q_s32(v + 4), by), 1);
+        vst1q_s16(z, vreinterpretq_s16_u16(veorq_u16(ehmn_neon_sigmoid8(low, high), vdupq_n_u16(32768))));
     }
-    for (; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         z[i] = (int16_t)ehmn_tanh(ehmn_round_shift32(v[i], shift));
     }
 }
@@ -273,32 +259,6 @@ uint32_t ehmn_neon_rotate(const int16_t *turn, uint32_t half, int32_t *v)
     return i;
 }
 
-/* Eight bytes that stand `stride` apart. If there are `more`, those up to the ninth may be read. */
-static inline int8x8_t apart(const int8_t *v, size_t stride, int more)
-{
-    switch (more ? stride : 0u) {
-    case 1:
-        return vld1_s8(v);
-    case 2:
-        return vld2_s8(v).val[0];
-    case 3:
-        return vld3_s8(v).val[0];
-    case 4:
-        return vld4_s8(v).val[0];
-    default:
-        break;
-    }
-    int8x8_t out = vdup_n_s8(0);
-    out = vld1_lane_s8(v, out, 0);
-    out = vld1_lane_s8(v + stride, out, 1);
-    out = vld1_lane_s8(v + 2u * stride, out, 2);
-    out = vld1_lane_s8(v + 3u * stride, out, 3);
-    out = vld1_lane_s8(v + 4u * stride, out, 4);
-    out = vld1_lane_s8(v + 5u * stride, out, 5);
-    out = vld1_lane_s8(v + 6u * stride, out, 6);
-    return vld1_lane_s8(v + 7u * stride, out, 7);
-}
-
 /* By as many bits to the left as `bits` says, or rounded to the right; beyond 63 either way it makes no difference. */
 static inline int32x4_t shifted(const int32_t *v, int32x4_t bits)
 {
@@ -313,7 +273,7 @@ int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int
     int32_t max = INT32_MIN;
     uint32_t i = 0;
     for (; i + 8u <= n; i += 8u, key_frac += (size_t)8u * stride) {
-        int16x8_t of_key = vmovl_s8(apart(key_frac, stride, i + 8u < n));
+        int16x8_t of_key = vmovl_s8(ehmn_neon_apart(key_frac, stride, i + 8u < n));
         int32x4_t a = shifted(scores + i, vsubw_s16(left, vget_low_s16(of_key)));
         int32x4_t b = shifted(scores + i + 4, vsubw_high_s16(left, of_key));
         most = vmaxq_s32(most, vmaxq_s32(a, b));
@@ -334,7 +294,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     int8x8_t low = vdup_n_s8(127);
     uint32_t i = 0;
     for (; i + 8u <= n; i += 8u, frac += (size_t)8u * stride) {
-        low = vmin_s8(low, apart(frac, stride, i + 8u < n));
+        low = vmin_s8(low, ehmn_neon_apart(frac, stride, i + 8u < n));
     }
     int32_t least = vminv_s8(low);
     for (; i < n; i++, frac += stride) {
@@ -342,7 +302,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     }
     frac = value_frac;
     for (i = 0; i + 8u <= n; i += 8u, frac += (size_t)8u * stride) {
-        int16x8_t bits = vmovl_s8(vqsub_s8(vdup_n_s8((int8_t)least), apart(frac, stride, i + 8u < n)));
+        int16x8_t bits = vmovl_s8(vqsub_s8(vdup_n_s8((int8_t)least), ehmn_neon_apart(frac, stride, i + 8u < n)));
         vst1q_s32(weights + i, vrshlq_s32(vld1q_s32(weights + i), vmovl_s16(vget_low_s16(bits))));
         vst1q_s32(weights + i + 4, vrshlq_s32(vld1q_s32(weights + i + 4), vmovl_high_s16(bits)));
     }
