@@ -52,10 +52,10 @@ static int sum_head_rows(ehmn_model *m, uint32_t token, const uint32_t *negative
     ehmn_neon_row rows[EHMN_MAX_NEGATIVES + 1u];
     uint64_t most = 0; /* before the shift */
     while (shift > 0 && ehmn_neon_make_row(rows + count, w + (size_t)row * d, factor, scales[row], shift)) {
-        most += 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)scales[row];
+        most += (uint64_t)ehmn_abs(factor) * (uint32_t)scales[row];
         count++;
         if (s == n) {
-            if (most >> shift >= 1u << 30) {
+            if (127u * most >> shift >= 1u << 30) {
                 return 0;
             }
             ehmn_neon_sum_rows(delta, d, rows, count);

@@ -56,6 +56,14 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
             vst1q_s32_x2(out, a);
         }
     }
+    for (; shift == 16 && n >= 16u; n -= 16u, v += 16, out += 16) { /* of gains, most of which are near one */
+        int32x4x4_t a = vld1q_s32_x4(v);
+        for (uint32_t k = 0; k < 4u; k++) {
+            int32x2_t low = vqrshrn_n_s64(vmull_n_s32(vget_low_s32(a.val[k]), factor), 16);
+            a.val[k] = symmetric(vqrshrn_high_n_s64(low, vmull_high_n_s32(a.val[k], factor), 16));
+        }
+        vst1q_s32_x4(out, a);
+    }
     for (; shift >= 1 && shift <= 62 && n >= 4u; n -= 4u, v += 4, out += 4) {
         int32x4_t a = vld1q_s32(v);
         int64x2_t low = vrshlq_s64(vmull_n_s32(vget_low_s32(a), factor), right);

@@ -48,30 +48,44 @@ static inline uint8x16_t step_some(int8_t *w, uint32x4x4_t edge, int8x16_t way, 
     return now;
 }
 
+/* Sixteen weights from `j` on of `count` rows, 1 or 4. */
+static inline __attribute__((always_inline)) void step_block(int8_t *const *w, uint32_t count, size_t j,
+                                                             const uint32_t *edge, const int8_t *sign,
+                                                             const uint32x4_t *rate, const uint32x4_t *at,
+                                                             const uint8x16_t *before, uint8x16_t *now)
+{
+    uint32x4x4_t e = vld1q_u32_x4(edge + j);
+    int8x16_t way = vorrq_s8(vld1q_s8(sign + j), vdupq_n_s8(1));
+    now[0] = step_some(w[0] + j, e, way, rate[0], at[0], before[0]);
+    if (count > 1u) {
+        now[1] = step_some(w[1] + j, e, way, rate[1], at[1], before[1]);
+        now[2] = step_some(w[2] + j, e, way, rate[2], at[2], before[2]);
+        now[3] = step_some(w[3] + j, e, way, rate[3], at[3], before[3]);
+    }
+}
+
 static inline __attribute__((always_inline)) void step_rows(const row_steps *row, uint32_t count, const uint32_t *edge,
                                                             const int8_t *sign, uint32_t n)
 {
     uint32x4_t rate[4], at[4];
-    uint8x16_t before[4];
-    size_t j = 0, whole = n & ~15u;
+    uint8x16_t before[4], now[4];
+    size_t j = 0;
     for (uint32_t k = 0; k < count; k++) {
         rate[k] = vdupq_n_u32(row[k].rate);
         at[k] = vdupq_n_u32(row[k].at);
         before[k] = vdupq_n_u8((uint8_t)(row[k].at >> 24));
     }
-    int8_t *w0 = row[0].w, *w1 = row[count > 1u].w, *w2 = row[count > 2u ? 2 : 0].w, *w3 = row[count > 3u ? 3 : 0].w;
-    for (; j < whole; j += 16u) {
-        uint32x4x4_t e = vld1q_u32_x4(edge + j);
-        int8x16_t way = vorrq_s8(vld1q_s8(sign + j), vdupq_n_s8(1));
-        before[0] = step_some(w0 + j, e, way, rate[0], at[0], before[0]);
-        if (count > 1u) {
-            before[1] = step_some(w1 + j, e, way, rate[1], at[1], before[1]);
-            before[2] = step_some(w2 + j, e, way, rate[2], at[2], before[2]);
-            before[3] = step_some(w3 + j, e, way, rate[3], at[3], before[3]);
-        }
+    int8_t *const w[4] = {row[0].w, row[count > 1u].w, row[count > 1u ? 2 : 0].w, row[count > 1u ? 3 : 0].w};
+    if (n & 16u) {
+        step_block(w, count, j, edge, sign, rate, at, before, before);
+        j += 16u;
     }
-    for (uint32_t k = 0; whole < n && k < count; k++) {
-        step_rest(row[k], edge + whole, sign + whole, n);
+    for (; j + 32u <= n; j += 32u) {
+        step_block(w, count, j, edge, sign, rate, at, before, now);
+        step_block(w, count, j + 16u, edge, sign, rate, at, now, before);
+    }
+    for (uint32_t k = 0; j < n && k < count; k++) {
+        step_rest(row[k], edge + j, sign + j, n);
     }
 }
 
