@@ -279,33 +279,40 @@ static void decay_dense(ehmn_model *m, uint32_t layer, int32_t factor)
     m->counts.writes += decay_row(m, w, rate > most ? most : (int32_t)rate, draw_offset(m, EHMN_STREAM_DECAY + layer));
 }
 
-/* Bring the rates of d units to what is allowed, and close those below closed_below times the mean: most of what is
- * taught is in the others, and a row that is not written costs nothing. */
-static void close_units(int32_t *rates, uint32_t d, int32_t closed_below)
+/* rates[d_model] of the units of a dense adapter, within what is allowed; returns the sum of their magnitudes, at most
+ * 2^32. */
+static uint64_t make_rates(const ehmn_model *m, uint32_t layer, int32_t rate, int32_t shift, const int32_t *error,
+                           int32_t *rates)
 {
-    uint64_t sum = ehmn_limit(rates, d, MAX_ROW_RATE); /* at most 2^32 */
-    ehmn_drop_below(rates, d, (uint32_t)((sum * (uint32_t)closed_below / d) >> 16)); /* at most 2^24 */
+    uint32_t d = m->image->d_model, gated = m->image->rule.phase_step != 0;
+    const int16_t *z = (const int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
+#if defined(EHMN_NEON)
+    if (!gated && ehmn_neon_can_make_rates(rate, shift)) {
+        return ehmn_neon_make_rates(error, z, d, rate, shift, MAX_ROW_RATE, rates);
+    }
+#endif
+    ehmn_times_slope(error, z, d, rates);
+    for (uint32_t i = 0; i < d && gated; i++) {
+        rates[i] = ehmn_mul(rates[i], phase_gate(m, layer, i), 15);
+    }
+    ehmn_scale_all(rates, d, rate, shift, rates);
+    return ehmn_limit(rates, d, MAX_ROW_RATE);
 }
 
-/* Teach one dense adapter. `rate`: Q24. */
+/* Teach one dense adapter. `rate`: Q24. Units whose rates are below closed_below times the mean are closed: most of what
+ * is taught is in the others, and a row that is not written costs nothing. */
 static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32_t *error)
 {
     uint32_t d = m->image->d_model;
-    int8_t *w = dense_weights(m, layer);
-    const int16_t *z = (const int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
     const int8_t *pre;
     int32_t *rates = ehmn_at(m, m->at.mixed);
     int32_t shift = ERROR_FRAC + 24 - EVENT_FRAC - m->image->rule.weight_frac + presynaptic(m, layer, &pre);
     uint32_t passed = draw_offset(m, EHMN_STREAM_WRITES + layer);
 
     ehmn_direction along = make_direction(m, pre);
-    ehmn_times_slope(error, z, d, rates);
-    for (uint32_t i = 0; i < d && m->image->rule.phase_step != 0; i++) {
-        rates[i] = ehmn_mul(rates[i], phase_gate(m, layer, i), 15);
-    }
-    ehmn_scale_all(rates, d, rate, shift, rates);
-    close_units(rates, d, m->image->rule.closed_below);
-    m->counts.writes += draw_rows(m, w, &along, rates, &passed);
+    uint64_t sum = make_rates(m, layer, rate, shift, error, rates);
+    ehmn_drop_below(rates, d, (uint32_t)((sum * (uint32_t)m->image->rule.closed_below / d) >> 16)); /* at most 2^24 */
+    m->counts.writes += draw_rows(m, dense_weights(m, layer), &along, rates, &passed);
     m->counts.macs += 2u * d;
 }
 

@@ -169,7 +169,7 @@ static inline int ehmn_neon_make_row(ehmn_neon_row *row, const int8_t *w, int32_
         int32_t spare = ehmn_neon_spare_bits((uint32_t)scale);
         right = up < spare ? up : spare;
         up -= right;
-        if (up < 0 || up > 14 || ehmn_abs(factor) << up > INT16_MAX) {
+        if (right < 0 || up > 14 || ehmn_abs(factor) << up > INT16_MAX) {
             return 0;
         }
     }
@@ -181,6 +181,15 @@ static inline int ehmn_neon_make_row(ehmn_neon_row *row, const int8_t *w, int32_
 
 /* v[i] = the sum of what `count` rows give for w[i]; no sum of magnitudes reaches 2^31. */
 void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_neon_row *rows, uint32_t count);
+
+/* plasticity.c: rates[i] = ehmn_mul(v[i] slope, rate, shift), slope as of ehmn_times_slope, within +-most; returns the sum of
+ * their magnitudes. Of n up to 2^12, `most` up to 2^20 and a rate that is not negative, if it can be. */
+static inline int ehmn_neon_can_make_rates(int32_t rate, int32_t shift)
+{
+    return shift <= 31 && 31 - shift <= ehmn_neon_spare_bits((uint32_t)rate) + 31 && rate >= 0;
+}
+uint64_t ehmn_neon_make_rates(const int32_t *v, const int16_t *z, uint32_t n, int32_t rate, int32_t shift, int32_t most,
+                              int32_t *rates);
 
 /* plasticity.c: draw the steps of those of n rows w[n][n] that have a rate. */
 uint32_t ehmn_neon_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t *passed);
