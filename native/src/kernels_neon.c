@@ -174,6 +174,13 @@ void ehmn_kernels_neon_weighted_sum(const int8_t *w, uint32_t rows, uint32_t col
     }
 }
 
+static inline int32x4_t scale_exactly(int32x4_t v, int32x4_t factor, int64x2_t right)
+{
+    int64x2_t low = vrshlq_s64(vmull_s32(vget_low_s32(v), vget_low_s32(factor)), right);
+    int64x2_t high = vrshlq_s64(vmull_high_s32(v, factor), right);
+    return vmaxq_s32(vqmovn_high_s64(vqmovn_s64(low), high), vdupq_n_s32(-INT32_MAX));
+}
+
 /* The doubled products' upper halves are enough for shifts above 31. They would not fit for -2^31 times itself alone, and
  * the one less that they become is rounded away. */
 void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
@@ -189,11 +196,15 @@ void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *factor, uint32_t n
             vst1q_s32_x4(out, a);
         }
     }
+    for (; shift >= 1 && shift < 32 && n >= 16u; n -= 16u, v += 16, factor += 16, out += 16) {
+        int32x4x4_t a = vld1q_s32_x4(v), f = vld1q_s32_x4(factor);
+        for (uint32_t k = 0; k < 4u; k++) {
+            a.val[k] = scale_exactly(a.val[k], f.val[k], right);
+        }
+        vst1q_s32_x4(out, a);
+    }
     for (; shift >= 1 && shift <= 62 && n >= 4u; n -= 4u, v += 4, factor += 4, out += 4) {
-        int32x4_t a = vld1q_s32(v), f = vld1q_s32(factor);
-        int64x2_t low = vrshlq_s64(vmull_s32(vget_low_s32(a), vget_low_s32(f)), right);
-        int64x2_t high = vrshlq_s64(vmull_high_s32(a, f), right);
-        vst1q_s32(out, vmaxq_s32(vqmovn_high_s64(vqmovn_s64(low), high), vdupq_n_s32(-INT32_MAX)));
+        vst1q_s32(out, scale_exactly(vld1q_s32(v), vld1q_s32(factor), right));
     }
     if (n > 0) {
         ehmn_kernels_rows_scale(v, factor, n, shift, out);

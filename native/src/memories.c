@@ -268,6 +268,7 @@ static void recall_episodes(ehmn_model *m)
     uint32_t share = (uint32_t)ehmn_model_gains(m)->share[m->bucket];
     uint64_t extra = (m->mass >> 8) * ((share << 16) / (65536u - share)) >> 16;
     m->extra = extra;
+    uint64_t total = m->total;
     for (ehmn_recall *r = m->recalled, *end = r + m->n_recalled; r < end; r++) {
         uint64_t p = ehmn_exp2_neg((uint32_t)(max - logits[r->token]));
         uint64_t mass = p + (extra * r->part >> 8);
@@ -275,9 +276,10 @@ static void recall_episodes(ehmn_model *m)
         if (mass > 0) {
             int32_t log = ehmn_round_shift32(ehmn_log2(mass) - (24 << 16), 16 - EHMN_LOGIT_FRAC);
             logits[r->token] = ehmn_sat16(max + log);
-            m->total += exp2_of(logits[r->token] - max) - p;
+            total += exp2_of(logits[r->token] - max) - p;
         }
     }
+    m->total = total;
 }
 
 void ehmn_swap_recalled(ehmn_model *m)
