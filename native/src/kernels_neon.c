@@ -42,11 +42,33 @@ static inline int32x4_t sum4(const int32x4_t *s)
     return vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3]));
 }
 
+/* Rows of 128 columns, one behind the other: the input stays in registers. */
+static void multiply16_128(const int8_t *w, uint32_t rows, const int16_t *in, int32_t *acc)
+{
+    int16x8_t x[16];
+    for (uint32_t k = 0; k < 16u; k++) {
+        x[k] = vld1q_s16(in + 8u * k);
+    }
+    for (const int32_t *end = acc + rows; acc < end; acc++) {
+        int32x4_t s = vdupq_n_s32(0);
+        for (uint32_t k = 0; k < 16u; k += 2u, w += 16) {
+            s = multiply16(w, x[k], x[k + 1u], s);
+        }
+        EHMN_KEEP_POINTER(w);
+        *acc = vaddvq_s32(s);
+    }
+}
+
 static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                        int32_t *acc)
 {
     const int16_t *end = x + (cols & ~15u);
     uint32_t r = 0, rest = cols & 15u;
+    if (cols == 128u && stride == 128u) {
+        r = rows;
+        multiply16_128(w, r, x, acc);
+        w += (size_t)r * stride;
+    }
     for (; r + 8u <= rows; r += 8u, w += (size_t)8u * stride) {
         const int8_t *row[8];
         int32x4_t s[8];
@@ -89,11 +111,33 @@ static inline int32x4_t multiply8(const int8_t *w, int8x16_t v, int32x4_t sum)
     return vpadalq_s16(sum, vmlal_high_s8(vmull_s8(vget_low_s8(a), vget_low_s8(v)), a, v));
 }
 
+/* Rows of 128 columns, one behind the other: the input stays in registers. */
+static void multiply8_128(const int8_t *w, uint32_t rows, const int8_t *in, int32_t *acc)
+{
+    int8x16_t x[8];
+    for (uint32_t k = 0; k < 8u; k++) {
+        x[k] = vld1q_s8(in + 16u * k);
+    }
+    for (const int32_t *end = acc + rows; acc < end; acc++) {
+        int32x4_t s = vdupq_n_s32(0);
+        for (uint32_t k = 0; k < 8u; k++, w += 16) {
+            s = multiply8(w, x[k], s);
+        }
+        EHMN_KEEP_POINTER(w);
+        *acc = vaddvq_s32(s);
+    }
+}
+
 static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                       int32_t *acc)
 {
     const int8_t *end = x + (cols & ~15u);
     uint32_t r = 0, rest = cols & 15u;
+    if (cols == 128u && stride == 128u) {
+        r = rows;
+        multiply8_128(w, r, x, acc);
+        w += (size_t)r * stride;
+    }
     for (; r + 8u <= rows; r += 8u, w += (size_t)8u * stride) {
         const int8_t *row[8];
         int32x4_t s[8];
