@@ -56,6 +56,14 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
             vst1q_s32_x2(out, a);
         }
     }
+    for (; shift == 16 && n >= 16u; n -= 16u, v += 16, out += 16) { /* of gains, most of which are near one */
+        int32x4x4_t a = vld1q_s32_x4(v);
+        for (uint32_t k = 0; k < 4u; k++) {
+            int32x2_t low = vqrshrn_n_s64(vmull_n_s32(vget_low_s32(a.val[k]), factor), 16);
+            a.val[k] = symmetric(vqrshrn_high_n_s64(low, vmull_high_n_s32(a.val[k], factor), 16));
+        }
+        vst1q_s32_x4(out, a);
+    }
     for (; shift >= 1 && shift <= 62 && n >= 4u; n -= 4u, v += 4, out += 4) {
         int32x4_t a = vld1q_s32(v);
         int64x2_t low = vrshlq_s64(vmull_n_s32(vget_low_s32(a), factor), right);
@@ -99,16 +107,16 @@ void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
     }
 }
 
-/* tanh(x) = 2 sigmoid(2x) - 1 */
+/* tanh(x) = 2 sigmoid(2x) - 1, in Q15 */
 void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
 {
     const int32x4_t by = vdupq_n_s32(-shift);
-    uint32_t i = 0;
-    for (; i + 4u <= n; i += 4u) {
-        int32x4_t twice = vqshlq_n_s32(vqrshlq_s32(vld1q_s32(v + i), by), 1);
-        vst1_s16(z + i, vmovn_s32(vsubq_s32(ehmn_neon_sigmoid(twice), vdupq_n_s32(32768))));
+    for (; n >= 8u; n -= 8u, v += 8, z += 8) {
+        int32x4_t low = vqshlq_n_s32(vqrshlq_s32(vld1q_s32(v), by), 1);
+        int32x4_t high = vqshlq_n_s32(vqrshlq_s32(vld1q_s32(v + 4), by), 1);
+        vst1q_s16(z, vreinterpretq_s16_u16(veorq_u16(ehmn_neon_sigmoid8(low, high), vdupq_n_u16(32768))));
     }
-    for (; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         z[i] = (int16_t)ehmn_tanh(ehmn_round_shift32(v[i], shift));
     }
 }
