@@ -343,7 +343,9 @@ X86 = {  # the flags of CMakeLists.txt
     "kernels_amx": [*AVX512, "-mamx-tile", "-mamx-int8"],
 }
 DOT = ["-march=armv8.2-a+dotprod"]
-AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": DOT, "kernels_dot_many": DOT}
+AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64", "-DEHMN_I8MM"], "kernels_dot": [*DOT, "-DEHMN_I8MM"]}
+AARCH64 |= {"kernels_dot_many": DOT, "kernels_mmla_many": ["-march=armv8.2-a+dotprod+i8mm"]}
+ON_AARCH64 = ("aarch64-linux-gnu-gcc", ["-O3", "-static"], AARCH64)
 ARM32 = ["-O2", "-static", "-fno-pie", "-no-pie", "-mthumb", "-march=armv7-a+simd", "-mfloat-abi=hard"]
 M55 = ["-O2", "-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard", "--specs=rdimon.specs"]
 M55 += ["-Wl,--section-start=.vectors=0", "-Wl,-Ttext-segment=0x8000"]
@@ -352,8 +354,9 @@ VECTORS = ("fixed", "tables", "vectors", "vectors_mve", *NEON, "vectors_plastic"
 ON_M55 = ["qemu-system-arm", "-M", "mps3-an547", "-net", "none", "-display", "none", "-semihosting", "-kernel"]
 MACHINES = {  # compiler, its flags, flags of single files, what runs the program, tables that must be there
     "x86-64, sanitizers": ("gcc", SANITIZED, X86, [], {"rows"}),
-    "A53": ("aarch64-linux-gnu-gcc", ["-O3", "-static"], AARCH64, ["qemu-aarch64", "-cpu", "cortex-a53"], {"neon"}),
-    "A76": ("aarch64-linux-gnu-gcc", ["-O3", "-static"], AARCH64, ["qemu-aarch64", "-cpu", "max"], {"neon", "dot"}),
+    "A53": (*ON_AARCH64, ["qemu-aarch64", "-cpu", "cortex-a53"], {"neon"}),
+    "A76": (*ON_AARCH64, ["qemu-aarch64", "-cpu", "cortex-a76"], {"neon", "dot"}),
+    "A710": (*ON_AARCH64, ["qemu-aarch64", "-cpu", "max"], {"neon", "dot", "mmla"}),
     "Arm with DSP": ("arm-linux-gnueabihf-gcc", ARM32, {}, ["qemu-arm"], {"dsp"}),
     "Arm without DSP": ("arm-linux-gnueabihf-gcc", [*ARM32, "-U__ARM_FEATURE_DSP"], {}, ["qemu-arm"], {"thumb"}),
     "Arm with MVE": ("arm-none-eabi-gcc", M55, {}, ON_M55, {"mve"}),

@@ -183,4 +183,25 @@ const ehmn_kernels ehmn_kernels_dot = {
     .matmat_s8 = ehmn_kernels_dot_matmat_s8,
 };
 
+#if defined(EHMN_I8MM)
+const ehmn_kernels ehmn_kernels_mmla = {
+    .name = "mmla",
+    .matvec_s8 = matvec_s8,
+    .matvec_s16 = matvec_s16,
+    .matvec_s4 = matvec_s4,
+    .weighted_sum = ehmn_kernels_neon_weighted_sum,
+    .scale = ehmn_kernels_neon_scale,
+    .step_row = ehmn_kernels_neon_step_row,
+    .few_steps = 3u,
+    .exp_sum = ehmn_kernels_neon_exp_sum,
+    .soften = ehmn_kernels_neon_soften,
+    .gate = ehmn_kernels_neon_gate,
+    .fit = ehmn_kernels_neon_fit,
+    .nearest = ehmn_kernels_neon_nearest,
+    .matmat_s16 = ehmn_kernels_mmla_matmat_s16,
+    .matmat_s4 = ehmn_kernels_mmla_matmat_s4,
+    .matmat_s8 = ehmn_kernels_mmla_matmat_s8,
+};
+#endif
+
 #endif

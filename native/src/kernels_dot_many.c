@@ -144,6 +144,7 @@ EHMN_INTO static inline void tiles(columns4 (*part)[SOME_COLS / 4u], uint32_t ro
         }
         int32_t *out = acc + r;
         for (uint32_t t = 0; t < most; t++, out += acc_stride) {
+            EHMN_KEEP_POINTER(out);
             vst1q_s32(out, add ? vaddq_s32(s[t][0], vld1q_s32(out)) : s[t][0]);
             vst1q_s32(out + 4, add ? vaddq_s32(s[t][1], vld1q_s32(out + 4)) : s[t][1]);
         }
