@@ -19,7 +19,8 @@ static inline bytes16 bytes_of(int16x8_t a, int16x8_t b)
     bytes16 out;
     out.low = vuzp1q_s8(vreinterpretq_s8_s16(a), vreinterpretq_s8_s16(b));
     out.high = vuzp2q_s8(vreinterpretq_s8_s16(a), vreinterpretq_s8_s16(b));
-    out.high = vsubq_s8(out.high, vreinterpretq_s8_u8(vcltzq_s8(out.low))); /* plus one where low is negative */
+    uint8x16_t high = vsubq_u8(vreinterpretq_u8_s8(out.high), vcltzq_s8(out.low)); /* plus one where low is negative */
+    out.high = vreinterpretq_s8_u8(high);
     return out;
 }
 

@@ -176,8 +176,8 @@ static inline uint32x4_t soften_some(const int32_t *scores, const uint32_t n, in
         total = vpadalq_u16(vpadalq_u16(total, low), high);
         low = vrshlq_u16(low, vmovl_s8(vget_low_s8(left)));
         high = vrshlq_u16(high, vmovl_high_s8(left));
-        vst1q_s16(weights + 16u * k, vnegq_s16(vreinterpretq_s16_u16(low)));
-        vst1q_s16(weights + 16u * k + 8u, vnegq_s16(vreinterpretq_s16_u16(high)));
+        vst1q_s16(weights + 16u * k, vreinterpretq_s16_u16(vsubq_u16(vdupq_n_u16(0), low)));
+        vst1q_s16(weights + 16u * k + 8u, vreinterpretq_s16_u16(vsubq_u16(vdupq_n_u16(0), high)));
     }
     return total;
 }
