@@ -9,8 +9,10 @@
 
 #define COLS 512u /* split at a time */
 
-/* acc[r] += some columns that fill no register. */
-static void add_rest8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, int32_t *acc)
+/* Where less than sixteen columns are left, the last sixteen are taken once more, times zeros where they were before. */
+
+/* acc[r] += fewer columns than fill a register. */
+static void add_few8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, int32_t *acc)
 {
     for (uint32_t r = 0; r < rows; r++) {
         for (uint32_t c = 0; c < cols; c++) {
@@ -19,7 +21,7 @@ static void add_rest8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stri
     }
 }
 
-static void add_rest16(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, int32_t *acc)
+static void add_few16(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, int32_t *acc)
 {
     for (uint32_t r = 0; r < rows; r++) {
         for (uint32_t c = 0; c < cols; c++) {
@@ -28,11 +30,12 @@ static void add_rest16(const int8_t *w, uint32_t rows, uint32_t cols, size_t str
     }
 }
 
-/* sum[r]: `rows` rows, at most 8, of `cols` columns, a multiple of 16. */
+/* sum[r]: `rows` rows, at most 8, of `cols` columns, at least 16; last: the last sixteen of x that are left. */
 static inline void products8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x,
-                             int32x4_t *sum)
+                             int8x16_t last, int32x4_t *sum)
 {
     const int8_t *row[8], *end = x + (cols & ~63u);
+    uint32_t left = cols & 63u;
     for (uint32_t r = 0; r < rows; r++) {
         row[r] = w + r * stride;
         sum[r] = vdupq_n_s32(0);
@@ -48,15 +51,18 @@ static inline void products8(const int8_t *w, uint32_t rows, uint32_t cols, size
             }
         }
     }
-    for (uint32_t c = 0; c < (cols & 63u); c += 16u) {
+    for (uint32_t c = 0; c + 16u <= left; c += 16u) {
         int8x16_t a = vld1q_s8(x + c);
         for (uint32_t r = 0; r < rows; r++) {
             sum[r] = vdotq_s32(sum[r], vld1q_s8(row[r] + c), a);
         }
     }
+    for (uint32_t r = 0; left % 16u != 0 && r < rows; r++) {
+        sum[r] = vdotq_s32(sum[r], vld1q_s8(row[r] + left - 16), last);
+    }
 }
 
-/* The same of at most 4 rows; low[r] and high[r] are to be put together. */
+/* The same of at most 4 rows; x has the last sixteen, too, and low[r] and high[r] are to be put together. */
 static inline void products16(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const bytes16 *x,
                               int32x4_t *low, int32x4_t *high)
 {
@@ -78,9 +84,11 @@ static inline void products16(const int8_t *w, uint32_t rows, uint32_t cols, siz
             }
         }
     }
-    for (uint32_t c = 0; c < (cols & 63u); c += 16u, x++) {
+    uint32_t left = cols & 63u;
+    for (uint32_t c = 0; c < left; c += 16u, x++) {
+        uint32_t at = c + 16u <= left ? c : left - 16u;
         for (uint32_t r = 0; r < rows; r++) {
-            int8x16_t v = vld1q_s8(row[r] + c);
+            int8x16_t v = vld1q_s8(row[r] + (int32_t)at);
             low[r] = vdotq_s32(low[r], v, x->low);
             high[r] = vdotq_s32(high[r], v, x->high);
         }
@@ -99,33 +107,40 @@ static inline int32x4_t put_together(const int32x4_t *low, const int32x4_t *high
 
 static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, int32_t *acc)
 {
-    uint32_t whole = cols & ~15u, r = 0;
+    uint32_t rest = cols % 16u, r = 0;
+    int8_t some[16] = {0};
     int32x4_t s[8];
+    if (cols < 16u) {
+        memset(acc, 0, 4u * (size_t)rows);
+        add_few8(w, rows, cols, stride, x, acc);
+        return;
+    }
+    memcpy(some + 16u - rest, x + cols - rest, rest);
+    const int8x16_t last = vld1q_s8(some);
     for (const int8_t *at = w; r + 8u <= rows; r += 8u, at += (size_t)8u * stride) {
-        products8(at, 8u, whole, stride, x, s);
+        products8(at, 8u, cols, stride, x, last, s);
         vst1q_s32(acc + r, sum4(s));
         vst1q_s32(acc + r + 4u, sum4(s + 4));
     }
     for (; r < rows; r++) {
-        products8(w + (size_t)r * stride, 1u, whole, stride, x, s);
+        products8(w + (size_t)r * stride, 1u, cols, stride, x, last, s);
         acc[r] = vaddvq_s32(s[0]);
     }
-    add_rest8(w + whole, rows, cols - whole, stride, x + whole, acc);
 }
 
-/* acc = or += rows of `whole` columns, a multiple of 16. */
-static void multiply_whole(const int8_t *w, uint32_t rows, uint32_t whole, size_t stride, const bytes16 *x, int add,
-                           int32_t *acc)
+/* acc = or += rows of `cols` columns, at least 16. */
+static void multiply_rows(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const bytes16 *x, int add,
+                          int32_t *acc)
 {
     int32x4_t low[4], high[4];
     uint32_t r = 0;
     for (; r + 4u <= rows; r += 4u, w += 4u * stride) {
-        products16(w, 4u, whole, stride, x, low, high);
+        products16(w, 4u, cols, stride, x, low, high);
         int32x4_t sum = put_together(low, high);
         vst1q_s32(acc + r, add ? vaddq_s32(vld1q_s32(acc + r), sum) : sum);
     }
     for (; r < rows; r++, w += stride) {
-        products16(w, 1u, whole, stride, x, low, high);
+        products16(w, 1u, cols, stride, x, low, high);
         int32_t sum = vaddvq_s32(low[0]) + vaddvq_s32(high[0]) * 256;
         acc[r] = add ? acc[r] + sum : sum;
     }
@@ -135,14 +150,18 @@ static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t s
 {
     bytes16 bytes[COLS / 16u];
     for (uint32_t first = 0; first < cols; first += COLS) {
-        uint32_t count = cols - first < COLS ? cols - first : COLS, whole = count & ~15u;
+        uint32_t count = cols - first < COLS ? cols - first : COLS;
         const int8_t *part = w + first;
-        int beyond = split(x + first, count, bytes);
-        multiply_whole(part, rows, whole, stride, bytes, first != 0, acc);
-        if (beyond) {
-            mend(part, rows, whole, stride, x + first, acc);
+        if (count < 16u) {
+            memset(acc, 0, first == 0 ? 4u * (size_t)rows : 0u);
+            add_few16(part, rows, count, stride, x + first, acc);
+            return;
         }
-        add_rest16(part + whole, rows, count - whole, stride, x + first + whole, acc);
+        int beyond = split(x + first, count, bytes);
+        multiply_rows(part, rows, count, stride, bytes, first != 0, acc);
+        if (beyond) {
+            mend(part, rows, count, stride, x + first, acc);
+        }
     }
 }
 
