@@ -128,13 +128,49 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     }
 }
 
+/* Four rows at a time of few columns, which stay in registers, as those of a head's keys do: first the high bytes, then the
+ * low ones. Returns how many rows. */
+static inline uint32_t multiply_short(const int8_t *w, uint32_t rows, const uint32_t sixteens, size_t stride,
+                                      const bytes16 *x, int32_t *acc)
+{
+    bytes16 v[4];
+    uint32_t r = 0;
+    for (uint32_t c = 0; c < sixteens; c++) {
+        v[c] = x[c];
+    }
+    for (; r + 4u <= rows; r += 4u) {
+        int8x16_t row[4][4];
+        int32x4_t s[4];
+        for (uint32_t k = 0; k < 4u; k++, w += stride) {
+            s[k] = vdupq_n_s32(0);
+            for (uint32_t c = 0; c < sixteens; c++) {
+                row[k][c] = vld1q_s8(w + 16u * c);
+                s[k] = vdotq_s32(s[k], row[k][c], v[c].high);
+            }
+        }
+        for (uint32_t k = 0; k < 4u; k++) {
+            s[k] = vshlq_n_s32(s[k], 8);
+            for (uint32_t c = 0; c < sixteens; c++) {
+                s[k] = vdotq_s32(s[k], row[k][c], v[c].low);
+            }
+        }
+        vst1q_s32(acc + r, sum4(s));
+    }
+    return r;
+}
+
 /* acc = or += rows of `cols` columns, at least 16. */
 static void multiply_rows(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const bytes16 *x, int add,
                           int32_t *acc)
 {
     int32x4_t low[4], high[4];
     uint32_t r = 0;
-    for (; r + 4u <= rows; r += 4u, w += 4u * stride) {
+    if (cols == 32u && !add) {
+        r = multiply_short(w, rows, 2u, stride, x, acc);
+    } else if (cols == 64u && !add) {
+        r = multiply_short(w, rows, 4u, stride, x, acc);
+    }
+    for (w += r * stride; r + 4u <= rows; r += 4u, w += 4u * stride) {
         products16(w, 4u, cols, stride, x, low, high);
         int32x4_t sum = put_together(low, high);
         vst1q_s32(acc + r, add ? vaddq_s32(vld1q_s32(acc + r), sum) : sum);
