@@ -63,17 +63,7 @@ class Program:
     def run(self, image: Path, ids: Path, n: int, mode: str) -> Counter[str]:
         """Instructions of each function, from the program's start to its end."""
         _, emulator, processor = MACHINES[self.machine]
-        command = [
-            emulator,
-            "-cpu",
-            processor,
-            *self.plugin.options,
-            str(self.path),
-            str(image),
-            str(ids),
-            str(n),
-            mode,
-        ]
+        command = [emulator, "-cpu", processor, *self.plugin.options, *map(str, (self.path, image, ids, n)), mode]
         subprocess.run(command, capture_output=True, check=True, timeout=600)
         return self.plugin.counts()
 
