@@ -20,10 +20,11 @@ MACS = 512 * 128
 VECTORS = 64
 DOT = ["-march=armv8.2-a+dotprod"]
 AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": DOT, "kernels_dot_many": DOT}
-X86 = {"kernels": ["-DEHMN_ASK_X86"]} | {
-    f"kernels_{n}": ["-mavx2", "-mpopcnt"] for n in ("avx2", "avx2_many", "avx2_loops")
+X86 = {"kernels": ["-DEHMN_ASK_X86"]} | {f"kernels_{n}": ["-mavx2", "-mpopcnt"] for n in ("avx2", "avx2_many")}
+X86 |= {
+    f"kernels_{n}": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"]
+    for n in ("vnni", "vnni_many", "vnni_plastic")
 }
-X86 |= {f"kernels_{n}": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"] for n in ("vnni", "vnni_many")}
 # Table: compiler, flags of single files, emulator.
 MACHINES = {
     "neon": ("aarch64-linux-gnu-gcc", AARCH64, ["qemu-aarch64", "-cpu", "cortex-a53"]),

@@ -1,5 +1,5 @@
 """Which functions of a board's firmware execute the instructions of a token: of the frozen model, of a prediction by
-what was learned, and of a token that is learned.
+what was learned, and of a token that is learned; with Linux also of a prompt, whose tokens are many at once.
 
     python tools/run.py bench.instructions_by_function BOARD [WARM]
 
@@ -69,7 +69,11 @@ def of_machine(image: bytes, machine: str, warm: int) -> Counts:
         program = Program.build(machine, Path(folder))
         learned = program.run(model, ids, warm, "l")
         frozen = program.run(model, ids, warm, "s")
+        prompt = f"m{TOKENS}"
         return {
+            "prompt": per_token(
+                program.run(model, ids, 2 * TOKENS, prompt), program.run(model, ids, 3 * TOKENS, prompt)
+            ),
             "static": per_token(frozen, program.run(model, ids, warm + TOKENS, "s")),
             "predicted": per_token(learned, program.run(model, ids, warm + TOKENS, f"p{warm}")),
             "learned": per_token(learned, program.run(model, ids, warm + TOKENS, "l")),
@@ -78,7 +82,10 @@ def of_machine(image: bytes, machine: str, warm: int) -> Counts:
 
 def show(name: str, counts: Counts) -> None:
     print(f"{name}\n" + "".join(f"{kind:>12}" for kind in counts))
-    for function, n in counts["learned"].most_common():
+    most: Counter[str] = Counter()
+    for of in counts.values():
+        most |= of
+    for function, n in most.most_common():
         if n >= 100:
             print("".join(f"{of[function]:12,}" for of in counts.values()), function)
     print("".join(f"{sum(of.values()):12,}" for of in counts.values()), "all")

@@ -90,6 +90,17 @@ def core_encoder(image: Image) -> Subject:
     return timed(run)
 
 
+def products(image: Image) -> Subject:
+    """The products of a token with all matrices, and nothing else."""
+    model = CoreModel(image, plastic=False)
+
+    def run(ids: Ids) -> None:
+        for _ in range(len(ids)):
+            lib.ehmn_every_product(model._model)
+
+    return timed(run)
+
+
 def prompts(image: Image, kernels: Any, scored: bool) -> Subject:
     """PROMPT tokens at once; scored: as a text whose every token is predicted."""
     model = CoreModel(image, plastic=False)
@@ -142,6 +153,7 @@ def subjects(image: Image, runq_path: Path | None) -> dict[str, Subject]:
         BASE: core(image, best, learn=True),
         "core, static": core(image, best, learn=False),
         "core, encoder alone": core_encoder(image),
+        "core, its products alone": products(image),
         f"core, static, a prompt of {PROMPT}": prompts(image, best, scored=False),
         f"core, static, a text scored {PROMPT} at once": prompts(image, best, scored=True),
     }

@@ -21,7 +21,7 @@ OF_FILE = {
         ("kernels_avx2", "kernels_avx2_many", "vectors_avx2", "vectors_avx2_plastic"), ("-mavx2", "-mpopcnt")
     ),
     **dict.fromkeys(
-        ("kernels_vnni", "kernels_vnni_many", "vectors_avx512"),
+        ("kernels_vnni", "kernels_vnni_many", "kernels_vnni_plastic", "vectors_avx512"),
         ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),
     ),
 }

@@ -182,6 +182,104 @@ static void plastic(uint32_t n, int32_t limit)
     same("ehmn_drop_below", n, out, a, 4);
 }
 
+/* What a row of weights becomes on a line of which *passed has gone by, by the definition; returns its steps. */
+static uint32_t step_slowly(int8_t *w, const ehmn_direction *along, int32_t rate, uint32_t *passed)
+{
+    uint64_t place = *passed, magnitude = ehmn_abs(rate);
+    uint32_t before = 0, from = 0;
+    for (uint32_t j = 0; j < along->n; j++) {
+        place += magnitude * (along->edge[j] - from);
+        from = along->edge[j];
+        int32_t steps = (int32_t)((uint32_t)(place >> EHMN_EVENT_FRAC) - before);
+        before += (uint32_t)steps;
+        w[j] = (int8_t)ehmn_clamp(w[j] + ((along->sign[j] < 0) != (rate < 0) ? -steps : steps), -127, 127);
+    }
+    *passed = (uint32_t)place & ((1u << EHMN_EVENT_FRAC) - 1u);
+    return before;
+}
+
+/* Steps of rows of weights, few of one or all of several. */
+static void drawing(uint32_t n)
+{
+    static int8_t w[MOST * MOST];
+    int8_t v[MOST], sign[MOST];
+    int32_t rates[MOST];
+    uint32_t edge[MOST], passed = (uint32_t)between(0, (1 << EHMN_EVENT_FRAC) - 1), from = passed, writes = 0, length = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = (int8_t)(between(0, 3) ? between(-127, 127) : 0);
+        length += ehmn_abs(v[i]);
+        rates[i] = between(0, 2) ? 0 : between(0, 1) ? between(-(1 << 20), 1 << 20) : between(-9999, 9999);
+    }
+    for (uint32_t i = 0; i < n * n; i++) {
+        w[i] = (int8_t)between(-127, 127);
+    }
+    ehmn_running_sums(v, n, edge, sign);
+    int8_t *bytes = copy(v, n), *own = copy(w, n * n);
+    uint32_t found = ehmn_length(bytes, n);
+    same("ehmn_length", 1, &length, copy(&found, 4), 4);
+    free(bytes);
+    ehmn_direction along = {copy(edge, 4u * n), copy(sign, n), n, length, (uint32_t)between(0, 9)};
+    for (uint32_t r = 0; r < n; r++) {
+        int8_t *row = copy(w + r * n, n);
+        uint32_t before = from, steps = step_slowly(w + r * n, &along, rates[r], &from);
+        writes += steps;
+        if (steps <= along.few) {
+            ehmn_step_few(row, &along, rates[r], before, steps);
+            same("ehmn_step_few", n, w + r * n, row, 1);
+        } else {
+            free(row);
+        }
+    }
+#if defined(EHMN_NEON)
+    int32_t *of_rows = copy(rates, 4u * n);
+    found = ehmn_neon_draw_rows(own, &along, of_rows, &passed);
+    same("the steps of rows", n * n, w, own, 1);
+    same("their number", 1, &writes, copy(&found, 4), 4);
+    same("what has passed", 1, &from, copy(&passed, 4), 4);
+    free(of_rows);
+#else
+    (void)writes;
+    free(own);
+#endif
+    free(along.edge);
+    free(along.sign);
+}
+
+#if defined(EHMN_NEON)
+/* Sums of what rows of weights give, each rounded; of rows that cannot be added so, none. */
+static void summing(uint32_t n)
+{
+    int8_t w[MOST], *own[9];
+    ehmn_neon_row rows[9];
+    int32_t out[MOST] = {0}, shift = between(8, 33);
+    uint32_t count = 0;
+    for (uint32_t tries = (uint32_t)between(1, 9); tries > 0; tries--) {
+        int32_t factor = between(-64, 64), scale = between(0, 1) ? between(0, INT32_MAX) >> between(0, 9) : between(0, 99);
+        if ((13 + 31 - shift) > 26 + __builtin_clz((uint32_t)scale | 1u)) { /* nine might leave 31 bits */
+            continue;
+        }
+        for (uint32_t i = 0; i < n; i++) {
+            w[i] = (int8_t)between(-127, 127);
+        }
+        own[count] = copy(w, n);
+        if (!ehmn_neon_make_row(rows + count, own[count], factor, scale, shift)) {
+            free(own[count]);
+            continue;
+        }
+        count++;
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] += ehmn_mul(w[i] * factor, scale, shift);
+        }
+    }
+    int32_t *a = copy(out, 4u * n);
+    ehmn_neon_sum_rows(a, n, rows, count);
+    same("ehmn_neon_sum_rows", n, out, a, 4);
+    for (uint32_t k = 0; k < count; k++) {
+        free(own[k]);
+    }
+}
+#endif
+
 static int32_t shift_for(const int32_t *v, uint32_t n, int32_t bits)
 {
     uint32_t max = 0;
@@ -233,6 +331,33 @@ static void reductions(uint32_t n, int32_t limit)
     int32_t *whole = copy(v, 4u * n);
     ehmn_rms_normalise(whole, n, frac, eps, eps_shift, whole);
     same("ehmn_rms_normalise", n, turned, whole, 4);
+#if defined(EHMN_NEON)
+    int32_t downs[MOST];
+    for (uint32_t i = 0; i < n; i++) {
+        downs[i] = between(0, 31);
+        turned[i] >>= downs[i];
+    }
+    int32_t *by_each = copy(downs, 4u * n);
+    whole = copy(v, 4u * n);
+    ehmn_neon_normalise(whole, n, frac, eps, eps_shift, by_each, whole);
+    same("ehmn_neon_normalise", n, turned, whole, 4);
+    for (int32_t of = 0; of < 63; of += 1 + (int32_t)(n % 5u)) {
+        int32_t factor = between(-255, 255);
+        for (uint32_t i = 0; i < n; i++) {
+            turned[i] = ehmn_mul(v[i] / 256 * factor, downs[i] * 65536, of);
+        }
+        whole = copy(v, 4u * n);
+        int32_t *scales = copy(downs, 4u * n);
+        for (uint32_t i = 0; i < n; i++) {
+            whole[i] /= 256;
+            scales[i] *= 65536;
+        }
+        ehmn_neon_scale_steps(whole, scales, n, factor, of);
+        same("ehmn_neon_scale_steps", n, turned, whole, 4);
+        free(scales);
+    }
+    free(by_each);
+#endif
     int32_t step = 1;
     for (uint32_t i = 0; i < n; i++) {
         step = (ehmn_abs(a[i]) + 126) / 127 > (uint32_t)step ? (int32_t)(ehmn_abs(a[i]) + 126) / 127 : step;
@@ -245,14 +370,18 @@ static void reductions(uint32_t n, int32_t limit)
     }
     same("the step of ehmn_narrow", 1, &step, copy(&got, 4), 4);
     same("ehmn_narrow", n, bytes, b, 1);
-#if !defined(EHMN_MVE) && !defined(EHMN_NEON)
+#if !defined(EHMN_MVE)
     int32_t *whole_again = copy(v, 4u * n), step_again = 0;
-    uint32_t most = 0, largest = 0;
     b = copy(v, n);
     got = -ehmn_quantise_narrow(whole_again, n, 0, b, &step_again);
     same("the shift of ehmn_quantise_narrow", 1, &by, copy(&got, 4), 4);
     same("its step", 1, &step, copy(&step_again, 4), 4);
     same("ehmn_quantise_narrow", n, bytes, b, 1);
+    same("what was narrowed", n, v, whole_again, 4);
+#endif
+#if !defined(EHMN_MVE) && !defined(EHMN_NEON)
+    uint32_t most = 0, largest = 0;
+    whole_again = copy(v, 4u * n);
     int16_t *words = copy(v, 2u * n);
     got = -ehmn_quantise_most(whole_again, n, 0, 16, words, &most);
     for (uint32_t i = 0; i < n; i++) {
@@ -264,7 +393,7 @@ static void reductions(uint32_t n, int32_t limit)
         exit(1);
     }
     same("ehmn_quantise_most", n, a, words, 2);
-    same("what was narrowed", n, v, whole_again, 4);
+    free(whole_again);
 #endif
     free(a);
     ehmn_multiply_all(own, n, step);
@@ -381,6 +510,10 @@ void compare_vectors(void)
         for (uint32_t k = 0; k < sizeof limits / sizeof limits[0]; k++) {
             sums(n, limits[k]);
             plastic(n, limits[k]);
+            drawing(n);
+#if defined(EHMN_NEON)
+            summing(n);
+#endif
             reductions(n, limits[k]);
             passing(n, limits[k] < INT16_MAX ? limits[k] : INT16_MAX);
             attention(n, limits[k] < 1 << 30 ? limits[k] : 1 << 30); /* no score is larger */

@@ -340,6 +340,7 @@ X86 = {  # the flags of CMakeLists.txt
     "kernels_avx2_many": ["-mavx2"],
     "kernels_vnni": [*AVX512, "-DEHMN_AMX"],
     "kernels_vnni_many": AVX512,
+    "kernels_vnni_plastic": AVX512,
     "kernels_amx": [*AVX512, "-mamx-tile", "-mamx-int8"],
 }
 DOT = ["-march=armv8.2-a+dotprod"]
@@ -347,7 +348,8 @@ AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": DOT, "kernels_dot_m
 ARM32 = ["-O2", "-static", "-fno-pie", "-no-pie", "-mthumb", "-march=armv7-a+simd", "-mfloat-abi=hard"]
 M55 = ["-O2", "-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard", "--specs=rdimon.specs"]
 M55 += ["-Wl,--section-start=.vectors=0", "-Wl,-Ttext-segment=0x8000"]
-VECTORS = ("fixed", "tables", "vectors", "vectors_mve", "vectors_neon", "vectors_plastic", "vectors_reduce")
+NEON = ("vectors_neon", "vectors_neon_plastic", "vectors_neon_reduce")
+VECTORS = ("fixed", "tables", "vectors", "vectors_mve", *NEON, "vectors_plastic", "vectors_reduce")
 ON_M55 = ["qemu-system-arm", "-M", "mps3-an547", "-net", "none", "-display", "none", "-semihosting", "-kernel"]
 MACHINES = {  # compiler, its flags, flags of single files, what runs the program, tables that must be there
     "x86-64, sanitizers": ("gcc", SANITIZED, X86, [], {"rows"}),

@@ -4,6 +4,7 @@ whatever the sizes, the window, the instruction set and the number of tokens tha
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from shutil import which
 from typing import Any
 
@@ -148,6 +149,42 @@ def test_process_refuses_what_it_cannot_do() -> None:
     assert lib.ehmn_work_bytes(image.pointer, 2**32 - 1, size) == lib.EHMN_E_ARGUMENT
     assert lib.ehmn_process(model._model, tokens, 2, FEED, none, none, 0) == lib.EHMN_OK  # one after the other
     assert model.counts().steps == 2
+
+
+NATIVE = Path(__file__).parent.parent / "native"
+# As wide as the reference model, whose heads fill registers, in a window that is full between two batches.
+WIDE = replace(TINY, d_model=128, d_hidden=72, n_heads=4, n_kv_heads=2, n_ctx=61, n_layers=1)
+
+
+@pytest.fixture(scope="module")
+def aarch64_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """compare_many.c with the core as it is built for aarch64."""
+    if missing := [tool for tool in ("aarch64-linux-gnu-gcc", "qemu-aarch64", "cmake") if which(tool) is None]:
+        pytest.skip(f"not run here: {missing[0]} is missing")
+    folder = tmp_path_factory.mktemp("aarch64")
+    system = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
+    compiler = "aarch64-linux-gnu-gcc"
+    build = ["cmake", "-S", str(NATIVE), "-B", str(folder), f"-DCMAKE_C_COMPILER={compiler}", *system]
+    for command in (build, ["cmake", "--build", str(folder), "--target", "edgehmn_core"]):
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    sources = [str(Path(__file__).parent / "compare_many.c"), str(folder / "libedgehmn_core.a")]
+    headers = [f"-I{NATIVE / 'src'}", f"-I{NATIVE / 'include'}"]
+    program = folder / "compare"
+    subprocess.run([compiler, "-std=c11", "-O2", "-static", *headers, *sources, "-o", str(program)], check=True)
+    return program
+
+
+@pytest.mark.parametrize(("processor", "expected"), [("cortex-a53", {"neon"}), ("max", {"neon", "dot"})])
+def test_many_tokens_on_aarch64(processor: str, expected: set[str], aarch64_program: Path, tmp_path: Path) -> None:
+    images = {**IMAGES, "wide": (WIDE, BUSY, None), "wide, 8 bits": (WIDE, BUSY, Precision(inputs=8))}
+    paths = []
+    for index, model in enumerate(images.values()):
+        paths.append(tmp_path / f"{index}.ehmn")
+        paths[-1].write_bytes(tiny_image(*model))
+    command = ["qemu-aarch64", "-cpu", processor, str(aarch64_program), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(done.stdout.split()) == expected
 
 
 @pytest.mark.skipif(which("arm-none-eabi-nm") is None, reason="not run here: arm-none-eabi-nm is missing")

@@ -52,6 +52,15 @@ static inline __m512i load_rows(const int8_t *w, size_t stride, uint32_t rows, _
     return _mm512_inserti32x4(v, r[3], 3);
 }
 
+/* The same of whole ones. */
+static inline __m512i load_whole(const int8_t *w, size_t stride)
+{
+    __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)w));
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(w + 4u * stride)), 1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(w + 8u * stride)), 2);
+    return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(w + 12u * stride)), 3);
+}
+
 /* Lay out up to sixteen rows: four[j] holds columns 4 j to 4 j + 3 of one row in each lane, zeros beyond rows and columns;
  * bits of `flip` are turned in every byte. */
 static inline void lay_out_bytes(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, int8_t flip, __m512i *four)
@@ -60,7 +69,10 @@ static inline void lay_out_bytes(const int8_t *w, uint32_t rows, uint32_t cols, 
         __mmask16 some = (__mmask16)(cols - c >= 16u ? 0xFFFFu : (1u << (cols - c)) - 1u);
         __m512i v[4];
         for (uint32_t k = 0; k < 4u; k++) {
-            v[k] = k < rows ? load_rows(w + c + k * stride, stride, rows - k, some) : _mm512_setzero_si512();
+            const int8_t *from = w + c + k * stride;
+            v[k] = rows >= 16u && some == 0xFFFFu ? load_whole(from, stride)
+                   : k < rows                     ? load_rows(from, stride, rows - k, some)
+                                                  : _mm512_setzero_si512();
         }
         transpose4(v);
         for (uint32_t k = 0; k < 4u; k++) {
@@ -70,11 +82,16 @@ static inline void lay_out_bytes(const int8_t *w, uint32_t rows, uint32_t cols, 
 }
 #endif
 
+/* Odd lanes in the places of the even ones too. A shift would wait for the unit that multiplies. */
+static inline __m512i odd_lanes(__m512i v)
+{
+    return _mm512_shuffle_epi32(v, (_MM_PERM_ENUM)0xF5);
+}
+
 /* The upper halves of sixteen products. */
 static inline __m512i upper(__m512i a, __m512i b)
 {
-    __m512i even = _mm512_srli_epi64(_mm512_mul_epi32(a, b), 32);
-    __m512i odd = _mm512_mul_epi32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32));
+    __m512i even = odd_lanes(_mm512_mul_epi32(a, b)), odd = _mm512_mul_epi32(odd_lanes(a), odd_lanes(b));
     return _mm512_mask_blend_epi32(0xAAAAu, even, odd);
 }
 

@@ -14,7 +14,7 @@
 int32_t ehmn_reduce_into(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *mantissas, int8_t *narrow,
                          int32_t *step)
 {
-#if !defined(EHMN_MVE) && !defined(EHMN_NEON) && !defined(EHMN_ASK_X86)
+#if !defined(EHMN_MVE) && !defined(EHMN_ASK_X86)
     if (bits == 8u) {
         return ehmn_quantise_narrow(v, n, frac, narrow, step);
     }
@@ -44,7 +44,12 @@ void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first
         m->kernels->matvec_s4((const uint8_t *)w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     } else if (matrix->input_bits == 8u) {
         ehmn_matvec_s8(m, matrix, first, rows, out);
+#if defined(EHMN_NEON)
+        ehmn_neon_scale_steps(out, scale, rows, m->step, matrix->shift + frac - out_frac);
+        return;
+#else
         ehmn_multiply_all(out, rows, m->step);
+#endif
     } else {
         ehmn_matvec_s16(m, matrix, first, rows, out);
     }
@@ -121,8 +126,12 @@ void ehmn_normalise(const ehmn_model *m, uint32_t index, const int32_t *v, int32
         }
         v = out;
     }
+#if defined(EHMN_NEON)
+    ehmn_neon_normalise(v, im->d_model, im->value_frac, im->norm_eps_mantissa, im->norm_eps_shift, shift, out);
+#else
     ehmn_rms_normalise(v, im->d_model, im->value_frac, im->norm_eps_mantissa, im->norm_eps_shift, out);
     ehmn_shift_all(out, shift, im->d_model);
+#endif
 }
 
 void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v)

@@ -176,7 +176,8 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
  * step * out[i]. The largest becomes 127, where a power of two would leave up to a bit unused. */
 int32_t ehmn_narrow(const int16_t *v, uint32_t n, int8_t *out);
 /* Both, of 16 bits and then of 8, without what is between; *step as ehmn_narrow returns it. And ehmn_quantise16 with
- * the largest magnitude that it gives, or one more. In builds that have no vectors of their own. */
+ * the largest magnitude that it gives, or one more. In builds that have no vectors of their own; the first on aarch64,
+ * too. */
 int32_t ehmn_quantise_narrow(const int32_t *v, uint32_t n, int32_t frac, int8_t *out, int32_t *step);
 int32_t ehmn_quantise_most(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out, uint32_t *most);
 /* Parts of them: the step of mantissas up to max, and its reciprocal, by which they are multiplied. */
@@ -227,11 +228,27 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z);
 /* mean[i] = ehmn_follow_value(mean[i], v[i], rate). */
 void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate);
 
+/* A direction in which rows of weights are moved, made of one vector of n bytes: `edge` holds the running sums of its
+ * magnitudes, `sign` is 0 where it is positive and -1 elsewhere. */
+typedef struct {
+    uint32_t *edge;
+    int8_t *sign;
+    uint32_t n;
+    uint32_t length; /* the last edge */
+    uint32_t few;    /* steps of a row that are found one by one */
+} ehmn_direction;
+
+#define EHMN_EVENT_FRAC 24 /* fractional bits of an expected number of steps */
+
 /* edge[i] = sum of |v[0]| to |v[i]|; sign[i] = 0 where v[i] is positive and -1 elsewhere. */
 void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign);
 
-/* The first j of 0..n - 1 with edge[j] > least, where no number is below the one before; n - 1 if no other is. */
-uint32_t ehmn_find_edge(const uint32_t *edge, uint32_t n, uint32_t least);
+/* The sum of |w[i]|. */
+uint32_t ehmn_length(const int8_t *w, uint32_t n);
+
+/* Make `steps` steps of one row, of rate `rate`, of which `passed` / 2^24 of a step had gone by before the row: they fall
+ * where whole steps have. */
+void ehmn_step_few(int8_t *w, const ehmn_direction *along, int32_t rate, uint32_t passed, uint32_t steps);
 
 /* out[i] = ehmn_mul(v[i], factor, shift); out may be v. */
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out);

@@ -228,16 +228,21 @@ void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint
             break;
         }
         uint32_t k = b * block, end = vocab - k < block ? vocab : k + block;
-        while (k < end && found < n) {
-            k += ehmn_pass_over(logits + k, end - k, m->max_logit, &ahead);
-            if (k < end) {
-                uint32_t p = ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]));
-                for (; ahead < p && found < n; ahead += step) {
-                    tokens[found++] = k;
-                }
-                ahead -= p;
-                k++;
+        uint64_t rest = m->summed ? sums[b] : m->mass; /* of the block from k on */
+        while (found < n) {
+            if (ahead >= rest) {
+                ahead -= rest;
+                break;
             }
+            uint64_t before = ahead;
+            k += ehmn_pass_over(logits + k, end - k, m->max_logit, &ahead);
+            uint32_t p = ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]));
+            rest -= before - ahead + p;
+            for (; ahead < p && found < n; ahead += step) {
+                tokens[found++] = k;
+            }
+            ahead -= p;
+            k++;
         }
     }
 }

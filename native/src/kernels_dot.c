@@ -6,6 +6,7 @@
 #if defined(EHMN_NEON) && defined(__ARM_FEATURE_DOTPROD)
 
 #include "kernels_dot.h"
+#include "vectors_neon_fit.h"
 
 #define COLS 512u /* split at a time */
 
@@ -164,6 +165,16 @@ static void matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t s
     }
 }
 
+/* That of NEON, with an instruction that these processors have, too. */
+static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
+{
+    if (n < 16u || bias == NULL) {
+        return ehmn_kernels_neon_fit(v, bias, gain, n, max, out);
+    }
+    int32_t most = ehmn_neon_fit(v, bias, gain, n, out);
+    return most > max ? most : max;
+}
+
 const ehmn_kernels ehmn_kernels_dot = {
     .name = "dot",
     .matvec_s8 = matvec_s8,
@@ -176,12 +187,11 @@ const ehmn_kernels ehmn_kernels_dot = {
     .exp_sum = ehmn_kernels_neon_exp_sum,
     .soften = ehmn_kernels_neon_soften,
     .gate = ehmn_kernels_neon_gate,
-    .fit = ehmn_kernels_neon_fit,
+    .fit = fit,
     .nearest = ehmn_kernels_neon_nearest,
     .matmat_s16 = ehmn_kernels_dot_matmat_s16,
     .matmat_s4 = ehmn_kernels_dot_matmat_s4,
     .matmat_s8 = ehmn_kernels_dot_matmat_s8,
-    .weighted_sums = ehmn_kernels_dot_weighted_sums,
 };
 
 #endif

@@ -1,5 +1,5 @@
 /* Several vectors at once with dot products of bytes on aarch64: a register holds four columns of four rows, a lane of
- * another four values of a vector. */
+ * another four values of a vector. Of values of 16 bits the high bytes are multiplied first, then the low ones. */
 #include "kernels_blocks.h"
 
 #if defined(EHMN_NEON) && defined(__ARM_FEATURE_DOTPROD)
@@ -8,129 +8,145 @@
 
 #define ROWS 64u       /* laid out at a time, */
 #define SOME_COLS 256u /* so many columns of them */
-#define TOKENS 4u      /* whose sums stay in registers */
+#define TOKENS 8u      /* whose sums stay in registers, or half as many */
 
 typedef struct {
     int8x16_t upper; /* four columns of rows 0 to 3 */
     int8x16_t lower; /* of rows 4 to 7 */
 } columns4;
 
-/* Sixteen columns of a row, of which `some` are there. */
-static inline int8x16_t load_columns(const int8_t *w, uint32_t some)
-{
-    int8_t part[16] = {0};
-    if (some < 16u) {
-        memcpy(part, w, some);
-        w = part;
-    }
-    return vld1q_s8(w);
-}
-
-/* out[0..3]: columns 0 to 3, 4 to 7, ... of four rows, zeros beyond rows and columns. */
-static inline void transpose(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, int8x16_t out[4])
+/* out[0], out[2], ...: columns 0 to 3, 4 to 7, ... of four rows. */
+static inline void transpose(const int8_t *w, size_t stride, int8x16_t *out)
 {
     int32x4_t v[4];
-    for (uint32_t k = 0; k < 4u; k++) {
-        v[k] = k < rows ? vreinterpretq_s32_s8(load_columns(w + k * stride, cols)) : vdupq_n_s32(0);
+    for (uint32_t k = 0; k < 4u; k++, w += stride) {
+        v[k] = vreinterpretq_s32_s8(vld1q_s8(w));
     }
     int64x2_t a = vreinterpretq_s64_s32(vtrn1q_s32(v[0], v[1])), b = vreinterpretq_s64_s32(vtrn2q_s32(v[0], v[1]));
     int64x2_t d = vreinterpretq_s64_s32(vtrn1q_s32(v[2], v[3])), e = vreinterpretq_s64_s32(vtrn2q_s32(v[2], v[3]));
     out[0] = vreinterpretq_s8_s64(vtrn1q_s64(a, d));
-    out[1] = vreinterpretq_s8_s64(vtrn1q_s64(b, e));
-    out[2] = vreinterpretq_s8_s64(vtrn2q_s64(a, d));
-    out[3] = vreinterpretq_s8_s64(vtrn2q_s64(b, e));
+    out[2] = vreinterpretq_s8_s64(vtrn1q_s64(b, e));
+    out[4] = vreinterpretq_s8_s64(vtrn2q_s64(a, d));
+    out[6] = vreinterpretq_s8_s64(vtrn2q_s64(b, e));
 }
 
-/* Eight rows: part[c / 4] holds columns c to c + 3 of them. */
+/* Sixteen columns of eight rows. */
+static inline void lay_out16(const int8_t *w, size_t stride, columns4 *part)
+{
+    int8x16_t v[8];
+    transpose(w, stride, v);
+    transpose(w + 4u * stride, stride, v + 1);
+    for (uint32_t k = 0; k < 4u; k++) {
+        part[k] = (columns4){v[2u * k], v[2u * k + 1u]};
+    }
+}
+
+/* Eight rows, of which `rows` are there: part[c / 4] holds columns c to c + 3 of them, zeros beyond. */
 static void lay_out(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, columns4 *part)
 {
-    for (uint32_t c = 0; c < cols; c += 16u, part += 4) {
-        int8x16_t upper[4], lower[4];
-        transpose(w + c, rows, cols - c, stride, upper);
-        transpose(w + c + (rows > 4u ? 4u : 0u) * stride, rows > 4u ? rows - 4u : 0u, cols - c, stride, lower);
-        for (uint32_t k = 0; k < 4u; k++) {
-            part[k].upper = upper[k];
-            part[k].lower = lower[k];
+    for (; rows >= 8u && cols >= 16u; cols -= 16u, w += 16, part += 4) {
+        lay_out16(w, stride, part);
+    }
+    while (cols > 0) {
+        int8_t some[8][16] = {{0}};
+        uint32_t count = cols < 16u ? cols : 16u;
+        for (uint32_t r = 0; r < 8u && r < rows; r++) {
+            memcpy(some[r], w + r * stride, count);
         }
+        lay_out16(some[0], 16u, part);
+        cols -= count;
+        w += count;
+        part += 4;
     }
 }
 
-#define FOUR_COLUMNS(k)                                                      \
-    do {                                                                     \
-        columns4 w = part[k];                                                \
-        for (uint32_t t = 0; t < TOKENS; t++) {                              \
-            s[t][0] = vdotq_laneq_s32(s[t][0], w.upper, v[t].low, (k));      \
-            s[t][1] = vdotq_laneq_s32(s[t][1], w.lower, v[t].low, (k));      \
-            s[t][2] = vdotq_laneq_s32(s[t][2], w.upper, v[t].high, (k));     \
-            s[t][3] = vdotq_laneq_s32(s[t][3], w.lower, v[t].high, (k));     \
-        }                                                                    \
+/* As split does, the low bytes and the high ones apart. */
+static inline int split_apart(const int16_t *x, uint32_t cols, int8_t *low, int8_t *high)
+{
+    int16x8_t most = vdupq_n_s16(INT16_MIN);
+    int16_t rest[16] = {0};
+    for (const int16_t *end = x + (cols & ~15u); x < end; x += 16, low += 16, high += 16) {
+        bytes16 v = split16(x, &most);
+        vst1q_s8(low, v.low);
+        vst1q_s8(high, v.high);
+    }
+    if (cols % 16u != 0) {
+        memcpy(rest, x, 2u * (cols % 16u));
+        bytes16 v = split16(rest, &most);
+        vst1q_s8(low, v.low);
+        vst1q_s8(high, v.high);
+    }
+    return vmaxvq_s16(most) > MOST_WHOLE;
+}
+
+#define FOUR_COLUMNS(k)                                                     \
+    do {                                                                    \
+        columns4 w = part[k];                                               \
+        for (uint32_t t = 0; t < most; t++) {                               \
+            s[t][0] = vdotq_laneq_s32(s[t][0], w.upper, v[t], (k));         \
+            s[t][1] = vdotq_laneq_s32(s[t][1], w.lower, v[t], (k));         \
+        }                                                                   \
     } while (0)
 
-/* Eight rows times TOKENS vectors. */
-static inline void eight_rows(const columns4 *part, uint32_t cols, bytes16 (*x)[TOKENS], int32x4_t (*out)[2])
+/* s[t] += eight rows times vector t, of `cols` columns, a multiple of 16. */
+EHMN_INTO static inline void tile(const columns4 *part, uint32_t cols, const int8_t *const *x, const uint32_t most,
+                                  int32x4_t (*s)[2])
 {
-    int32x4_t s[TOKENS][4];
-    for (uint32_t t = 0; t < TOKENS; t++) {
-        s[t][0] = s[t][1] = s[t][2] = s[t][3] = vdupq_n_s32(0);
-    }
     for (uint32_t c = 0; c < cols; c += 16u, part += 4) {
-        bytes16 v[TOKENS];
-        for (uint32_t t = 0; t < TOKENS; t++) {
-            v[t] = x[c / 16u][t];
+        int8x16_t v[TOKENS];
+        for (uint32_t t = 0; t < most; t++) {
+            v[t] = vld1q_s8(x[t] + c);
         }
         FOUR_COLUMNS(0);
         FOUR_COLUMNS(1);
         FOUR_COLUMNS(2);
         FOUR_COLUMNS(3);
     }
-    for (uint32_t t = 0; t < TOKENS; t++) {
-        out[t][0] = vaddq_s32(s[t][0], vshlq_n_s32(s[t][2], 8));
-        out[t][1] = vaddq_s32(s[t][1], vshlq_n_s32(s[t][3], 8));
-    }
 }
 
-static inline void put(const int32x4_t sum[2], uint32_t rows, int add, int32_t *acc)
+/* What does not fill registers. */
+static __attribute__((noinline)) void put_some(const int32_t *sum, uint32_t tokens, uint32_t rows, int add, int32_t *acc,
+                                               size_t acc_stride)
 {
-    int32_t values[8];
-    if (rows >= 8u) {
-        vst1q_s32(acc, add ? vaddq_s32(vld1q_s32(acc), sum[0]) : sum[0]);
-        vst1q_s32(acc + 4, add ? vaddq_s32(vld1q_s32(acc + 4), sum[1]) : sum[1]);
-        return;
-    }
-    vst1q_s32(values, sum[0]);
-    vst1q_s32(values + 4, sum[1]);
-    for (uint32_t i = 0; i < rows; i++) {
-        acc[i] = add ? acc[i] + values[i] : values[i];
-    }
-}
-
-/* Eight rows' sums of `tokens` vectors, `most` at most, of which `rows` are there; `add`: to what is there. */
-EHMN_INTO static inline void put_all(int32x4_t (*sum)[2], const uint32_t most, uint32_t tokens, uint32_t rows, int add,
-                                     int32_t *acc, size_t acc_stride)
-{
-    if (tokens == most && rows >= 8u && !add) { /* the usual case: straight from registers */
-#pragma GCC unroll 8
-        for (uint32_t k = 0; k < most; k++) {
-            vst1q_s32(acc + k * acc_stride, sum[k][0]);
-            vst1q_s32(acc + k * acc_stride + 4, sum[k][1]);
+    for (uint32_t t = 0; t < tokens; t++, sum += 8, acc += acc_stride) {
+        for (uint32_t r = 0; r < 8u && r < rows; r++) {
+            acc[r] = add ? acc[r] + sum[r] : sum[r];
         }
-        return;
-    }
-    int32x4_t some[8][2];
-    memcpy(some, sum, most * sizeof some[0]);
-    for (uint32_t k = 0; k < tokens; k++) {
-        put(some[k], rows, add, acc + k * acc_stride);
     }
 }
 
-/* Rows that are laid out times the bytes of some vectors, TOKENS at most; `add`: to what is there. */
-static inline void multiply(columns4 (*part)[SOME_COLS / 4u], uint32_t rows, uint32_t cols, bytes16 (*bytes)[TOKENS],
-                            uint32_t tokens, int add, int32_t *acc, size_t acc_stride)
+/* Rows that are laid out times up to `most` vectors of bytes, whose high bytes, unless NULL, count 256. */
+EHMN_INTO static inline void tiles(columns4 (*part)[SOME_COLS / 4u], uint32_t rows, uint32_t cols, const int8_t *const *x,
+                                   const int8_t *const *high, uint32_t tokens, const uint32_t most, int add, int32_t *acc,
+                                   size_t acc_stride)
 {
-    for (uint32_t r = 0; r < rows; r += 8u) {
-        int32x4_t sum[TOKENS][2];
-        eight_rows(part[r / 8u], cols, bytes, sum);
-        put_all(sum, TOKENS, tokens, rows - r, add, acc + r, acc_stride);
+    for (uint32_t r = 0; r < rows; r += 8u, part++) {
+        int32x4_t s[TOKENS][2];
+        for (uint32_t t = 0; t < most; t++) {
+            s[t][0] = s[t][1] = vdupq_n_s32(0);
+        }
+        if (high != NULL) {
+            tile(*part, cols, high, most, s);
+            for (uint32_t t = 0; t < most; t++) {
+                s[t][0] = vshlq_n_s32(s[t][0], 8);
+                s[t][1] = vshlq_n_s32(s[t][1], 8);
+            }
+        }
+        tile(*part, cols, x, most, s);
+        if (tokens < most || rows - r < 8u) {
+            int32_t sum[8u * TOKENS];
+            for (uint32_t t = 0; t < most; t++) {
+                vst1q_s32(sum + 8u * t, s[t][0]);
+                vst1q_s32(sum + 8u * t + 4u, s[t][1]);
+            }
+            put_some(sum, tokens, rows - r, add, acc + r, acc_stride);
+            continue;
+        }
+        int32_t *out = acc + r;
+        for (uint32_t t = 0; t < most; t++, out += acc_stride) {
+            vst1q_s32(out, add ? vaddq_s32(s[t][0], vld1q_s32(out)) : s[t][0]);
+            vst1q_s32(out + 4, add ? vaddq_s32(s[t][1], vld1q_s32(out + 4)) : s[t][1]);
+        }
     }
 }
 
@@ -139,22 +155,27 @@ static void block(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, 
                   size_t x_stride, int add, int32_t *acc, size_t acc_stride)
 {
     columns4 part[ROWS / 8u][SOME_COLS / 4u];
-    bytes16 bytes[SOME_COLS / 16u][TOKENS], one[SOME_COLS / 16u];
+    int8_t low[TOKENS][SOME_COLS], high[TOKENS][SOME_COLS];
+    const int8_t *lows[TOKENS], *highs[TOKENS];
+    uint32_t whole = (cols + 15u) & ~15u;
     for (uint32_t r = 0; r < rows; r += 8u) {
         lay_out(w + r * stride, rows - r, cols, stride, part[r / 8u]);
     }
-    for (uint32_t t = 0; t < n; t += TOKENS) {
+    for (uint32_t t = 0; t < n; t += TOKENS, x += TOKENS * x_stride, acc += TOKENS * acc_stride) {
         uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
         int beyond = 0;
         for (uint32_t k = 0; k < TOKENS; k++) {
-            beyond |= split(x + (t + (k < tokens ? k : 0u)) * x_stride, cols, one);
-            for (uint32_t c = 0; c < (cols + 15u) / 16u; c++) {
-                bytes[c][k] = one[c];
-            }
+            lows[k] = low[k < tokens ? k : 0u]; /* some vector where none is */
+            highs[k] = high[k < tokens ? k : 0u];
+            beyond |= k < tokens && split_apart(x + k * x_stride, cols, low[k], high[k]);
         }
-        multiply(part, rows, cols, bytes, tokens, add, acc + t * acc_stride, acc_stride);
+        if (tokens > TOKENS / 2u) {
+            tiles(part, rows, whole, lows, highs, tokens, TOKENS, add, acc, acc_stride);
+        } else {
+            tiles(part, rows, whole, lows, highs, tokens, TOKENS / 2u, add, acc, acc_stride);
+        }
         for (uint32_t k = 0; beyond && k < tokens; k++) {
-            mend(w, rows, cols, stride, x + (t + k) * x_stride, acc + (t + k) * acc_stride);
+            mend(w, rows, cols, stride, x + k * x_stride, acc + k * acc_stride);
         }
     }
 }
@@ -172,128 +193,30 @@ void ehmn_kernels_dot_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uin
     ehmn_matmat_s4(block, ROWS, SOME_COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
-/* ---- Sums of rows: columns take the part of rows. Both factors have the other sign, since a weight may be 2^15. */
-
-/* part[0]: columns 0 to 7 of up to SOME_COLS rows, part[1]: 8 to 15; zeros beyond, up to a multiple of sixteen rows. */
-static inline void lay_out_columns(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
-                                   columns4 (*part)[SOME_COLS / 4u])
-{
-    for (uint32_t r = 0; r < ((rows + 15u) & ~15u); r += 4u) {
-        int8x16_t v[4];
-        for (uint32_t k = 0; k < 4u; k++) {
-            v[k] = r + k < rows ? vnegq_s8(load_columns(w + (r + k) * stride, cols)) : vdupq_n_s8(0);
-        }
-        int16x8_t a = vreinterpretq_s16_s8(vzip1q_s8(v[0], v[1])), b = vreinterpretq_s16_s8(vzip2q_s8(v[0], v[1]));
-        int16x8_t d = vreinterpretq_s16_s8(vzip1q_s8(v[2], v[3])), e = vreinterpretq_s16_s8(vzip2q_s8(v[2], v[3]));
-        part[0][r / 4u].upper = vreinterpretq_s8_s16(vzip1q_s16(a, d));
-        part[0][r / 4u].lower = vreinterpretq_s8_s16(vzip2q_s16(a, d));
-        part[1][r / 4u].upper = vreinterpretq_s8_s16(vzip1q_s16(b, e));
-        part[1][r / 4u].lower = vreinterpretq_s8_s16(vzip2q_s16(b, e));
-    }
-}
-
-static inline int16x8_t negated(const int32_t *v)
-{
-    return vnegq_s16(vuzp1q_s16(vreinterpretq_s16_s32(vld1q_s32(v)), vreinterpretq_s16_s32(vld1q_s32(v + 4))));
-}
-
-/* Up to SOME_COLS rows and ROWS columns. */
-static void columns(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int32_t *weight, uint32_t n,
-                    size_t weight_stride, int add, int32_t *acc, size_t acc_stride)
-{
-    columns4 part[ROWS / 8u][SOME_COLS / 4u];
-    bytes16 bytes[SOME_COLS / 16u][TOKENS];
-    for (uint32_t c = 0; c < cols; c += 16u) {
-        lay_out_columns(w + c, rows, cols - c, stride, part + c / 8u);
-    }
-    for (uint32_t t = 0; t < n; t += TOKENS) {
-        uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
-        for (uint32_t k = 0; k < TOKENS; k++) {
-            const int32_t *v = weight + (t + (k < tokens ? k : 0u)) * weight_stride;
-            int32_t rest[16] = {0};
-            memcpy(rest, v + (rows & ~15u), 4u * (rows & 15u));
-            for (uint32_t r = 0; r < rows; r += 16u) {
-                const int32_t *from = rows - r < 16u ? rest : v + r;
-                bytes[r / 16u][k] = bytes_of(negated(from), negated(from + 8));
-            }
-        }
-        multiply(part, cols, rows, bytes, tokens, add, acc + t * acc_stride, acc_stride);
-    }
-}
-
-void ehmn_kernels_dot_weighted_sums(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride,
-                                    const int32_t *weight, uint32_t n, uint32_t weight_stride, int add, int32_t *acc,
-                                    uint32_t acc_stride)
-{
-    for (uint32_t r = 0; r < rows; r += SOME_COLS) {
-        const int8_t *row = w + (size_t)r * stride;
-        uint32_t some = rows - r < SOME_COLS ? rows - r : SOME_COLS;
-        for (uint32_t c = 0; c < cols; c += ROWS) {
-            columns(row + c, some, cols - c < ROWS ? cols - c : ROWS, stride, weight + r, n, weight_stride,
-                    add || r != 0, acc + c, acc_stride);
-        }
-    }
-}
-
-#define TOKENS8 8u /* vectors of 8 bits, whose sums stay in registers */
-
-#define FOUR_COLUMNS8(k)                                                    \
-    do {                                                                    \
-        columns4 w = part[k];                                               \
-        for (uint32_t t = 0; t < TOKENS8; t++) {                            \
-            s[t][0] = vdotq_laneq_s32(s[t][0], w.upper, v[t], (k));         \
-            s[t][1] = vdotq_laneq_s32(s[t][1], w.lower, v[t], (k));         \
-        }                                                                   \
-    } while (0)
-
-/* Eight rows times TOKENS8 vectors of `cols` columns, a multiple of 16. */
-static inline void eight_rows8(const columns4 *part, uint32_t cols, const int8_t *const *x, int32x4_t (*sum)[2])
-{
-    int32x4_t s[TOKENS8][2];
-    for (uint32_t t = 0; t < TOKENS8; t++) {
-        s[t][0] = s[t][1] = vdupq_n_s32(0);
-    }
-    for (uint32_t c = 0; c < cols; c += 16u, part += 4) {
-        int8x16_t v[TOKENS8];
-        for (uint32_t t = 0; t < TOKENS8; t++) {
-            v[t] = vld1q_s8(x[t] + c);
-        }
-        FOUR_COLUMNS8(0);
-        FOUR_COLUMNS8(1);
-        FOUR_COLUMNS8(2);
-        FOUR_COLUMNS8(3);
-    }
-    memcpy(sum, s, sizeof s);
-}
-
+/* Vectors of whole sixteens are read where they are. */
 static void block8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, uint32_t n,
                    size_t x_stride, int add, int32_t *acc, size_t acc_stride)
 {
     columns4 part[ROWS / 8u][SOME_COLS / 4u];
-    uint32_t whole = cols & ~15u;
+    int8_t padded[TOKENS][SOME_COLS];
+    const int8_t *v[TOKENS];
+    uint32_t whole = (cols + 15u) & ~15u;
     for (uint32_t r = 0; r < rows; r += 8u) {
         lay_out(w + r * stride, rows - r, cols, stride, part[r / 8u]);
     }
-    for (uint32_t t = 0; t < n; t += TOKENS8) {
-        const int8_t *v[TOKENS8], *end[TOKENS8];
-        int8_t rest[TOKENS8][16];
-        uint32_t tokens = n - t < TOKENS8 ? n - t : TOKENS8;
-        for (uint32_t k = 0; k < TOKENS8; k++) {
-            v[k] = x + (t + k < n ? t + k : t) * x_stride;
-            end[k] = rest[k];
-            if (whole < cols) {
-                memset(rest[k], 0, sizeof rest[k]);
-                memcpy(rest[k], v[k] + whole, cols - whole);
+    for (uint32_t t = 0; t < n; t += TOKENS, x += TOKENS * x_stride, acc += TOKENS * acc_stride) {
+        uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
+        for (uint32_t k = 0; k < TOKENS; k++) {
+            v[k] = x + (k < tokens ? k : 0u) * x_stride;
+            if (whole > cols) {
+                memset(padded[k] + whole - 16u, 0, 16u);
+                v[k] = memcpy(padded[k], v[k], cols);
             }
         }
-        for (uint32_t r = 0; r < rows; r += 8u) {
-            int32x4_t sum[TOKENS8][2];
-            eight_rows8(part[r / 8u], whole, v, sum);
-            put_all(sum, TOKENS8, tokens, rows - r, add, acc + t * acc_stride + r, acc_stride);
-            if (whole < cols) {
-                eight_rows8(part[r / 8u] + whole / 4u, 16u, end, sum);
-                put_all(sum, TOKENS8, tokens, rows - r, 1, acc + t * acc_stride + r, acc_stride);
-            }
+        if (tokens > TOKENS / 2u) {
+            tiles(part, rows, whole, v, NULL, tokens, TOKENS, add, acc, acc_stride);
+        } else {
+            tiles(part, rows, whole, v, NULL, tokens, TOKENS / 2u, add, acc, acc_stride);
         }
     }
 }

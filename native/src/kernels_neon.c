@@ -4,6 +4,8 @@
 
 #if defined(EHMN_NEON)
 
+#include "vectors_neon_fit.h"
+
 #include <arm_neon.h>
 #include <stddef.h>
 #include <string.h>
@@ -176,62 +178,25 @@ void ehmn_kernels_neon_weighted_sum(const int8_t *w, uint32_t rows, uint32_t col
  * the one less that they become is rounded away. */
 void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
-    uint32_t i = 0;
     const int64x2_t right = vdupq_n_s64(-shift);
     if (shift >= 32 && shift <= 62) {
-        int32x4_t down = vdupq_n_s32(31 - shift);
-        for (; i + 8u <= n; i += 8u) {
-            int32x4x2_t a = vld1q_s32_x2(v + i), f = vld1q_s32_x2(factor + i);
-            a.val[0] = vrshlq_s32(vqdmulhq_s32(a.val[0], f.val[0]), down);
-            a.val[1] = vrshlq_s32(vqdmulhq_s32(a.val[1], f.val[1]), down);
-            vst1q_s32_x2(out + i, a);
+        const int32x4_t down = vdupq_n_s32(31 - shift);
+        for (; n >= 16u; n -= 16u, v += 16, factor += 16, out += 16) {
+            int32x4x4_t a = vld1q_s32_x4(v), f = vld1q_s32_x4(factor);
+            for (uint32_t k = 0; k < 4u; k++) {
+                a.val[k] = vrshlq_s32(vqdmulhq_s32(a.val[k], f.val[k]), down);
+            }
+            vst1q_s32_x4(out, a);
         }
     }
-    for (; shift >= 1 && shift <= 62 && i + 4u <= n; i += 4u) {
-        int32x4_t a = vld1q_s32(v + i), f = vld1q_s32(factor + i);
+    for (; shift >= 1 && shift <= 62 && n >= 4u; n -= 4u, v += 4, factor += 4, out += 4) {
+        int32x4_t a = vld1q_s32(v), f = vld1q_s32(factor);
         int64x2_t low = vrshlq_s64(vmull_s32(vget_low_s32(a), vget_low_s32(f)), right);
         int64x2_t high = vrshlq_s64(vmull_high_s32(a, f), right);
-        vst1q_s32(out + i, vmaxq_s32(vqmovn_high_s64(vqmovn_s64(low), high), vdupq_n_s32(-INT32_MAX)));
+        vst1q_s32(out, vmaxq_s32(vqmovn_high_s64(vqmovn_s64(low), high), vdupq_n_s32(-INT32_MAX)));
     }
-    if (i < n) {
-        ehmn_kernels_rows_scale(v + i, factor + i, n - i, shift, out + i);
-    }
-}
-
-/* Sixteen weights at a time: the upper bytes of their places on the line, less those of the weights before. An addition
- * that keeps upper halves brings what is added and the first half of the way to the bytes. */
-static inline void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int down, uint32_t n, uint32_t rate,
-                            uint32_t at)
-{
-    const uint32x4_t u = vdupq_n_u32(at), rates = vdupq_n_u32(rate);
-    uint8x16_t before = vdupq_n_u8(0); /* its last byte: the steps up to here, modulo 256 */
-    for (; n >= 16u; n -= 16u, w += 16, edge += 16, sign += 16) {
-        uint32x4x4_t e = vld1q_u32_x4(edge);
-        uint16x4_t p0 = vaddhn_u32(vmulq_u32(e.val[0], rates), u), p2 = vaddhn_u32(vmulq_u32(e.val[2], rates), u);
-        uint16x8_t p1 = vaddhn_high_u32(p0, vmulq_u32(e.val[1], rates), u);
-        uint16x8_t p3 = vaddhn_high_u32(p2, vmulq_u32(e.val[3], rates), u);
-        uint8x16_t now = vuzp2q_u8(vreinterpretq_u8_u16(p1), vreinterpretq_u8_u16(p3));
-        int8x16_t steps = vreinterpretq_s8_u8(vsubq_u8(now, vextq_u8(before, now, 15)));
-        int8x16_t turn = down ? vmvnq_s8(vld1q_s8(sign)) : vld1q_s8(sign);
-        vst1q_s8(w, vsubq_s8(vqaddq_s8(vld1q_s8(w), veorq_s8(steps, turn)), turn)); /* d steps down: - d - 1 + 1 */
-        before = now;
-    }
-    uint32_t last = vgetq_lane_u8(before, 15);
-    for (uint32_t j = 0; j < n; j++) {
-        uint32_t now = (at + rate * edge[j]) >> 24;
-        int32_t count = (int32_t)((now - last) & 255u);
-        w[j] = (int8_t)ehmn_clamp(w[j] + ((sign[j] < 0) != down ? -count : count), -127, 127);
-        last = now;
-    }
-}
-
-void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
-                                uint32_t rate, uint32_t at)
-{
-    if (flip) {
-        step_row(w, edge, sign, 1, n, rate, at);
-    } else {
-        step_row(w, edge, sign, 0, n, rate, at);
+    if (n > 0) {
+        ehmn_kernels_rows_scale(v, factor, n, shift, out);
     }
 }
 
@@ -279,13 +244,17 @@ uint32_t ehmn_kernels_neon_soften(int32_t *scores, uint32_t n, int32_t max)
 void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac)
 {
     uint32_t i = 0;
-    for (; frac == 16 && i + 4u <= n; i += 4u) {
-        int32x4_t g = vld1q_s32(gate + i), open = ehmn_neon_sigmoid(g), u = vld1q_s32(up + i);
-        int32x2_t low = vrshrn_n_s64(vmull_s32(vget_low_s32(g), vget_low_s32(open)), 16);
-        int32x4_t opened = vrshrn_high_n_s64(low, vmull_high_s32(g, open), 16);
-        low = vqrshrn_n_s64(vmull_s32(vget_low_s32(opened), vget_low_s32(u)), 16);
-        int32x4_t y = vqrshrn_high_n_s64(low, vmull_high_s32(opened, u), 16);
-        vst1q_s32(up + i, vmaxq_s32(y, vdupq_n_s32(-INT32_MAX)));
+    for (; frac == 16 && n >= 8u; n -= 8u, gate += 8, up += 8) {
+        int32x4_t g[2] = {vld1q_s32(gate), vld1q_s32(gate + 4)}, u[2] = {vld1q_s32(up), vld1q_s32(up + 4)};
+        uint16x8_t open = ehmn_neon_sigmoid8(g[0], g[1]); /* times 2^15 it has its place in 31 bits */
+        g[0] = vqrdmulhq_s32(g[0], vreinterpretq_s32_u32(vshll_n_u16(vget_low_u16(open), 15)));
+        g[1] = vqrdmulhq_s32(g[1], vreinterpretq_s32_u32(vshll_high_n_u16(open, 15)));
+        for (uint32_t k = 0; k < 2u; k++) {
+            int32x2_t low = vqrshrn_n_s64(vmull_s32(vget_low_s32(g[k]), vget_low_s32(u[k])), 16);
+            u[k] = vmaxq_s32(vqrshrn_high_n_s64(low, vmull_high_s32(g[k], u[k]), 16), vdupq_n_s32(-INT32_MAX));
+        }
+        vst1q_s32(up, u[0]);
+        vst1q_s32(up + 4, u[1]);
     }
     const int32x4_t most = vdupq_n_s32(1 << 21), least = vdupq_n_s32(-(1 << 21)); /* all beyond is alike */
     for (; frac != 16 && i + 4u <= n; i += 4u) {
@@ -302,23 +271,11 @@ void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_
 
 int32_t ehmn_kernels_neon_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
 {
-    const int16x8_t least = vdupq_n_s16(-INT16_MAX);
-    int16x8_t most = vdupq_n_s16(ehmn_sat16(max)); /* smaller than all, or one of them */
-    for (; n >= 8u; n -= 8u, v += 8, out += 8) {
-        int32x4x2_t two = vld1q_s32_x2(v);
-        if (bias != NULL) { /* round(bias gain / 2^20) = round(2^11 bias gain / 2^31) */
-            int16x8_t b = vld1q_s16(bias);
-            int32x4_t low = vshll_n_s16(vget_low_s16(b), 11), high = vshll_high_n_s16(b, 11);
-            two.val[0] = vqaddq_s32(two.val[0], vqrdmulhq_n_s32(low, gain));
-            two.val[1] = vqaddq_s32(two.val[1], vqrdmulhq_n_s32(high, gain));
-            bias += 8;
-        }
-        int16x8_t fitted = vmaxq_s16(vqmovn_high_s32(vqmovn_s32(two.val[0]), two.val[1]), least);
-        most = vmaxq_s16(most, fitted);
-        vst1q_s16(out, fitted);
+    if (n < 16u) {
+        return ehmn_kernels_rows_fit(v, bias, gain, n, max, out);
     }
-    max = vmaxvq_s16(most) > max ? vmaxvq_s16(most) : max;
-    return n > 0 ? ehmn_kernels_rows_fit(v, bias, gain, n, max, out) : max;
+    int32_t most = bias != NULL ? ehmn_neon_fit(v, bias, gain, n, out) : ehmn_neon_fit(v, NULL, 0, n, out);
+    return most > max ? most : max;
 }
 
 /* In how many bits words * 4 bytes differ, for words in fours. */
@@ -332,10 +289,12 @@ static inline uint32_t differences_of(const uint32_t *a, const uint32_t *b, uint
     return sum;
 }
 
-/* In how many bits four keys of four words differ from `own`, each in four parts. */
-static inline uint8x16_t parts_of_four(const uint32_t *keys, uint8x16_t own)
+/* In how many bits the next four keys of four words differ from `own`, each in four parts. */
+static inline uint8x16_t parts_of_four(const uint8_t **keys, uint8x16_t own)
 {
-    uint8x16x4_t k = vld1q_u8_x4((const uint8_t *)keys);
+    uint8x16x4_t k = vld1q_u8_x4(*keys);
+    *keys += 64;
+    EHMN_KEEP_POINTER(*keys);
     uint8x16_t a = vpaddq_u8(vcntq_u8(veorq_u8(k.val[0], own)), vcntq_u8(veorq_u8(k.val[1], own)));
     uint8x16_t b = vpaddq_u8(vcntq_u8(veorq_u8(k.val[2], own)), vcntq_u8(veorq_u8(k.val[3], own)));
     return vpaddq_u8(a, b);
@@ -354,7 +313,52 @@ static inline void insert(uint32x4x4_t *found, uint32_t item)
 
 _Static_assert(EHMN_RECALLED == 16u, "what was found fills four registers");
 
-/* Keys of four words are taken eight at a time, whose counts become the bytes of a word. */
+#define KEYS 1024u /* whose distances are kept at a time */
+
+/* count[i]: in how many bits keys of four words, n in sixteens, differ from `own`. Returns a number that is not below the
+ * sixteenth smallest: each lane has seen at least one that is not above it. */
+static inline uint8_t count_differences(const uint32_t *keys, uint32_t n, uint8x16_t own, uint8_t *count)
+{
+    const uint8_t *at = (const uint8_t *)keys, *end = at + (size_t)16u * n;
+    uint8x16_t least = vdupq_n_u8(255);
+    for (; at < end; count += 16) {
+        uint8x16_t first = parts_of_four(&at, own), low = vpaddq_u8(first, parts_of_four(&at, own));
+        uint8x16_t third = parts_of_four(&at, own), high = vpaddq_u8(third, parts_of_four(&at, own));
+        uint8x16_t sixteen = vpaddq_u8(low, high);
+        least = vminq_u8(least, sixteen);
+        vst1q_u8(count, sixteen);
+    }
+    return vmaxvq_u8(least);
+}
+
+/* Put the nearest of n keys, in sixteens, among those found; `first` is the number of the first of them. */
+static inline void find_near(const uint8_t *count, uint32_t n, uint32_t first, uint8_t most, uint32x4x4_t *found)
+{
+    uint8x16_t limit = vdupq_n_u8((uint8_t)(most + 1u)); /* at most 129 */
+    for (uint32_t i = 0;; i += 16u) {
+        /* 255 while not all are there */
+        uint8x16_t last = vdupq_laneq_u8(vreinterpretq_u8_u32(found->val[3]), 14);
+        limit = vminq_u8(limit, last);
+        uint64_t near = 0;
+        for (; i < n; i += 16u) {
+            uint16x8_t nearer = vreinterpretq_u16_u8(vcltq_u8(vld1q_u8(count + i), limit));
+            near = vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(nearer, 4)), 0) & 0x1111111111111111u;
+            if (near != 0) {
+                break;
+            }
+        }
+        if (near == 0) {
+            return;
+        }
+        for (; near != 0; near &= near - 1u) {
+            uint32_t at = i + (uint32_t)__builtin_ctzll(near) / 4u;
+            insert(found, (uint32_t)count[at] << 16 | (first + at));
+        }
+    }
+}
+
+/* Keys of four words are counted first, which tells up to where a key may be among the nearest: few are then put there
+ * that do not stay. */
 void ehmn_kernels_neon_nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
 {
     if (words % 4u != 0) {
@@ -364,23 +368,13 @@ void ehmn_kernels_neon_nearest(const uint32_t *keys, uint32_t n, const uint32_t 
     const uint32x4_t none = vdupq_n_u32(UINT32_MAX);
     uint32x4x4_t all = {{none, none, none, none}};
     uint32_t i = 0;
-    if (words == 4u) {
-        const uint8x16_t own = vreinterpretq_u8_u32(vld1q_u32(key));
-        uint8x8_t limit = vdup_n_u8(255);
-        for (; i + 8u <= n; i += 8u, keys += 32) {
-            uint8x16_t fours = vpaddq_u8(parts_of_four(keys, own), parts_of_four(keys + 16, own));
-            uint8x8_t count = vpadd_u8(vget_low_u8(fours), vget_high_u8(fours));
-            uint64_t near = vget_lane_u64(vreinterpret_u64_u8(vclt_u8(count, limit)), 0);
-            if (near != 0) {
-                uint64_t counts = vget_lane_u64(vreinterpret_u64_u8(count), 0);
-                do {
-                    uint32_t at = (uint32_t)__builtin_ctzll(near);
-                    insert(&all, (uint32_t)(counts >> at & 255u) << 16 | (i + at / 8u));
-                    near &= ~((uint64_t)255u << at);
-                } while (near != 0);
-                limit = vdup_lane_u8(vreinterpret_u8_u32(vget_high_u32(all.val[3])), 6); /* 255 while not all are there */
-            }
-        }
+    while (words == 4u && i + 16u <= n) {
+        uint8_t count[KEYS];
+        uint32_t some = n - i < KEYS ? (n - i) & ~15u : KEYS;
+        uint8_t most = count_differences(keys, some, vreinterpretq_u8_u32(vld1q_u32(key)), count);
+        find_near(count, some, i, most, &all);
+        keys += (size_t)4u * some;
+        i += some;
     }
     vst1q_u32_x4(found, all);
     for (; i < n; i++, keys += words) {

@@ -103,6 +103,9 @@ void ehmn_kernels_vnni_matmat_s8(const void *w, uint32_t rows, uint32_t cols, ui
                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 void ehmn_kernels_vnni_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_vnni_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
+                                uint32_t rate, uint32_t at);
+void ehmn_kernels_vnni_nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found);
 void ehmn_kernels_vnni_weighted_sums(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride,
                                      const int32_t *weight, uint32_t n, uint32_t weight_stride, int add, int32_t *acc,
                                      uint32_t acc_stride);
@@ -110,9 +113,6 @@ void ehmn_kernels_dot_matmat_s16(const void *w, uint32_t rows, uint32_t cols, ui
                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 void ehmn_kernels_dot_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
-void ehmn_kernels_dot_weighted_sums(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride,
-                                    const int32_t *weight, uint32_t n, uint32_t weight_stride, int add, int32_t *acc,
-                                    uint32_t acc_stride);
 void ehmn_kernels_dot_matmat_s8(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 

@@ -323,42 +323,19 @@ static uint32_t soften(int32_t *scores, uint32_t n, int32_t max)
     return (uint32_t)_mm512_reduce_add_epi32(sum);
 }
 
-/* As for AVX2, thirty-two columns at a time. */
-static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
-                     uint32_t at)
-{
-    const __m512i r = _mm512_set1_epi32((int32_t)rate), u = _mm512_set1_epi32((int32_t)at);
-    const __m256i turn = _mm256_set1_epi8((int8_t)flip);
-    __m256i before = _mm256_setzero_si256(); /* its last byte: the steps up to here, modulo 256 */
-    for (uint32_t j = 0; j < n; j += 32u) {
-        __mmask32 some = first_of(n - j);
-        __m512i a = _mm512_maskz_loadu_epi32((__mmask16)some, edge + j);
-        __m512i b = _mm512_maskz_loadu_epi32((__mmask16)(some >> 16), edge + j + (n - j > 16u ? 16u : 0u));
-        a = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_mullo_epi32(r, a)), 24);
-        b = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_mullo_epi32(r, b)), 24);
-        __m256i now = _mm256_set_m128i(_mm512_cvtepi32_epi8(b), _mm512_cvtepi32_epi8(a));
-        __m256i shifted = _mm256_alignr_epi8(now, _mm256_permute2x128_si256(before, now, 0x21), 15);
-        __m256i steps = _mm256_sub_epi8(now, shifted);
-        __m256i down = _mm256_xor_si256(_mm256_maskz_loadu_epi8(some, sign + j), turn);
-        __m256i moved = _mm256_adds_epi8(_mm256_maskz_loadu_epi8(some, w + j), _mm256_xor_si256(steps, down));
-        _mm256_mask_storeu_epi8(w + j, some, _mm256_sub_epi8(moved, down));
-        before = now;
-    }
-}
-
 /* round(a b / 2^shift), shift 1..62, without its saturation: even and odd lanes, as 64 bits. */
 static inline void rounded(__m512i a, __m512i b, uint32_t shift, __m512i *even, __m512i *odd)
 {
     const __m512i half = _mm512_set1_epi64(1LL << (shift - 1u));
-    __m512i p = _mm512_mul_epi32(a, b), q = _mm512_mul_epi32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32));
-    __m128i count = _mm_cvtsi32_si128((int)shift);
-    *even = _mm512_sra_epi64(_mm512_add_epi64(p, half), count);
-    *odd = _mm512_sra_epi64(_mm512_add_epi64(q, half), count);
+    __m512i p = _mm512_mul_epi32(a, b), q = _mm512_mul_epi32(odd_lanes(a), odd_lanes(b));
+    const __m512i count = _mm512_set1_epi64((int)shift);
+    *even = _mm512_srav_epi64(_mm512_add_epi64(p, half), count);
+    *odd = _mm512_srav_epi64(_mm512_add_epi64(q, half), count);
 }
 
 static inline __m512i together(__m512i even, __m512i odd)
 {
-    return _mm512_mask_blend_epi32(0xAAAAu, even, _mm512_slli_epi64(odd, 32));
+    return _mm512_mask_blend_epi32(0xAAAAu, even, _mm512_shuffle_epi32(odd, (_MM_PERM_ENUM)0xA0));
 }
 
 static inline __m512i saturated(__m512i even, __m512i odd)
@@ -373,12 +350,12 @@ static inline __m512i saturated(__m512i even, __m512i odd)
 static inline void scale_upper(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
     const __m512i half = _mm512_set1_epi32((int32_t)(1u << (shift - 33)));
-    const __m128i count = _mm_cvtsi32_si128(shift - 32);
+    const __m512i count = _mm512_set1_epi32(shift - 32);
     for (uint32_t i = 0; i < n; i += 16u) {
         __mmask16 some = (__mmask16)first_of(n - i);
         __m512i a = _mm512_maskz_loadu_epi32(some, v + i), b = _mm512_maskz_loadu_epi32(some, factor + i);
         __m512i high = _mm512_add_epi32(upper(a, b), half);
-        _mm512_mask_storeu_epi32(out + i, some, _mm512_sra_epi32(high, count));
+        _mm512_mask_storeu_epi32(out + i, some, _mm512_srav_epi32(high, count));
     }
 }
 
@@ -404,12 +381,12 @@ static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t s
 static void gate(const int32_t *by, int32_t *up, uint32_t n, int32_t frac)
 {
     const __m512i most = _mm512_set1_epi32(1 << 21), least = _mm512_set1_epi32(-(1 << 21)); /* all beyond is alike */
-    const __m128i wider = _mm_cvtsi32_si128(16 - frac);
+    const __m512i wider = _mm512_set1_epi32(16 - frac);
     __m512i even, odd;
     for (uint32_t i = 0; i < n; i += 16u) {
         __mmask16 some = (__mmask16)first_of(n - i);
         __m512i g = _mm512_maskz_loadu_epi32(some, by + i), u = _mm512_maskz_loadu_epi32(some, up + i);
-        __m512i x = _mm512_sll_epi32(_mm512_max_epi32(_mm512_min_epi32(g, most), least), wider);
+        __m512i x = _mm512_sllv_epi32(_mm512_max_epi32(_mm512_min_epi32(g, most), least), wider);
         rounded(g, sigmoid(x), 16u, &even, &odd); /* less than g */
         rounded(together(even, odd), u, (uint32_t)frac, &even, &odd);
         _mm512_mask_storeu_epi32(up + i, some, saturated(even, odd));
@@ -439,73 +416,10 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
     return _mm512_reduce_max_epi32(largest);
 }
 
-#define COUNTS_BITS __attribute__((target("avx512vpopcntdq")))
-
-/* In how many bits eight keys of four words differ from `own`, which has the key four times, each in 64 bits: in turn one of
- * the first four and one of the others. */
-COUNTS_BITS static inline __m512i differing_bits(const uint32_t *keys, __m512i own)
-{
-    __m512i a = _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(keys), own));
-    __m512i b = _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(keys + 16), own));
-    return _mm512_add_epi64(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-}
-
-/* Sixteen numbers in order, with `some` of the items among them unless all are smaller; as many fall out. */
-static inline __m512i insert(__m512i found, __m512i items, __mmask16 some)
-{
-    uint32_t item[16];
-    _mm512_storeu_si512(item, items);
-    for (uint32_t near = some; near != 0; near &= near - 1u) {
-        __m512i by = _mm512_set1_epi32((int32_t)item[__builtin_ctz(near)]);
-        __m512i before = _mm512_alignr_epi32(found, _mm512_setzero_si512(), 15);
-        found = _mm512_max_epu32(before, _mm512_min_epu32(found, by));
-    }
-    return found;
-}
-
-_Static_assert(EHMN_RECALLED == 16u, "what was found fills a register");
-
-/* Of keys of four words, sixteen at a time. The distances of sixteen keys stand in this order. */
-COUNTS_BITS static void nearest_of_four(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t *found)
-{
-    const __m512i own = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)key));
-    __m512i index = _mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
-    __m512i all = _mm512_set1_epi32(-1), last = all;
-    uint32_t rest[64] = {0};
-    for (uint32_t i = 0; i < n; i += 16u, keys += 64) {
-        __mmask16 there = 0xFFFFu;
-        if (n - i < 16u) {
-            there = _mm512_cmplt_epu32_mask(index, _mm512_set1_epi32((int32_t)n));
-            memcpy(rest, keys, (size_t)(n - i) * 16u);
-            keys = rest;
-        }
-        __m512i a = differing_bits(keys, own), b = differing_bits(keys + 32, own);
-        __m512i items = _mm512_or_si512(_mm512_slli_epi64(a, 16), _mm512_slli_epi64(b, 48));
-        items = _mm512_or_si512(items, index);
-        __mmask16 near = _mm512_mask_cmplt_epu32_mask(there, items, last);
-        if (near != 0) {
-            all = insert(all, items, near);
-            last = _mm512_permutexvar_epi32(_mm512_set1_epi32(15), all);
-        }
-        index = _mm512_add_epi32(index, _mm512_set1_epi32(16));
-    }
-    _mm512_storeu_si512(found, all);
-}
-
-/* Not all processors with VNNI count the bits of a vector. */
-static void nearest(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found)
-{
-    if (words == 4u && __builtin_cpu_supports("avx512vpopcntdq")) {
-        nearest_of_four(keys, n, key, found);
-    } else {
-        ehmn_kernels_avx2_nearest(keys, n, key, words, found);
-    }
-}
-
 #define TABLE_OF_ONE_VECTOR                                                                                             \
     .matvec_s8 = matvec_s8, .matvec_s16 = matvec_s16, .matvec_s4 = ehmn_kernels_avx2_matvec_s4,                          \
-    .weighted_sum = weighted_sum, .scale = scale, .step_row = step_row, .few_steps = 1u, .exp_sum = exp_sum,             \
-    .soften = soften, .gate = gate, .fit = fit, .nearest = nearest
+    .weighted_sum = weighted_sum, .scale = scale, .step_row = ehmn_kernels_vnni_step_row, .few_steps = 1u, .exp_sum = exp_sum,             \
+    .soften = soften, .gate = gate, .fit = fit, .nearest = ehmn_kernels_vnni_nearest
 
 const ehmn_kernels ehmn_kernels_vnni = {
     .name = "vnni",

@@ -2,6 +2,7 @@
  * read once for all of them. Each token has a record in the caller's work memory. What attention makes of the window
  * stays in order: a token may take the place there of another that an earlier one still sees. */
 #include "model.h"
+#include "vectors_neon.h"
 
 #include <string.h>
 
@@ -18,7 +19,7 @@ typedef struct {
     uint32_t wide;      /* int32[max(2 d_hidden, d_model + 2 d_kv)] */
     uint32_t mixed;     /* int32[d_model] */
     uint32_t turn;      /* int16[d_head] */
-    uint32_t scores;    /* int32[n_ctx + EHMN_ATTENDING_TOGETHER] */
+    uint32_t scores;    /* int32[EHMN_ATTENDING_SCORES(n_ctx)] */
     uint32_t query;     /* int16[d_head] */
     uint32_t fracs;     /* int8[2 n_kv_heads] */
     uint32_t standard;  /* head: int32[d_model] */
@@ -58,7 +59,7 @@ static record layout_record(const ehmn_image *im)
     r.wide = ehmn_take(&at, RECORD_ALIGN, 4u * (uint64_t)ehmn_wide(im));
     r.mixed = ehmn_take(&at, RECORD_ALIGN, 4u * d);
     r.turn = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)ehmn_d_head(im));
-    r.scores = ehmn_take(&at, RECORD_ALIGN, 4u * ((uint64_t)im->n_ctx + EHMN_ATTENDING_TOGETHER));
+    r.scores = ehmn_take(&at, RECORD_ALIGN, 4u * (uint64_t)EHMN_ATTENDING_SCORES(im->n_ctx));
     r.query = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)ehmn_d_head(im));
     r.fracs = ehmn_take(&at, RECORD_ALIGN, 2u * (uint64_t)im->n_kv_heads);
     r.standard = ehmn_take(&head, RECORD_ALIGN, 4u * d);
@@ -130,10 +131,16 @@ static void multiply_rows(const batch *b, const ehmn_matrix *matrix, uint32_t fi
     for (uint32_t t = 0; t < b->n; t++) {
         const input_scale *scale = of(b, t, b->at.scale);
         int32_t *acc = of(b, t, out);
+        int32_t shift = matrix->shift + scale->frac - out_frac;
         if (matrix->input_bits == 8u) {
+#if defined(EHMN_NEON)
+            ehmn_neon_scale_steps(acc, scales, rows, scale->step, shift);
+            continue;
+#else
             ehmn_multiply_all(acc, rows, scale->step);
+#endif
         }
-        b->m->kernels->scale(acc, scales, rows, matrix->shift + scale->frac - out_frac, acc);
+        b->m->kernels->scale(acc, scales, rows, shift, acc);
     }
 }
 

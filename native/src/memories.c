@@ -188,15 +188,19 @@ static int32_t similarity(const ehmn_model *m, uint32_t distance)
     return ehmn_cos((high << 12) + (rest << 12) / d);
 }
 
-/* floor(2^16 part / whole) of part <= whole <= 2^28, four bits at a time: processors of 32 bits divide no more at once. */
+/* floor(2^16 part / whole) of part <= whole <= 2^28, where processors of 32 bits divide no more at once four bits at a time. */
 static uint32_t share_of(uint32_t part, uint32_t whole)
 {
+#if UINTPTR_MAX > UINT32_MAX
+    return (uint32_t)(((uint64_t)part << 16) / whole);
+#else
     uint32_t share = 0;
     for (uint32_t bits = 0; bits <= 16u; bits += 4u) {
         share = share << 4 | part / whole;
         part = part % whole << 4;
     }
     return share;
+#endif
 }
 
 /* Sum the weights of the n recalled episodes by token: fills m->recalled, with the parts of the whole. Of equal distances,

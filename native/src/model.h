@@ -264,6 +264,7 @@ void ehmn_end_position(ehmn_model *m);
 void ehmn_end_token(ehmn_model *m, uint32_t token, const int32_t *residual, int16_t *hidden);
 
 #define EHMN_ATTENDING_TOGETHER 16u /* tokens */
+#define EHMN_ATTENDING_SCORES(n_ctx) ((n_ctx) + 2u * EHMN_ATTENDING_TOGETHER) /* of a token, with room to fill up */
 
 /* many_attention.c: what tokens at successive positions have of their own, in memory that begins as these pointers say for
  * the first of them, and `stride` bytes on for each other. */
@@ -273,7 +274,7 @@ typedef struct {
     const int16_t *turn; /* int16[d_head] */
     int32_t *qkv;        /* int32[d_model + 2 d_kv] */
     int32_t *out;        /* int32[d_model] */
-    int32_t *scores;     /* int32[n_ctx + EHMN_ATTENDING_TOGETHER] */
+    int32_t *scores;     /* int32[EHMN_ATTENDING_SCORES(n_ctx)] */
     int16_t *query;      /* int16[d_head] */
     int8_t *rows;        /* int8[2 d_kv]: key and value, or what they take the place of */
     int8_t *fracs;       /* int8[2 n_kv_heads], of the rows */

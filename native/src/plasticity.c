@@ -6,11 +6,12 @@
  * whole adapter, and the work grows with the steps that are made, not with the weights that are not. */
 #include "model.h"
 #include "random.h"
+#include "vectors_neon.h"
 
 #include <string.h>
 
-#define EVENT_FRAC 24                                     /* fractional bits of an expected number of steps */
-#define MAX_ROW_RATE (1 << 20)                            /* at most 8 steps of one weight in one token */
+#define EVENT_FRAC EHMN_EVENT_FRAC
+#define MAX_ROW_RATE (1 << 20) /* at most 8 steps of one weight in one token */
 #define ERROR_FRAC 20
 #define TOPIC_FAST 3277 /* Q16 of 0.05 */
 #define TOPIC_SLOW 131  /* Q16 of 0.002 */
@@ -39,11 +40,47 @@ static void add_head_row(ehmn_model *m, uint32_t row, int32_t factor, uint64_t *
     m->counts.macs += d;
 }
 
+#if defined(EHMN_NEON)
+/* What output_error does, all rows at once; 0 if something could saturate, or has too many fractional bits. */
+static int sum_head_rows(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta)
+{
+    const ehmn_matrix *head = m->matrices + ehmn_head_index(m->image);
+    const int32_t *scales = ehmn_scales(m, head);
+    const int8_t *w = ehmn_weights(m, head);
+    uint32_t d = m->image->d_model, n = m->image->rule.n_negatives, row = token, count = 0, s = 0;
+    int32_t shift = head->shift - m->image->value_frac, factor = (int32_t)n;
+    ehmn_neon_row rows[EHMN_MAX_NEGATIVES + 1u];
+    uint64_t most = 0; /* before the shift */
+    while (shift > 0 && ehmn_neon_make_row(rows + count, w + (size_t)row * d, factor, scales[row], shift)) {
+        most += 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)scales[row];
+        count++;
+        if (s == n) {
+            if (most >> shift >= 1u << 30) {
+                return 0;
+            }
+            ehmn_neon_sum_rows(delta, d, rows, count);
+            m->counts.macs += (uint64_t)count * d;
+            return 1;
+        }
+        uint32_t same = ehmn_run_length(negative, n, s);
+        row = negative[s];
+        factor = -(int32_t)same;
+        s += same;
+    }
+    return 0;
+}
+#endif
+
 /* delta[d_model] = n (E[token] - mean of E over the n negatives), at value_frac. */
 static void output_error(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta)
 {
     uint32_t n = m->image->rule.n_negatives;
     uint64_t most = 0;
+#if defined(EHMN_NEON)
+    if (sum_head_rows(m, token, negative, delta)) {
+        return;
+    }
+#endif
     memset(delta, 0, 4u * (size_t)m->image->d_model);
     add_head_row(m, token, (int32_t)n, &most, delta);
     for (uint32_t s = 0, same; s < n; s += same) { /* equal tokens stand next to each other */
@@ -153,78 +190,72 @@ static int32_t phase_gate(const ehmn_model *m, uint32_t layer, uint32_t unit)
     return open > 0 ? ehmn_mul(open, PI_Q13, 13) : 0;
 }
 
-/* A direction in which rows of weights are moved, made of one vector: `edge` holds the running sums of its
- * magnitudes, `sign` is 0 where it is positive and -1 elsewhere. */
-typedef struct {
-    uint32_t *edge;
-    int8_t *sign;
-    uint32_t n;
-    uint32_t length; /* the last edge */
-    uint32_t few;    /* steps that are drawn one by one */
-    const ehmn_kernels *kernels;
-} direction;
-
-static direction make_direction(ehmn_model *m, const int8_t *v)
+static ehmn_direction make_direction(ehmn_model *m, const int8_t *v)
 {
-    direction along = {ehmn_at(m, m->at.cumulative), ehmn_at(m, m->at.wide), m->image->d_model, 0, 0, m->kernels};
-    ehmn_running_sums(v, along.n, along.edge, along.sign);
-    along.length = along.edge[along.n - 1u];
-    along.few = m->kernels->few_steps * along.n / 128u;
+    uint32_t n = m->image->d_model;
+    ehmn_direction along = {ehmn_at(m, m->at.cumulative), ehmn_at(m, m->at.wide), n, 0, m->kernels->few_steps * n / 128u};
+    ehmn_running_sums(v, n, along.edge, along.sign);
+    along.length = along.edge[n - 1u];
     return along;
 }
 
-/* Draw the steps of one row: weight j expects |row_rate| |v_j| of them, in the direction of row_rate v_j. `*next`,
- * below one step, is the distance to the next step on the line. Few steps are found by bisection, many by walking
- * along. */
-static uint32_t draw_row(int8_t *w, const direction *along, int32_t row_rate, uint32_t *next)
+/* Draw the steps of one row: weight j expects |rate| |v_j| of them, in the direction of rate v_j. `*passed`, below one
+ * step, is what has gone by on the line since the last step. Few steps are found by bisection, many by walking along. */
+static uint32_t draw_row(const ehmn_model *m, int8_t *w, const ehmn_direction *along, int32_t rate, uint32_t *passed)
 {
-    const uint32_t step = 1u << EVENT_FRAC;
-    uint32_t rate = ehmn_abs(row_rate), at = *next;
-    int32_t flip = row_rate < 0 ? -1 : 0;
-    uint64_t length = (uint64_t)rate * along->length;
-    uint32_t writes = (uint32_t)((length + (step - 1u - at)) >> EVENT_FRAC);
-    *next = at + (writes << EVENT_FRAC) - (uint32_t)length;
+    uint32_t from = *passed;
+    uint64_t end = (uint64_t)ehmn_abs(rate) * along->length + from;
+    uint32_t writes = (uint32_t)(end >> EVENT_FRAC);
+    *passed = (uint32_t)end & ((1u << EVENT_FRAC) - 1u);
     if (writes > along->few) {
-        along->kernels->step_row(w, along->edge, along->sign, flip, along->n, rate, step - 1u - at);
-        return writes;
-    }
-    for (uint32_t i = 0; i < writes; i++, at += step) {
-        uint32_t j = ehmn_find_edge(along->edge, along->n, at / rate);
-        w[j] = (int8_t)ehmn_clamp(w[j] + ((along->sign[j] ^ flip) | 1), -127, 127);
+        m->kernels->step_row(w, along->edge, along->sign, rate < 0 ? -1 : 0, along->n, ehmn_abs(rate), from);
+    } else if (writes > 0) {
+        ehmn_step_few(w, along, rate, from, writes);
     }
     return writes;
 }
 
 /* Those of rows with a rate each, most of them none. Apart, so that the loop over them keeps all it needs in registers. */
-__attribute__((noinline)) static uint32_t draw_rows(int8_t *w, const direction *along, const int32_t *rates,
-                                                    uint32_t *next)
+__attribute__((noinline)) static uint32_t draw_rows(const ehmn_model *m, int8_t *w, const ehmn_direction *along,
+                                                    const int32_t *rates, uint32_t *passed)
 {
+#if defined(EHMN_NEON)
+    (void)m;
+    return ehmn_neon_draw_rows(w, along, rates, passed);
+#else
     const int32_t *end = rates + along->n;
     uint32_t writes = 0, n = along->n;
     do {
         int32_t rate = *rates++;
         if (rate != 0) {
-            writes += draw_row(w, along, rate, next);
+            writes += draw_row(m, w, along, rate, passed);
         }
         w += n;
     } while (rates < end);
     return writes;
+#endif
 }
 
-/* Where the first step of this token falls: uniform in [0, 1) step. */
+/* What of a step has gone by before the first weight of this token: uniform in [0, 1) step. */
 static uint32_t draw_offset(const ehmn_model *m, uint32_t stream)
 {
     uint32_t random[4];
     ehmn_random(ehmn_model_delta(m)->seed, stream, ehmn_model_delta(m)->learned, random);
-    return random[0] >> (32 - EVENT_FRAC);
+    return ~random[0] >> (32 - EVENT_FRAC);
 }
 
-/* Steps of one row w[d_model] towards zero, each weight expecting |w| rate / 2^24 of them. */
+/* Steps of one row w[d_model] towards zero, each weight expecting |w| rate / 2^24 of them: often none, which is found out
+ * first where bytes are summed many at a time. */
 static uint32_t decay_row(ehmn_model *m, int8_t *w, int32_t rate, uint32_t stream)
 {
-    uint32_t next = draw_offset(m, stream);
-    direction along = make_direction(m, w);
-    return draw_row(w, &along, -rate, &next);
+    uint32_t passed = draw_offset(m, stream);
+#if defined(EHMN_NEON) || defined(EHMN_ASK_X86)
+    if (((uint64_t)(uint32_t)rate * ehmn_length(w, m->image->d_model) + passed) >> EVENT_FRAC == 0) {
+        return 0;
+    }
+#endif
+    ehmn_direction along = make_direction(m, w);
+    return draw_row(m, w, &along, -rate, &passed);
 }
 
 static int8_t *dense_weights(const ehmn_model *m, uint32_t layer)
@@ -260,16 +291,16 @@ static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32
     const int8_t *pre;
     int32_t *rates = ehmn_at(m, m->at.mixed);
     int32_t shift = ERROR_FRAC + 24 - EVENT_FRAC - m->image->rule.weight_frac + presynaptic(m, layer, &pre);
-    uint32_t next = draw_offset(m, EHMN_STREAM_WRITES + layer);
+    uint32_t passed = draw_offset(m, EHMN_STREAM_WRITES + layer);
 
-    direction along = make_direction(m, pre);
+    ehmn_direction along = make_direction(m, pre);
     ehmn_times_slope(error, z, d, rates);
     for (uint32_t i = 0; i < d && m->image->rule.phase_step != 0; i++) {
         rates[i] = ehmn_mul(rates[i], phase_gate(m, layer, i), 15);
     }
     ehmn_scale_all(rates, d, rate, shift, rates);
     close_units(rates, d, m->image->rule.closed_below);
-    m->counts.writes += draw_rows(w, &along, rates, &next);
+    m->counts.writes += draw_rows(m, w, &along, rates, &passed);
     m->counts.macs += 2u * d;
 }
 
@@ -308,13 +339,13 @@ static void write_rows(ehmn_model *m, int32_t factor, const int32_t *error)
         }
     }
     int32_t frac = ehmn_quantise8(error, m->image->d_model, ERROR_FRAC, vector);
-    direction along = make_direction(m, vector);
+    ehmn_direction along = make_direction(m, vector);
     for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
         int8_t *r = row_of(m, k);
         if (r != NULL) {
             int32_t rate = ehmn_mul(ehmn_mul(rule->eta_row[k], factor, 16), 1, frac - rule->row_frac);
-            uint32_t next = draw_offset(m, EHMN_STREAM_ROWS + k);
-            m->counts.writes += draw_row(r, &along, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &next);
+            uint32_t passed = draw_offset(m, EHMN_STREAM_ROWS + k);
+            m->counts.writes += draw_row(m, r, &along, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &passed);
             m->counts.macs += m->image->d_model;
         }
     }

@@ -29,25 +29,25 @@ static int32_t fitting(const int32_t *v, uint32_t n, int32_t bits)
     return max != 0 ? ehmn_fitting_shift(max, bits) : 0;
 }
 
-/* A shift by which values are brought to fewer bits, rounded, or to more. */
+/* A shift by which values are brought to fewer bits, rounded, or to more. Counts are in every lane: that takes half the work
+ * of a count for all. */
 typedef struct {
-    __m128i right; /* but one bit, if there is a bit to go */
-    __m128i left;
-    __m512i one; /* that is added before the last bit goes; 0 if none goes */
-    __m128i last;
+    __m512i right; /* but one bit, if there is a bit to go */
+    __m512i left;
+    __m512i one; /* that is added before the last bit goes; 0 if none goes, by `last` */
+    __m512i last;
 } rounding;
 
 static inline rounding round_by(int32_t shift)
 {
-    rounding r = {_mm_cvtsi32_si128(shift > 0 ? shift - 1 : 0), _mm_cvtsi32_si128(shift < 0 ? -shift : 0),
-                  all(shift > 0), _mm_cvtsi32_si128(shift > 0)};
+    rounding r = {all(shift > 0 ? shift - 1 : 0), all(shift < 0 ? -shift : 0), all(shift > 0), all(shift > 0)};
     return r;
 }
 
 static inline __m512i rounded(__m512i v, const rounding *by)
 {
-    v = _mm512_sra_epi32(_mm512_sll_epi32(v, by->left), by->right);
-    return _mm512_sra_epi32(_mm512_add_epi32(v, by->one), by->last);
+    v = _mm512_srav_epi32(_mm512_sllv_epi32(v, by->left), by->right);
+    return _mm512_srav_epi32(_mm512_add_epi32(v, by->one), by->last);
 }
 
 int32_t ehmn_avx512_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
@@ -129,12 +129,12 @@ static inline __attribute__((always_inline)) void add_weights(int32_t *v, const 
         return;
     }
     const __m512i half = all(1 << (beyond - 1)), f = all(factor * (1 << 17)), s = all((int32_t)((uint32_t)scale << spare));
-    const __m128i count = _mm_cvtsi32_si128(beyond);
+    const __m512i count = all(beyond);
     for (uint32_t i = 0; i < n; i += 16u) {
         __mmask16 some = first16(n - i);
         __m512i weights = _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(some, w + i));
         __m512i high = _mm512_add_epi32(upper(_mm512_mullo_epi32(weights, f), s), half);
-        __m512i sum = _mm512_maskz_loadu_epi32(some, v + i), more = _mm512_sra_epi32(high, count);
+        __m512i sum = _mm512_maskz_loadu_epi32(some, v + i), more = _mm512_srav_epi32(high, count);
         _mm512_mask_storeu_epi32(v + i, some, within ? _mm512_add_epi32(sum, more) : add(sum, more));
     }
 }
@@ -171,11 +171,11 @@ void ehmn_avx512_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t
     }
     const int32_t left = up > 0 ? up : 0, right = up > 0 ? 1 : shift + spare - 32;
     const __m512i half = all((int32_t)(1u << (right - 1))), f = all((int32_t)((uint32_t)factor << spare));
-    const __m128i rise = _mm_cvtsi32_si128(left), count = _mm_cvtsi32_si128(right);
+    const __m512i rise = all(left), count = all(right);
     for (uint32_t i = 0; i < n; i += 16u) {
         __mmask16 some = first16(n - i);
-        __m512i high = upper(_mm512_sll_epi32(_mm512_maskz_loadu_epi32(some, v + i), rise), f);
-        _mm512_mask_storeu_epi32(out + i, some, _mm512_sra_epi32(_mm512_add_epi32(high, half), count));
+        __m512i high = upper(_mm512_sllv_epi32(_mm512_maskz_loadu_epi32(some, v + i), rise), f);
+        _mm512_mask_storeu_epi32(out + i, some, _mm512_srav_epi32(_mm512_add_epi32(high, half), count));
     }
 }
 
@@ -187,7 +187,7 @@ void ehmn_avx512_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32
     __m512i squares = _mm512_setzero_si512();
     for (uint32_t i = 0; i < n; i += 16u) {
         __mmask16 some = first16(n - i);
-        __m512i q = rounded(_mm512_maskz_loadu_epi32(some, v + i), &by), odd = _mm512_srli_epi64(q, 32);
+        __m512i q = rounded(_mm512_maskz_loadu_epi32(some, v + i), &by), odd = odd_lanes(q);
         squares = _mm512_add_epi64(squares, _mm512_mul_epi32(q, q));
         squares = _mm512_add_epi64(squares, _mm512_mul_epi32(odd, odd));
         _mm512_mask_storeu_epi32(out + i, some, _mm512_slli_epi32(q, 16));
@@ -269,8 +269,8 @@ static inline __m512i turned(__m512i a, __m512i x, __m512i b, __m512i y, int plu
     const __m512i half = _mm512_set1_epi64(1 << 14);
     __m512i p = _mm512_add_epi64(_mm512_mul_epi32(a, x), half), q = _mm512_mul_epi32(b, y);
     __m512i even = plus ? _mm512_add_epi64(p, q) : _mm512_sub_epi64(p, q);
-    p = _mm512_mul_epi32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(x, 32));
-    q = _mm512_mul_epi32(_mm512_srli_epi64(b, 32), _mm512_srli_epi64(y, 32));
+    p = _mm512_mul_epi32(odd_lanes(a), odd_lanes(x));
+    q = _mm512_mul_epi32(odd_lanes(b), odd_lanes(y));
     p = _mm512_add_epi64(p, half);
     __m512i odd = plus ? _mm512_add_epi64(p, q) : _mm512_sub_epi64(p, q);
     return _mm512_mask_blend_epi32(0xAAAAu, _mm512_srli_epi64(even, 15), _mm512_slli_epi64(odd, 17));
@@ -317,26 +317,37 @@ void ehmn_avx512_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *
     }
 }
 
-/* Thirty-two at a time up to those of which one is where it ends. */
+/* The sums of the first lanes up to each. */
+static inline __m512i sums_up_to(__m512i v)
+{
+    const __m512i none = _mm512_setzero_si512();
+    v = _mm512_add_epi32(v, _mm512_alignr_epi32(v, none, 15));
+    v = _mm512_add_epi32(v, _mm512_alignr_epi32(v, none, 14));
+    v = _mm512_add_epi32(v, _mm512_alignr_epi32(v, none, 12));
+    return _mm512_add_epi32(v, _mm512_alignr_epi32(v, none, 8));
+}
+
+/* Thirty-two at a time, up to those of which one is where it ends: as many are passed as have sums that are there. */
 uint32_t ehmn_avx512_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 {
     uint64_t left = *ahead;
     for (uint32_t i = 0; i < n; i += 32u) {
         __m512i p, q;
-        uint32_t each[32], k = 0;
+        uint32_t sum[33] = {0};
         exp2_below(logits + i, n - i, max, &p, &q);
-        uint64_t sum = (uint32_t)_mm512_reduce_add_epi32(_mm512_add_epi32(p, q));
-        if (left >= sum) {
-            left -= sum;
+        p = sums_up_to(p);
+        q = _mm512_add_epi32(sums_up_to(q), _mm512_permutexvar_epi32(all(15), p));
+        _mm512_storeu_si512(sum + 1, p);
+        _mm512_storeu_si512(sum + 17, q);
+        if (left >= sum[32]) {
+            left -= sum[32];
             continue;
         }
-        _mm512_storeu_si512(each, p);
-        _mm512_storeu_si512(each + 16, q);
-        for (; left >= each[k]; k++) {
-            left -= each[k];
-        }
-        *ahead = left;
-        return i + k;
+        const __m512i most = all((int32_t)left);
+        uint32_t passed = (uint32_t)__builtin_popcount(_mm512_cmple_epu32_mask(p, most))
+                          + (uint32_t)__builtin_popcount(_mm512_cmple_epu32_mask(q, most));
+        *ahead = left - sum[passed];
+        return i + passed;
     }
     *ahead = left;
     return n;

@@ -13,32 +13,18 @@ static inline int32x4_t symmetric(int32x4_t v)
     return vmaxq_s32(v, vdupq_n_s32(-INT32_MAX));
 }
 
-uint32_t ehmn_neon_max_abs(const int32_t *v, uint32_t n)
-{
-    uint32x4_t most = vdupq_n_u32(0);
-    uint32_t i = 0;
-    for (; i + 8u <= n; i += 8u) {
-        uint32x4_t a = vreinterpretq_u32_s32(vabsq_s32(vld1q_s32(v + i)));
-        uint32x4_t b = vreinterpretq_u32_s32(vabsq_s32(vld1q_s32(v + i + 4)));
-        most = vmaxq_u32(most, vmaxq_u32(a, b));
-    }
-    uint32_t max = vmaxvq_u32(most);
-    for (; i < n; i++) {
-        max = ehmn_abs(v[i]) > max ? ehmn_abs(v[i]) : max;
-    }
-    return max;
-}
-
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
-    uint32_t i = 0;
-    for (; i + 8u <= n; i += 8u) {
-        int32x4_t a = vqaddq_s32(vld1q_s32(v + i), vld1q_s32(more + i));
-        int32x4_t b = vqaddq_s32(vld1q_s32(v + i + 4), vld1q_s32(more + i + 4));
-        vst1q_s32(v + i, symmetric(a));
-        vst1q_s32(v + i + 4, symmetric(b));
+    for (; n >= 16u; n -= 16u, v += 16, more += 16) {
+        int32x4_t a[4];
+        for (uint32_t k = 0; k < 4u; k++) {
+            a[k] = vqaddq_s32(vld1q_s32(v + 4u * k), vld1q_s32(more + 4u * k));
+        }
+        for (uint32_t k = 0; k < 4u; k++) {
+            vst1q_s32(v + 4u * k, symmetric(a[k]));
+        }
     }
-    for (; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], more[i]);
     }
 }
@@ -56,16 +42,11 @@ void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_
     }
 }
 
-static int32_t spare_bits(uint32_t magnitude)
-{
-    return __builtin_clz(magnitude | 1u) - 1; /* by which it can be shifted to the left within 31 */
-}
-
 /* The larger the factor, the less of a doubled product counts: from 31 bits on that are rounded away, its upper half. */
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
     const int64x2_t right = vdupq_n_s64(-shift);
-    int32_t spare = factor != INT32_MIN ? spare_bits(ehmn_abs(factor)) : 0;
+    int32_t spare = factor != INT32_MIN ? ehmn_neon_spare_bits(ehmn_abs(factor)) : 0;
     if (shift + spare >= 32 && shift + spare <= 62) {
         const int32x4_t factors = vdupq_n_s32((int32_t)((uint32_t)factor << spare)), down = vdupq_n_s32(31 - shift - spare);
         for (; n >= 8u; n -= 8u, v += 8, out += 8) {
@@ -86,61 +67,18 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
     }
 }
 
-/* round(z[i] factor / 2^(16 + beyond)), from 1 bit beyond on. */
-static inline int32x4x2_t products(int16x8_t z, int32x4_t factor, int32x4_t down)
-{
-    int32x4x2_t p;
-    p.val[0] = vrshlq_s32(vqdmulhq_s32(vshll_n_s16(vget_low_s16(z), 16), factor), down);
-    p.val[1] = vrshlq_s32(vqdmulhq_s32(vshll_high_n_s16(z, 16), factor), down);
-    return p;
-}
-
-/* Those added to v; `within`: no sum leaves 31 bits. */
-static inline int32x4x2_t added(int32x4x2_t v, int16x8_t z, int32x4_t factor, int32x4_t down, int within)
-{
-    int32x4x2_t p = products(z, factor, down);
-    for (int i = 0; i < 2; i++) {
-        v.val[i] = within ? vaddq_s32(v.val[i], p.val[i]) : symmetric(vqaddq_s32(v.val[i], p.val[i]));
-    }
-    return v;
-}
-
-static inline __attribute__((always_inline)) void add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor,
-                                                              int32_t scale, int32_t shift, int within)
-{
-    int32_t spare = spare_bits((uint32_t)scale);
-    int32_t beyond = shift + spare + 16 - 31; /* bits of the upper half of a doubled product that are rounded away */
-    if (beyond >= 1) {
-        const int32x4_t scales = vdupq_n_s32((int32_t)((uint32_t)scale << spare)), down = vdupq_n_s32(-beyond);
-        for (; n >= 16u; n -= 16u, v += 16, w += 16) {
-            int8x16_t a = vld1q_s8(w);
-            int16x8_t low = vmulq_n_s16(vmovl_s8(vget_low_s8(a)), (int16_t)factor);
-            int16x8_t high = vmulq_n_s16(vmovl_high_s8(a), (int16_t)factor);
-            vst1q_s32_x2(v, added(vld1q_s32_x2(v), low, scales, down, within));
-            vst1q_s32_x2(v + 8, added(vld1q_s32_x2(v + 8), high, scales, down, within));
-        }
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)(w[i] * factor) * scale, shift));
-    }
-}
-
-void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
-{
-    add_weights(v, w, n, factor, scale, shift, 0);
-}
-
-void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
-{
-    add_weights(v, w, n, factor, scale, shift, 1);
-}
-
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
 {
-    int32_t spare = spare_bits((uint32_t)gain);
+    int32_t spare = ehmn_neon_spare_bits((uint32_t)gain);
     const int32x4_t gains = vdupq_n_s32((int32_t)((uint32_t)gain << spare)), down = vdupq_n_s32(-spare);
     for (; spare >= 1 && n >= 8u; n -= 8u, v += 8, z += 8) {
-        vst1q_s32_x2(v, added(vld1q_s32_x2(v), vld1q_s16(z), gains, down, 0));
+        int16x8_t a = vld1q_s16(z);
+        int32x4x2_t sum = vld1q_s32_x2(v);
+        int32x4_t low = vrshlq_s32(vqdmulhq_s32(vshll_n_s16(vget_low_s16(a), 16), gains), down);
+        int32x4_t high = vrshlq_s32(vqdmulhq_s32(vshll_high_n_s16(a, 16), gains), down);
+        sum.val[0] = symmetric(vqaddq_s32(sum.val[0], low));
+        sum.val[1] = symmetric(vqaddq_s32(sum.val[1], high));
+        vst1q_s32_x2(v, sum);
     }
     for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)z[i] * gain, 15));
@@ -321,32 +259,6 @@ uint32_t ehmn_neon_rotate(const int16_t *turn, uint32_t half, int32_t *v)
     return i;
 }
 
-/* Eight bytes that stand `stride` apart. If there are `more`, those up to the ninth may be read. */
-static inline int8x8_t apart(const int8_t *v, size_t stride, int more)
-{
-    switch (more ? stride : 0u) {
-    case 1:
-        return vld1_s8(v);
-    case 2:
-        return vld2_s8(v).val[0];
-    case 3:
-        return vld3_s8(v).val[0];
-    case 4:
-        return vld4_s8(v).val[0];
-    default:
-        break;
-    }
-    int8x8_t out = vdup_n_s8(0);
-    out = vld1_lane_s8(v, out, 0);
-    out = vld1_lane_s8(v + stride, out, 1);
-    out = vld1_lane_s8(v + 2u * stride, out, 2);
-    out = vld1_lane_s8(v + 3u * stride, out, 3);
-    out = vld1_lane_s8(v + 4u * stride, out, 4);
-    out = vld1_lane_s8(v + 5u * stride, out, 5);
-    out = vld1_lane_s8(v + 6u * stride, out, 6);
-    return vld1_lane_s8(v + 7u * stride, out, 7);
-}
-
 /* By as many bits to the left as `bits` says, or rounded to the right; beyond 63 either way it makes no difference. */
 static inline int32x4_t shifted(const int32_t *v, int32x4_t bits)
 {
@@ -361,7 +273,7 @@ int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int
     int32_t max = INT32_MIN;
     uint32_t i = 0;
     for (; i + 8u <= n; i += 8u, key_frac += (size_t)8u * stride) {
-        int16x8_t of_key = vmovl_s8(apart(key_frac, stride, i + 8u < n));
+        int16x8_t of_key = vmovl_s8(ehmn_neon_apart(key_frac, stride, i + 8u < n));
         int32x4_t a = shifted(scores + i, vsubw_s16(left, vget_low_s16(of_key)));
         int32x4_t b = shifted(scores + i + 4, vsubw_high_s16(left, of_key));
         most = vmaxq_s32(most, vmaxq_s32(a, b));
@@ -382,7 +294,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     int8x8_t low = vdup_n_s8(127);
     uint32_t i = 0;
     for (; i + 8u <= n; i += 8u, frac += (size_t)8u * stride) {
-        low = vmin_s8(low, apart(frac, stride, i + 8u < n));
+        low = vmin_s8(low, ehmn_neon_apart(frac, stride, i + 8u < n));
     }
     int32_t least = vminv_s8(low);
     for (; i < n; i++, frac += stride) {
@@ -390,7 +302,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
     }
     frac = value_frac;
     for (i = 0; i + 8u <= n; i += 8u, frac += (size_t)8u * stride) {
-        int16x8_t bits = vmovl_s8(vqsub_s8(vdup_n_s8((int8_t)least), apart(frac, stride, i + 8u < n)));
+        int16x8_t bits = vmovl_s8(vqsub_s8(vdup_n_s8((int8_t)least), ehmn_neon_apart(frac, stride, i + 8u < n)));
         vst1q_s32(weights + i, vrshlq_s32(vld1q_s32(weights + i), vmovl_s16(vget_low_s16(bits))));
         vst1q_s32(weights + i + 4, vrshlq_s32(vld1q_s32(weights + i + 4), vmovl_high_s16(bits)));
     }

@@ -73,6 +73,41 @@ static inline int32x4_t ehmn_neon_sigmoid(int32x4_t x)
     return vreinterpretq_s32_u32(y);
 }
 
+static inline uint32_t ehmn_neon_entry(uint32_t index)
+{
+    uint32_t two;
+    memcpy(&two, ehmn_sigmoid_table + index, sizeof two);
+    return two;
+}
+
+/* The same of eight values, 1..65535, in 16 bits, whose products with rounding halve a doubled upper half: step is at most
+ * 2^9, and 2^4 times the distance from the entry fits, too. The table's last entries are alike, so that what
+ * lies beyond may become the last within. */
+static inline uint16x8_t ehmn_neon_sigmoid8(int32x4_t x0, int32x4_t x1)
+{
+    const uint32x4_t last = vdupq_n_u32((1u << 20) - 1u);
+    uint32x4_t a0 = vminq_u32(vreinterpretq_u32_s32(vabsq_s32(x0)), last);
+    uint32x4_t a1 = vminq_u32(vreinterpretq_u32_s32(vabsq_s32(x1)), last);
+    uint16x8_t at = vshrn_high_n_u32(vshrn_n_u32(a0, 11), a1, 11);
+    uint32x4_t w0 = vdupq_n_u32(0), w1 = w0; /* an entry and the next */
+    w0 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 0)), w0, 0);
+    w1 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 4)), w1, 0);
+    w0 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 1)), w0, 1);
+    w1 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 5)), w1, 1);
+    w0 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 2)), w0, 2);
+    w1 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 6)), w1, 2);
+    w0 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 3)), w0, 3);
+    w1 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 7)), w1, 3);
+    uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(w0), vreinterpretq_u16_u32(w1));
+    uint16x8_t next = vuzp2q_u16(vreinterpretq_u16_u32(w0), vreinterpretq_u16_u32(w1));
+    uint16x8_t part = vshlq_n_u16(vuzp1q_u16(vreinterpretq_u16_u32(a0), vreinterpretq_u16_u32(a1)), 4);
+    part = vandq_u16(part, vdupq_n_u16(32767));
+    int16x8_t step = vreinterpretq_s16_u16(vsubq_u16(next, low));
+    uint16x8_t y = vaddq_u16(low, vreinterpretq_u16_s16(vqrdmulhq_s16(step, vreinterpretq_s16_u16(part))));
+    uint16x8_t minus = vcltzq_s16(vuzp2q_s16(vreinterpretq_s16_s32(x0), vreinterpretq_s16_s32(x1)));
+    return vsubq_u16(veorq_u16(y, minus), minus); /* 2^16 - y */
+}
+
 /* Bit k: v[k] is above zero, k below 32. */
 #define EHMN_SIGNS ehmn_neon_signs
 static inline uint32_t ehmn_neon_signs(const int32_t *v)
@@ -86,8 +121,80 @@ static inline uint32_t ehmn_neon_signs(const int32_t *v)
     return vaddvq_u32(bits);
 }
 
+/* Eight bytes that stand `stride` apart. If there are `more`, those up to the ninth may be read. */
+static inline int8x8_t ehmn_neon_apart(const int8_t *v, size_t stride, int more)
+{
+    switch (more ? stride : 0u) {
+    case 1:
+        return vld1_s8(v);
+    case 2:
+        return vld2_s8(v).val[0];
+    case 3:
+        return vld3_s8(v).val[0];
+    case 4:
+        return vld4_s8(v).val[0];
+    default:
+        break;
+    }
+    int8x8_t out = vdup_n_s8(0);
+    out = vld1_lane_s8(v, out, 0);
+    out = vld1_lane_s8(v + stride, out, 1);
+    out = vld1_lane_s8(v + 2u * stride, out, 2);
+    out = vld1_lane_s8(v + 3u * stride, out, 3);
+    out = vld1_lane_s8(v + 4u * stride, out, 4);
+    out = vld1_lane_s8(v + 5u * stride, out, 5);
+    out = vld1_lane_s8(v + 6u * stride, out, 6);
+    return vld1_lane_s8(v + 7u * stride, out, 7);
+}
+
+/* Bits by which a number of this magnitude can be shifted to the left within 31. */
+static inline int32_t ehmn_neon_spare_bits(uint32_t magnitude)
+{
+    return __builtin_clz(magnitude | 1u) - 1;
+}
+
+/* A row of weights, times factor scale / 2^shift: what doubled products of 32 bits with rounded upper halves need, of
+ * w left and right. */
+typedef struct {
+    const int8_t *w;
+    int32_t left; /* within 16 bits */
+    int32_t right;
+} ehmn_neon_row;
+
+/* Whether there is such a pair, for factors within +-64 and scales that are not negative. */
+static inline int ehmn_neon_make_row(ehmn_neon_row *row, const int8_t *w, int32_t factor, int32_t scale, int32_t shift)
+{
+    int32_t up = 31 - shift, spare = ehmn_neon_spare_bits((uint32_t)scale), right = up < spare ? up : spare;
+    if (up < 0 || up - right > 14 || ehmn_abs(factor) << (up - right) > INT16_MAX) {
+        return 0;
+    }
+    row->w = w;
+    row->left = factor * (1 << (up - right));
+    row->right = (int32_t)((uint32_t)scale << right);
+    return 1;
+}
+
+/* v[i] = the sum of what `count` rows give for w[i]; no sum of magnitudes reaches 2^31. */
+void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_neon_row *rows, uint32_t count);
+
 /* The largest magnitude. */
 uint32_t ehmn_neon_max_abs(const int32_t *v, uint32_t n);
+
+/* plasticity.c: draw the steps of those of n rows w[n][n] that have a rate. */
+uint32_t ehmn_neon_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t *passed);
+
+/* vectors_reduce.c: the smallest shift by which a magnitude of at most `max` > 0 rounds into `bits` bits with a sign; and
+ * what ehmn_rms_normalise begins and ends with. */
+int32_t ehmn_fitting_shift(uint32_t max, int32_t bits);
+uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift);
+int32_t ehmn_rms_factor(uint64_t sum, uint32_t n, int32_t *shift);
+
+/* ehmn_rms_normalise, and ehmn_shift_all by `down`. */
+void ehmn_neon_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
+                         const int32_t *down, int32_t *out);
+
+/* v[i] = ehmn_mul(v[i] * step, scale[i], shift), where v[i] * step fits. */
+void ehmn_neon_scale_steps(int32_t *v, const int32_t *scale, uint32_t n, int32_t step, int32_t shift);
 
 /* As in encoder.c. Returns how many pairs were rotated, from the first on: all whole fours. */
 uint32_t ehmn_neon_rotate(const int16_t *turn, uint32_t half, int32_t *v);

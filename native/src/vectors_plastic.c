@@ -30,6 +30,8 @@ int64_t ehmn_sum(const int32_t *v, uint32_t n)
     return sum;
 }
 
+#if !defined(EHMN_NEON)
+
 uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most)
 {
     uint64_t sum = 0;
@@ -55,8 +57,21 @@ void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *o
 }
 
 #endif
+#endif
 
-uint32_t ehmn_find_edge(const uint32_t *edge, uint32_t n, uint32_t least)
+#if !defined(EHMN_NEON)
+uint32_t ehmn_length(const int8_t *w, uint32_t n)
+{
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        sum += ehmn_abs(w[i]);
+    }
+    return sum;
+}
+#endif
+
+/* The first j of 0..n - 1 with edge[j] > least, where no number is below the one before; n - 1 if no other is. */
+static inline uint32_t find_edge(const uint32_t *edge, uint32_t n, uint32_t least)
 {
     const uint32_t *from = edge;
     while (n > 1u) {
@@ -66,4 +81,14 @@ uint32_t ehmn_find_edge(const uint32_t *edge, uint32_t n, uint32_t least)
         n -= half;
     }
     return (uint32_t)(from - edge);
+}
+
+void ehmn_step_few(int8_t *w, const ehmn_direction *along, int32_t rate, uint32_t passed, uint32_t steps)
+{
+    const uint32_t step = 1u << EHMN_EVENT_FRAC, magnitude = ehmn_abs(rate);
+    int32_t flip = rate < 0 ? -1 : 0;
+    for (uint32_t at = step - 1u - passed; steps > 0; steps--, at += step) {
+        uint32_t j = find_edge(along->edge, along->n, at / magnitude);
+        w[j] = (int8_t)ehmn_clamp(w[j] + ((along->sign[j] ^ flip) | 1), -127, 127);
+    }
 }

@@ -9,7 +9,7 @@ static inline int32_t fitting_shift(uint32_t max, int32_t bits)
     return shift + (shift > 0 && ((max >> (shift - 1)) + 1u) >> 1 >> (bits - 1) != 0);
 }
 
-#if defined(EHMN_ASK_X86)
+#if defined(EHMN_ASK_X86) || defined(EHMN_NEON)
 int32_t ehmn_fitting_shift(uint32_t max, int32_t bits)
 {
     return fitting_shift(max, bits);
@@ -28,17 +28,7 @@ static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
 #define shift_into16 ehmn_mve_shift_into16
 #define square ehmn_mve_square
 
-#else
-
-#if defined(EHMN_NEON)
-
-static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
-{
-    uint32_t max = ehmn_neon_max_abs(v, n);
-    return max != 0 ? fitting_shift(max, bits) : 0;
-}
-
-#else
+#elif !defined(EHMN_NEON)
 
 RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
 {
@@ -73,8 +63,6 @@ static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
     uint32_t most;
     return fitting_most(v, n, bits, &most);
 }
-
-#endif
 
 /* By a shift that is not positive: to the left, into 16 bits. */
 static inline int32_t widen(int32_t v, int32_t shift)
@@ -142,6 +130,8 @@ static inline uint64_t square(const int32_t *v, uint32_t n, int32_t shift, int32
 
 #endif
 
+#if !defined(EHMN_NEON)
+
 int32_t ehmn_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out)
 {
     int32_t shift = fitting_all(v, n, 8);
@@ -156,7 +146,6 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
     return frac - shift;
 }
 
-#if !defined(EHMN_NEON)
 void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n)
 {
     uint32_t i = 0;
@@ -293,6 +282,8 @@ int32_t ehmn_rms_factor(uint64_t sum, uint32_t n, int32_t *shift)
     return ehmn_sat32((int64_t)((sqrt_n << 30) / root)); /* sqrt(n / sum), Q(46 - k) */
 }
 
+#if !defined(EHMN_NEON)
+
 void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
                         int32_t *out)
 {
@@ -302,3 +293,5 @@ void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_
     int32_t factor = ehmn_rms_factor(sum, n, &down);
     ehmn_scale_all(out, n, factor, down, out);
 }
+
+#endif

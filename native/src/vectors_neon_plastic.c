@@ -1,0 +1,304 @@
+/* Loops that learning alone has, for aarch64: the steps of rows of weights, and what leads to them. */
+#include "vectors_neon.h"
+
+#if defined(EHMN_NEON)
+
+#include "kernels_tables.h"
+
+#include <stddef.h>
+
+/* A row of weights that is to be stepped: of those that go against the direction, rate and place are complements, which
+ * turns the differences of places around. */
+typedef struct {
+    int8_t *w;
+    uint32_t rate;
+    uint32_t at;
+} row_steps;
+
+static inline row_steps steps_of(int8_t *w, int32_t rate, uint32_t at)
+{
+    row_steps row = {w, (uint32_t)rate, at ^ (uint32_t)(rate >> 31)};
+    return row;
+}
+
+/* The last weights of a row of n, less than sixteen. */
+static void step_rest(row_steps row, const uint32_t *edge, const int8_t *sign, uint32_t n)
+{
+    int8_t *w = row.w + (n & ~15u);
+    uint32_t last = (row.at + (n >= 16u ? row.rate * edge[-1] : 0u)) >> 24;
+    for (uint32_t i = 0; i < (n & 15u); i++) {
+        uint32_t now = (row.at + row.rate * edge[i]) >> 24;
+        int32_t steps = (int8_t)(now - last);
+        w[i] = (int8_t)ehmn_clamp(w[i] + (sign[i] < 0 ? -steps : steps), -127, 127);
+        last = now;
+    }
+}
+
+/* Sixteen weights w: the upper bytes of their places on the line, less those of the weights before, of which the last
+ * is in `before`, and then the last of these. An addition that keeps upper halves brings what is added and the first half
+ * of the way to the bytes. `way`: 1 or -1. */
+static inline uint8x16_t step_some(int8_t *w, uint32x4x4_t edge, int8x16_t way, uint32x4_t rate, uint32x4_t at,
+                                   uint8x16_t before)
+{
+    uint16x8_t low = vaddhn_high_u32(vaddhn_u32(vmulq_u32(edge.val[0], rate), at), vmulq_u32(edge.val[1], rate), at);
+    uint16x8_t high = vaddhn_high_u32(vaddhn_u32(vmulq_u32(edge.val[2], rate), at), vmulq_u32(edge.val[3], rate), at);
+    uint8x16_t now = vuzp2q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
+    int8x16_t steps = vreinterpretq_s8_u8(vsubq_u8(now, vextq_u8(before, now, 15)));
+    vst1q_s8(w, vmaxq_s8(vqaddq_s8(vld1q_s8(w), vmulq_s8(steps, way)), vdupq_n_s8(-127)));
+    return now;
+}
+
+static inline __attribute__((always_inline)) void step_rows(const row_steps *row, uint32_t count, const uint32_t *edge,
+                                                            const int8_t *sign, uint32_t n)
+{
+    uint32x4_t rate[4], at[4];
+    uint8x16_t before[4];
+    size_t j = 0, whole = n & ~15u;
+    for (uint32_t k = 0; k < count; k++) {
+        rate[k] = vdupq_n_u32(row[k].rate);
+        at[k] = vdupq_n_u32(row[k].at);
+        before[k] = vdupq_n_u8((uint8_t)(row[k].at >> 24));
+    }
+    int8_t *w0 = row[0].w, *w1 = row[count > 1u].w, *w2 = row[count > 2u ? 2 : 0].w, *w3 = row[count > 3u ? 3 : 0].w;
+    for (; j < whole; j += 16u) {
+        uint32x4x4_t e = vld1q_u32_x4(edge + j);
+        int8x16_t way = vorrq_s8(vld1q_s8(sign + j), vdupq_n_s8(1));
+        before[0] = step_some(w0 + j, e, way, rate[0], at[0], before[0]);
+        if (count > 1u) {
+            before[1] = step_some(w1 + j, e, way, rate[1], at[1], before[1]);
+            before[2] = step_some(w2 + j, e, way, rate[2], at[2], before[2]);
+            before[3] = step_some(w3 + j, e, way, rate[3], at[3], before[3]);
+        }
+    }
+    for (uint32_t k = 0; whole < n && k < count; k++) {
+        step_rest(row[k], edge + whole, sign + whole, n);
+    }
+}
+
+void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
+                                uint32_t rate, uint32_t at)
+{
+    row_steps row = {w, flip ? 0u - rate : rate, at ^ (uint32_t)flip};
+    step_rows(&row, 1, edge, sign, n);
+}
+
+static void step_four(const row_steps *row, const ehmn_direction *along)
+{
+    step_rows(row, 4, along->edge, along->sign, along->n);
+}
+
+/* Of sixteen values, bits 4 i where v[i] is not zero; of the last ones, those that are there. */
+static inline uint64_t which_count(const int32_t *v, uint32_t n)
+{
+    uint64_t bits = 0;
+    if (n >= 16u) {
+        int32x4x4_t a = vld1q_s32_x4(v);
+        uint32x4_t b[4];
+        for (uint32_t k = 0; k < 4u; k++) {
+            b[k] = vtstq_s32(a.val[k], a.val[k]);
+        }
+        uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(b[0]), vreinterpretq_u16_u32(b[1]));
+        uint16x8_t high = vuzp1q_u16(vreinterpretq_u16_u32(b[2]), vreinterpretq_u16_u32(b[3]));
+        uint8x16_t all = vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
+        uint8x8_t fours = vshrn_n_u16(vreinterpretq_u16_u8(all), 4);
+        return vget_lane_u64(vreinterpret_u64_u8(fours), 0) & 0x1111111111111111u;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        bits |= (uint64_t)(v[i] != 0) << 4u * i;
+    }
+    return bits;
+}
+
+/* Most rows are closed, none knows which: they are found by bits, not by branches. The others are stepped four at a time. */
+uint32_t ehmn_neon_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t *passed)
+{
+    const uint32_t n = along->n, length = along->length, few = along->few;
+    uint32_t from = *passed, writes = 0, count = 0;
+    row_steps row[4];
+    for (uint32_t first = 0; first < n; first += 16u) {
+        for (uint64_t open = which_count(rates + first, n - first); open != 0; open &= open - 1u) {
+            uint32_t r = first + (uint32_t)__builtin_ctzll(open) / 4u;
+            uint64_t end = (uint64_t)ehmn_abs(rates[r]) * length + from;
+            uint32_t some = (uint32_t)(end >> EHMN_EVENT_FRAC);
+            int8_t *at = w + (size_t)r * n;
+            writes += some;
+            if (some > few) {
+                row[count++] = steps_of(at, rates[r], from);
+                if (count == 4u) {
+                    step_four(row, along);
+                    count = 0;
+                }
+            } else {
+                ehmn_step_few(at, along, rates[r], from, some);
+            }
+            from = (uint32_t)end & ((1u << EHMN_EVENT_FRAC) - 1u);
+        }
+    }
+    if (count > 0) {
+        for (; count < 4u; count++) {
+            row[count] = steps_of(row[0].w, 0, 0); /* which stays as it is */
+        }
+        step_four(row, along);
+    }
+    *passed = from;
+    return writes;
+}
+
+uint32_t ehmn_length(const int8_t *w, uint32_t n)
+{
+    uint32x4_t sum = vdupq_n_u32(0);
+    for (; n >= 16u; n -= 16u, w += 16) {
+        sum = vpadalq_u16(sum, vpaddlq_u8(vreinterpretq_u8_s8(vabsq_s8(vld1q_s8(w)))));
+    }
+    uint32_t all = vaddvq_u32(sum);
+    for (uint32_t i = 0; i < n; i++) {
+        all += ehmn_abs(w[i]);
+    }
+    return all;
+}
+
+uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most)
+{
+    const int32x4_t high = vdupq_n_s32(most), low = vdupq_n_s32(-most);
+    uint64x2_t sum = vdupq_n_u64(0);
+    for (; n >= 16u; n -= 16u, v += 16) {
+        int32x4x4_t a = vld1q_s32_x4(v);
+        for (uint32_t k = 0; k < 4u; k++) {
+            a.val[k] = vmaxq_s32(vminq_s32(a.val[k], high), low);
+            sum = vpadalq_u32(sum, vreinterpretq_u32_s32(vabsq_s32(a.val[k])));
+        }
+        vst1q_s32_x4(v, a);
+    }
+    uint64_t all = vaddvq_u64(sum);
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = ehmn_clamp(v[i], -most, most);
+        all += ehmn_abs(v[i]);
+    }
+    return all;
+}
+
+void ehmn_drop_below(int32_t *v, uint32_t n, uint32_t least)
+{
+    const uint32x4_t by = vdupq_n_u32(least);
+    for (; n >= 16u; n -= 16u, v += 16) {
+        int32x4x4_t a = vld1q_s32_x4(v);
+        for (uint32_t k = 0; k < 4u; k++) {
+            uint32x4_t stays = vcgeq_u32(vreinterpretq_u32_s32(vabsq_s32(a.val[k])), by);
+            a.val[k] = vandq_s32(a.val[k], vreinterpretq_s32_u32(stays));
+        }
+        vst1q_s32_x4(v, a);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = ehmn_abs(v[i]) < least ? 0 : v[i];
+    }
+}
+
+/* round(v (2^15 - q) / 2^15) = v + round(2 v (-2^16 q) / 2^32), q the upper half of the doubled square. */
+void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out)
+{
+    for (; n >= 8u; n -= 8u, v += 8, z += 8, out += 8) {
+        int16x8_t a = vld1q_s16(z), less = vnegq_s16(vqdmulhq_s16(a, a));
+        int32x4x2_t b = vld1q_s32_x2(v);
+        b.val[0] = vaddq_s32(b.val[0], vqrdmulhq_s32(b.val[0], vshll_n_s16(vget_low_s16(less), 16)));
+        b.val[1] = vaddq_s32(b.val[1], vqrdmulhq_s32(b.val[1], vshll_high_n_s16(less, 16)));
+        vst1q_s32_x2(out, b);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_round_fit((int64_t)v[i] * (32768 - (z[i] * z[i] >> 15)), 15);
+    }
+}
+
+/* -2^31 becomes -2^31 + 1. */
+static inline int32x4_t symmetric(int32x4_t v)
+{
+    return vmaxq_s32(v, vdupq_n_s32(-INT32_MAX));
+}
+
+/* The upper halves of doubled products, from 1 bit on that is rounded away. */
+void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+{
+    int32_t spare = ehmn_neon_spare_bits((uint32_t)scale), beyond = shift + spare + 16 - 31;
+    const int32x4_t scales = vdupq_n_s32((int32_t)((uint32_t)scale << spare)), down = vdupq_n_s32(-beyond);
+    for (; beyond >= 1 && n >= 8u; n -= 8u, v += 8, w += 8) {
+        int16x8_t a = vmulq_n_s16(vmovl_s8(vld1_s8(w)), (int16_t)factor);
+        int32x4x2_t sum = vld1q_s32_x2(v);
+        int32x4_t low = vrshlq_s32(vqdmulhq_s32(vshll_n_s16(vget_low_s16(a), 16), scales), down);
+        int32x4_t high = vrshlq_s32(vqdmulhq_s32(vshll_high_n_s16(a, 16), scales), down);
+        sum.val[0] = symmetric(vqaddq_s32(sum.val[0], low));
+        sum.val[1] = symmetric(vqaddq_s32(sum.val[1], high));
+        vst1q_s32_x2(v, sum);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)(w[i] * factor) * scale, shift));
+    }
+}
+
+/* sum[0..3] += what a row gives for sixteen weights. */
+static inline void add_sixteen(int32x4_t *sum, const int8_t *w, int16x8_t left, int32x4_t right)
+{
+    int8x16_t a = vld1q_s8(w);
+    int16x8_t low = vmovl_s8(vget_low_s8(a)), high = vmovl_high_s8(a);
+    sum[0] = vaddq_s32(sum[0], vqrdmulhq_s32(vmull_s16(vget_low_s16(low), vget_low_s16(left)), right));
+    sum[1] = vaddq_s32(sum[1], vqrdmulhq_s32(vmull_high_s16(low, left), right));
+    sum[2] = vaddq_s32(sum[2], vqrdmulhq_s32(vmull_s16(vget_low_s16(high), vget_low_s16(left)), right));
+    sum[3] = vaddq_s32(sum[3], vqrdmulhq_s32(vmull_high_s16(high, left), right));
+}
+
+void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
+{
+    ehmn_neon_row row;
+    if (!ehmn_neon_make_row(&row, w, factor, scale, shift)) {
+        ehmn_add_weights(v, w, n, factor, scale, shift);
+        return;
+    }
+    const int16x8_t left = vdupq_n_s16((int16_t)row.left);
+    const int32x4_t right = vdupq_n_s32(row.right);
+    for (; n >= 16u; n -= 16u, v += 16, w += 16) {
+        int32x4x4_t sum = vld1q_s32_x4(v);
+        add_sixteen(sum.val, w, left, right);
+        vst1q_s32_x4(v, sum);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] += ehmn_round_rarely((int64_t)(w[i] * factor) * scale, shift);
+    }
+}
+
+/* v[0..16 some - 1] of all rows, some 1 or 4. */
+static inline __attribute__((always_inline)) void sum_rows(int32_t *v, uint32_t some, const ehmn_neon_row *rows,
+                                                           uint32_t count, size_t from)
+{
+    int32x4_t sum[16];
+    for (uint32_t k = 0; k < 4u * some; k++) {
+        sum[k] = vdupq_n_s32(0);
+    }
+    for (const ehmn_neon_row *row = rows, *end = rows + count; row < end; row++) {
+        const int8_t *w = row->w + from;
+        int16x8_t left = vdupq_n_s16((int16_t)row->left);
+        int32x4_t right = vdupq_n_s32(row->right);
+        for (uint32_t k = 0; k < some; k++) {
+            add_sixteen(sum + 4u * k, w + 16u * k, left, right);
+        }
+    }
+    for (uint32_t k = 0; k < 4u * some; k++) {
+        vst1q_s32(v + from + 4u * k, sum[k]);
+    }
+}
+
+void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_neon_row *rows, uint32_t count)
+{
+    size_t i = 0;
+    for (; i + 64u <= n; i += 64u) {
+        sum_rows(v, 4, rows, count, i);
+    }
+    for (; i + 16u <= n; i += 16u) {
+        sum_rows(v, 1, rows, count, i);
+    }
+    for (; i < n; i++) {
+        v[i] = 0;
+        for (const ehmn_neon_row *row = rows, *end = rows + count; row < end; row++) {
+            v[i] += ehmn_round_fit((int64_t)(row->w[i] * row->left) * row->right, 31);
+        }
+    }
+}
+
+#endif
