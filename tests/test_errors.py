@@ -42,6 +42,8 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
     state = folder / "stranger.ehmd"
     assert edgehmn("personalise", folder / "stranger", short_text, "--save-state", state).code == 0
     (folder / "cut.ehmd").write_bytes(state.read_bytes()[:-1])
+    shutil.copytree(image_only, folder / "half")
+    (folder / "half" / "model.ehmn").unlink()
     export, run, out = ("export", tiny_checkpoint, "-o", folder / "out"), ("run", tiny_export), folder / "out"
     measured, profile = texts(short_text), ("profile", tiny_export, "--target", "host")
     return {
@@ -100,6 +102,7 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "a state of another image": (4, [*run, "a", "--load-state", state], ["stranger.ehmd", "another image"]),
         "a truncated state": (4, ["state", "save", "x", "--from", folder / "cut.ehmd"], ["cut.ehmd", "truncated"]),
         "a text for a state": (4, ["state", "save", "x", "--from", short_text], ["not a learned state"]),
+        "an export that lacks a file": (4, ["plan", folder / "half"], ["model.ehmn", "missing", "export again"]),
         "another architecture": (5, ["export", folder / "mamba", "-o", out], ["config.json", "mamba"]),
         "an arena too small": (6, ["plan", tiny_export, "--arena", "1000"], ["1000", "needed"]),
         "no such device": (7, [*run, "a", "--runtime", "device", "--port", "/dev/tty-none"], ["/dev/tty-none"]),
