@@ -3,17 +3,22 @@
 import importlib.util
 import json
 import re
+import shlex
 import statistics
+from collections.abc import Callable
 from pathlib import Path
+from shutil import which
 from types import ModuleType
 
+import click
 import pytest
 
 from bench import speed
 from edgehmn.checkpoint import Checkpoint
-from edgehmn.cli import COMMANDS, HELP
+from edgehmn.cli import COMMANDS, HELP, cli
 from edgehmn.core import Image
 from edgehmn.errors import EXIT_CODES
+from tests.command_line import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -87,9 +92,24 @@ def test_every_command_has_help() -> None:
     assert set(HELP) == set(COMMANDS)
 
 
-def test_commands_of_the_readme_exist() -> None:
-    used = set(re.findall(r"^edgehmn (\w+)", README, re.M))
-    assert used and used <= set(COMMANDS)
+def test_commands_of_the_readme_are_understood() -> None:
+    """With all of their arguments, as they stand there."""
+    lines = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^edgehmn .*", README, re.M)]
+    assert len({words[0] for words in lines}) > 10
+    for words in lines:
+        group: click.Command | None = cli
+        while isinstance(group, click.Group):
+            name, *words = words
+            group = group.get_command(click.Context(cli), name)
+        assert group is not None, name
+        group.make_context(name, words)
+
+
+@pytest.mark.skipif(which("arm-none-eabi-gcc") is None, reason="not run here: arm-none-eabi-gcc missing")
+def test_the_readme_names_all_that_flash_needs(tiny_export: Path, run_cli: Callable[..., Result]) -> None:
+    [line] = re.findall(r"^edgehmn (flash ref .*)", README, re.M)
+    words = [str(tiny_export) if word == "ref" else word for word in shlex.split(line, comments=True)]
+    assert run_cli(*words, "--dry-run").code == 0
 
 
 def test_documents_link_to_files_that_exist() -> None:
