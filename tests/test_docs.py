@@ -5,6 +5,8 @@ import json
 import re
 import shlex
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from shutil import which
@@ -125,3 +127,17 @@ def test_reference_is_small_and_complete(reference: Checkpoint) -> None:
     assert sum((folder / n).stat().st_size for n in names) < 5_000_000
     c = reference.config
     assert (c.n_layers, c.d_model, c.d_hidden, c.n_heads, c.vocab_size, c.n_ctx) == (6, 128, 344, 4, 3072, 128)
+
+
+def test_modules_of_the_checkout_say_what_they_do_and_what_is_wrong(tmp_path: Path) -> None:
+    def run(*words: str) -> tuple[int, str, str]:
+        command = [sys.executable, str(ROOT / "tools" / "run.py"), *words]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        return done.returncode, done.stdout, done.stderr
+
+    for module in ("bench.products", "bench.speed"):  # without argparse, and with it
+        code, out, err = run(module, "--help")
+        assert (code, err) == (0, "") and len(out) > 100
+    assert run("bench.nothing") == (1, "", "bench.nothing: no module of bench, fuzz or tests\n")
+    code, out, err = run("bench.plastic_cycles", "nothing")
+    assert (code, out, err.count("\n")) == (2, "", 1) and "no such folder" in err
