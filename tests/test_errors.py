@@ -93,6 +93,7 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "an export for a checkpoint": (4, ["export", tiny_export, "-o", out], ["config.json", "missing"]),
         "a checkpoint for an export": (4, ["validate", tiny_checkpoint], ["manifest.json"]),
         "a text that is no UTF-8": (4, ["personalise", tiny_export, folder / "latin"], ["latin", "byte 0"]),
+        "a file beside standard input": (2, ["personalise", tiny_export, short_text, "-"], ["goes alone"]),
         "a folder without a text": (2, ["personalise", tiny_export, folder / "mamba"], ["mamba", ".txt"]),
         "a folder for a text": (4, ["tune", tiny_export, "--data", folder], ["a folder", "give a file"]),
         "a device for a checkpoint": (4, ["export", "/dev/null", "-o", out], ["neither a file nor a directory"]),
