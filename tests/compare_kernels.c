@@ -208,6 +208,15 @@ static void vectors(const ehmn_kernels *t, uint32_t n, int32_t limit)
         ehmn_kernels_ref.scale(v, factor, n, shift, a);
         t->scale(v, factor, n, shift, b);
         compare(t->name, "scale", n, a, b, 4u * n);
+        for (uint32_t i = 0; i < n; i++) {
+            b[i] = v[i] / 259;
+            a[i] = b[i] * 259;
+        }
+        if (t->scale_steps != NULL) {
+            ehmn_kernels_ref.scale(a, factor, n, shift, a);
+            t->scale_steps(b, factor, n, 259, shift);
+            compare(t->name, "scale_steps", n, a, b, 4u * n);
+        }
     }
     for (int32_t frac = 8; frac <= 16; frac++) {
         for (uint32_t i = 0; i < n; i++) {

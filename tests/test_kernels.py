@@ -208,6 +208,26 @@ def test_scaling_rounds_and_saturates_by_the_one_rule(table: Any) -> None:
 
 
 @others
+def test_scaling_multiplies_by_a_step_first(table: Any) -> None:
+    if table.scale_steps == ffi.NULL:
+        pytest.skip("this table multiplies by a step in a pass of its own")
+    rng = np.random.default_rng(12)
+    for shift in [*range(-4, 66), 33, 34, 62]:
+        for n, step in ((1, 1), (3, 2), (8, 259), (19, 258), (64, 77)):
+            for a in extremes(rng, n, (2**31 - 1) // step, np.int32):
+                f = Guarded(rng.integers(-(2**31) + 1, 2**31, n, dtype=np.int32))
+
+                def call(t: Any, out: Any, f: Guarded = f, s: tuple[int, int, int] = (n, step, shift)) -> None:
+                    if t != REFERENCE:
+                        t.scale_steps(out, f.pointer, *s)
+                        return
+                    lib.ehmn_multiply_all(out, s[0], s[1])
+                    t.scale(out, f.pointer, s[0], s[2], out)
+
+                same(call, table, a, [f])
+
+
+@others
 def test_steps_of_a_row(table: Any) -> None:
     rng = np.random.default_rng(7)
     for n in [*range(1, 301), 512, 1024]:

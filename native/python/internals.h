@@ -34,6 +34,7 @@ typedef struct {
     void (*weighted_sum)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
                          int32_t *acc);
     void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
+    void (*scale_steps)(int32_t *v, const int32_t *scale, uint32_t n, int32_t step, int32_t shift);
     void (*step_row)(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
                      uint32_t at);
     uint32_t few_steps;

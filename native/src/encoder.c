@@ -34,26 +34,34 @@ int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, u
     return ehmn_reduce_into(v, n, frac, bits, ehmn_at(m, m->at.mantissas), ehmn_at(m, m->at.narrow), &m->step);
 }
 
+void ehmn_scale_products(const ehmn_kernels *kernels, int32_t *v, const int32_t *scale, uint32_t n, int32_t step,
+                         int32_t shift)
+{
+    if (step == 1) {
+        kernels->scale(v, scale, n, shift, v);
+    } else if (kernels->scale_steps != NULL) {
+        kernels->scale_steps(v, scale, n, step, shift);
+    } else {
+        ehmn_multiply_all(v, n, step);
+        kernels->scale(v, scale, n, shift, v);
+    }
+}
+
 void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
                         int32_t out_frac, int32_t *out)
 {
     uint32_t stride = ehmn_row_bytes(matrix);
     const int8_t *w = ehmn_weights(m, matrix) + (size_t)first * stride;
-    const int32_t *scale = ehmn_scales(m, matrix) + first;
+    int32_t step = 1;
     if (matrix->weight_bits == 4u) {
         m->kernels->matvec_s4((const uint8_t *)w, rows, matrix->cols, stride, ehmn_at(m, m->at.mantissas), out);
     } else if (matrix->input_bits == 8u) {
         ehmn_matvec_s8(m, matrix, first, rows, out);
-#if defined(EHMN_NEON)
-        ehmn_neon_scale_steps(out, scale, rows, m->step, matrix->shift + frac - out_frac);
-        return;
-#else
-        ehmn_multiply_all(out, rows, m->step);
-#endif
+        step = m->step;
     } else {
         ehmn_matvec_s16(m, matrix, first, rows, out);
     }
-    m->kernels->scale(out, scale, rows, matrix->shift + frac - out_frac, out);
+    ehmn_scale_products(m->kernels, out, ehmn_scales(m, matrix) + first, rows, step, matrix->shift + frac - out_frac);
 }
 
 void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,

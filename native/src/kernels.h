@@ -23,6 +23,8 @@ typedef struct {
                          int32_t *acc);
     /* out[i] = ehmn_mul(v[i], scale[i], shift); out may be v. */
     void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out);
+    /* NULL, or v[i] = ehmn_mul(v[i] * step, scale[i], shift), where v[i] * step fits: scale after a multiplication. */
+    void (*scale_steps)(int32_t *v, const int32_t *scale, uint32_t n, int32_t step, int32_t shift);
     /* Steps of one row of weights: with s_j = floor((at + rate * edge[j]) / 2^24) and s_-1 = 0, w[j] moves by s_j -
      * s_(j-1), up where sign[j] ^ flip is 0, down where it is -1, and stays within +-127. at < 2^24, rate (edge[j]
      * - edge[j-1]) <= 2^27 - 2^20; sums are taken modulo 2^32, as only differences count. */

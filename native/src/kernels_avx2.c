@@ -185,19 +185,36 @@ static uint32_t scale_whole(const int32_t *v, const int32_t *factor, uint32_t n,
     return i;
 }
 
+/* The same by a shift of 33..62, where the upper halves of the products are enough, of v times step. */
+static inline __attribute__((always_inline)) uint32_t scale_upper(const int32_t *v, const int32_t *factor, uint32_t n,
+                                                                  int32_t step, int32_t shift, int32_t *out)
+{
+    const __m256i half = _mm256_set1_epi32((int32_t)(1u << (shift - 33)));
+    const __m128i count = _mm_cvtsi32_si128(shift - 32);
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        __m256i a = load32(v + i), b = load32(factor + i);
+        a = step != 1 ? _mm256_mullo_epi32(a, _mm256_set1_epi32(step)) : a;
+        __m256i even = _mm256_srli_epi64(_mm256_mul_epi32(a, b), 32);
+        __m256i odd = _mm256_mul_epi32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
+        __m256i high = _mm256_blend_epi32(even, odd, 0xAA);
+        _mm256_storeu_si256((__m256i *)(void *)(out + i), _mm256_sra_epi32(_mm256_add_epi32(high, half), count));
+    }
+    return i;
+}
+
+static void scale_steps(int32_t *v, const int32_t *factor, uint32_t n, int32_t step, int32_t shift)
+{
+    uint32_t i = shift >= 33 && shift <= 62 ? scale_upper(v, factor, n, step, shift, v) : 0u;
+    ehmn_multiply_all(v + i, n - i, step);
+    ehmn_kernels_avx2_scale(v + i, factor + i, n - i, shift, v + i);
+}
+
 void ehmn_kernels_avx2_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
     uint32_t i = 0;
-    if (shift >= 33 && shift <= 62) { /* the upper halves of the products are enough */
-        __m256i half = _mm256_set1_epi32((int32_t)(1u << (shift - 33)));
-        __m128i count = _mm_cvtsi32_si128(shift - 32);
-        for (; i + 8u <= n; i += 8u) {
-            __m256i a = load32(v + i), b = load32(factor + i);
-            __m256i even = _mm256_srli_epi64(_mm256_mul_epi32(a, b), 32);
-            __m256i odd = _mm256_mul_epi32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
-            __m256i high = _mm256_blend_epi32(even, odd, 0xAA);
-            _mm256_storeu_si256((__m256i *)(void *)(out + i), _mm256_sra_epi32(_mm256_add_epi32(high, half), count));
-        }
+    if (shift >= 33 && shift <= 62) {
+        i = scale_upper(v, factor, n, 1, shift, out);
     }
     if (shift >= 1 && shift <= 32) {
         i = scale_whole(v, factor, n, shift, out);
@@ -444,6 +461,7 @@ const ehmn_kernels ehmn_kernels_avx2 = {
     .matvec_s4 = ehmn_kernels_avx2_matvec_s4,
     .weighted_sum = weighted_sum,
     .scale = ehmn_kernels_avx2_scale,
+    .scale_steps = scale_steps,
     .step_row = ehmn_kernels_avx2_step_row,
     .few_steps = 2u,
     .exp_sum = ehmn_kernels_avx2_exp_sum,

@@ -182,6 +182,7 @@ const ehmn_kernels ehmn_kernels_dot = {
     .matvec_s4 = matvec_s4,
     .weighted_sum = ehmn_kernels_neon_weighted_sum,
     .scale = ehmn_kernels_neon_scale,
+    .scale_steps = ehmn_neon_scale_steps,
     .step_row = ehmn_kernels_neon_step_row,
     .few_steps = 3u,
     .exp_sum = ehmn_kernels_neon_exp_sum,

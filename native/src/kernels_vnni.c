@@ -347,13 +347,15 @@ static inline __m512i saturated(__m512i even, __m512i odd)
 }
 
 /* The same by a shift of 33..62, where the upper halves of the products are enough and none needs saturation. */
-static inline void scale_upper(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
+static inline __attribute__((always_inline)) void scale_upper(const int32_t *v, const int32_t *factor, uint32_t n,
+                                                              int32_t step, int32_t shift, int32_t *out)
 {
     const __m512i half = _mm512_set1_epi32((int32_t)(1u << (shift - 33)));
     const __m512i count = _mm512_set1_epi32(shift - 32);
     for (uint32_t i = 0; i < n; i += 16u) {
         __mmask16 some = (__mmask16)first_of(n - i);
         __m512i a = _mm512_maskz_loadu_epi32(some, v + i), b = _mm512_maskz_loadu_epi32(some, factor + i);
+        a = step != 1 ? _mm512_mullo_epi32(a, _mm512_set1_epi32(step)) : a;
         __m512i high = _mm512_add_epi32(upper(a, b), half);
         _mm512_mask_storeu_epi32(out + i, some, _mm512_srav_epi32(high, count));
     }
@@ -363,7 +365,7 @@ static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t s
 {
     __m512i even, odd;
     if (shift >= 33 && shift <= 62) {
-        scale_upper(v, factor, n, shift, out);
+        scale_upper(v, factor, n, 1, shift, out);
         return;
     }
     if (shift < 1 || shift > 62) {
@@ -375,6 +377,16 @@ static void scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t s
         __m512i a = _mm512_maskz_loadu_epi32(some, v + i), b = _mm512_maskz_loadu_epi32(some, factor + i);
         rounded(a, b, (uint32_t)shift, &even, &odd);
         _mm512_mask_storeu_epi32(out + i, some, saturated(even, odd));
+    }
+}
+
+static void scale_steps(int32_t *v, const int32_t *factor, uint32_t n, int32_t step, int32_t shift)
+{
+    if (shift >= 33 && shift <= 62) {
+        scale_upper(v, factor, n, step, shift, v);
+    } else {
+        ehmn_multiply_all(v, n, step);
+        scale(v, factor, n, shift, v);
     }
 }
 
@@ -418,7 +430,7 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
 
 #define TABLE_OF_ONE_VECTOR                                                                                             \
     .matvec_s8 = matvec_s8, .matvec_s16 = matvec_s16, .matvec_s4 = ehmn_kernels_avx2_matvec_s4,                          \
-    .weighted_sum = weighted_sum, .scale = scale, .step_row = ehmn_kernels_vnni_step_row, .few_steps = 1u, .exp_sum = exp_sum,             \
+    .weighted_sum = weighted_sum, .scale = scale, .scale_steps = scale_steps, .step_row = ehmn_kernels_vnni_step_row, .few_steps = 1u, .exp_sum = exp_sum,             \
     .soften = soften, .gate = gate, .fit = fit, .nearest = ehmn_kernels_vnni_nearest
 
 const ehmn_kernels ehmn_kernels_vnni = {

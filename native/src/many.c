@@ -130,17 +130,8 @@ static void multiply_rows(const batch *b, const ehmn_matrix *matrix, uint32_t fi
     products(b, matrix, w, rows, out);
     for (uint32_t t = 0; t < b->n; t++) {
         const input_scale *scale = of(b, t, b->at.scale);
-        int32_t *acc = of(b, t, out);
         int32_t shift = matrix->shift + scale->frac - out_frac;
-        if (matrix->input_bits == 8u) {
-#if defined(EHMN_NEON)
-            ehmn_neon_scale_steps(acc, scales, rows, scale->step, shift);
-            continue;
-#else
-            ehmn_multiply_all(acc, rows, scale->step);
-#endif
-        }
-        b->m->kernels->scale(acc, scales, rows, shift, acc);
+        ehmn_scale_products(b->m->kernels, of(b, t, out), scales, rows, scale->step, shift);
     }
 }
 

@@ -237,6 +237,9 @@ void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uin
                    int32_t out_frac, int32_t *out);
 
 /* encoder.c: what is behind it: a part of the rows, on the thread that calls. */
+/* Sums of n rows' products, of inputs in units of `step`, as values: scale of kernels.h, after a multiplication by the step. */
+void ehmn_scale_products(const ehmn_kernels *kernels, int32_t *v, const int32_t *scale, uint32_t n, int32_t step,
+                         int32_t shift);
 void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
                         int32_t out_frac, int32_t *out);
 
