@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from bench.instruction_plugin import Plugin
+from bench.native import NATIVE, core_library
 from edgehmn.exported import Export
 from edgehmn.texts import EVALUATION, shipped
 from edgehmn.workload_export import count_learning
@@ -51,31 +52,15 @@ class Program:
     @staticmethod
     def build(machine: str, work: Path) -> "Program":
         compiler = MACHINES[machine][0]
-        path, build = work / f"run-{machine}", work / machine
-        cmake = ["cmake", "-S", str(ROOT / "native"), "-B", str(build), f"-DCMAKE_C_COMPILER={compiler}"]
-        if compiler == ARM:
-            cmake += ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
-        for command in (cmake, ["cmake", "--build", str(build), "--target", "edgehmn_core"]):
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        library = next(build.rglob("libedgehmn_core.a"))
-        sources = [str(PROGRAM), str(library), f"-I{ROOT / 'native' / 'include'}"]
+        path = work / f"run-{machine}"
+        sources = [str(PROGRAM), str(core_library(compiler, work / machine)), f"-I{NATIVE / 'include'}"]
         subprocess.run([compiler, "-std=c11", "-O2", "-static", *sources, "-o", str(path)], check=True)
         return Program(machine, path, Plugin(work))
 
     def run(self, image: Path, ids: Path, n: int, mode: str) -> Counter[str]:
         """Instructions of each function, from the program's start to its end."""
         _, emulator, processor = MACHINES[self.machine]
-        command = [
-            emulator,
-            "-cpu",
-            processor,
-            *self.plugin.options,
-            str(self.path),
-            str(image),
-            str(ids),
-            str(n),
-            mode,
-        ]
+        command = [emulator, "-cpu", processor, *self.plugin.options, *map(str, (self.path, image, ids, n)), mode]
         subprocess.run(command, capture_output=True, check=True, timeout=600)
         return self.plugin.counts()
 

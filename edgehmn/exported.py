@@ -141,7 +141,7 @@ def _read_manifest(path: Path) -> tuple[dict[str, Any], bytes]:
             for a in artefacts
         )
     except (ValueError, KeyError, TypeError, RecursionError) as e:
-        raise InvalidFileError(f"{path}: not a manifest of an export ({e!r})") from e
+        raise InvalidFileError(f"{path}: not a manifest of an export ({e!r}); export again") from e
     if not sound:
         raise InvalidFileError(f"{path}: not a manifest of an export that this version reads; export again")
     return dict(manifest), data
@@ -150,8 +150,10 @@ def _read_manifest(path: Path) -> tuple[dict[str, Any], bytes]:
 def _check_artefact(folder: Path, artefact: dict[str, Any]) -> None:
     name = artefact["path"]
     path = folder / name
-    if name not in ARTEFACTS or path.is_symlink() or not path.is_file():
+    if name not in ARTEFACTS:
         raise InvalidFileError(f"{folder / MANIFEST}: names {name!r:.80}, which is no file of an export; export again")
+    if path.is_symlink() or not path.is_file():
+        raise InvalidFileError(f"{path}: missing, though {MANIFEST} names it; export again")
     data = read_bytes(path)
     if len(data) != artefact["bytes"] or sha256(data) != artefact["sha256"]:
         raise InvalidFileError(f"{path}: is not as it was exported (size or hash differs); export again")

@@ -1,12 +1,12 @@
 """The programs of the targets: built with clang, run as libFuzzer runs them."""
 
 import os
-import platform
 import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from bench.native import flags_of_files
 from fuzz.targets import HERE, MODELS, NATIVE, TARGETS
 
 FLAGS = ("-std=c11", "-O2", "-g1", "-D_GNU_SOURCE", f"-I{NATIVE / 'include'}", f"-I{NATIVE / 'src'}", f"-I{HERE}")
@@ -14,17 +14,6 @@ FLAGS = ("-std=c11", "-O2", "-g1", "-D_GNU_SOURCE", f"-I{NATIVE / 'include'}", f
 EDGES = ("-fsanitize=fuzzer-no-link", "-fno-sanitize-coverage=trace-cmp")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 LINES = ("-fprofile-instr-generate", "-fcoverage-mapping")
-# As in native/CMakeLists.txt: the tables of x86, of which the processor has its choice when a model is opened.
-X86 = "-DEHMN_ASK_X86"
-OF_FILE = {
-    **dict.fromkeys(
-        ("kernels_avx2", "kernels_avx2_many", "vectors_avx2", "vectors_avx2_plastic"), ("-mavx2", "-mpopcnt")
-    ),
-    **dict.fromkeys(
-        ("kernels_vnni", "kernels_vnni_many", "kernels_vnni_plastic", "vectors_avx512"),
-        ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),
-    ),
-}
 STRICT = ("-Wall", "-Wextra", "-Werror")
 ASAN = "detect_leaks=0:quarantine_size_mb=1:malloc_context_size=2:allocator_may_return_null=1"
 # An execution takes some 50 us; a machine with much else to do may let it wait for seconds.
@@ -39,7 +28,7 @@ def compile_all(sources: Iterable[Path], flags: Iterable[str], folder: Path) -> 
 
     def compile_one(path: Path) -> None:
         out = folder / f"{path.stem}.o"
-        own = (X86, *OF_FILE.get(path.stem, ())) if platform.machine() == "x86_64" else ()
+        own = flags_of_files("clang").get(path.stem, ())
         if not out.exists() or out.stat().st_mtime <= max(changed, path.stat().st_mtime):
             subprocess.run(["clang", *FLAGS, *flags, *own, "-c", str(path), "-o", str(out)], check=True)
 

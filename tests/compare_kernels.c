@@ -1,6 +1,7 @@
 /* Every table of kernels of this build against the reference, on random and extreme inputs of all sizes. Each array
  * is a block of its own, so that a sanitizer sees a byte too far. For processors that only an emulator has; on the
- * machine that runs the tests, test_kernels.py asks more. Before them, the vectors of compare_vectors.c. Ends with 1 and a message at the first difference. */
+ * machine that runs the tests, test_kernels.py asks more. Before them, the vectors of compare_vectors.c. Ends with 1
+ * and a message at the first difference. */
 #include "kernels.h"
 
 #include <stdio.h>
@@ -128,8 +129,8 @@ static void many(const ehmn_kernels *t, shape s, uint32_t n)
                 ehmn_kernels_ref.matvec_s16(w, s.rows, s.cols, s.stride, x + k * x_stride, a + k * acc_stride);
             }
         }
-        (four ? t->matmat_s4 : t->matmat_s16)(four ? (void *)w4 : (void *)w, s.rows, s.cols, s.stride, x, n, x_stride, b,
-                                              acc_stride);
+        (four ? t->matmat_s4 : t->matmat_s16)(four ? (void *)w4 : (void *)w, s.rows, s.cols, s.stride, x, n, x_stride,
+                                              b, acc_stride);
         compare(t->name, four ? "matmat_s4" : "matmat_s16", s.cols, a, b, 4u * n * acc_stride);
     }
     int8_t *bytes = bytes_of((n - 1u) * x_stride + s.cols, -s.extreme);
@@ -271,7 +272,8 @@ static void exponentials(const ehmn_kernels *t, uint32_t n)
 
 static void fits(const ehmn_kernels *t, uint32_t n, int32_t limit)
 {
-    int32_t *v = room(4u * n), gain = between(0, 1) ? between(0, 1 << 18) : between(0, 1) ? 1 << 20 : between(0, 1 << 20);
+    int32_t *v = room(4u * n);
+    int32_t gain = between(0, 1) ? between(0, 1 << 18) : between(0, 1) ? 1 << 20 : between(0, 1 << 20);
     int16_t *bias = room(2u * n), *a = room(2u * n), *b = room(2u * n);
     for (uint32_t i = 0; i < n; i++) {
         v[i] = between(-127, 127) * (limit / 127);

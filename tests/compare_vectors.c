@@ -92,7 +92,8 @@ static void sums(uint32_t n, int32_t limit)
             out[i] = ehmn_mul(v[i], factor, shift);
         }
         same("ehmn_scale_all", n, out, a, 4);
-        int32_t many = between(0, 1) ? between(-64, 64) : 1 - 2 * between(0, 1), scale = between(0, 1) ? ehmn_clamp(factor, 0, INT32_MAX) : between(0, 99);
+        int32_t many = between(0, 1) ? between(-64, 64) : 1 - 2 * between(0, 1);
+        int32_t scale = between(0, 1) ? ehmn_clamp(factor, 0, INT32_MAX) : between(0, 99);
         int8_t *own = copy(weight, n);
         a = copy(v, 4u * n);
         ehmn_add_weights(a, own, n, many, scale, shift);
@@ -330,7 +331,8 @@ static void reductions(uint32_t n, int32_t limit)
     a = copy(v, 2u * n);
     b = copy(v, n);
     (void)ehmn_quantise16(own, n, 0, 16, a);
-    int32_t by = shift_for(v, n, 16), frac = between(0, 22), eps = between(0, 1 << 20), eps_shift = between(0, 40), down;
+    int32_t by = shift_for(v, n, 16), frac = between(0, 22), eps = between(0, 1 << 20), eps_shift = between(0, 40);
+    int32_t down;
     uint64_t sum = ehmn_scaled_eps(eps, eps_shift - 2 * (frac - by));
     for (uint32_t i = 0; i < n; i++) {
         sum += (uint64_t)((int64_t)a[i] * a[i]);

@@ -1,5 +1,6 @@
-/* The functions of vectors.c for AVX2, or with -DAVX512 those for AVX-512, against those in plain C, on random and extreme inputs of all sizes. Each array is
- * a block of its own, so that a sanitizer sees a byte too far. Ends with 1 and a message at the first difference. */
+/* The functions of vectors.c for AVX2, or with -DAVX512 those for AVX-512, against those in plain C, on random and
+ * extreme inputs of all sizes. Each array is a block of its own, so that a sanitizer sees a byte too far. Ends with 1
+ * and a message at the first difference. */
 #include "fixed.h"
 #include "vectors_x86.h"
 

@@ -1,5 +1,4 @@
-/* The firmware's division of 64 bits against the host's: random numbers of every length, and those beside powers of two.
- */
+/* The firmware's division of 64 bits against the host's: random numbers of every length, and some about powers of two. */
 #include <stdint.h>
 #include <stdio.h>
 

@@ -1,6 +1,6 @@
-/* Runs an image over token ids: COMMAND IMAGE IDS N [TOGETHER]. Prints the table of kernels, then the scores of N tokens
- * learned, N fed and N followed, and the delta, as CRCs; TOGETHER tokens at once, if given. For processors that only an
- * emulator has: tests/test_machines.py compares with the machine that runs the tests. */
+/* Runs an image over token ids: COMMAND IMAGE IDS N [TOGETHER]. Prints the table of kernels, then the scores of N
+ * tokens learned, N fed and N followed, and the delta, as CRCs; TOGETHER tokens at once, if given. For processors that
+ * only an emulator has: tests/test_machines.py compares with the machine that runs the tests. */
 #include "edgehmn.h"
 #include "kernels.h"
 

@@ -354,6 +354,12 @@ def test_notes_that_nobody_reads_end_no_work(tiny_checkpoint: Path, short_text: 
     os.close(writing)
 
 
+def test_sources_that_are_not_installed_say_so() -> None:
+    """`python -m edgehmn` in a checkout finds these first."""
+    done = finish(process("doctor", cwd=Path(__file__).parent.parent))
+    assert done.code == 10 and "pip install ." in done.err and done.err.count("\n") == 1
+
+
 def test_groups_list_whole_sentences() -> None:
     for group in ("state", "replay"):
         out = edgehmn(group, "--help").out

@@ -15,7 +15,7 @@ from edgehmn.device.boards import boards
 from edgehmn.device.emulator import QEMU, Emulator
 from edgehmn.device.firmware import TOOLS
 from edgehmn.device.server import Server
-from edgehmn.errors import FlashError, InvalidFileError, LinkLostError, UsageError
+from edgehmn.errors import CannotWriteError, DeviceError, FlashError, InvalidFileError, LinkLostError, UsageError
 from edgehmn.runtime.device import DeviceRuntime
 from tests.command_line import Result
 from tests.models import random_tokens, repetitive_tokens, tiny_image
@@ -179,6 +179,12 @@ def test_netduinoplus2_says_that_its_emulated_flash_takes_nothing(tmp_path: Path
         Emulator(None, NETDUINO, flash=tmp_path / "flash")
     with pytest.raises(UsageError, match="comma"):
         Emulator(None, flash=tmp_path / "a,b")
+    (tmp_path / "notes").write_text("mine", "utf-8")
+    for other in (tmp_path, tmp_path / "notes"):
+        with pytest.raises(DeviceError, match="no flash of an emulated board"):
+            Emulator(None, flash=other)
+    with pytest.raises(CannotWriteError):
+        Emulator(None, flash=tmp_path / "notes" / "flash")
 
 
 def test_the_commands_about_stored_state(run_cli: Callable[..., Result], tmp_path: Path) -> None:

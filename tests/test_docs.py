@@ -3,17 +3,24 @@
 import importlib.util
 import json
 import re
+import shlex
 import statistics
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from shutil import which
 from types import ModuleType
 
+import click
 import pytest
 
 from bench import speed
 from edgehmn.checkpoint import Checkpoint
-from edgehmn.cli import COMMANDS, HELP
+from edgehmn.cli import COMMANDS, HELP, cli
 from edgehmn.core import Image
 from edgehmn.errors import EXIT_CODES
+from tests.command_line import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -87,9 +94,24 @@ def test_every_command_has_help() -> None:
     assert set(HELP) == set(COMMANDS)
 
 
-def test_commands_of_the_readme_exist() -> None:
-    used = set(re.findall(r"^edgehmn (\w+)", README, re.M))
-    assert used and used <= set(COMMANDS)
+def test_commands_of_the_readme_are_understood() -> None:
+    """With all of their arguments, as they stand there."""
+    lines = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^edgehmn .*", README, re.M)]
+    assert len({words[0] for words in lines}) > 10
+    for words in lines:
+        group: click.Command | None = cli
+        while isinstance(group, click.Group):
+            name, *words = words
+            group = group.get_command(click.Context(cli), name)
+        assert group is not None, name
+        group.make_context(name, words)
+
+
+@pytest.mark.skipif(which("arm-none-eabi-gcc") is None, reason="not run here: arm-none-eabi-gcc missing")
+def test_the_readme_names_all_that_flash_needs(tiny_export: Path, run_cli: Callable[..., Result]) -> None:
+    [line] = re.findall(r"^edgehmn (flash ref .*)", README, re.M)
+    words = [str(tiny_export) if word == "ref" else word for word in shlex.split(line, comments=True)]
+    assert run_cli(*words, "--dry-run").code == 0
 
 
 def test_documents_link_to_files_that_exist() -> None:
@@ -105,3 +127,17 @@ def test_reference_is_small_and_complete(reference: Checkpoint) -> None:
     assert sum((folder / n).stat().st_size for n in names) < 5_000_000
     c = reference.config
     assert (c.n_layers, c.d_model, c.d_hidden, c.n_heads, c.vocab_size, c.n_ctx) == (6, 128, 344, 4, 3072, 128)
+
+
+def test_modules_of_the_checkout_say_what_they_do_and_what_is_wrong(tmp_path: Path) -> None:
+    def run(*words: str) -> tuple[int, str, str]:
+        command = [sys.executable, str(ROOT / "tools" / "run.py"), *words]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        return done.returncode, done.stdout, done.stderr
+
+    for module in ("bench.products", "bench.speed"):  # without argparse, and with it
+        code, out, err = run(module, "--help")
+        assert (code, err) == (0, "") and len(out) > 100
+    assert run("bench.nothing") == (1, "", "bench.nothing: no module of bench, fuzz or tests\n")
+    code, out, err = run("bench.plastic_cycles", "nothing")
+    assert (code, out, err.count("\n")) == (2, "", 1) and "no such folder" in err

@@ -42,6 +42,8 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
     state = folder / "stranger.ehmd"
     assert edgehmn("personalise", folder / "stranger", short_text, "--save-state", state).code == 0
     (folder / "cut.ehmd").write_bytes(state.read_bytes()[:-1])
+    shutil.copytree(image_only, folder / "half")
+    (folder / "half" / "model.ehmn").unlink()
     export, run, out = ("export", tiny_checkpoint, "-o", folder / "out"), ("run", tiny_export), folder / "out"
     measured, profile = texts(short_text), ("profile", tiny_export, "--target", "host")
     return {
@@ -91,6 +93,7 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "an export for a checkpoint": (4, ["export", tiny_export, "-o", out], ["config.json", "missing"]),
         "a checkpoint for an export": (4, ["validate", tiny_checkpoint], ["manifest.json"]),
         "a text that is no UTF-8": (4, ["personalise", tiny_export, folder / "latin"], ["latin", "byte 0"]),
+        "a file beside standard input": (2, ["personalise", tiny_export, short_text, "-"], ["goes alone"]),
         "a folder without a text": (2, ["personalise", tiny_export, folder / "mamba"], ["mamba", ".txt"]),
         "a folder for a text": (4, ["tune", tiny_export, "--data", folder], ["a folder", "give a file"]),
         "a device for a checkpoint": (4, ["export", "/dev/null", "-o", out], ["neither a file nor a directory"]),
@@ -100,6 +103,7 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "a state of another image": (4, [*run, "a", "--load-state", state], ["stranger.ehmd", "another image"]),
         "a truncated state": (4, ["state", "save", "x", "--from", folder / "cut.ehmd"], ["cut.ehmd", "truncated"]),
         "a text for a state": (4, ["state", "save", "x", "--from", short_text], ["not a learned state"]),
+        "an export that lacks a file": (4, ["plan", folder / "half"], ["model.ehmn", "missing", "export again"]),
         "another architecture": (5, ["export", folder / "mamba", "-o", out], ["config.json", "mamba"]),
         "an arena too small": (6, ["plan", tiny_export, "--arena", "1000"], ["1000", "needed"]),
         "no such device": (7, [*run, "a", "--runtime", "device", "--port", "/dev/tty-none"], ["/dev/tty-none"]),

@@ -301,7 +301,7 @@ def test_validate_catches_an_encoder_that_is_worse(tiny_export: Path, copy_of: C
     monkeypatch.setattr("edgehmn.validation.LIMIT", {"onnx": -50.0})
     done = edgehmn("validate", copy_of(tiny_export), "--runtime", "onnx", "--tokens", "100", "--json")
     [check] = (c for c in done.envelope["error"]["detail"]["checks"] if not c["ok"])
-    assert done.code == 3 and check["figure"] > check["limit"] == -50 and check["name"].startswith("onnx")
+    assert done.code == 3 and check["name"].startswith("onnx") and check["figure"] > check["limit"] > -50
 
 
 def test_a_text_without_spaces_has_no_word_perplexity(tiny_checkpoint: Path, short_text: Path, tmp_path: Path) -> None:

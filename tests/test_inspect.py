@@ -321,6 +321,17 @@ def test_the_flash_contents_of_every_board(board: Board, tmp_path: Path) -> None
         inspect(flash)
 
 
+def test_flash_that_begins_with_an_image(tiny_export: Path, tmp_path: Path) -> None:
+    """As that of an emulated board; an image with a few bytes too many is a damaged image."""
+    image, flash = (tiny_export / "model.ehmn").read_bytes(), tmp_path / "flash.bin"
+    flash.write_bytes(image.ljust(1 << 20, b"\xff"))
+    facts = inspect(flash)
+    assert (facts["kind"], [i["offset"] for i in facts["images"]]) == ("firmware", [0])
+    flash.write_bytes(image + bytes(4))
+    with pytest.raises(InvalidFileError, match="E_SIZE"):
+        inspect(flash)
+
+
 def test_a_pipe(files: dict[str, Path], tmp_path: Path) -> None:
     pipe, data = tmp_path / "pipe", files["gguf"].read_bytes()
     os.mkfifo(pipe)

@@ -121,9 +121,10 @@ def test_personalise_reads_standard_input(run_cli: Cli, reference_export: Path, 
     saved = [part["keystrokes_saved_percent"] for part in whole["parts"]]
     assert whole["lines"] == 20 and saved[-1] > saved[0]
     assert state.is_file()
-    typed(*LINES[:3])
+    typed(*LINES[:5])
     done = run_cli("personalise", reference_export, "-", "--load-state", state)
     assert (done.code, "keys saved" in done.err, "next:" in done.err) == (0, True, True)
+    assert [row.partition(":")[0] for row in done.out.splitlines()] == ["line 1", "line 2", "lines 3 to 4"]
     typed()
     assert run_cli("personalise", reference_export, "-").code == 2
     assert np.isfinite(saved).all()

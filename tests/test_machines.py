@@ -9,6 +9,7 @@ from shutil import which
 import numpy as np
 import pytest
 
+from bench.native import flags_of_files
 from edgehmn.calibrate import calibration_ids
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import CoreModel, Image
@@ -16,30 +17,28 @@ from edgehmn.image import image_of
 from tests.models import BUSY, GPT2, TINY, random_tokens, tiny_image
 
 NATIVE = Path(__file__).parent.parent / "native"
-# Compiler, its flags, flags of single files as in CMakeLists.txt, and by emulator the table that it must choose.
+# Compiler, and by emulator the table that it must choose.
 MACHINES = {
     "aarch64": (
         "aarch64-linux-gnu-gcc",
-        ["-O2", "-DEHMN_ASK_AARCH64", "-DEHMN_I8MM"],
-        {name: ["-march=armv8.2-a+dotprod"] for name in ("kernels_dot", "kernels_dot_many")}
-        | {"kernels_mmla_many": ["-march=armv8.2-a+dotprod+i8mm"]},
         {
             "qemu-aarch64 -cpu cortex-a53": "neon",
             "qemu-aarch64 -cpu cortex-a76": "dot",
             "qemu-aarch64 -cpu max": "mmla",
         },
     ),
-    "riscv64": ("riscv64-linux-gnu-gcc", ["-O2"], {}, {"qemu-riscv64": "rows"}),
+    "riscv64": ("riscv64-linux-gnu-gcc", {"qemu-riscv64": "rows"}),
 }
 TOGETHER = 19
 
 
 def build(machine: str, folder: Path) -> Path:
-    compiler, flags, of_file, _ = MACHINES[machine]
+    compiler, _ = MACHINES[machine]
+    of_file = flags_of_files(compiler)
     objects = []
     for source in [*sorted((NATIVE / "src").glob("*.c")), Path(__file__).parent / "stream.c"]:
         objects.append(str(folder / f"{source.stem}.o"))
-        own = [*flags, *of_file.get(source.stem, []), "-std=c11", f"-I{NATIVE / 'src'}", f"-I{NATIVE / 'include'}"]
+        own = ["-O2", *of_file.get(source.stem, ()), "-std=c11", f"-I{NATIVE / 'src'}", f"-I{NATIVE / 'include'}"]
         subprocess.run([compiler, *own, "-c", str(source), "-o", objects[-1]], check=True)
     program = folder / "stream"
     subprocess.run([compiler, "-static", *objects, "-o", str(program)], check=True)
@@ -58,8 +57,8 @@ def here(image: bytes, ids: np.ndarray, n: int) -> list[str]:
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_a_stream_is_the_same_on_other_processors(machine: str, tmp_path: Path) -> None:
-    compiler, _, _, emulators = MACHINES[machine]
-    needed = {compiler, *(emulator.split()[0] for emulator in emulators)}
+    compiler, emulators = MACHINES[machine]
+    needed = {"cmake", compiler, *(emulator.split()[0] for emulator in emulators)}
     if absent := sorted(tool for tool in needed if which(tool) is None):
         pytest.skip(f"not run here: {', '.join(absent)} missing")
     program = build(machine, tmp_path)

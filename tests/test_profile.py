@@ -1,5 +1,6 @@
 """`edgehmn profile`, and its reports."""
 
+import copy
 import csv
 import io
 import json
@@ -172,8 +173,14 @@ function look(frame) {
   document.getElementById("out").textContent += JSON.stringify({width: root.clientWidth, scroll: root.scrollWidth,
     back: style(page.body).backgroundColor, ink: style(page.body).color, faint: style(page.querySelector("p")).color,
     smallest: Math.min(...sizes), largest: Math.max(...sizes), texts: small.length,
+    touching: [...page.querySelectorAll("svg")].map(touching).reduce((a, b) => a + b),
     hidden: [...page.querySelectorAll(".wide")].filter(t => t.scrollWidth > t.parentElement.clientWidth).length,
   }) + "\\n";
+}
+function touching(svg) {
+  const boxes = [...svg.querySelectorAll("text")].map(e => e.getBoundingClientRect());
+  return boxes.filter((a, i) => boxes.some((b, j) => j < i && Math.abs(a.top - b.top) < 2
+    && a.left < b.right + 3 && b.left < a.right + 3)).length;
 }
 </script>
 <iframe src=x.html width=390 height=800 onload="look(this)"></iframe>
@@ -194,7 +201,11 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_html_is_readable(result: dict[str, Any], tmp_path: Path, scheme: str) -> None:
-    """On a phone and on a desktop: nothing is wider than the page, letters are large enough and stand out."""
+    """On a phone and on a desktop: nothing is wider than the page, letters are large enough and stand out, and none
+    touch, over seven decades."""
+    result = copy.deepcopy(result)
+    result["targets"][0]["interval_90"]["latency_ms_per_token"][1] = 9999.0
+    result["targets"][1]["interval_90"]["latency_ms_per_token"][0] = 0.002
     (tmp_path / "x.html").write_text(as_html(result), "utf-8")
     frames = tmp_path / "frames.html"
     frames.write_text(FRAMES, "utf-8")
@@ -207,6 +218,7 @@ def test_html_is_readable(result: dict[str, Any], tmp_path: Path, scheme: str) -
     for look in looks:
         assert look["scroll"] <= look["width"] and look["texts"] > 100
         assert look["smallest"] >= 11 and look["largest"] <= 23, "pixels"
+        assert look["touching"] == 0
         assert look["hidden"] == 0, "tables that must be scrolled to see what a token costs"
         assert (luminance(look["back"]) < 0.1) == (scheme == "dark")
         assert min(contrast(look[key], look["back"]) for key in ("ink", "faint")) >= 4.5

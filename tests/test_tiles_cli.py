@@ -57,7 +57,7 @@ def test_what_tiles_cannot_do_is_said(tiny_export: Path) -> None:
     for options, code, said in (
         (("--runtime", "tile", "--target", "nothing"), 2, "neurram"),
         (("--target", "hermes"), 2, "--runtime emulator or tile"),
-        (("--runtime", "tile", "--banks", "2"), 10, "one bank"),
+        (("--runtime", "tile", "--banks", "2"), 2, "one bank"),
         (("--writes", "pulse"), 2, "go with --runtime tile"),
         (("--runtime", "tile", "--mapping", "encoder", "--writes", "pulse"), 2, "leaves digital"),
         (("--runtime", "tile", "--target", "isaac", "--writes", "pulse"), 2, "--writes verify"),

@@ -8,6 +8,7 @@ from shutil import which
 import numpy as np
 import pytest
 
+from edgehmn import validation
 from edgehmn.calibrate import calibrate
 from edgehmn.checkpoint import Config, read_checkpoint
 from edgehmn.contents import c_array_check, encoder_checks, image_checks
@@ -126,6 +127,13 @@ def test_perplexity_is_that_of_the_protocol(tiny_export: Path, tiny_checkpoint: 
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     nats = [np.log(TINY.vocab_size), *(-log_p[np.arange(119), ids[1:]])]
     assert rows["float"] == pytest.approx(np.exp(np.mean(nats)), rel=1e-4)
+
+
+@pytest.mark.parametrize("rise, ok", [(0.9, True), (1.05, True), (1.3, False), (float("nan"), False)])
+def test_the_limit_that_is_shown_is_the_one_that_was_kept(rise: float, ok: bool) -> None:
+    """A short text proves a rise only beyond what chance may add, and the limit has that in it."""
+    check = validation.gate(validation.Comparison("host", 50.0, rise, rise_error=0.1))
+    assert (check.ok, check.figure <= check.limit) == (ok, ok)
 
 
 def test_a_worse_float_model_fails_the_gate(tiny_export: Path, short_text: Path, tmp_path: Path) -> None:

@@ -7,11 +7,10 @@ from shutil import which
 
 import pytest
 
+from bench.native import flags_of_files
+
 NATIVE = Path(__file__).parent.parent / "native"
 FLAGS = ["-g", "-O1", "-std=c11", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DEHMN_ASK_X86"]
-
-
-WIDE = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"]
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or which("gcc") is None, reason="not run here: needs gcc on x86-64")
@@ -25,8 +24,7 @@ def test_vectors_for_x86_are_those_in_plain_c(needed: str, define: list[str], tm
     for name in (*ours, "compare_vectors_x86"):
         source = (Path(__file__).parent if name == "compare_vectors_x86" else NATIVE / "src") / f"{name}.c"
         objects.append(str(tmp_path / f"{name}.o"))
-        own = {"vectors_avx512": WIDE, "compare_vectors_x86": define}.get(name, [])
-        own += ["-mavx2"] if name.startswith("vectors_avx2") else []
+        own = define if name == "compare_vectors_x86" else flags_of_files("gcc")[name]
         include = [f"-I{NATIVE / 'src'}", f"-I{NATIVE / 'include'}"]
         subprocess.run(["gcc", *FLAGS, *own, *include, "-c", str(source), "-o", objects[-1]], check=True)
     program = tmp_path / "compare"

@@ -27,7 +27,6 @@ if [ "$purpose" = test ]; then
     need qemu-aarch64 qemu-user
     need riscv64-linux-gnu-gcc gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
     need arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
-    need riscv64-linux-gnu-gcc gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
     need stm32flash stm32flash
     ! grep -qs '^ID=debian' /etc/os-release || need chromium chromium # elsewhere it is no package of apt
     need xtensa-lx106-elf-gcc gcc-xtensa-lx106

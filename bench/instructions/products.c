@@ -1,5 +1,5 @@
-/* REPEAT products of a 512 x 128 matrix and a vector as a layer makes them, with inputs of INPUT_BITS: the input reduced,
- * multiplied, and the outputs scaled. Without an operating system, for bench/products.py, which counts. */
+/* REPEAT products of a 512 x 128 matrix and a vector as a layer makes them, with inputs of INPUT_BITS: the input
+ * reduced, multiplied, and the outputs scaled. Without an operating system, for bench/products.py, which counts. */
 #include "board.h"
 #include "fixed.h"
 #include "kernels.h"

@@ -1,6 +1,6 @@
 /* Runs an image over token ids: COMMAND IMAGE IDS N MODE, MODE s (frozen), p (learns the first half), l (learns all) or
- * m, frozen, a prompt: many tokens at once, of which nobody wants the scores; a number follows that says half or how many.
- * bench/count_instructions.py counts what it executes. */
+ * m, frozen, a prompt: many tokens at once, of which nobody wants the scores; a number follows that says half or how
+ * many. bench/count_instructions.py counts what it executes. */
 #include "edgehmn.h"
 
 #include <stdio.h>

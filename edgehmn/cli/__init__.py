@@ -13,7 +13,15 @@ import click
 
 from edgehmn import __version__
 from edgehmn.cli.output import drop_broken_outputs, envelope, say, write_stdout
-from edgehmn.errors import EXIT_CODES, INTERRUPTED, CannotWriteError, EdgeHMNError, InvalidFileError, UsageError
+from edgehmn.errors import (
+    EXIT_CODES,
+    INTERRUPTED,
+    CannotWriteError,
+    DependencyError,
+    EdgeHMNError,
+    InvalidFileError,
+    UsageError,
+)
 
 # Command -> module of edgehmn.cli that holds it under the same name.
 COMMANDS = {
@@ -136,6 +144,9 @@ def _unforeseen(e: Exception) -> tuple[int, str]:
         return CannotWriteError.exit_code, f"{e.filename or 'standard output'}: cannot be written ({e.strerror})"
     if isinstance(e, OSError) and e.filename is not None:
         return InvalidFileError.exit_code, f"{e.filename}: cannot be read ({e.strerror})"
+    if isinstance(e, ModuleNotFoundError) and (e.name or "").startswith("edgehmn."):
+        hint = "pip install . in a checkout, then the command 'edgehmn', or Python in another folder"
+        return DependencyError.exit_code, f"{e.name} is missing: these are sources that are not installed; {hint}"
     hint = "this is a fault of edgehmn; run again with -v for the traceback"
     return EdgeHMNError.exit_code, f"{type(e).__name__}: {e} ({hint})"
 

@@ -110,7 +110,7 @@ def validate_command(
 def validation_text(report: Any) -> str:
     """The checks, the runtimes side by side, and the signal-to-noise ratio after each layer."""
     checks = [(c.name, "ok" if c.ok else "FAILED", f"{c.figure:g}", f"{c.limit:g}") for c in report.checks]
-    parts = [table(checks, ("check", "", "figure", "limit"))]
+    parts = [table(checks, ("check", "", "figure", "limit"))] if checks else []
     rows = [
         (r.name, f"{r.perplexity:.3f}", _figure(r.rise, "+.3f"), _figure(r.top1, ".2f"), _figure(r.logit_error, ".3f"),
          _figure(r.hidden_snr, ".1f"))

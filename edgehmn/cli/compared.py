@@ -62,7 +62,9 @@ def _by_image(session: Session, export: Path, text: Path | None, both: list[byte
 
 
 def _text(result: dict[str, Any]) -> str:
-    learned = " and ".join(f"{s['learned']:,} tokens in {s['banks']} banks" for s in result["states"])
+    learned = " and ".join(
+        f"{s['learned']:,} tokens" + (f" in {s['banks']} banks" if s["banks"] > 1 else "") for s in result["states"]
+    )
     parts = [f"learned: {learned}; {'the same to the bit' if result['same'] else 'different'}"]
     rows: list[tuple[str, ...]]
     for number, bank in enumerate(result.get("banks", [])):

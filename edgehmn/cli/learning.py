@@ -117,7 +117,9 @@ def personalise_command(
     session: Session, export: Path, texts: tuple[Path, ...], save_state: str | None, gate: bool, dry_run: bool,
     load_state: str | None, **where: Any,
 ) -> Outcome:  # fmt: skip
-    if [str(path) for path in texts] == ["-"]:
+    if Path("-") in texts:
+        if len(texts) > 1:
+            raise UsageError("'-' is standard input, learned as it is typed: it goes alone")
         if dry_run:
             raise UsageError("--dry-run goes with files: what will be typed is not known before")
         from edgehmn.cli.live import personalise_live

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +60,23 @@ def personalise_live(
     if not done:
         raise UsageError("standard input is empty: type lines, or give files")
     n = len(done)
-    parts = [done[n * i // PARTS : n * (i + 1) // PARTS] for i in range(PARTS)] if n >= PARTS else [done]
+    ends = [n * i // PARTS for i in range(PARTS + 1)] if n >= PARTS else [0, n]
     rows = [
         {
             "lines": len(part),
             "keystrokes_saved_percent": 100 * sum(d.saved for d in part) / sum(d.keys for d in part),
             "perplexity": 2 ** (sum(d.bits for d in part) / sum(d.tokens for d in part)),
         }
-        for part in parts
+        for part in (done[a:b] for a, b in pairwise(ends))
     ]
     result: dict[str, Any] = {"lines": n, "tokens": sum(d.tokens for d in done), "parts": rows}
     result |= {"delta_sha256": sha256(delta), "gate": gate_result(live.rollbacks, live.verdict)}
     raise_if_refused(live.rollbacks, live.verdict, save_state, **result)
-    said = [f"lines {r['lines']}: {r['keystrokes_saved_percent']:.1f} % of the keys saved, perplexity "
-            f"{r['perplexity']:.1f}" for r in rows]  # fmt: skip
+    said = [
+        f"{f'line {b}' if b == a + 1 else f'lines {a + 1} to {b}'}: {r['keystrokes_saved_percent']:.1f} % of the keys "
+        f"saved, perplexity {r['perplexity']:.1f}"
+        for (a, b), r in zip(pairwise(ends), rows, strict=True)
+    ]
     return Outcome(result | {"saved": save_state}, "\n".join(said))
 
 

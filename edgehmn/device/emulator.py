@@ -11,7 +11,8 @@ from types import TracebackType
 
 from edgehmn.device.boards import Board, find_board, machines
 from edgehmn.device.firmware import build_firmware
-from edgehmn.errors import CannotWriteError, DependencyError, UsageError
+from edgehmn.errors import CannotWriteError, DependencyError, DeviceError, UsageError
+from edgehmn.files import check_place
 
 QEMU = "qemu-system-arm"
 INSTALL_LINE = "sudo apt-get install qemu-system-arm"
@@ -41,8 +42,9 @@ class Emulator:
         that keeps the board's external memory, image and learned state included, from one start to the next; without it
         what the board stores lives as long as the emulator. options: further ones of QEMU, such as a plugin.
 
-        Raises DependencyError where QEMU or a build tool is missing, UsageError for an unknown board,
-        DoesNotFitError for an image too large for it, and CannotWriteError where there is no room for files.
+        Raises DependencyError where QEMU or a build tool is missing, UsageError for an unknown board or one without
+        such a memory, DeviceError for a file that is none, DoesNotFitError for an image too large for it, and
+        CannotWriteError where there is no room for files.
         """
         target = find_board(board)
         if target.machine is None:
@@ -103,8 +105,14 @@ def external_memory(board: Board) -> tuple[int, int] | None:
     return next((memory for name, memory in EXTERNAL_MEMORY.items() if machine.startswith(name)), None)
 
 
+def check_flash(path: Path, size: int) -> None:
+    """Raises DeviceError for anything but external memory of so many bytes. What is not there will be made."""
+    if path.exists() and not (path.is_file() and path.stat().st_size == size):
+        raise DeviceError(f"{path}: no flash of an emulated board (a file of {size:,} bytes); choose another name")
+
+
 def _machine(board: Board, flash: Path | None) -> list[str]:
-    """QEMU's options for the machine. Raises UsageError where `flash` cannot be had."""
+    """QEMU's options for the machine. Raises as Emulator says."""
     assert board.machine is not None
     if flash is None:
         return ["-M", board.machine]
@@ -113,6 +121,8 @@ def _machine(board: Board, flash: Path | None) -> list[str]:
         raise UsageError(f"{board.name}: this emulation cannot write its flash; save what was learned on this host")
     if "," in str(flash):
         raise UsageError(f"{flash}: QEMU takes no file name with a comma; choose another")
+    check_flash(flash, memory[0])
+    check_place(flash)
     backend = f"memory-backend-file,id=external,size={memory[0]},mem-path={flash.absolute()},share=on"
     return ["-M", f"{board.machine},memory-backend=external", "-object", backend]
 

@@ -16,6 +16,7 @@ KNOWN = (
     "an export folder, a checkpoint directory (edgehmn, Hugging Face), an image, a learned state, a replay, "
     "safetensors, GGUF, llama2.c (model, tokenizer), ONNX, TFLite, tokenizer.json, firmware (ELF or flash contents)"
 )
+SECTOR = 4096  # of which a flash that was read out has a whole number
 IMAGE = lib.EHMN_IMAGE_MAGIC.to_bytes(4, "little")
 STATES = (lib.EHMN_DELTA_MAGIC.to_bytes(4, "little"), b"EHMB")
 
@@ -47,7 +48,8 @@ def _refuse_trust(path: Path, trust: Path | None) -> None:
 def _file_facts(source: Source) -> Facts:
     start = source.read(0, min(source.size, 16))
     if start.startswith(IMAGE):
-        return own.inspect_image(Image(source.everything(MAX_INPUT_BYTES), source.name))
+        flash = source.size % SECTOR == 0 and source.size > source.unsigned(8, 4) and firmware.inspect_flash(source)
+        return flash or own.inspect_image(Image(source.everything(MAX_INPUT_BYTES), source.name))
     if start.startswith(STATES):
         return own.inspect_state(source.name, source.everything(MAX_INPUT_BYTES))
     if start.startswith(replay.MAGIC):

@@ -40,6 +40,7 @@ summary{cursor:pointer}ul{margin:.4rem 0;padding-left:1.2rem;color:var(--faint);
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # nothing may be loaded
 # Coordinates of the plots: wide enough for a name above each bar, so that a phone shows them readably.
 WIDTH, ROW, LEFT = 360, 34, 4
+MOST_LABELS = 5  # of decades that are labelled each: more and they would touch
 
 
 def as_html(result: Result) -> str:
@@ -123,9 +124,13 @@ def _bars(result: Result, key: str, colour: str) -> str:
 
     bottom = len(targets) * ROW + 4
     out = []
-    for power in range(round(math.log10(low)), round(math.log10(high)) + 1):
+    first, last = round(math.log10(low)), round(math.log10(high))
+    every = 1 + (last - first) // (MOST_LABELS + 1)
+    for power in range(first, last + 1):
         at = x(10.0**power)
         out.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{bottom}"/>')
+        if (power - first) % every:
+            continue
         anchor = "start" if at < 20 else "end" if at > WIDTH - 30 else "middle"
         out.append(f'<text class="faint" x="{at:.1f}" y="{bottom + 14}" text-anchor="{anchor}">{10.0**power:g}</text>')
     for i, t in enumerate(targets):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgehmn.banks import open_core
 from edgehmn.core import Image
-from edgehmn.errors import DependencyError, UsageError
+from edgehmn.errors import UsageError
 from edgehmn.exported import Export, encoder_runtime
 from edgehmn.runtime.protocol import Runtime
 
@@ -37,7 +37,7 @@ def open_runtime(
     threads: for large matrices, on the host.
     timeout: seconds that a board has for an answer, beside its work. host: USER@NAME of a Linux board, for ssh, instead
     of a port.
-    Raises DependencyError if it cannot have so many."""
+    Raises UsageError for options that do not go together."""
     if target is not None and runtime not in ("emulator", "tile"):
         raise UsageError(
             "--target names an emulated board or a memristive tile: it goes with --runtime emulator or tile"
@@ -53,10 +53,8 @@ def open_runtime(
     port = port if host is None else f"ssh://{host}"
     if (port is not None) != (runtime == "device"):
         raise UsageError("--port, or --host, and --runtime device go together: name the device's port")
-    if banks > 1 and runtime in ("emulator", "device"):
-        raise DependencyError(
-            f"the firmware has one bank, not {banks}: leave --banks out, or use --runtime host, onnx or tflite"
-        )
+    if banks > 1 and runtime in ("emulator", "device", "tile"):
+        raise UsageError("a board or a tile has one bank: --banks goes with --runtime host, onnx or tflite")
     if runtime == "emulator":
         with open_emulator(export.image, target or DEFAULT_BOARD, timeout) as device:
             device.forget(seed)
@@ -70,8 +68,6 @@ def open_runtime(
                 )
             yield device
     elif runtime == "tile":
-        if banks > 1:
-            raise DependencyError(f"--runtime tile has one bank, not {banks}: leave --banks out, or use --runtime host")
         yield open_tiles(export.image, target or DEFAULT_TILE, seed, tiles)
     elif runtime == "host":
         core = open_core(export.image, seed, banks)

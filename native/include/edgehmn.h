@@ -76,8 +76,8 @@ int32_t ehmn_arena_bytes(const void *image, uint32_t mode, uint32_t *bytes);
 int32_t ehmn_delta_bytes(const void *image, uint32_t *bytes);
 
 /* Open a checked image. The image must stay where it is as long as the model is used. `arena`: 16-aligned,
- * arena_bytes long, at least what ehmn_arena_bytes says; more of it may make the model faster, and never changes what it
- * computes. `seed` starts every draw. The delta begins as zero:
+ * arena_bytes long, at least what ehmn_arena_bytes says; more of it may make the model faster, and never changes what
+ * it computes. `seed` starts every draw. The delta begins as zero:
  * the model predicts exactly as if it had no adapters. EHMN_E_ARGUMENT, _ALIGNMENT, _ARENA. */
 int32_t ehmn_open(const void *image, void *arena, uint32_t arena_bytes, uint32_t mode, uint64_t seed,
                   ehmn_model **model);
@@ -100,18 +100,19 @@ int32_t ehmn_step(ehmn_model *model, uint32_t token);
 #define EHMN_FOLLOW 2u /* ehmn_follow it */
 
 /* Many tokens: for each of tokens[n] ehmn_score into bits[n] (NULL: nobody wants them), learning as `how` says, and
- * ehmn_step, with the same results to the bit. `work`, EHMN_ALIGN-aligned and lent for the call alone, lets the encoder,
- * and where nothing is learned the head, take so many tokens at once as ehmn_work_bytes says for its size: 16 to 64 make
- * prompts and texts several times faster. With NULL and 0 it is one token after the other; firmware that does not call
- * this has no code of it. EHMN_E_ARGUMENT, _ALIGNMENT, _STATE (learning or following, but opened as static). */
+ * ehmn_step, with the same results to the bit. `work`, EHMN_ALIGN-aligned and lent for the call alone, lets the
+ * encoder, and where nothing is learned the head, take so many tokens at once as ehmn_work_bytes says for its size: 16
+ * to 64 make prompts and texts several times faster. With NULL and 0 it is one token after the other; firmware that
+ * does not call this has no code of it. EHMN_E_ARGUMENT, _ALIGNMENT, _STATE (learning or following, but opened as
+ * static). */
 int32_t ehmn_work_bytes(const void *image, uint32_t tokens, uint32_t *bytes);
 int32_t ehmn_process(ehmn_model *model, const uint32_t *tokens, uint32_t n, uint32_t how, uint32_t *bits, void *work,
                      uint32_t work_bytes);
 
-/* Threads that the caller lends, for the cores of a Linux board: run(context, work, argument, parts) calls work(argument,
- * part) once for each part below `parts`, on any of `threads` threads, its own among them, and returns when all are done.
- * ports/linux/threads.c is such a pool. Products of large matrices then take several; every result stays the same.
- * `parallel` is lent until the model is no longer used; NULL: one thread. EHMN_E_ARGUMENT. */
+/* Threads that the caller lends, for the cores of a Linux board: run(context, work, argument, parts) calls
+ * work(argument, part) once for each part below `parts`, on any of `threads` threads, its own among them, and returns
+ * when all are done. ports/linux/threads.c is such a pool. Products of large matrices then take several; every result
+ * stays the same. `parallel` is lent until the model is no longer used; NULL: one thread. EHMN_E_ARGUMENT. */
 typedef struct {
     void (*run)(void *context, void (*work)(void *argument, uint32_t part), void *argument, uint32_t parts);
     void *context;
@@ -174,10 +175,10 @@ int32_t ehmn_get_topic(const ehmn_model *model, ehmn_topic *topic);
  * pass. EHMN_E_ARGUMENT, _STATE (static). */
 int32_t ehmn_guard_score(ehmn_model *model, uint32_t index, uint32_t *bits);
 
-/* Turn the gains at rest of what has been learned down until the guard's perplexity is within one per cent of the frozen
- * model's; weights and memories stay, and in use the gains follow the text. For a pause after learning, such as before
- * storing: at most 9 looks at the whole guard, a head pass for each vector. Of several banks, the present one. kept: of
- * 256 parts, those that are left; 256 if all are. The prediction that was made stays until the next step.
+/* Turn the gains at rest of what has been learned down until the guard's perplexity is within one per cent of the
+ * frozen model's; weights and memories stay, and in use the gains follow the text. For a pause after learning, such as
+ * before storing: at most 9 looks at the whole guard, a head pass for each vector. Of several banks, the present one.
+ * kept: of 256 parts, those that are left; 256 if all are. The prediction that was made stays until the next step.
  * EHMN_E_ARGUMENT, _STATE (static). */
 int32_t ehmn_settle(ehmn_model *model, uint32_t *kept);
 

@@ -212,7 +212,7 @@ typedef struct {
  *   int32  context[n_dense][d_model]                Q20, context of the attention alpha
  *   int32  topic[2][d_model]                        Q20, fast and slow mean, for novelty
  *   int32  centre[d_model]                          Q12, of this bank's topic
- *   int32  wander[d_model]                          Q12, the direction in which it wanders, as long as that is common */
+ *   int32  wander[d_model]                          Q12, the direction in which it wanders, as long as it is common */
 typedef struct {
     uint32_t magic;
     uint32_t version;

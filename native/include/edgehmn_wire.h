@@ -49,7 +49,7 @@ typedef struct {
                                    buffer */
 #define EHMN_WIRE_CONFIRM 13u   /* nothing -> nothing. ehmn_state_confirm */
 #define EHMN_WIRE_ROLL_BACK 14u /* nothing -> nothing. ehmn_state_drop; the confirmed state, or none, is loaded */
-#define EHMN_WIRE_WIPE 15u      /* nothing -> nothing. ehmn_state_wipe, ehmn_delta_reset; the staging buffer is zeroed */
+#define EHMN_WIRE_WIPE 15u      /* nothing -> nothing. ehmn_state_wipe, ehmn_delta_reset; the staging buffer zeroed */
 #define EHMN_WIRE_STATE 16u     /* nothing -> ehmn_wire_state */
 
 /* Text in and out, by the tokenizer of the image. */

@@ -92,8 +92,8 @@ void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int
     multiply_all(m, matrix, frac, out_frac, out);
 }
 
-/* Add a row of a matrix of 8-bit weights to v[cols] at value_frac. `empty`: v is zero, and a row that fits 30 bits needs
- * no look at saturation. */
+/* Add a row of a matrix of 8-bit weights to v[cols] at value_frac. `empty`: v is zero, and a row that fits 30 bits
+ * needs no look at saturation. */
 static void add_row(ehmn_model *m, const ehmn_matrix *matrix, uint32_t row, int empty, int32_t *v)
 {
     const int8_t *w = ehmn_weights(m, matrix) + (size_t)row * matrix->cols;

@@ -21,8 +21,8 @@ int32_t ehmn_bit_length(uint64_t v)
     return v != 0 ? 64 - __builtin_clzll(v) : 0;
 }
 
-/* The upper half of the root by two of Newton's steps from a tangent, which lies at most a twelfth too high; the lower half
- * by a division (Zimmermann, Karatsuba Square Root, INRIA 1999). Each may come out one too large. */
+/* The upper half of the root by two of Newton's steps from a tangent, which lies at most a twelfth too high; the lower
+ * half by a division (Zimmermann, Karatsuba Square Root, INRIA 1999). Each may come out one too large. */
 uint32_t ehmn_isqrt(uint64_t v)
 {
     if (v == 0) {

@@ -17,8 +17,8 @@ typedef struct {
     /* The same with weights of 4 bits, -7..7, two in a byte, the even column in the low half; stride in bytes. */
     void (*matvec_s4)(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                       int32_t *acc);
-    /* acc[c] = sum over r of weight[r] * w[r * stride + c], weights at most 2^15, at most 512 rows. NULL where values lie by
-     * columns (values.h): nobody asks for it. */
+    /* acc[c] = sum over r of weight[r] * w[r * stride + c], weights at most 2^15, at most 512 rows. NULL where values
+     * lie by columns (values.h): nobody asks for it. */
     void (*weighted_sum)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
                          int32_t *acc);
     /* out[i] = ehmn_mul(v[i], scale[i], shift); out may be v. */
@@ -42,8 +42,8 @@ typedef struct {
     /* out[i] = v[i] + round(bias[i] gain / 2^20), saturated to 16 bits, symmetric; gain 0..2^20; bias NULL: out[i] =
      * v[i], saturated. Returns the largest of them all and max. */
     int32_t (*fit)(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out);
-    /* found holds EHMN_RECALLED times UINT32_MAX, and then the smallest of 2^16 d_i + i for i < n <= 2^16, in order: d_i < 2^16
-     * is in how many bits keys[i * words .. i * words + words - 1] differ from key[0 .. words - 1]. */
+    /* found holds EHMN_RECALLED times UINT32_MAX, and then the smallest of 2^16 d_i + i for i < n <= 2^16, in order:
+     * d_i < 2^16 is in how many bits keys[i * words .. i * words + words - 1] differ from key[0 .. words - 1]. */
     void (*nearest)(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t words, uint32_t *found);
     /* NULL, or several vectors at once: acc[t * acc_stride + r] = sum over c of w[r * stride + c] * x[t * x_stride + c]
      * for t < n, strides of x and acc in values; what matvec_s16 and matvec_s4 give for each of them. */
@@ -54,8 +54,8 @@ typedef struct {
     /* What matvec_s8 gives for each of them; a table has all three or none. */
     void (*matmat_s8)(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, uint32_t n,
                       uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
-    /* NULL, or weighted_sum for several vectors of weights: acc[t * acc_stride + c], c < cols, for t < n; `add`: to what is
-     * there. */
+    /* NULL, or weighted_sum for several vectors of weights: acc[t * acc_stride + c], c < cols, for t < n; `add`: to
+     * what is there. */
     void (*weighted_sums)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
                           uint32_t n, uint32_t weight_stride, int add, int32_t *acc, uint32_t acc_stride);
     /* Both NULL, or matvec_s8 and matvec_s16 where -pairs[r] is known: the sum over even c of w[r * stride + c] *

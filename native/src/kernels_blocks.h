@@ -44,7 +44,8 @@ EHMN_INTO static inline void ehmn_matmat_s8(ehmn_block8 *block, uint32_t most_ro
     }
 }
 
-/* matmat_s4 in the same way: the weights of a block become bytes in `part`, which has room for most_rows * most_cols. */
+/* matmat_s4 in the same way: the weights of a block become bytes in `part`, which has room for most_rows *
+ * most_cols. */
 EHMN_INTO static inline void ehmn_matmat_s4(ehmn_block *block, uint32_t most_rows, uint32_t most_cols, int8_t *part,
                                   const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                   uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride)

@@ -1,6 +1,7 @@
 /* Products of 8-bit weights with a quarter less instructions for each pair of columns, on cores whose kernels can add
- * before they multiply: (w0 + x1) (w1 + x0) = w0 x0 + w1 x1 + w0 w1 + x0 x1. The sum of w0 w1 along a row does not change
- * with the input; it is kept in what an arena has beyond the model's need, for as many matrices as there is room. */
+ * before they multiply: (w0 + x1) (w1 + x0) = w0 x0 + w1 x1 + w0 w1 + x0 x1. The sum of w0 w1 along a row does not
+ * change with the input; it is kept in what an arena has beyond the model's need, for as many matrices as there is
+ * room. */
 #include "kernels_tables.h"
 #include "model.h"
 

@@ -18,8 +18,8 @@
     (((size_t)(layer) * (im)->n_ctx + (position)) * ehmn_d_kv(im) + (column))
 #endif
 
-/* ehmn_spread: out[i * stride] = v[i]. ehmn_negate16: the weights of a sum, at most 2^15, negated in 16 bits, where they
- * fit; in the room where they were. */
+/* ehmn_spread: out[i * stride] = v[i]. ehmn_negate16: the weights of a sum, at most 2^15, negated in 16 bits, where
+ * they fit; in the room where they were. */
 #if defined(EHMN_MVE)
 #define ehmn_spread ehmn_mve_spread
 #define ehmn_negate16 ehmn_mve_negate16

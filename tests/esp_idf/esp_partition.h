@@ -3,7 +3,11 @@
 #include "esp_err.h"
 #include <stddef.h>
 #include <stdint.h>
-typedef enum { ESP_PARTITION_TYPE_APP = 0, ESP_PARTITION_TYPE_DATA = 1, ESP_PARTITION_TYPE_ANY = 0xFF } esp_partition_type_t;
+typedef enum {
+    ESP_PARTITION_TYPE_APP = 0,
+    ESP_PARTITION_TYPE_DATA = 1,
+    ESP_PARTITION_TYPE_ANY = 0xFF,
+} esp_partition_type_t;
 typedef enum { ESP_PARTITION_SUBTYPE_APP_FACTORY = 0, ESP_PARTITION_SUBTYPE_ANY = 0xFF } esp_partition_subtype_t;
 typedef enum { ESP_PARTITION_MMAP_DATA, ESP_PARTITION_MMAP_INST } esp_partition_mmap_memory_t;
 typedef uint32_t esp_partition_mmap_handle_t;

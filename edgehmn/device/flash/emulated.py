@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgehmn.device.boards import Board
-from edgehmn.device.emulator import Emulator, external_memory
+from edgehmn.device.emulator import Emulator, check_flash, external_memory
 from edgehmn.device.flash.parts import Part
 from edgehmn.device.flash.programmer import Place
 from edgehmn.errors import DeviceError, FlashError, UsageError
@@ -27,9 +27,7 @@ class Emulated:
     def places(self, port: str | None) -> list[Place]:
         if port is None:
             raise DeviceError(f"an emulated {self._board.name} keeps its flash in a file: {self.ready}")
-        path = Path(port)
-        if path.exists() and not (path.is_file() and path.stat().st_size == self._bytes):
-            raise DeviceError(f"{port}: no flash of an emulated board (a file of {self._bytes:,} bytes)")
+        check_flash(Path(port), self._bytes)
         return [Place(port, f"emulated {self._board.name}")]
 
     def write(self, place: Place, parts: Sequence[Part]) -> None:

@@ -66,7 +66,8 @@ uint64_t ehmn_divide(uint64_t n, uint64_t d, uint64_t *rest)
 /* Towards zero; the rest has the sign of what is divided. */
 int64_t ehmn_divide_signed(int64_t n, int64_t d, int64_t *rest)
 {
-    uint64_t left, quotient = ehmn_divide(n < 0 ? -(uint64_t)n : (uint64_t)n, d < 0 ? -(uint64_t)d : (uint64_t)d, &left);
+    uint64_t left;
+    uint64_t quotient = ehmn_divide(n < 0 ? -(uint64_t)n : (uint64_t)n, d < 0 ? -(uint64_t)d : (uint64_t)d, &left);
     *rest = (int64_t)(n < 0 ? -left : left);
     return (int64_t)((n ^ d) < 0 ? -quotient : quotient);
 }

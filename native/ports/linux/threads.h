@@ -8,8 +8,8 @@
 
 typedef struct ehmn_pool ehmn_pool;
 
-/* Start a pool of `threads` threads, 1..EHMN_MAX_THREADS, of which one is whoever calls the core; they wait for work, at
- * first awake, then asleep. NULL if there is no memory or the system gives none. Stop it when no model uses it. */
+/* Start a pool of `threads` threads, 1..EHMN_MAX_THREADS, of which one is whoever calls the core; they wait for work,
+ * at first awake, then asleep. NULL if there is no memory or the system gives none. Stop it when no model uses it. */
 ehmn_pool *ehmn_pool_start(uint32_t threads);
 void ehmn_pool_stop(ehmn_pool *pool);
 

@@ -1,6 +1,6 @@
-/* The flash of the nRF52840 (product specification 1.7 or later, 4.3: the non-volatile memory controller): pages of 4 KB,
- * written by words, each at most twice between two erases. The core waits while the flash is busy; an erase takes up to
- * 90 ms, in which the host waits for its answer and sends nothing. */
+/* The flash of the nRF52840 (product specification 1.7 or later, 4.3: the non-volatile memory controller): pages of
+ * 4 KB, written by words, each at most twice between two erases. The core waits while the flash is busy; an erase takes
+ * up to 90 ms, in which the host waits for its answer and sends nothing. */
 #include "peripherals.h"
 
 #include "board.h"

@@ -82,7 +82,8 @@ static int32_t erase(void *context, uint32_t offset)
 {
     rom_functions rom;
     (void)context;
-    return find(&rom) && operate(&rom, OP_SECURE | OP_ERASE, BOARD_STATE_ADDRESS + offset, BOARD_STATE_SECTOR_BYTES) == 0
+    return find(&rom)
+            && operate(&rom, OP_SECURE | OP_ERASE, BOARD_STATE_ADDRESS + offset, BOARD_STATE_SECTOR_BYTES) == 0
         ? EHMN_OK
         : EHMN_STATE_E_FLASH;
 }

@@ -1,4 +1,4 @@
-/* The clocks of the STM32F405 (reference manual RM0090, 3.5.1, 5.4.1, 7.2 and 7.3): the core's at BOARD_TICK_HZ from the
+/* The clocks of the STM32F405 (reference manual RM0090, 3.5.1, 5.4.1, 7.2, 7.3): the core's at BOARD_TICK_HZ from the
  * board's crystal, or from the oscillator within if the crystal does not start, so that the line works at any rate. */
 #include "peripherals.h"
 
@@ -35,7 +35,7 @@ _Static_assert(BOARD_CRYSTAL_HZ % REFERENCE_HZ == 0, "the crystal is no multiple
 _Static_assert(PLL_N >= 50u && PLL_N <= 216u && BOARD_TICK_HZ <= 168000000, "the PLL reaches 432 MHz at most");
 _Static_assert(BOARD_UART_CLOCK_HZ == BOARD_TICK_HZ / 4 || BOARD_UART_CLOCK_HZ == BOARD_TICK_HZ / 2, "APB1 or APB2");
 
-/* The boot loader in the chip's ROM starts programs with its own clocks, and the PLL cannot be changed while it is on. */
+/* The boot loader in the chip's ROM starts programs with its own clocks, and the PLL cannot change while it is on. */
 static void begin_as_after_reset(void)
 {
     RCC_CR |= CR_HSI_ON;

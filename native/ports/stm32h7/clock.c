@@ -1,6 +1,6 @@
 /* Supply and clocks of the STM32H743 (reference manual RM0433, 4.3.8, 6.4.1, 6.8, 8.5 and 8.7): the core's at
- * BOARD_TICK_HZ, the buses' at half of it, the peripherals' at a quarter. From the clock that the board's debugger gives,
- * or from the oscillator within if there is none, so that the line works at any rate. */
+ * BOARD_TICK_HZ, the buses' at half of it, the peripherals' at a quarter. From the clock that the debugger gives, or
+ * from the oscillator within if there is none, so that the line works at any rate. */
 #include "peripherals.h"
 
 #include "board.h"
@@ -55,7 +55,7 @@ _Static_assert(BOARD_TICK_HZ % REFERENCE_HZ == 0 && BOARD_TICK_HZ <= 400000000, 
 _Static_assert(PLL_N * REFERENCE_HZ >= 192000000u && PLL_N * REFERENCE_HZ <= 836000000u, "range of the oscillator");
 _Static_assert(BOARD_UART_CLOCK_HZ == BOARD_TICK_HZ / 4, "APB1");
 
-/* The boot loader in the chip's ROM starts programs with its own clocks, and the PLL cannot be changed while it is on. */
+/* The boot loader in the chip's ROM starts programs with its own clocks, and the PLL cannot change while it is on. */
 static void begin_as_after_reset(void)
 {
     RCC_CR = (RCC_CR & ~CR_HSI_DIVIDER) | CR_HSI_ON;

@@ -1,8 +1,8 @@
 /* The second bank of the STM32H743's flash (reference manual RM0433, 4.3.7 to 4.3.12 and 4.9), while the firmware runs
  * from the first. Flash is written by words of 256 bits, each with ten bits of error correction.
  *
- * A word whose writing or erasing was cut short may hold more wrong bits than can be corrected, and reading it is then a
- * bus fault: a start that looks for learned states would fault for ever. So flash is read here alone, with that fault
+ * A word whose writing or erasing was cut short may hold more wrong bits than can be corrected, and reading it is then
+ * a bus fault: a start that looks for learned states would fault for ever. So flash is read here alone, with that fault
  * ignored, and into a copy in RAM, in which such words are zeros: neither blank nor sound. The copy is what the rest of
  * the firmware sees; it is made anew at every start and after every write. */
 #include "peripherals.h"

@@ -3,8 +3,8 @@
  * Data sheet DS8626, 4 and table 6; sectors: reference manual RM0090, table 5. Of 1 MB of flash the firmware takes the
  * five small sectors, 128 KB; the image five of the seven large ones; learned state the last two. The 128 KB of
  * contiguous RAM are the model's; stack, data and the host's staging buffer lie in the 64 KB of core-coupled memory.
- * The host's line is USART3 on the pins marked TX (PB10) and RX (PB11); the boot loader in the chip's ROM answers on the
- * same pins if B0 is at 3.3 V during reset (application note AN2606).
+ * The host's line is USART3 on the pins marked TX (PB10) and RX (PB11); the boot loader in the chip's ROM answers on
+ * the same pins if B0 is at 3.3 V during reset (application note AN2606).
  * Every number of this board stands here: C, the linker script and Python read it. Plain integers only. */
 #ifndef BOARD_H
 #define BOARD_H

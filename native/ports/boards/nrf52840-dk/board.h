@@ -1,8 +1,8 @@
 /* Nordic nRF52840-DK (PCA10056): an nRF52840, a Cortex-M4 at 64 MHz, with a crystal of 32 MHz.
  *
  * Product specification 1.7 or later, 4.2 and 6.34; pins: hardware user guide of the kit, 8.8. Of 1 MB of flash the
- * firmware takes 128 KB, the image 768 KB, learned state the rest. Of 256 KB of RAM the model has 176, the host's staging
- * buffer 64. The host's line is P0.06 and P0.08, which the debugger on the board makes a serial port of USB.
+ * firmware takes 128 KB, the image 768 KB, learned state the rest. Of 256 KB of RAM the model has 176, the host's
+ * staging buffer 64. The host's line is P0.06 and P0.08, which the debugger on the board makes a serial port of USB.
  * Every number of this board stands here: C, the linker script and Python read it. Plain integers only. */
 #ifndef BOARD_H
 #define BOARD_H

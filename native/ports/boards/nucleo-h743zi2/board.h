@@ -2,9 +2,9 @@
  *
  * User manual UM2407, 7.6 and 7.9; memory: reference manual RM0433, tables 8 and 17. Of 2 MB of flash, 16 sectors of
  * 128 KB, the firmware takes the first, learned state the last two, the image the 13 between. The 300 KB that the model
- * needs lie in the 512 KB of AXI SRAM, and behind them the host's staging buffer; stack and data in the 128 KB beside the
- * core; the copy of the learned state in SRAM1 and SRAM2. The host's line is USART3 on PD8 and PD9, which the debugger
- * makes a serial port of USB.
+ * needs lie in the 512 KB of AXI SRAM, and behind them the host's staging buffer; stack and data in the 128 KB beside
+ * the core; the copy of the learned state in SRAM1 and SRAM2. The host's line is USART3 on PD8 and PD9, which the
+ * debugger makes a serial port of USB.
  * Every number of this board stands here: C, the linker script and Python read it. Plain integers only. */
 #ifndef BOARD_H
 #define BOARD_H

@@ -1,9 +1,9 @@
 /* Netduino Plus 2: an STM32F405RG, a Cortex-M4, as qemu-system-arm -M netduinoplus2 emulates it.
  *
- * The memory is what the chip has and no more: 1 MB of flash, 128 KB of contiguous RAM (the emulation has 192, and lacks
- * the 64 KB of core-coupled memory). The firmware takes the five small sectors of flash, 128 KB; the image five of the
- * seven large ones. The last two are for learned state; this emulation cannot write its flash, so there it goes over the
- * line alone. For the host's staging buffer there is what the model leaves of the arena.
+ * The memory is what the chip has and no more: 1 MB of flash, 128 KB of contiguous RAM (the emulation has 192, and
+ * lacks the 64 KB of core-coupled memory). The firmware takes the five small sectors of flash, 128 KB; the image five
+ * of the seven large ones. The last two are for learned state; this emulation cannot write its flash, so there it goes
+ * over the line alone. For the host's staging buffer there is what the model leaves of the arena.
  * Every number of this board stands here: C, the linker script and Python read it. Plain integers only. */
 #ifndef BOARD_H
 #define BOARD_H

@@ -1,5 +1,5 @@
-/* Serves a host on UART0, as the firmware of other boards does: `edgehmn run OUT TEXT --runtime device --port PORT`, and
- * whatever else goes over the line. What is learned lies in the partition "learned": two slots of flash. */
+/* Serves a host on UART0, as the firmware of other boards does: `edgehmn run OUT TEXT --runtime device --port PORT`,
+ * and whatever else goes over the line. What is learned lies in the partition "learned": two slots of flash. */
 #include "core/device.h"
 #include "edgehmn_model.h"
 
