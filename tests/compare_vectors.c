@@ -262,7 +262,7 @@ static void drawing(uint32_t n)
 static void summing(uint32_t n)
 {
     int8_t w[MOST], *own[9];
-    ehmn_neon_row rows[9];
+    ehmn_row rows[9];
     int32_t out[MOST] = {0}, shift = between(8, 33);
     uint32_t count = 0;
     for (uint32_t tries = (uint32_t)between(1, 9); tries > 0; tries--) {

@@ -6,7 +6,7 @@
 #if defined(EHMN_NEON) && defined(__ARM_FEATURE_DOTPROD)
 
 #include "kernels_dot.h"
-#include "vectors_neon_fit.h"
+#include "vectors_neon_add.h"
 
 #define COLS 512u /* split at a time */
 
@@ -257,7 +257,7 @@ static void matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t s
     }
 }
 
-/* That of NEON, with an instruction that these processors have, too. */
+/* Those of NEON, with an instruction that these processors have, too. */
 static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
 {
     if (n < 16u || bias == NULL) {
@@ -265,6 +265,11 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
     }
     int32_t most = ehmn_neon_fit(v, bias, gain, n, out);
     return most > max ? most : max;
+}
+
+static void sum_rows(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t count)
+{
+    ehmn_neon_sum_all_rows(v, n, rows, count);
 }
 
 const ehmn_kernels ehmn_kernels_dot = {
@@ -284,6 +289,7 @@ const ehmn_kernels ehmn_kernels_dot = {
     .matmat_s16 = ehmn_kernels_dot_matmat_s16,
     .matmat_s4 = ehmn_kernels_dot_matmat_s4,
     .matmat_s8 = ehmn_kernels_dot_matmat_s8,
+    .sum_rows = sum_rows,
 };
 
 #endif

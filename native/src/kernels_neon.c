@@ -4,7 +4,7 @@
 
 #if defined(EHMN_NEON)
 
-#include "vectors_neon_fit.h"
+#include "vectors_neon_add.h"
 
 #include <arm_neon.h>
 #include <stddef.h>
@@ -457,6 +457,7 @@ const ehmn_kernels ehmn_kernels_neon = {
     .matmat_s16 = ehmn_kernels_neon_matmat_s16,
     .matmat_s4 = ehmn_kernels_neon_matmat_s4,
     .matmat_s8 = ehmn_kernels_neon_matmat_s8,
+    .sum_rows = ehmn_neon_sum_rows,
 };
 
 #endif

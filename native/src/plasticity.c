@@ -49,7 +49,7 @@ static int sum_head_rows(ehmn_model *m, uint32_t token, const uint32_t *negative
     const int8_t *w = ehmn_weights(m, head);
     uint32_t d = m->image->d_model, n = m->image->rule.n_negatives, row = token, count = 0, s = 0;
     int32_t shift = head->shift - m->image->value_frac, factor = (int32_t)n;
-    ehmn_neon_row rows[EHMN_MAX_NEGATIVES + 1u];
+    ehmn_row rows[EHMN_MAX_NEGATIVES + 1u];
     uint64_t most = 0; /* before the shift */
     while (shift > 0 && ehmn_neon_make_row(rows + count, w + (size_t)row * d, factor, scales[row], shift)) {
         most += (uint64_t)ehmn_abs(factor) * (uint32_t)scales[row];
@@ -58,7 +58,7 @@ static int sum_head_rows(ehmn_model *m, uint32_t token, const uint32_t *negative
             if (127u * most >> shift >= 1u << 30) {
                 return 0;
             }
-            ehmn_neon_sum_rows(delta, d, rows, count);
+            (m->kernels->sum_rows != NULL ? m->kernels->sum_rows : ehmn_neon_sum_rows)(delta, d, rows, count);
             m->counts.macs += (uint64_t)count * d;
             return 1;
         }

@@ -4,6 +4,7 @@
 #if defined(EHMN_NEON)
 
 #include "kernels_tables.h"
+#include "vectors_neon_add.h"
 
 #include <stddef.h>
 
@@ -281,20 +282,9 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
     }
 }
 
-/* sum[0..3] += what a row gives for sixteen weights. */
-static inline void add_sixteen(int32x4_t *sum, const int8_t *w, int16x8_t left, int32x4_t right)
-{
-    int8x16_t a = vld1q_s8(w);
-    int16x8_t low = vmovl_s8(vget_low_s8(a)), high = vmovl_high_s8(a);
-    sum[0] = vaddq_s32(sum[0], vqrdmulhq_s32(vmull_s16(vget_low_s16(low), vget_low_s16(left)), right));
-    sum[1] = vaddq_s32(sum[1], vqrdmulhq_s32(vmull_high_s16(low, left), right));
-    sum[2] = vaddq_s32(sum[2], vqrdmulhq_s32(vmull_s16(vget_low_s16(high), vget_low_s16(left)), right));
-    sum[3] = vaddq_s32(sum[3], vqrdmulhq_s32(vmull_high_s16(high, left), right));
-}
-
 void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    ehmn_neon_row row;
+    ehmn_row row;
     if (!ehmn_neon_make_row(&row, w, factor, scale, shift)) {
         ehmn_add_weights(v, w, n, factor, scale, shift);
         return;
@@ -303,7 +293,7 @@ void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t fa
     const int32x4_t right = vdupq_n_s32(row.right);
     for (; n >= 16u; n -= 16u, v += 16, w += 16) {
         int32x4x4_t sum = vld1q_s32_x4(v);
-        add_sixteen(sum.val, w, left, right);
+        ehmn_neon_add_sixteen(sum.val, w, left, right);
         vst1q_s32_x4(v, sum);
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -311,42 +301,9 @@ void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t fa
     }
 }
 
-/* v[0..16 some - 1] of all rows, some 1 or 4. */
-static inline __attribute__((always_inline)) void sum_rows(int32_t *v, uint32_t some, const ehmn_neon_row *rows,
-                                                           uint32_t count, size_t from)
+void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t count)
 {
-    int32x4_t sum[16];
-    for (uint32_t k = 0; k < 4u * some; k++) {
-        sum[k] = vdupq_n_s32(0);
-    }
-    for (const ehmn_neon_row *row = rows, *end = rows + count; row < end; row++) {
-        const int8_t *w = row->w + from;
-        int16x8_t left = vdupq_n_s16((int16_t)row->left);
-        int32x4_t right = vdupq_n_s32(row->right);
-        for (uint32_t k = 0; k < some; k++) {
-            add_sixteen(sum + 4u * k, w + 16u * k, left, right);
-        }
-    }
-    for (uint32_t k = 0; k < 4u * some; k++) {
-        vst1q_s32(v + from + 4u * k, sum[k]);
-    }
-}
-
-void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_neon_row *rows, uint32_t count)
-{
-    size_t i = 0;
-    for (; i + 64u <= n; i += 64u) {
-        sum_rows(v, 4, rows, count, i);
-    }
-    for (; i + 16u <= n; i += 16u) {
-        sum_rows(v, 1, rows, count, i);
-    }
-    for (; i < n; i++) {
-        v[i] = 0;
-        for (const ehmn_neon_row *row = rows, *end = rows + count; row < end; row++) {
-            v[i] += ehmn_round_fit((int64_t)(row->w[i] * row->left) * row->right, 31);
-        }
-    }
+    ehmn_neon_sum_all_rows(v, n, rows, count);
 }
 
 #endif
