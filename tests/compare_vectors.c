@@ -464,6 +464,30 @@ static void passing(uint32_t n, int32_t limit)
         all += ehmn_exp2_neg((uint32_t)(max - v[i]));
     }
     int16_t *own = copy(v, 2u * n);
+#if defined(EHMN_NEON)
+    for (uint32_t many = 1; many <= 64u; many *= 4u) {
+        uint32_t tokens[64], got[64] = {0}, found = 0, first = (uint32_t)between(0, (int32_t)n - 1);
+        uint64_t step = all / many, ahead = (uint64_t)between(0, 1 << 20) * (step >> 19), rest = 0;
+        for (uint32_t i = first; i < n; i++) {
+            rest += ehmn_exp2_neg((uint32_t)(max - v[i]));
+        }
+        ehmn_quantiles q = {got, many, 0, step, ahead};
+        ehmn_neon_find_quantiles(own, first, n, max, rest, &q);
+        for (uint32_t i = first; i < n && found < many; i++) {
+            uint32_t p = ehmn_exp2_neg((uint32_t)(max - v[i]));
+            for (; ahead < p && found < many; ahead += step) {
+                tokens[found++] = i;
+            }
+            ahead -= p;
+        }
+        same("the number of quantiles", 1, &found, copy(&q.found, 4), 4);
+        same("quantiles", found, tokens, copy(got, sizeof got), 4);
+        if (found < many) {
+            same("what is ahead", 1, &ahead, copy(&q.ahead, 8), 8);
+        }
+    }
+    free(own);
+#else
     for (uint64_t part = 0; part <= 8u; part++) {
         uint64_t left = all * part / 8u, ahead = left;
         uint32_t at = 0, got = ehmn_pass_over(own, n, max, &ahead);
@@ -474,6 +498,7 @@ static void passing(uint32_t n, int32_t limit)
         same("what it leaves", 1, &left, copy(&ahead, 8), 8);
     }
     free(own);
+#endif
 }
 
 static void attention(uint32_t n, int32_t limit)

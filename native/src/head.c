@@ -2,6 +2,7 @@
 #include "fixed.h"
 #include "model.h"
 #include "random.h"
+#include "vectors_neon.h"
 
 _Static_assert(EHMN_BIAS_FRAC + 16 - EHMN_LOGIT_FRAC == 20, "kernels count on it");
 
@@ -229,6 +230,12 @@ void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint
         }
         uint32_t k = b * block, end = vocab - k < block ? vocab : k + block;
         uint64_t rest = m->summed ? sums[b] : m->mass; /* of the block from k on */
+#if defined(EHMN_NEON)
+        ehmn_quantiles q = {tokens, n, found, step, ahead};
+        ehmn_neon_find_quantiles(logits, k, end, m->max_logit, rest, &q);
+        found = q.found;
+        ahead = q.ahead;
+#else
         while (found < n) {
             if (ahead >= rest) {
                 ahead -= rest;
@@ -244,6 +251,7 @@ void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint
             ahead -= p;
             k++;
         }
+#endif
     }
 }
 

@@ -176,6 +176,19 @@ static inline int ehmn_neon_make_row(ehmn_row *row, const int8_t *w, int32_t fac
 /* As in kernels.h. */
 void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t count);
 
+/* head.c: tokens at quantiles of a prediction, n of them, of which `found` are found. */
+typedef struct {
+    uint32_t *tokens;
+    uint32_t n;
+    uint32_t found;
+    uint64_t step;  /* from one to the next */
+    uint64_t ahead; /* of what has been passed, to the next */
+} ehmn_quantiles;
+
+/* Find those of tokens first..end - 1, whose probabilities ehmn_exp2_neg(max - logits[token]) sum to `rest`. */
+void ehmn_neon_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
+                              ehmn_quantiles *q);
+
 /* plasticity.c: rates[i] = ehmn_mul(v[i] slope, rate, shift), slope as of ehmn_times_slope, within +-most; returns the sum of
  * their magnitudes. Of n up to 2^12, `most` up to 2^20 and a rate that is not negative, if it can be. */
 static inline int ehmn_neon_can_make_rates(int32_t rate, int32_t shift)

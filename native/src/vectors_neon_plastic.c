@@ -306,4 +306,62 @@ void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t c
     ehmn_neon_sum_all_rows(v, n, rows, count);
 }
 
+/* sums[k] = p[0] + ... + p[k] of sixteen, four in each register. */
+static inline void sum_up(const uint32x4_t *p, uint32x4_t *sums)
+{
+    const uint32x4_t zero = vdupq_n_u32(0);
+    for (uint32_t k = 0; k < 4u; k++) {
+        uint32x4_t sum = vaddq_u32(p[k], vextq_u32(zero, p[k], 3));
+        sums[k] = vaddq_u32(sum, vextq_u32(zero, sum, 2));
+    }
+    sums[1] = vaddq_u32(sums[1], vdupq_laneq_u32(sums[0], 3));
+    sums[2] = vaddq_u32(sums[2], vdupq_laneq_u32(sums[1], 3));
+    sums[3] = vaddq_u32(sums[3], vdupq_laneq_u32(sums[2], 3));
+}
+
+/* How many of sixteen are at most `v`. */
+static inline uint32_t count_up_to(const uint32x4_t *sums, uint32_t v)
+{
+    const uint32x4_t most = vdupq_n_u32(v);
+    uint32x4_t low = vaddq_u32(vcleq_u32(sums[0], most), vcleq_u32(sums[1], most));
+    uint32x4_t high = vaddq_u32(vcleq_u32(sums[2], most), vcleq_u32(sums[3], most));
+    return 0u - vaddvq_u32(vaddq_u32(low, high));
+}
+
+/* Probabilities of sixteen tokens, of which `left` are there; the others have none. */
+static inline void probabilities(const int16_t *logits, uint32_t left, int32_t max, uint32x4_t *p)
+{
+    int16_t some[16];
+    int16x8_t most = vdupq_n_s16((int16_t)max);
+    if (left < 16u) {
+        for (uint32_t i = 0; i < 16u; i++) {
+            some[i] = (int16_t)(i < left && logits[i] - max > INT16_MIN ? logits[i] - max : INT16_MIN);
+        }
+        logits = some;
+        most = vdupq_n_s16(0);
+    }
+    const int16x8_t y[2] = {vqsubq_s16(vld1q_s16(logits), most), vqsubq_s16(vld1q_s16(logits + 8), most)};
+    ehmn_neon_exp2(y, 1, p);
+}
+
+void ehmn_neon_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
+                              ehmn_quantiles *q)
+{
+    uint64_t ahead = q->ahead;
+    for (uint32_t k = first; ahead < rest && q->found < q->n; k += 16u) {
+        uint32x4_t p[4], sums[4];
+        probabilities(logits + k, end - k, max, p);
+        uint32_t sum = vaddvq_u32(vaddq_u32(vaddq_u32(p[0], p[1]), vaddq_u32(p[2], p[3])));
+        if (ahead < sum) {
+            sum_up(p, sums);
+            for (; ahead < sum && q->found < q->n; ahead += q->step) {
+                q->tokens[q->found++] = k + count_up_to(sums, (uint32_t)ahead);
+            }
+        }
+        ahead -= sum;
+        rest -= sum;
+    }
+    q->ahead = ahead - rest;
+}
+
 #endif
