@@ -162,7 +162,12 @@ static void plastic(uint32_t n, int32_t limit)
     got[2] = ehmn_dot_outputs(outputs, a, n);
     same("ehmn_sum, ehmn_dot_weights or ehmn_dot_outputs", 3, sums, copy(got, sizeof got), 8);
 #if defined(EHMN_NEON)
-    int32_t rate = between(0, 1) ? between(0, 1 << 25) : between(0, 99), shift = between(-20, 34);
+    int32_t rate = between(0, 1) ? between(0, 1 << 25) : between(0, 99), shift = between(-20, 34), down = between(1, 62);
+    int64_t products = 0, made_sum = ehmn_neon_sum_products(a, out, n, down);
+    for (uint32_t i = 0; i < n; i++) {
+        products += ehmn_mul(v[i], out[i], down);
+    }
+    same("ehmn_neon_sum_products", 1, &products, copy(&made_sum, 8), 8);
     if (ehmn_neon_can_make_rates(rate, shift)) {
         int32_t rates[MOST], *made = copy(v, 4u * n);
         uint64_t sum = 0, magnitudes = ehmn_neon_make_rates(a, outputs, n, rate, shift, most / 2, made);

@@ -390,9 +390,13 @@ static void learn_scale(ehmn_model *m, const int32_t *delta, int32_t frac)
     const ehmn_image *im = m->image;
     const int32_t *plain = ehmn_at(m, m->at.plain);
     int32_t *scale = &ehmn_model_gains(m)->scale;
+#if defined(EHMN_NEON)
+    int32_t sum = ehmn_sat32(ehmn_neon_sum_products(plain, delta, im->d_model, frac));
+#else
     int32_t *product = ehmn_at(m, m->at.mixed);
     m->kernels->scale(plain, delta, im->d_model, frac, product);
     int32_t sum = ehmn_sat32(ehmn_sum(product, im->d_model));
+#endif
     int32_t moved = ehmn_add(*scale, ehmn_mul(sum, im->rule.eta_scale, im->value_frac + 8));
     *scale = ehmn_clamp(moved, 0, im->rule.gain_max);
     m->counts.macs += im->d_model;

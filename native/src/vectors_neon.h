@@ -189,6 +189,9 @@ typedef struct {
 void ehmn_neon_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
                               ehmn_quantiles *q);
 
+/* plasticity.c: the sum of ehmn_mul(v[i], w[i], shift), shift 1..62. */
+int64_t ehmn_neon_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_t shift);
+
 /* plasticity.c: rates[i] = ehmn_mul(v[i] slope, rate, shift), slope as of ehmn_times_slope, within +-most; returns the sum of
  * their magnitudes. Of n up to 2^12, `most` up to 2^20 and a rate that is not negative, if it can be. */
 static inline int ehmn_neon_can_make_rates(int32_t rate, int32_t shift)

@@ -8,6 +8,12 @@
 
 #include <stddef.h>
 
+/* -2^31 becomes -2^31 + 1. */
+static inline int32x4_t symmetric(int32x4_t v)
+{
+    return vmaxq_s32(v, vdupq_n_s32(-INT32_MAX));
+}
+
 /* A row of weights that is to be stepped: of those that go against the direction, rate and place are complements, which
  * turns the differences of places around. */
 typedef struct {
@@ -172,6 +178,25 @@ uint32_t ehmn_length(const int8_t *w, uint32_t n)
     return all;
 }
 
+int64_t ehmn_neon_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_t shift)
+{
+    const int64x2_t right = vdupq_n_s64(-shift);
+    int64x2_t sum = vdupq_n_s64(0);
+    for (; n >= 8u; n -= 8u, v += 8, w += 8) {
+        for (uint32_t k = 0; k < 8u; k += 4u) {
+            int32x4_t a = vld1q_s32(v + k), b = vld1q_s32(w + k);
+            int64x2_t low = vrshlq_s64(vmull_s32(vget_low_s32(a), vget_low_s32(b)), right);
+            int64x2_t high = vrshlq_s64(vmull_high_s32(a, b), right);
+            sum = vpadalq_s32(sum, symmetric(vqmovn_high_s64(vqmovn_s64(low), high)));
+        }
+    }
+    int64_t all = vaddvq_s64(sum);
+    for (uint32_t i = 0; i < n; i++) {
+        all += ehmn_mul(v[i], w[i], shift);
+    }
+    return all;
+}
+
 uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most)
 {
     const int32x4_t high = vdupq_n_s32(most), low = vdupq_n_s32(-most);
@@ -255,12 +280,6 @@ uint64_t ehmn_neon_make_rates(const int32_t *v, const int16_t *z, uint32_t n, in
         all += ehmn_abs(rates[i]);
     }
     return all;
-}
-
-/* -2^31 becomes -2^31 + 1. */
-static inline int32x4_t symmetric(int32x4_t v)
-{
-    return vmaxq_s32(v, vdupq_n_s32(-INT32_MAX));
 }
 
 /* The upper halves of doubled products, from 1 bit on that is rounded away. */
