@@ -105,6 +105,33 @@ static inline int32x4_t put_together(const int32x4_t *low, const int32x4_t *high
     return vaddq_s32(sum4(low), vshlq_n_s32(sum4(high), 8));
 }
 
+/* Rows that follow each other, of 64 n columns, which stay in registers. Returns how many: all whole eights. */
+static inline uint32_t multiply_contiguous(const int8_t *w, uint32_t rows, const uint32_t n, const int8_t *x, int32_t *acc)
+{
+    int8x16x4_t v[4];
+    uint32_t r = 0;
+    for (uint32_t c = 0; c < n; c++) {
+        v[c] = vld1q_s8_x4(x + 64u * c);
+    }
+    for (; r + 8u <= rows; r += 8u, acc += 8) {
+        int32x4_t s[8];
+        for (uint32_t k = 0; k < 8u; k++) {
+            s[k] = vdupq_n_s32(0);
+            for (uint32_t c = 0; c < n; c++) {
+                int8x16x4_t row = vld1q_s8_x4(w);
+                w += 64;
+                EHMN_KEEP_POINTER(w);
+                for (uint32_t i = 0; i < 4u; i++) {
+                    s[k] = vdotq_s32(s[k], row.val[i], v[c].val[i]);
+                }
+            }
+        }
+        vst1q_s32(acc, sum4(s));
+        vst1q_s32(acc + 4, sum4(s + 4));
+    }
+    return r;
+}
+
 static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, int32_t *acc)
 {
     uint32_t rest = cols % 16u, r = 0;
@@ -117,7 +144,12 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     }
     memcpy(some + 16u - rest, x + cols - rest, rest);
     const int8x16_t last = vld1q_s8(some);
-    for (const int8_t *at = w; r + 8u <= rows; r += 8u, at += (size_t)8u * stride) {
+    if (cols == 128u && stride == 128u) {
+        r = multiply_contiguous(w, rows, 2u, x, acc);
+    } else if (cols == 256u && stride == 256u) {
+        r = multiply_contiguous(w, rows, 4u, x, acc);
+    }
+    for (const int8_t *at = w + (size_t)r * stride; r + 8u <= rows; r += 8u, at += (size_t)8u * stride) {
         products8(at, 8u, cols, stride, x, last, s);
         vst1q_s32(acc + r, sum4(s));
         vst1q_s32(acc + r + 4u, sum4(s + 4));
