@@ -19,7 +19,8 @@ PROGRAM = ROOT / "bench" / "instructions" / "product.c"
 MACS = 512 * 128
 VECTORS = 64
 DOT = ["-march=armv8.2-a+dotprod"]
-AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64"], "kernels_dot": DOT, "kernels_dot_many": DOT}
+AARCH64 = {"kernels": ["-DEHMN_ASK_AARCH64", "-DEHMN_I8MM"], "kernels_dot": [*DOT, "-DEHMN_I8MM"]}
+AARCH64 |= {"kernels_dot_many": DOT, "kernels_mmla_many": ["-march=armv8.2-a+dotprod+i8mm"]}
 X86 = {"kernels": ["-DEHMN_ASK_X86"]} | {
     f"kernels_{n}": ["-mavx2", "-mpopcnt"] for n in ("avx2", "avx2_many", "avx2_loops")
 }
@@ -28,6 +29,7 @@ X86 |= {f"kernels_{n}": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"
 MACHINES = {
     "neon": ("aarch64-linux-gnu-gcc", AARCH64, ["qemu-aarch64", "-cpu", "cortex-a53"]),
     "dot": ("aarch64-linux-gnu-gcc", AARCH64, ["qemu-aarch64", "-cpu", "max"]),
+    "mmla": ("aarch64-linux-gnu-gcc", AARCH64, ["qemu-aarch64", "-cpu", "max"]),
     "avx2": ("gcc", X86, ["qemu-x86_64", "-cpu", "max"]),
 }
 

@@ -20,9 +20,14 @@ NATIVE = Path(__file__).parent.parent / "native"
 MACHINES = {
     "aarch64": (
         "aarch64-linux-gnu-gcc",
-        ["-O2", "-DEHMN_ASK_AARCH64"],
-        {name: ["-march=armv8.2-a+dotprod"] for name in ("kernels_dot", "kernels_dot_many")},
-        {"qemu-aarch64 -cpu cortex-a53": "neon", "qemu-aarch64 -cpu max": "dot"},
+        ["-O2", "-DEHMN_ASK_AARCH64", "-DEHMN_I8MM"],
+        {name: ["-march=armv8.2-a+dotprod"] for name in ("kernels_dot", "kernels_dot_many")}
+        | {"kernels_mmla_many": ["-march=armv8.2-a+dotprod+i8mm"]},
+        {
+            "qemu-aarch64 -cpu cortex-a53": "neon",
+            "qemu-aarch64 -cpu cortex-a76": "dot",
+            "qemu-aarch64 -cpu max": "mmla",
+        },
     ),
     "riscv64": ("riscv64-linux-gnu-gcc", ["-O2"], {}, {"qemu-riscv64": "rows"}),
 }

@@ -122,31 +122,8 @@ static inline uint32_t ehmn_neon_signs(const int32_t *v)
     return vaddvq_u32(bits);
 }
 
-/* Eight bytes that stand `stride` apart. If there are `more`, those up to the ninth may be read. */
-static inline int8x8_t ehmn_neon_apart(const int8_t *v, size_t stride, int more)
-{
-    switch (more ? stride : 0u) {
-    case 1:
-        return vld1_s8(v);
-    case 2:
-        return vld2_s8(v).val[0];
-    case 3:
-        return vld3_s8(v).val[0];
-    case 4:
-        return vld4_s8(v).val[0];
-    default:
-        break;
-    }
-    int8x8_t out = vdup_n_s8(0);
-    out = vld1_lane_s8(v, out, 0);
-    out = vld1_lane_s8(v + stride, out, 1);
-    out = vld1_lane_s8(v + 2u * stride, out, 2);
-    out = vld1_lane_s8(v + 3u * stride, out, 3);
-    out = vld1_lane_s8(v + 4u * stride, out, 4);
-    out = vld1_lane_s8(v + 5u * stride, out, 5);
-    out = vld1_lane_s8(v + 6u * stride, out, 6);
-    return vld1_lane_s8(v + 7u * stride, out, 7);
-}
+/* out[i] = v[i * stride] for i < n, in the order of i; no byte beyond the last of them is read. */
+void ehmn_neon_collect(const int8_t *v, uint32_t stride, uint32_t n, int8_t *out);
 
 /* By how many bits a magnitude can be shifted to the left within 31. */
 static inline int32_t ehmn_neon_spare_bits(uint32_t magnitude)
