@@ -341,6 +341,29 @@ static void keys(const ehmn_kernels *t, uint32_t n, uint32_t words)
     free(key);
 }
 
+/* Sums of rows of weights, each product rounded. */
+static void row_sums(const ehmn_kernels *t, uint32_t n, uint32_t count)
+{
+    int8_t *w = bytes_of(n * count, 0);
+    ehmn_row *rows = room(count * sizeof *rows);
+    int32_t *a = room(4u * n), *b = room(4u * n);
+    for (uint32_t i = 0; i < n; i++) {
+        a[i] = 0;
+    }
+    for (uint32_t k = 0; k < count; k++) {
+        rows[k] = (ehmn_row){w + k * n, between(-32767, 32767), between(0, 1 << 24) << between(0, 6)};
+        for (uint32_t i = 0; i < n; i++) {
+            a[i] += (int32_t)(((int64_t)(rows[k].w[i] * rows[k].left) * rows[k].right + (1 << 30)) >> 31);
+        }
+    }
+    t->sum_rows(b, n, rows, count);
+    compare(t->name, "sum_rows", n, a, b, 4u * n);
+    free(w);
+    free(rows);
+    free(a);
+    free(b);
+}
+
 int main(void)
 {
     const ehmn_kernels *t;
@@ -355,6 +378,9 @@ int main(void)
                 many_sums(t, s, 1u + n % 11u);
                 steps(t, n, extreme);
             }
+            if (t->sum_rows != NULL) {
+                row_sums(t, n, 1u + n % 70u);
+            }
             vectors(t, n, n % 2u ? INT32_MAX : n % 4u ? 1 << 18 : 1 << 21);
             exponentials(t, 1u + n % 128u);
             keys(t, 1u + n % 9u, 1u + n % 40u);
@@ -365,7 +391,8 @@ int main(void)
         keys(t, 2100, 4u);
         const shape more[] = {{300, 3, 3, 0}, {131, 128, 128, 0}, {48, 128, 128, 0}, {4, 128, 128, 0},
                               {64, 344, 344, 0}, {7, 1032, 1032, 0},
-                              {128, 32, 128, 0}, {512, 33, 34, 1}};
+                              {128, 32, 128, 0}, {512, 33, 34, 1},
+                              {19, 128, 128, 1}, {21, 256, 256, 0}, {19, 256, 256, -1}};
         for (uint32_t i = 0; i < sizeof more / sizeof more[0]; i++) {
             products(t, more[i]);
             many(t, more[i], 17u);

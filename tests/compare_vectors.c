@@ -163,7 +163,12 @@ static void plastic(uint32_t n, int32_t limit)
     got[2] = ehmn_dot_outputs(outputs, a, n);
     same("ehmn_sum, ehmn_dot_weights or ehmn_dot_outputs", 3, sums, copy(got, sizeof got), 8);
 #if defined(EHMN_NEON)
-    int32_t rate = between(0, 1) ? between(0, 1 << 25) : between(0, 99), shift = between(-20, 34);
+    int32_t rate = between(0, 1) ? between(0, 1 << 25) : between(0, 99), shift = between(-20, 34), down = between(1, 62);
+    int64_t products = 0, made_sum = ehmn_neon_sum_products(a, out, n, down);
+    for (uint32_t i = 0; i < n; i++) {
+        products += ehmn_mul(v[i], out[i], down);
+    }
+    same("ehmn_neon_sum_products", 1, &products, copy(&made_sum, 8), 8);
     if (ehmn_neon_can_make_rates(rate, shift)) {
         int32_t rates[MOST], *made = copy(v, 4u * n);
         uint64_t sum = 0, magnitudes = ehmn_neon_make_rates(a, outputs, n, rate, shift, most / 2, made);
@@ -263,7 +268,7 @@ static void drawing(uint32_t n)
 static void summing(uint32_t n)
 {
     int8_t w[MOST], *own[9];
-    ehmn_neon_row rows[9];
+    ehmn_row rows[9];
     int32_t out[MOST] = {0}, shift = between(8, 33);
     uint32_t count = 0;
     for (uint32_t tries = (uint32_t)between(1, 9); tries > 0; tries--) {
@@ -466,6 +471,30 @@ static void passing(uint32_t n, int32_t limit)
         all += ehmn_exp2_neg((uint32_t)(max - v[i]));
     }
     int16_t *own = copy(v, 2u * n);
+#if defined(EHMN_NEON)
+    for (uint32_t many = 1; many <= 64u; many *= 4u) {
+        uint32_t tokens[64], got[64] = {0}, found = 0, first = (uint32_t)between(0, (int32_t)n - 1);
+        uint64_t step = all / many, ahead = (uint64_t)between(0, 1 << 20) * (step >> 19), rest = 0;
+        for (uint32_t i = first; i < n; i++) {
+            rest += ehmn_exp2_neg((uint32_t)(max - v[i]));
+        }
+        ehmn_quantiles q = {got, many, 0, step, ahead};
+        ehmn_neon_find_quantiles(own, first, n, max, rest, &q);
+        for (uint32_t i = first; i < n && found < many; i++) {
+            uint32_t p = ehmn_exp2_neg((uint32_t)(max - v[i]));
+            for (; ahead < p && found < many; ahead += step) {
+                tokens[found++] = i;
+            }
+            ahead -= p;
+        }
+        same("the number of quantiles", 1, &found, copy(&q.found, 4), 4);
+        same("quantiles", found, tokens, copy(got, sizeof got), 4);
+        if (found < many) {
+            same("what is ahead", 1, &ahead, copy(&q.ahead, 8), 8);
+        }
+    }
+    free(own);
+#else
     for (uint64_t part = 0; part <= 8u; part++) {
         uint64_t left = all * part / 8u, ahead = left;
         uint32_t at = 0, got = ehmn_pass_over(own, n, max, &ahead);
@@ -476,6 +505,7 @@ static void passing(uint32_t n, int32_t limit)
         same("what it leaves", 1, &left, copy(&ahead, 8), 8);
     }
     free(own);
+#endif
 }
 
 static void attention(uint32_t n, int32_t limit)

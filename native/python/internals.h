@@ -24,6 +24,12 @@ void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_
 void ehmn_random(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t out[4]);
 
 typedef struct {
+    const int8_t *w;
+    int32_t left;
+    int32_t right;
+} ehmn_row;
+
+typedef struct {
     const char *name;
     void (*matvec_s8)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                       int32_t *acc);
@@ -55,6 +61,7 @@ typedef struct {
                              const int32_t *pairs, int32_t *acc);
     void (*matvec_s16_paired)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                               const int32_t *pairs, int32_t *acc);
+    void (*sum_rows)(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t count);
 } ehmn_kernels;
 extern const ehmn_kernels ehmn_kernels_ref;
 extern const ehmn_kernels ehmn_kernels_rows;

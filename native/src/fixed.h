@@ -270,7 +270,7 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
 int32_t ehmn_largest(const int16_t *v, uint32_t n);
 
 /* Take ehmn_exp2_neg(max - logits[i]) from *ahead for i = 0, 1, ... as long as it has so much; returns the first i for
- * which it has not, or n. */
+ * which it has not, or n. Not on aarch64 (vectors_neon.h). */
 uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead);
 
 #endif

@@ -2,6 +2,9 @@
 #include "fixed.h"
 #include "model.h"
 #include "random.h"
+#include "vectors_neon.h"
+
+#include <string.h>
 
 _Static_assert(EHMN_BIAS_FRAC + 16 - EHMN_LOGIT_FRAC == 20, "kernels count on it");
 
@@ -229,6 +232,12 @@ void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint
         }
         uint32_t k = b * block, end = vocab - k < block ? vocab : k + block;
         uint64_t rest = m->summed ? sums[b] : m->mass; /* of the block from k on */
+#if defined(EHMN_NEON)
+        ehmn_quantiles q = {tokens, n, found, step, ahead};
+        ehmn_neon_find_quantiles(logits, k, end, m->max_logit, rest, &q);
+        found = q.found;
+        ahead = q.ahead;
+#else
         while (found < n) {
             if (ahead >= rest) {
                 ahead -= rest;
@@ -244,6 +253,72 @@ void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint
             ahead -= p;
             k++;
         }
+#endif
+    }
+}
+
+/* Add factor times a row of the head to delta at value_frac. *most: at most what any of delta can be, before the shift
+ * that all rows have; as long as it is far from 32 bits, nothing saturates. */
+static void add_head_row(ehmn_model *m, uint32_t row, int32_t factor, uint64_t *most, int32_t *delta)
+{
+    const ehmn_matrix *head = m->matrices + ehmn_head_index(m->image);
+    uint32_t d = m->image->d_model;
+    const int8_t *w = ehmn_weights(m, head) + (size_t)row * d;
+    int32_t scale = ehmn_scales(m, head)[row], shift = head->shift - m->image->value_frac;
+    *most += 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)scale;
+    if (shift > 0 && shift < 62 && *most >> shift < 1u << 30) {
+        ehmn_add_weights_within(delta, w, d, factor, scale, shift);
+    } else {
+        ehmn_add_weights(delta, w, d, factor, scale, shift);
+    }
+    m->counts.macs += d;
+}
+
+#if defined(EHMN_NEON)
+/* What ehmn_output_error does, all rows at once; 0 if something could saturate, or has too many fractional bits. */
+static int sum_head_rows(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta)
+{
+    const ehmn_matrix *head = m->matrices + ehmn_head_index(m->image);
+    const int32_t *scales = ehmn_scales(m, head);
+    const int8_t *w = ehmn_weights(m, head);
+    uint32_t d = m->image->d_model, n = m->image->rule.n_negatives, row = token, count = 0, s = 0;
+    int32_t shift = head->shift - m->image->value_frac, factor = (int32_t)n;
+    ehmn_row rows[EHMN_MAX_NEGATIVES + 1u];
+    uint64_t most = 0; /* before the shift */
+    while (shift > 0 && ehmn_neon_make_row(rows + count, w + (size_t)row * d, factor, scales[row], shift)) {
+        most += (uint64_t)ehmn_abs(factor) * (uint32_t)scales[row];
+        count++;
+        if (s == n) {
+            if (127u * most >> shift >= 1u << 30) {
+                return 0;
+            }
+            (m->kernels->sum_rows != NULL ? m->kernels->sum_rows : ehmn_neon_sum_rows)(delta, d, rows, count);
+            m->counts.macs += (uint64_t)count * d;
+            return 1;
+        }
+        uint32_t same = ehmn_run_length(negative, n, s);
+        row = negative[s];
+        factor = -(int32_t)same;
+        s += same;
+    }
+    return 0;
+}
+#endif
+
+void ehmn_output_error(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta)
+{
+    uint32_t n = m->image->rule.n_negatives;
+    uint64_t most = 0;
+#if defined(EHMN_NEON)
+    if (sum_head_rows(m, token, negative, delta)) {
+        return;
+    }
+#endif
+    memset(delta, 0, 4u * (size_t)m->image->d_model);
+    add_head_row(m, token, (int32_t)n, &most, delta);
+    for (uint32_t s = 0, same; s < n; s += same) { /* equal tokens stand next to each other */
+        same = ehmn_run_length(negative, n, s);
+        add_head_row(m, negative[s], -(int32_t)same, &most, delta);
     }
 }
 

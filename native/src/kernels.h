@@ -6,6 +6,13 @@
 
 #include <stdint.h>
 
+/* A row of weights, and factors of what it gives: `left` within 16 bits, `right` not negative. */
+typedef struct {
+    const int8_t *w;
+    int32_t left;
+    int32_t right;
+} ehmn_row;
+
 typedef struct {
     const char *name;
     /* acc[r] = sum over c of w[r * stride + c] * x[c]. No partial sum exceeds 32 bits: the image validator and
@@ -64,6 +71,8 @@ typedef struct {
                              const int32_t *pairs, int32_t *acc);
     void (*matvec_s16_paired)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                               const int32_t *pairs, int32_t *acc);
+    /* NULL, or v[i] = the sum over `count` rows of round(2 w[i] left right / 2^32); no sum of magnitudes reaches 2^31. */
+    void (*sum_rows)(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t count);
 } ehmn_kernels;
 
 #define EHMN_MOST_PAIRED (32767 - 127)

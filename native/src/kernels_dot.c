@@ -6,7 +6,7 @@
 #if defined(EHMN_NEON) && defined(__ARM_FEATURE_DOTPROD)
 
 #include "kernels_dot.h"
-#include "vectors_neon_fit.h"
+#include "vectors_neon_add.h"
 
 #define COLS 512u /* split at a time */
 
@@ -63,23 +63,19 @@ static inline void products8(const int8_t *w, uint32_t rows, uint32_t cols, size
     }
 }
 
-/* The same of `cols` values in bytes, any number from 16 on: the last sixteen columns overlap the ones before, where
- * their values are zero. low[r] and high[r] are to be put together. */
-static inline __attribute__((always_inline)) void products16(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
-                                                             const bytes16 *x, int32x4_t *low, int32x4_t *high)
+/* The same of at most 4 rows; x has the last sixteen, too, and low[r] and high[r] are to be put together. */
+static inline void products16(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const bytes16 *x,
+                              int32x4_t *low, int32x4_t *high)
 {
-    const int8_t *row[8];
+    const int8_t *row[4];
     const bytes16 *end = x + cols / 64u * 4u;
-    const ptrdiff_t rest = cols & 63u;
-    _Pragma("GCC unroll 8") for (uint32_t r = 0; r < rows; r++)
-    {
+    for (uint32_t r = 0; r < rows; r++) {
         row[r] = w + r * stride;
         low[r] = vdupq_n_s32(0);
         high[r] = vdupq_n_s32(0);
     }
     for (; x < end; x += 4) {
-        _Pragma("GCC unroll 8") for (uint32_t r = 0; r < rows; r++)
-        {
+        for (uint32_t r = 0; r < rows; r++) {
             int8x16x4_t v = vld1q_s8_x4(row[r]);
             row[r] += 64;
             EHMN_KEEP_POINTER(row[r]);
@@ -89,11 +85,11 @@ static inline __attribute__((always_inline)) void products16(const int8_t *w, ui
             }
         }
     }
-    for (ptrdiff_t c = 0; c < rest; c += 16, x++) {
-        const ptrdiff_t at = c + 16 <= rest ? c : rest - 16;
-        _Pragma("GCC unroll 8") for (uint32_t r = 0; r < rows; r++)
-        {
-            int8x16_t v = vld1q_s8(row[r] + at);
+    uint32_t left = cols & 63u;
+    for (uint32_t c = 0; c < left; c += 16u, x++) {
+        uint32_t at = c + 16u <= left ? c : left - 16u;
+        for (uint32_t r = 0; r < rows; r++) {
+            int8x16_t v = vld1q_s8(row[r] + (int32_t)at);
             low[r] = vdotq_s32(low[r], v, x->low);
             high[r] = vdotq_s32(high[r], v, x->high);
         }
@@ -110,34 +106,31 @@ static inline int32x4_t put_together(const int32x4_t *low, const int32x4_t *high
     return vaddq_s32(sum4(low), vshlq_n_s32(sum4(high), 8));
 }
 
-/* s + the next 128 weights of a row times x[8]. */
-static inline int32x4_t add_128(const int8_t **w, const int8x16_t *x, int32x4_t s)
+/* Rows that follow each other, of 64 n columns, which stay in registers. Returns how many: all whole eights. */
+static inline uint32_t multiply_contiguous(const int8_t *w, uint32_t rows, const uint32_t n, const int8_t *x, int32_t *acc)
 {
-    for (uint32_t k = 0; k < 8u; k += 4u) {
-        int8x16x4_t v = vld1q_s8_x4(*w);
-        *w += 64;
-        EHMN_KEEP_POINTER(*w);
-        s = vdotq_s32(vdotq_s32(s, v.val[0], x[k]), v.val[1], x[k + 1u]);
-        s = vdotq_s32(vdotq_s32(s, v.val[2], x[k + 2u]), v.val[3], x[k + 3u]);
+    int8x16x4_t v[4];
+    uint32_t r = 0;
+    for (uint32_t c = 0; c < n; c++) {
+        v[c] = vld1q_s8_x4(x + 64u * c);
     }
-    return s;
-}
-
-/* Rows of 128 columns, one behind the other, eights of them: the input stays in registers. */
-static void multiply_128(const int8_t *w, uint32_t rows, const int8_t *in, int32_t *acc)
-{
-    int8x16_t x[8];
-    for (uint32_t k = 0; k < 8u; k++) {
-        x[k] = vld1q_s8(in + 16u * k);
-    }
-    for (const int32_t *end = acc + rows; acc < end; acc += 8) {
+    for (; r + 8u <= rows; r += 8u, acc += 8) {
         int32x4_t s[8];
-        for (uint32_t r = 0; r < 8u; r++) {
-            s[r] = add_128(&w, x, vdupq_n_s32(0));
+        for (uint32_t k = 0; k < 8u; k++) {
+            s[k] = vdupq_n_s32(0);
+            for (uint32_t c = 0; c < n; c++) {
+                int8x16x4_t row = vld1q_s8_x4(w);
+                w += 64;
+                EHMN_KEEP_POINTER(w);
+                for (uint32_t i = 0; i < 4u; i++) {
+                    s[k] = vdotq_s32(s[k], row.val[i], v[c].val[i]);
+                }
+            }
         }
         vst1q_s32(acc, sum4(s));
         vst1q_s32(acc + 4, sum4(s + 4));
     }
+    return r;
 }
 
 static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, int32_t *acc)
@@ -150,12 +143,13 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
         add_few8(w, rows, cols, stride, x, acc);
         return;
     }
-    if (cols == 128u && stride == 128u) {
-        r = rows & ~7u;
-        multiply_128(w, r, x, acc);
-    }
     memcpy(some + 16u - rest, x + cols - rest, rest);
     const int8x16_t last = vld1q_s8(some);
+    if (cols == 128u && stride == 128u) {
+        r = multiply_contiguous(w, rows, 2u, x, acc);
+    } else if (cols == 256u && stride == 256u) {
+        r = multiply_contiguous(w, rows, 4u, x, acc);
+    }
     for (const int8_t *at = w + (size_t)r * stride; r + 8u <= rows; r += 8u, at += (size_t)8u * stride) {
         products8(at, 8u, cols, stride, x, last, s);
         vst1q_s32(acc + r, sum4(s));
@@ -165,11 +159,6 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
         products8(w + (size_t)r * stride, 1u, cols, stride, x, last, s);
         acc[r] = vaddvq_s32(s[0]);
     }
-}
-
-static inline void store(int32_t *acc, int32x4_t sum, int add)
-{
-    vst1q_s32(acc, add ? vaddq_s32(vld1q_s32(acc), sum) : sum);
 }
 
 /* Four rows at a time of few columns, which stay in registers, as those of a head's keys do: first the high bytes, then the
@@ -203,38 +192,16 @@ static inline uint32_t multiply_short(const int8_t *w, uint32_t rows, const uint
     return r;
 }
 
-/* acc = or += rows of `cols` columns, as products16 takes them. */
-static void multiply_bytes(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const bytes16 *x, int add,
-                           int32_t *acc)
+/* Rows of 128 columns, one behind the other, which stay in registers. Returns how many: all whole fours. */
+static uint32_t multiply_128(const int8_t *w, uint32_t rows, const bytes16 *in, int32_t *acc)
 {
-    int32x4_t low[8], high[8];
-    uint32_t r = 0;
-    if (cols == 32u && !add) {
-        r = multiply_short(w, rows, 2u, stride, x, acc);
-    } else if (cols == 64u && !add) {
-        r = multiply_short(w, rows, 4u, stride, x, acc);
-    }
-    for (w += r * stride; r + 8u <= rows; r += 8u, w += 8u * stride) {
-        products16(w, 8u, cols, stride, x, low, high);
-        store(acc + r, put_together(low, high), add);
-        store(acc + r + 4u, put_together(low + 4, high + 4), add);
-    }
-    for (; r < rows; r++, w += stride) {
-        products16(w, 1u, cols, stride, x, low, high);
-        int32_t sum = vaddvq_s32(low[0]) + vaddvq_s32(high[0]) * 256;
-        acc[r] = add ? acc[r] + sum : sum;
-    }
-}
-
-/* Rows of 128 columns, one behind the other, fours of them: the input stays in registers. */
-static void multiply_bytes_128(const int8_t *w, uint32_t rows, const bytes16 *in, int32_t *acc)
-{
+    uint32_t done = 0;
     int8x16_t low[8], high[8];
     for (uint32_t k = 0; k < 8u; k++) {
         low[k] = in[k].low;
         high[k] = in[k].high;
     }
-    for (const int32_t *end = acc + rows; acc < end; acc += 4) { /* high bytes first: all sums are then times 256 */
+    for (; done + 4u <= rows; done += 4u, acc += 4) { /* high bytes first: all sums are then times 256 */
         int32x4_t s[4];
         for (uint32_t r = 0; r < 4u; r++) {
             int8x16x4_t a = vld1q_s8_x4(w), b = vld1q_s8_x4(w + 64);
@@ -251,39 +218,49 @@ static void multiply_bytes_128(const int8_t *w, uint32_t rows, const bytes16 *in
         }
         vst1q_s32(acc, sum4(s));
     }
+    return done;
 }
 
-/* Split `cols` values; those that fill no register end one that begins with zeros. Returns what split does. */
-static int split_back(const int16_t *x, uint32_t cols, bytes16 *out)
+/* acc = or += rows of `cols` columns, at least 16. */
+static void multiply_rows(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const bytes16 *x, int add,
+                          int32_t *acc)
 {
-    uint32_t rest = cols % 16u;
-    int beyond = split(x, cols - rest, out);
-    if (rest > 0) {
-        int16_t last[16] = {0};
-        memcpy(last + (16u - rest), x + (cols - rest), 2u * rest);
-        beyond |= split(last, 16, out + cols / 16u);
+    int32x4_t low[4], high[4];
+    uint32_t r = 0;
+    if (cols == 32u && !add) {
+        r = multiply_short(w, rows, 2u, stride, x, acc);
+    } else if (cols == 64u && !add) {
+        r = multiply_short(w, rows, 4u, stride, x, acc);
+    } else if (cols == 128u && stride == 128u && !add) {
+        r = multiply_128(w, rows, x, acc);
     }
-    return beyond;
+    for (w += r * stride; r + 4u <= rows; r += 4u, w += 4u * stride) {
+        products16(w, 4u, cols, stride, x, low, high);
+        int32x4_t sum = put_together(low, high);
+        vst1q_s32(acc + r, add ? vaddq_s32(vld1q_s32(acc + r), sum) : sum);
+    }
+    for (; r < rows; r++, w += stride) {
+        products16(w, 1u, cols, stride, x, low, high);
+        int32_t sum = vaddvq_s32(low[0]) + vaddvq_s32(high[0]) * 256;
+        acc[r] = add ? acc[r] + sum : sum;
+    }
 }
 
 static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, int32_t *acc)
 {
     bytes16 bytes[COLS / 16u];
-    uint32_t done = cols == 128u && stride == 128u ? rows & ~3u : 0u;
-    if (cols < 16u) {
-        memset(acc, 0, 4u * (size_t)rows);
-        add_few16(w, rows, cols, stride, x, acc);
-        return;
-    }
     for (uint32_t first = 0; first < cols; first += COLS) {
         uint32_t count = cols - first < COLS ? cols - first : COLS;
-        int beyond = split_back(x + first, count, bytes);
-        if (done > 0) {
-            multiply_bytes_128(w, done, bytes, acc);
+        const int8_t *part = w + first;
+        if (count < 16u) {
+            memset(acc, 0, first == 0 ? 4u * (size_t)rows : 0u);
+            add_few16(part, rows, count, stride, x + first, acc);
+            return;
         }
-        multiply_bytes(w + (size_t)done * stride + first, rows - done, count, stride, bytes, first != 0, acc + done);
+        int beyond = split(x + first, count, bytes);
+        multiply_rows(part, rows, count, stride, bytes, first != 0, acc);
         if (beyond) {
-            mend(w + first, rows, count, stride, x + first, acc);
+            mend(part, rows, count, stride, x + first, acc);
         }
     }
 }
@@ -306,7 +283,7 @@ static void matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t s
     }
 }
 
-/* That of NEON, with an instruction that these processors have, too. */
+/* Those of NEON, with an instruction that these processors have, too. */
 static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
 {
     if (n < 16u || bias == NULL) {
@@ -316,12 +293,17 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
     return most > max ? most : max;
 }
 
+static void sum_rows(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t count)
+{
+    ehmn_neon_sum_all_rows(v, n, rows, count);
+}
+
 #define TABLE_OF_ONE_VECTOR                                                                                             \
     .matvec_s8 = matvec_s8, .matvec_s16 = matvec_s16, .matvec_s4 = matvec_s4,                                            \
     .weighted_sum = ehmn_kernels_neon_weighted_sum, .scale = ehmn_kernels_neon_scale,                                    \
     .scale_steps = ehmn_neon_scale_steps, .step_row = ehmn_kernels_neon_step_row, .few_steps = 3u,                       \
     .exp_sum = ehmn_kernels_neon_exp_sum, .soften = ehmn_kernels_neon_soften, .gate = ehmn_kernels_neon_gate,            \
-    .fit = fit, .nearest = ehmn_kernels_neon_nearest
+    .fit = fit, .nearest = ehmn_kernels_neon_nearest, .sum_rows = sum_rows
 
 const ehmn_kernels ehmn_kernels_dot = {
     .name = "dot",

@@ -4,7 +4,7 @@
 
 #if defined(EHMN_NEON)
 
-#include "vectors_neon_fit.h"
+#include "vectors_neon_add.h"
 
 #include <arm_neon.h>
 #include <stddef.h>
@@ -111,21 +111,30 @@ static inline int32x4_t multiply8(const int8_t *w, int8x16_t v, int32x4_t sum)
     return vpadalq_s16(sum, vmlal_high_s8(vmull_s8(vget_low_s8(a), vget_low_s8(v)), a, v));
 }
 
-/* Rows of 128 columns, one behind the other: the input stays in registers. */
-static void multiply8_128(const int8_t *w, uint32_t rows, const int8_t *in, int32_t *acc)
+/* Rows that follow each other, of 128 columns: the input stays in registers. Returns how many: all whole eights. */
+static uint32_t multiply_contiguous(const int8_t *w, uint32_t rows, const int8_t *x, int32_t *acc)
 {
-    int8x16_t x[8];
-    for (uint32_t k = 0; k < 8u; k++) {
-        x[k] = vld1q_s8(in + 16u * k);
-    }
-    for (const int32_t *end = acc + rows; acc < end; acc++) {
-        int32x4_t s = vdupq_n_s32(0);
-        for (uint32_t k = 0; k < 8u; k++, w += 16) {
-            s = multiply8(w, x[k], s);
+    const int8x16x4_t v[2] = {vld1q_s8_x4(x), vld1q_s8_x4(x + 64)};
+    uint32_t r = 0;
+    for (; r + 8u <= rows; r += 8u, acc += 8) {
+        int32x4_t s[8];
+#pragma GCC unroll 8
+        for (uint32_t k = 0; k < 8u; k++) {
+            s[k] = vdupq_n_s32(0);
+            for (uint32_t c = 0; c < 2u; c++) {
+                int8x16x4_t a = vld1q_s8_x4(w);
+                w += 64;
+                for (uint32_t i = 0; i < 4u; i++) {
+                    int16x8_t two = vmull_s8(vget_low_s8(a.val[i]), vget_low_s8(v[c].val[i]));
+                    s[k] = vpadalq_s16(s[k], vmlal_high_s8(two, a.val[i], v[c].val[i]));
+                }
+                __asm__ volatile("" : "+w"(s[k]), "+r"(w)); /* or there are too few registers */
+            }
         }
-        EHMN_KEEP_POINTER(w);
-        *acc = vaddvq_s32(s);
+        vst1q_s32(acc, sum4(s));
+        vst1q_s32(acc + 4, sum4(s + 4));
     }
+    return r;
 }
 
 static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
@@ -134,8 +143,7 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     const int8_t *end = x + (cols & ~15u);
     uint32_t r = 0, rest = cols & 15u;
     if (cols == 128u && stride == 128u) {
-        r = rows;
-        multiply8_128(w, r, x, acc);
+        r = multiply_contiguous(w, rows, x, acc);
         w += (size_t)r * stride;
     }
     for (; r + 8u <= rows; r += 8u, w += (size_t)8u * stride) {
@@ -458,6 +466,7 @@ const ehmn_kernels ehmn_kernels_neon = {
     .matmat_s16 = ehmn_kernels_neon_matmat_s16,
     .matmat_s4 = ehmn_kernels_neon_matmat_s4,
     .matmat_s8 = ehmn_kernels_neon_matmat_s8,
+    .sum_rows = ehmn_neon_sum_rows,
 };
 
 #endif

@@ -386,6 +386,9 @@ int32_t ehmn_delta_check(const ehmn_model *m, const void *delta, uint32_t bytes)
 int32_t ehmn_delta_copy(const ehmn_model *m, const void *delta, void *out, uint32_t bytes);
 void ehmn_delta_clear(ehmn_model *m, uint64_t seed);
 
+/* delta[d_model] = n (E[token] - mean of E over the n negatives), at value_frac. */
+void ehmn_output_error(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta);
+
 /* Tokens at `n` equally spaced quantiles of the prediction, shifted by offset (16 bits of one step). */
 void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint32_t *tokens);
 

@@ -8,8 +8,6 @@
 #include "random.h"
 #include "vectors_neon.h"
 
-#include <string.h>
-
 #define EVENT_FRAC EHMN_EVENT_FRAC
 #define MAX_ROW_RATE (1 << 20) /* at most 8 steps of one weight in one token */
 #define ERROR_FRAC 20
@@ -21,72 +19,6 @@
 static int32_t *delta_array(const ehmn_model *m, uint32_t offset)
 {
     return ehmn_in_delta(m, offset);
-}
-
-/* Add factor times a row of the head to delta at value_frac. *most: at most what any of delta can be, before the shift
- * that all rows have; as long as it is far from 32 bits, nothing saturates. */
-static void add_head_row(ehmn_model *m, uint32_t row, int32_t factor, uint64_t *most, int32_t *delta)
-{
-    const ehmn_matrix *head = m->matrices + ehmn_head_index(m->image);
-    uint32_t d = m->image->d_model;
-    const int8_t *w = ehmn_weights(m, head) + (size_t)row * d;
-    int32_t scale = ehmn_scales(m, head)[row], shift = head->shift - m->image->value_frac;
-    *most += 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)scale;
-    if (shift > 0 && shift < 62 && *most >> shift < 1u << 30) {
-        ehmn_add_weights_within(delta, w, d, factor, scale, shift);
-    } else {
-        ehmn_add_weights(delta, w, d, factor, scale, shift);
-    }
-    m->counts.macs += d;
-}
-
-#if defined(EHMN_NEON)
-/* What output_error does, all rows at once; 0 if something could saturate, or has too many fractional bits. */
-static int sum_head_rows(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta)
-{
-    const ehmn_matrix *head = m->matrices + ehmn_head_index(m->image);
-    const int32_t *scales = ehmn_scales(m, head);
-    const int8_t *w = ehmn_weights(m, head);
-    uint32_t d = m->image->d_model, n = m->image->rule.n_negatives, row = token, count = 0, s = 0;
-    int32_t shift = head->shift - m->image->value_frac, factor = (int32_t)n;
-    ehmn_neon_row rows[EHMN_MAX_NEGATIVES + 1u];
-    uint64_t most = 0; /* before the shift */
-    while (shift > 0 && ehmn_neon_make_row(rows + count, w + (size_t)row * d, factor, scales[row], shift)) {
-        most += (uint64_t)ehmn_abs(factor) * (uint32_t)scales[row];
-        count++;
-        if (s == n) {
-            if (127u * most >> shift >= 1u << 30) {
-                return 0;
-            }
-            ehmn_neon_sum_rows(delta, d, rows, count);
-            m->counts.macs += (uint64_t)count * d;
-            return 1;
-        }
-        uint32_t same = ehmn_run_length(negative, n, s);
-        row = negative[s];
-        factor = -(int32_t)same;
-        s += same;
-    }
-    return 0;
-}
-#endif
-
-/* delta[d_model] = n (E[token] - mean of E over the n negatives), at value_frac. */
-static void output_error(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta)
-{
-    uint32_t n = m->image->rule.n_negatives;
-    uint64_t most = 0;
-#if defined(EHMN_NEON)
-    if (sum_head_rows(m, token, negative, delta)) {
-        return;
-    }
-#endif
-    memset(delta, 0, 4u * (size_t)m->image->d_model);
-    add_head_row(m, token, (int32_t)n, &most, delta);
-    for (uint32_t s = 0, same; s < n; s += same) { /* equal tokens stand next to each other */
-        same = ehmn_run_length(negative, n, s);
-        add_head_row(m, negative[s], -(int32_t)same, &most, delta);
-    }
 }
 
 /* How far `value` (bits, Q16) lies from its running mean, in standard deviations within +-2, Q16. */
@@ -390,9 +322,13 @@ static void learn_scale(ehmn_model *m, const int32_t *delta, int32_t frac)
     const ehmn_image *im = m->image;
     const int32_t *plain = ehmn_at(m, m->at.plain);
     int32_t *scale = &ehmn_model_gains(m)->scale;
+#if defined(EHMN_NEON)
+    int32_t sum = ehmn_sat32(ehmn_neon_sum_products(plain, delta, im->d_model, frac));
+#else
     int32_t *product = ehmn_at(m, m->at.mixed);
     m->kernels->scale(plain, delta, im->d_model, frac, product);
     int32_t sum = ehmn_sat32(ehmn_sum(product, im->d_model));
+#endif
     int32_t moved = ehmn_add(*scale, ehmn_mul(sum, im->rule.eta_scale, im->value_frac + 8));
     *scale = ehmn_clamp(moved, 0, im->rule.gain_max);
     m->counts.macs += im->d_model;
@@ -411,7 +347,7 @@ static void learn_from_error(ehmn_model *m, uint32_t token, uint64_t draw, uint3
 
     ehmn_random(ehmn_model_delta(m)->seed, stream, draw, random);
     ehmn_quantile_tokens(m, im->rule.n_negatives, random[0] >> 16, negative);
-    output_error(m, token, negative, delta);
+    ehmn_output_error(m, token, negative, delta);
     ehmn_matvec(m, m->matrices + ehmn_preconditioner_index(im), delta, frac, ERROR_FRAC, error);
     for (uint32_t layer = 0; layer < im->n_dense; layer++) {
         learn_dense_gain(m, layer, error);

@@ -190,56 +190,6 @@ int32_t ehmn_largest(const int16_t *v, uint32_t n)
     return max;
 }
 
-/* As many of sixteen, in order, as `ahead` has enough for; takes them from it. Only the first n are there. */
-static uint32_t pass_some(const uint32x4_t p[4], uint32_t n, uint64_t *ahead)
-{
-    const uint32x4_t zero = vdupq_n_u32(0), enough = vdupq_n_u32(*ahead < UINT32_MAX ? (uint32_t)*ahead : UINT32_MAX);
-    uint32x4_t before = zero, passed = zero;
-    uint32_t sums[17] = {0};
-    for (uint32_t k = 0; k < 4u; k++) {
-        uint32x4_t sum = vaddq_u32(p[k], vextq_u32(zero, p[k], 3));
-        sum = vaddq_u32(vaddq_u32(sum, vextq_u32(zero, sum, 2)), before);
-        before = vdupq_laneq_u32(sum, 3);
-        passed = vsubq_u32(passed, vcleq_u32(sum, enough));
-        vst1q_u32(sums + 1u + 4u * k, sum);
-    }
-    uint32_t count = vaddvq_u32(passed);
-    count = count < n ? count : n;
-    *ahead -= sums[count];
-    return count;
-}
-
-/* Sixteen at a time, as long as there is enough for all of them. */
-uint32_t ehmn_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
-{
-    const int16x8_t most = vdupq_n_s16((int16_t)max);
-    uint32_t i = 0;
-    while (i < n) {
-        const int16_t *at = logits + i;
-        int16_t rest[16] = {0};
-        uint32_t left = n - i < 16u ? n - i : 16u;
-        uint32x4_t p[4];
-        if (left < 16u) {
-            memcpy(rest, at, 2u * left);
-            at = rest;
-        }
-        const int16x8_t y[2] = {vqsubq_s16(vld1q_s16(at), most), vqsubq_s16(vld1q_s16(at + 8), most)};
-        ehmn_neon_exp2(y, 1, p);
-        uint32_t sum = vaddvq_u32(vaddq_u32(vaddq_u32(p[0], p[1]), vaddq_u32(p[2], p[3])));
-        if (left == 16u && *ahead >= sum) {
-            *ahead -= sum;
-            i += 16u;
-            continue;
-        }
-        uint32_t passed = pass_some(p, left, ahead);
-        i += passed;
-        if (passed < left) {
-            break;
-        }
-    }
-    return i;
-}
-
 void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n)
 {
     uint32_t i = 0;

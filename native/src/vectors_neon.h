@@ -8,6 +8,7 @@
 #define EHMN_NEON
 
 #include "fixed.h"
+#include "kernels.h"
 
 #include <arm_neon.h>
 #include <string.h>
@@ -130,16 +131,9 @@ static inline int32_t ehmn_neon_spare_bits(uint32_t magnitude)
     return __builtin_clz(magnitude | 1u) - 1;
 }
 
-/* A row of weights, times factor scale / 2^shift: what doubled products of 32 bits with rounded upper halves need, of
- * w left and right. */
-typedef struct {
-    const int8_t *w;
-    int32_t left; /* within 16 bits */
-    int32_t right;
-} ehmn_neon_row;
-
-/* Whether there is such a pair, for factors within +-64 and scales that are not negative. */
-static inline int ehmn_neon_make_row(ehmn_neon_row *row, const int8_t *w, int32_t factor, int32_t scale, int32_t shift)
+/* A row that gives ehmn_mul(w[i] factor, scale, shift), for factors within +-64 and scales that are not negative; 0 if there
+ * is none. */
+static inline int ehmn_neon_make_row(ehmn_row *row, const int8_t *w, int32_t factor, int32_t scale, int32_t shift)
 {
     int32_t up = 31 - shift, right = 0; /* all to the left if there is room */
     if (up < 0 || up > 14 || ehmn_abs(factor) << up > INT16_MAX) {
@@ -156,8 +150,24 @@ static inline int ehmn_neon_make_row(ehmn_neon_row *row, const int8_t *w, int32_
     return 1;
 }
 
-/* v[i] = the sum of what `count` rows give for w[i]; no sum of magnitudes reaches 2^31. */
-void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_neon_row *rows, uint32_t count);
+/* As in kernels.h. */
+void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t count);
+
+/* head.c: tokens at quantiles of a prediction, n of them, of which `found` are found. */
+typedef struct {
+    uint32_t *tokens;
+    uint32_t n;
+    uint32_t found;
+    uint64_t step;  /* from one to the next */
+    uint64_t ahead; /* of what has been passed, to the next */
+} ehmn_quantiles;
+
+/* Find those of tokens first..end - 1, whose probabilities ehmn_exp2_neg(max - logits[token]) sum to `rest`. */
+void ehmn_neon_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
+                              ehmn_quantiles *q);
+
+/* plasticity.c: the sum of ehmn_mul(v[i], w[i], shift), shift 1..62. */
+int64_t ehmn_neon_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_t shift);
 
 /* plasticity.c: rates[i] = ehmn_mul(v[i] slope, rate, shift), slope as of ehmn_times_slope, within +-most; returns the sum of
  * their magnitudes. Of n up to 2^12, `most` up to 2^20 and a rate that is not negative, if it can be. */

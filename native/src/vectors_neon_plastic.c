@@ -4,8 +4,15 @@
 #if defined(EHMN_NEON)
 
 #include "kernels_tables.h"
+#include "vectors_neon_add.h"
 
 #include <stddef.h>
+
+/* -2^31 becomes -2^31 + 1. */
+static inline int32x4_t symmetric(int32x4_t v)
+{
+    return vmaxq_s32(v, vdupq_n_s32(-INT32_MAX));
+}
 
 /* A row of weights that is to be stepped: of those that go against the direction, rate and place are complements, which
  * turns the differences of places around. */
@@ -171,6 +178,25 @@ uint32_t ehmn_length(const int8_t *w, uint32_t n)
     return all;
 }
 
+int64_t ehmn_neon_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_t shift)
+{
+    const int64x2_t right = vdupq_n_s64(-shift);
+    int64x2_t sum = vdupq_n_s64(0);
+    for (; n >= 8u; n -= 8u, v += 8, w += 8) {
+        for (uint32_t k = 0; k < 8u; k += 4u) {
+            int32x4_t a = vld1q_s32(v + k), b = vld1q_s32(w + k);
+            int64x2_t low = vrshlq_s64(vmull_s32(vget_low_s32(a), vget_low_s32(b)), right);
+            int64x2_t high = vrshlq_s64(vmull_high_s32(a, b), right);
+            sum = vpadalq_s32(sum, symmetric(vqmovn_high_s64(vqmovn_s64(low), high)));
+        }
+    }
+    int64_t all = vaddvq_s64(sum);
+    for (uint32_t i = 0; i < n; i++) {
+        all += ehmn_mul(v[i], w[i], shift);
+    }
+    return all;
+}
+
 uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most)
 {
     const int32x4_t high = vdupq_n_s32(most), low = vdupq_n_s32(-most);
@@ -256,12 +282,6 @@ uint64_t ehmn_neon_make_rates(const int32_t *v, const int16_t *z, uint32_t n, in
     return all;
 }
 
-/* -2^31 becomes -2^31 + 1. */
-static inline int32x4_t symmetric(int32x4_t v)
-{
-    return vmaxq_s32(v, vdupq_n_s32(-INT32_MAX));
-}
-
 /* The upper halves of doubled products, from 1 bit on that is rounded away. */
 void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
@@ -281,20 +301,9 @@ void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, i
     }
 }
 
-/* sum[0..3] += what a row gives for sixteen weights. */
-static inline void add_sixteen(int32x4_t *sum, const int8_t *w, int16x8_t left, int32x4_t right)
-{
-    int8x16_t a = vld1q_s8(w);
-    int16x8_t low = vmovl_s8(vget_low_s8(a)), high = vmovl_high_s8(a);
-    sum[0] = vaddq_s32(sum[0], vqrdmulhq_s32(vmull_s16(vget_low_s16(low), vget_low_s16(left)), right));
-    sum[1] = vaddq_s32(sum[1], vqrdmulhq_s32(vmull_high_s16(low, left), right));
-    sum[2] = vaddq_s32(sum[2], vqrdmulhq_s32(vmull_s16(vget_low_s16(high), vget_low_s16(left)), right));
-    sum[3] = vaddq_s32(sum[3], vqrdmulhq_s32(vmull_high_s16(high, left), right));
-}
-
 void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
-    ehmn_neon_row row;
+    ehmn_row row;
     if (!ehmn_neon_make_row(&row, w, factor, scale, shift)) {
         ehmn_add_weights(v, w, n, factor, scale, shift);
         return;
@@ -303,7 +312,7 @@ void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t fa
     const int32x4_t right = vdupq_n_s32(row.right);
     for (; n >= 16u; n -= 16u, v += 16, w += 16) {
         int32x4x4_t sum = vld1q_s32_x4(v);
-        add_sixteen(sum.val, w, left, right);
+        ehmn_neon_add_sixteen(sum.val, w, left, right);
         vst1q_s32_x4(v, sum);
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -311,42 +320,67 @@ void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t fa
     }
 }
 
-/* v[0..16 some - 1] of all rows, some 1 or 4. */
-static inline __attribute__((always_inline)) void sum_rows(int32_t *v, uint32_t some, const ehmn_neon_row *rows,
-                                                           uint32_t count, size_t from)
+void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t count)
 {
-    int32x4_t sum[16];
-    for (uint32_t k = 0; k < 4u * some; k++) {
-        sum[k] = vdupq_n_s32(0);
-    }
-    for (const ehmn_neon_row *row = rows, *end = rows + count; row < end; row++) {
-        const int8_t *w = row->w + from;
-        int16x8_t left = vdupq_n_s16((int16_t)row->left);
-        int32x4_t right = vdupq_n_s32(row->right);
-        for (uint32_t k = 0; k < some; k++) {
-            add_sixteen(sum + 4u * k, w + 16u * k, left, right);
-        }
-    }
-    for (uint32_t k = 0; k < 4u * some; k++) {
-        vst1q_s32(v + from + 4u * k, sum[k]);
-    }
+    ehmn_neon_sum_all_rows(v, n, rows, count);
 }
 
-void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_neon_row *rows, uint32_t count)
+/* sums[k] = p[0] + ... + p[k] of sixteen, four in each register. */
+static inline void sum_up(const uint32x4_t *p, uint32x4_t *sums)
 {
-    size_t i = 0;
-    for (; i + 64u <= n; i += 64u) {
-        sum_rows(v, 4, rows, count, i);
+    const uint32x4_t zero = vdupq_n_u32(0);
+    for (uint32_t k = 0; k < 4u; k++) {
+        uint32x4_t sum = vaddq_u32(p[k], vextq_u32(zero, p[k], 3));
+        sums[k] = vaddq_u32(sum, vextq_u32(zero, sum, 2));
     }
-    for (; i + 16u <= n; i += 16u) {
-        sum_rows(v, 1, rows, count, i);
-    }
-    for (; i < n; i++) {
-        v[i] = 0;
-        for (const ehmn_neon_row *row = rows, *end = rows + count; row < end; row++) {
-            v[i] += ehmn_round_fit((int64_t)(row->w[i] * row->left) * row->right, 31);
+    sums[1] = vaddq_u32(sums[1], vdupq_laneq_u32(sums[0], 3));
+    sums[2] = vaddq_u32(sums[2], vdupq_laneq_u32(sums[1], 3));
+    sums[3] = vaddq_u32(sums[3], vdupq_laneq_u32(sums[2], 3));
+}
+
+/* How many of sixteen are at most `v`. */
+static inline uint32_t count_up_to(const uint32x4_t *sums, uint32_t v)
+{
+    const uint32x4_t most = vdupq_n_u32(v);
+    uint32x4_t low = vaddq_u32(vcleq_u32(sums[0], most), vcleq_u32(sums[1], most));
+    uint32x4_t high = vaddq_u32(vcleq_u32(sums[2], most), vcleq_u32(sums[3], most));
+    return 0u - vaddvq_u32(vaddq_u32(low, high));
+}
+
+/* Probabilities of sixteen tokens, of which `left` are there; the others have none. */
+static inline void probabilities(const int16_t *logits, uint32_t left, int32_t max, uint32x4_t *p)
+{
+    int16_t some[16];
+    int16x8_t most = vdupq_n_s16((int16_t)max);
+    if (left < 16u) {
+        for (uint32_t i = 0; i < 16u; i++) {
+            some[i] = (int16_t)(i < left && logits[i] - max > INT16_MIN ? logits[i] - max : INT16_MIN);
         }
+        logits = some;
+        most = vdupq_n_s16(0);
     }
+    const int16x8_t y[2] = {vqsubq_s16(vld1q_s16(logits), most), vqsubq_s16(vld1q_s16(logits + 8), most)};
+    ehmn_neon_exp2(y, 1, p);
+}
+
+void ehmn_neon_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
+                              ehmn_quantiles *q)
+{
+    uint64_t ahead = q->ahead;
+    for (uint32_t k = first; ahead < rest && q->found < q->n; k += 16u) {
+        uint32x4_t p[4], sums[4];
+        probabilities(logits + k, end - k, max, p);
+        uint32_t sum = vaddvq_u32(vaddq_u32(vaddq_u32(p[0], p[1]), vaddq_u32(p[2], p[3])));
+        if (ahead < sum) {
+            sum_up(p, sums);
+            for (; ahead < sum && q->found < q->n; ahead += q->step) {
+                q->tokens[q->found++] = k + count_up_to(sums, (uint32_t)ahead);
+            }
+        }
+        ahead -= sum;
+        rest -= sum;
+    }
+    q->ahead = ahead - rest;
 }
 
 #endif
