@@ -174,17 +174,17 @@ def aarch64_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-@pytest.mark.parametrize(("processor", "expected"), [("cortex-a53", {"neon"}), ("max", {"neon", "dot", "mmla"})])
-def test_many_tokens_on_aarch64(processor: str, expected: set[str], aarch64_program: Path, tmp_path: Path) -> None:
+def test_many_tokens_on_aarch64(aarch64_program: Path, tmp_path: Path) -> None:
+    """On a processor that can run every table."""
     images = {**IMAGES, "wide": (WIDE, BUSY, None), "wide, 8 bits": (WIDE, BUSY, Precision(inputs=8))}
     paths = []
     for index, model in enumerate(images.values()):
         paths.append(tmp_path / f"{index}.ehmn")
         paths[-1].write_bytes(tiny_image(*model))
-    command = ["qemu-aarch64", "-cpu", processor, str(aarch64_program), *map(str, paths)]
+    command = ["qemu-aarch64", "-cpu", "max", str(aarch64_program), *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert set(done.stdout.split()) == expected
+    assert set(done.stdout.split()) == {"neon", "dot", "mmla"}
 
 
 @pytest.mark.skipif(which("arm-none-eabi-nm") is None, reason="not run here: arm-none-eabi-nm is missing")

@@ -167,6 +167,7 @@ void ehmn_kernels_neon_matmat_s4(const void *w, uint32_t rows, uint32_t cols, ui
 
 /* Vectors of 8 bits: four rows times four of them, sixteen columns at a time, as in matvec_s8. */
 #define TILE 4u
+#define ROWS8 64u
 
 /* sum[t]: four rows times vector t, of `cols` columns, a multiple of 16; the first stands in for those beyond `rows`. */
 static inline void tile(const int8_t *w, uint32_t rows, size_t stride, const int8_t *const *x, uint32_t cols,
@@ -209,7 +210,16 @@ static __attribute__((noinline)) void add_rest(const int8_t *w, uint32_t rows, s
     }
 }
 
-/* Up to ROWS rows. */
+/* Up to ROWS8 rows of a width that single vectors stay in registers for, which is still better. */
+static void one_by_one(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, uint32_t n,
+                       size_t x_stride, int32_t *acc, size_t acc_stride)
+{
+    for (uint32_t t = 0; t < n; t++, x += x_stride, acc += acc_stride) {
+        ehmn_kernels_neon.matvec_s8(w, rows, cols, stride, x, acc);
+    }
+}
+
+/* Up to ROWS8 rows. */
 static void rows_of_bytes(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, uint32_t n,
                           size_t x_stride, int32_t *acc, size_t acc_stride)
 {
@@ -246,9 +256,13 @@ void ehmn_kernels_neon_matmat_s8(const void *w, uint32_t rows, uint32_t cols, ui
                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
 {
     const int8_t *row = w;
-    for (uint32_t r = 0; r < rows; r += ROWS, row += (size_t)ROWS * stride) {
-        uint32_t some = rows - r < ROWS ? rows - r : ROWS;
-        rows_of_bytes(row, some, cols, stride, x, n, x_stride, acc + r, acc_stride);
+    for (uint32_t r = 0; r < rows; r += ROWS8, row += (size_t)ROWS8 * stride) {
+        uint32_t some = rows - r < ROWS8 ? rows - r : ROWS8;
+        if (cols == 128u && stride == 128u) {
+            one_by_one(row, some, cols, stride, x, n, x_stride, acc + r, acc_stride);
+        } else {
+            rows_of_bytes(row, some, cols, stride, x, n, x_stride, acc + r, acc_stride);
+        }
     }
 }
 
