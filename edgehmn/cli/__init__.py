@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
         code = UsageError.exit_code
     except click.ClickException as e:
         ctx = getattr(e, "ctx", None)
-        command = ctx.command_path if ctx else "edgehmn"
+        command = ctx.command_path if ctx else " ".join(["edgehmn", *(a for a in options[:1] if a in COMMANDS)])
         code = _fail(options, UsageError.exit_code, f"{e.format_message()} (see '{command} --help')")
     except EdgeHMNError as e:
         code = _fail(options, e.exit_code, str(e), e.detail)
