@@ -1,7 +1,7 @@
 """Instructions per token of a model on Linux boards, counted under QEMU's user emulation.
 
     python tools/run.py bench.count_instructions OUT    writes aarch64, aarch64-dotprod and x86-64 into counts.json
-    python tools/run.py bench.count_instructions OUT --prompts    shows them, and prompts too; writes nothing
+    python tools/run.py bench.count_instructions OUT --prompts    shows them, prompts and aarch64-i8mm; writes nothing
 
 OUT: an export of the reference model. Needs qemu-user and, for aarch64, its cross compiler.
 Per token of the second half of 2 x 130 tokens, the first of which fill the window; what runs before and between is
@@ -35,7 +35,9 @@ ARM, ARM_EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 MACHINES = {
     "aarch64": (ARM, ARM_EMULATOR, "cortex-a72"), "aarch64-dotprod": (ARM, ARM_EMULATOR, "cortex-a76"),
     "x86-64": ("gcc", "qemu-x86_64", "max"),
+    "aarch64-i8mm": (ARM, ARM_EMULATOR, "max"),
 }  # fmt: skip
+ONLY_PROMPTS = ("aarch64-i8mm",)  # one token costs what it does on the machine before it
 PROMPT = 64  # tokens at once
 
 
@@ -112,6 +114,8 @@ def main(arguments: list[str]) -> None:
             show_prompts(export.folder / "model.ehmn", ids, work)
             return
         for machine, tools in MACHINES.items():
+            if machine in ONLY_PROMPTS:
+                continue
             if missing := missing_tools(machine):
                 print(f"{machine}: not counted here: {missing} is missing")
                 continue

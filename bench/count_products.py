@@ -21,6 +21,7 @@ VECTORS = 64
 MACHINES = {
     "neon": ("aarch64-linux-gnu-gcc", ["qemu-aarch64", "-cpu", "cortex-a53"]),
     "dot": ("aarch64-linux-gnu-gcc", ["qemu-aarch64", "-cpu", "max"]),
+    "mmla": ("aarch64-linux-gnu-gcc", ["qemu-aarch64", "-cpu", "max"]),
     "avx2": ("gcc", ["qemu-x86_64", "-cpu", "max"]),
 }
 

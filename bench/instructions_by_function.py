@@ -3,7 +3,7 @@ what was learned, and of a token that is learned; with Linux also of a prompt, w
 
     python tools/run.py bench.instructions_by_function BOARD [WARM]
 
-BOARD: an emulated one, or aarch64, aarch64-dotprod or x86-64 with Linux, as in bench.count_instructions.
+BOARD: an emulated one, or aarch64, aarch64-dotprod, aarch64-i8mm or x86-64 with Linux, as in bench.count_instructions.
 Of the reference model, counted exactly by the plugin of tools/qemu_plugin, over 64 tokens after WARM that were learned:
 128, which fill the context; 1,000 fill the memories, too.
 """

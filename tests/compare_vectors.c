@@ -162,6 +162,19 @@ static void plastic(uint32_t n, int32_t limit)
     got[1] = ehmn_dot_weights(bytes, a, n);
     got[2] = ehmn_dot_outputs(outputs, a, n);
     same("ehmn_sum, ehmn_dot_weights or ehmn_dot_outputs", 3, sums, copy(got, sizeof got), 8);
+#if defined(EHMN_NEON)
+    int32_t rate = between(0, 1) ? between(0, 1 << 25) : between(0, 99), shift = between(-20, 34);
+    if (ehmn_neon_can_make_rates(rate, shift)) {
+        int32_t rates[MOST], *made = copy(v, 4u * n);
+        uint64_t sum = 0, magnitudes = ehmn_neon_make_rates(a, outputs, n, rate, shift, most / 2, made);
+        for (uint32_t i = 0; i < n; i++) {
+            rates[i] = ehmn_clamp(ehmn_mul(out[i], rate, shift), -(most / 2), most / 2);
+            sum += ehmn_abs(rates[i]);
+        }
+        same("ehmn_neon_make_rates", n, rates, made, 4);
+        same("its sum", 1, &sum, copy(&magnitudes, 8), 8);
+    }
+#endif
     ehmn_times_slope(a, outputs, n, a);
     same("ehmn_times_slope", n, out, a, 4);
     free(bytes);

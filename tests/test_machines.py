@@ -21,7 +21,11 @@ NATIVE = Path(__file__).parent.parent / "native"
 MACHINES = {
     "aarch64": (
         "aarch64-linux-gnu-gcc",
-        {"qemu-aarch64 -cpu cortex-a53": "neon", "qemu-aarch64 -cpu max": "dot"},
+        {
+            "qemu-aarch64 -cpu cortex-a53": "neon",
+            "qemu-aarch64 -cpu cortex-a76": "dot",
+            "qemu-aarch64 -cpu max": "mmla",
+        },
     ),
     "riscv64": ("riscv64-linux-gnu-gcc", {"qemu-riscv64": "rows"}),
 }

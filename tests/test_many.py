@@ -174,7 +174,7 @@ def aarch64_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-@pytest.mark.parametrize(("processor", "expected"), [("cortex-a53", {"neon"}), ("max", {"neon", "dot"})])
+@pytest.mark.parametrize(("processor", "expected"), [("cortex-a53", {"neon"}), ("max", {"neon", "dot", "mmla"})])
 def test_many_tokens_on_aarch64(processor: str, expected: set[str], aarch64_program: Path, tmp_path: Path) -> None:
     images = {**IMAGES, "wide": (WIDE, BUSY, None), "wide, 8 bits": (WIDE, BUSY, Precision(inputs=8))}
     paths = []

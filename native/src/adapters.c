@@ -34,16 +34,15 @@ static void combine(ehmn_model *m, const int32_t *sum, int32_t *v, int32_t *scra
 }
 
 /* Add the row of adapter `k` (by k + 1 previous tokens) to sum[d_model] at Q16, and keep which it was. */
-static void read_row(ehmn_model *m, uint32_t k, int32_t *sum)
+static void read_row(ehmn_model *m, uint32_t k, const uint32_t *hash, int32_t *sum)
 {
     const ehmn_rule *rule = &m->image->rule;
     uint32_t d = m->image->d_model;
-    uint32_t hash;
     m->row[k] = 0;
-    if (rule->row_slots[k] == 0 || !ehmn_context(m, k + 1u, &hash)) {
+    if (rule->row_slots[k] == 0 || m->n_history <= k) {
         return;
     }
-    uint32_t row = ehmn_slot(hash, rule->row_slots[k]) + (k == 0 ? 0u : rule->row_slots[0]);
+    uint32_t row = ehmn_slot(hash[k], rule->row_slots[k]) + (k == 0 ? 0u : rule->row_slots[0]);
     const int8_t *r = (const int8_t *)ehmn_in_delta(m, m->in.rows) + (size_t)row * d;
     ehmn_add_weights_within(sum, r, d, 1, ehmn_model_gains(m)->row[k], rule->row_frac); /* no gain exceeds 2^20 */
     m->row[k] = row + 1u;
@@ -73,8 +72,10 @@ void ehmn_adapt(ehmn_model *m, int32_t *v)
         dense_forward(m, layer, input, m->input_fracs[layer], scratch, z);
         ehmn_add_outputs(sum, z, d, ehmn_model_gains(m)->dense[layer]);
     }
+    uint32_t hash[EHMN_ROW_ADAPTERS];
+    ehmn_contexts(m, EHMN_ROW_ADAPTERS, hash);
     for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
-        read_row(m, k, sum);
+        read_row(m, k, hash, sum);
     }
     combine(m, sum, v, scratch);
 }

@@ -45,9 +45,8 @@ uint32_t ehmn_isqrt(uint64_t v)
 
 int32_t ehmn_log2(uint64_t v)
 {
-    int32_t whole = ehmn_bit_length(v) - 1;
-    uint64_t normal = whole >= 16 ? v >> (whole - 16) : v << (16 - whole); /* 1.16 */
-    uint32_t fraction = (uint32_t)normal & 0xFFFFu;
+    int32_t zeros = __builtin_clzll(v), whole = 63 - zeros;
+    uint32_t fraction = (uint32_t)(v << zeros >> 47) & 0xFFFFu; /* of 1.16 */
     uint32_t i = fraction >> 8;
     uint32_t low = ehmn_log2_table[i];
     uint32_t step = ehmn_log2_table[i + 1] - low;

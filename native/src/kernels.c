@@ -68,15 +68,27 @@ const ehmn_kernels *ehmn_best_kernels(void)
 #elif defined(EHMN_ASK_AARCH64)
 
 #define AT_HWCAP 16ul
+#define AT_HWCAP2 26ul
 #define HWCAP_ASIMDDP (1ul << 20)
+#define HWCAP2_I8MM (1ul << 13)
 
 unsigned long getauxval(unsigned long type); /* of the C library of Linux */
 
-static const ehmn_kernels *const tables[] = {&ehmn_kernels_ref, &ehmn_kernels_neon, &ehmn_kernels_dot};
+static const ehmn_kernels *const tables[] = {
+    &ehmn_kernels_ref, &ehmn_kernels_neon, &ehmn_kernels_dot,
+#if defined(EHMN_I8MM)
+    &ehmn_kernels_mmla,
+#endif
+};
+
+#define TABLES ((uint32_t)(sizeof tables / sizeof *tables))
 
 static uint32_t runnable(void)
 {
-    return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0 ? 3u : 2u;
+    if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) == 0) {
+        return 2u;
+    }
+    return (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0 ? TABLES : 3u;
 }
 
 const ehmn_kernels *ehmn_kernel_table(uint32_t index)
@@ -97,6 +109,8 @@ const ehmn_kernels *ehmn_best_kernels(void)
 #define BEST ehmn_kernels_dsp
 #elif defined(EHMN_THUMB)
 #define BEST ehmn_kernels_thumb
+#elif defined(EHMN_I8MM)
+#define BEST ehmn_kernels_mmla
 #elif defined(EHMN_NEON) && defined(__ARM_FEATURE_DOTPROD)
 #define BEST ehmn_kernels_dot
 #elif defined(EHMN_NEON)

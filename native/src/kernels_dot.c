@@ -10,8 +10,10 @@
 
 #define COLS 512u /* split at a time */
 
-/* acc[r] += some columns that fill no register. */
-static void add_rest8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, int32_t *acc)
+/* Where less than sixteen columns are left, the last sixteen are taken once more, times zeros where they were before. */
+
+/* acc[r] += fewer columns than fill a register. */
+static void add_few8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, int32_t *acc)
 {
     for (uint32_t r = 0; r < rows; r++) {
         for (uint32_t c = 0; c < cols; c++) {
@@ -20,7 +22,7 @@ static void add_rest8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stri
     }
 }
 
-static void add_rest16(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, int32_t *acc)
+static void add_few16(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, int32_t *acc)
 {
     for (uint32_t r = 0; r < rows; r++) {
         for (uint32_t c = 0; c < cols; c++) {
@@ -29,11 +31,12 @@ static void add_rest16(const int8_t *w, uint32_t rows, uint32_t cols, size_t str
     }
 }
 
-/* sum[r]: `rows` rows, at most 8, of `cols` columns, a multiple of 16. */
+/* sum[r]: `rows` rows, at most 8, of `cols` columns, at least 16; last: the last sixteen of x that are left. */
 static inline void products8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x,
-                             int32x4_t *sum)
+                             int8x16_t last, int32x4_t *sum)
 {
     const int8_t *row[8], *end = x + (cols & ~63u);
+    uint32_t left = cols & 63u;
     for (uint32_t r = 0; r < rows; r++) {
         row[r] = w + r * stride;
         sum[r] = vdupq_n_s32(0);
@@ -49,27 +52,34 @@ static inline void products8(const int8_t *w, uint32_t rows, uint32_t cols, size
             }
         }
     }
-    for (uint32_t c = 0; c < (cols & 63u); c += 16u) {
+    for (uint32_t c = 0; c + 16u <= left; c += 16u) {
         int8x16_t a = vld1q_s8(x + c);
         for (uint32_t r = 0; r < rows; r++) {
             sum[r] = vdotq_s32(sum[r], vld1q_s8(row[r] + c), a);
         }
     }
+    for (uint32_t r = 0; left % 16u != 0 && r < rows; r++) {
+        sum[r] = vdotq_s32(sum[r], vld1q_s8(row[r] + left - 16), last);
+    }
 }
 
-/* The same of at most 4 rows; low[r] and high[r] are to be put together. */
-static inline void products16(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const bytes16 *x,
-                              int32x4_t *low, int32x4_t *high)
+/* The same of `cols` values in bytes, any number from 16 on: the last sixteen columns overlap the ones before, where
+ * their values are zero. low[r] and high[r] are to be put together. */
+static inline __attribute__((always_inline)) void products16(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
+                                                             const bytes16 *x, int32x4_t *low, int32x4_t *high)
 {
-    const int8_t *row[4];
+    const int8_t *row[8];
     const bytes16 *end = x + cols / 64u * 4u;
-    for (uint32_t r = 0; r < rows; r++) {
+    const ptrdiff_t rest = cols & 63u;
+    _Pragma("GCC unroll 8") for (uint32_t r = 0; r < rows; r++)
+    {
         row[r] = w + r * stride;
         low[r] = vdupq_n_s32(0);
         high[r] = vdupq_n_s32(0);
     }
     for (; x < end; x += 4) {
-        for (uint32_t r = 0; r < rows; r++) {
+        _Pragma("GCC unroll 8") for (uint32_t r = 0; r < rows; r++)
+        {
             int8x16x4_t v = vld1q_s8_x4(row[r]);
             row[r] += 64;
             EHMN_KEEP_POINTER(row[r]);
@@ -79,9 +89,11 @@ static inline void products16(const int8_t *w, uint32_t rows, uint32_t cols, siz
             }
         }
     }
-    for (uint32_t c = 0; c < (cols & 63u); c += 16u, x++) {
-        for (uint32_t r = 0; r < rows; r++) {
-            int8x16_t v = vld1q_s8(row[r] + c);
+    for (ptrdiff_t c = 0; c < rest; c += 16, x++) {
+        const ptrdiff_t at = c + 16 <= rest ? c : rest - 16;
+        _Pragma("GCC unroll 8") for (uint32_t r = 0; r < rows; r++)
+        {
+            int8x16_t v = vld1q_s8(row[r] + at);
             low[r] = vdotq_s32(low[r], v, x->low);
             high[r] = vdotq_s32(high[r], v, x->high);
         }
@@ -98,52 +110,181 @@ static inline int32x4_t put_together(const int32x4_t *low, const int32x4_t *high
     return vaddq_s32(sum4(low), vshlq_n_s32(sum4(high), 8));
 }
 
+/* s + the next 128 weights of a row times x[8]. */
+static inline int32x4_t add_128(const int8_t **w, const int8x16_t *x, int32x4_t s)
+{
+    for (uint32_t k = 0; k < 8u; k += 4u) {
+        int8x16x4_t v = vld1q_s8_x4(*w);
+        *w += 64;
+        EHMN_KEEP_POINTER(*w);
+        s = vdotq_s32(vdotq_s32(s, v.val[0], x[k]), v.val[1], x[k + 1u]);
+        s = vdotq_s32(vdotq_s32(s, v.val[2], x[k + 2u]), v.val[3], x[k + 3u]);
+    }
+    return s;
+}
+
+/* Rows of 128 columns, one behind the other, eights of them: the input stays in registers. */
+static void multiply_128(const int8_t *w, uint32_t rows, const int8_t *in, int32_t *acc)
+{
+    int8x16_t x[8];
+    for (uint32_t k = 0; k < 8u; k++) {
+        x[k] = vld1q_s8(in + 16u * k);
+    }
+    for (const int32_t *end = acc + rows; acc < end; acc += 8) {
+        int32x4_t s[8];
+        for (uint32_t r = 0; r < 8u; r++) {
+            s[r] = add_128(&w, x, vdupq_n_s32(0));
+        }
+        vst1q_s32(acc, sum4(s));
+        vst1q_s32(acc + 4, sum4(s + 4));
+    }
+}
+
 static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, int32_t *acc)
 {
-    uint32_t whole = cols & ~15u, r = 0;
+    uint32_t rest = cols % 16u, r = 0;
+    int8_t some[16] = {0};
     int32x4_t s[8];
-    for (const int8_t *at = w; r + 8u <= rows; r += 8u, at += (size_t)8u * stride) {
-        products8(at, 8u, whole, stride, x, s);
+    if (cols < 16u) {
+        memset(acc, 0, 4u * (size_t)rows);
+        add_few8(w, rows, cols, stride, x, acc);
+        return;
+    }
+    if (cols == 128u && stride == 128u) {
+        r = rows & ~7u;
+        multiply_128(w, r, x, acc);
+    }
+    memcpy(some + 16u - rest, x + cols - rest, rest);
+    const int8x16_t last = vld1q_s8(some);
+    for (const int8_t *at = w + (size_t)r * stride; r + 8u <= rows; r += 8u, at += (size_t)8u * stride) {
+        products8(at, 8u, cols, stride, x, last, s);
         vst1q_s32(acc + r, sum4(s));
         vst1q_s32(acc + r + 4u, sum4(s + 4));
     }
     for (; r < rows; r++) {
-        products8(w + (size_t)r * stride, 1u, whole, stride, x, s);
+        products8(w + (size_t)r * stride, 1u, cols, stride, x, last, s);
         acc[r] = vaddvq_s32(s[0]);
     }
-    add_rest8(w + whole, rows, cols - whole, stride, x + whole, acc);
 }
 
-/* acc = or += rows of `whole` columns, a multiple of 16. */
-static void multiply_whole(const int8_t *w, uint32_t rows, uint32_t whole, size_t stride, const bytes16 *x, int add,
+static inline void store(int32_t *acc, int32x4_t sum, int add)
+{
+    vst1q_s32(acc, add ? vaddq_s32(vld1q_s32(acc), sum) : sum);
+}
+
+/* Four rows at a time of few columns, which stay in registers, as those of a head's keys do: first the high bytes, then the
+ * low ones. Returns how many rows. */
+static inline uint32_t multiply_short(const int8_t *w, uint32_t rows, const uint32_t sixteens, size_t stride,
+                                      const bytes16 *x, int32_t *acc)
+{
+    bytes16 v[4];
+    uint32_t r = 0;
+    for (uint32_t c = 0; c < sixteens; c++) {
+        v[c] = x[c];
+    }
+    for (; r + 4u <= rows; r += 4u) {
+        int8x16_t row[4][4];
+        int32x4_t s[4];
+        for (uint32_t k = 0; k < 4u; k++, w += stride) {
+            s[k] = vdupq_n_s32(0);
+            for (uint32_t c = 0; c < sixteens; c++) {
+                row[k][c] = vld1q_s8(w + 16u * c);
+                s[k] = vdotq_s32(s[k], row[k][c], v[c].high);
+            }
+        }
+        for (uint32_t k = 0; k < 4u; k++) {
+            s[k] = vshlq_n_s32(s[k], 8);
+            for (uint32_t c = 0; c < sixteens; c++) {
+                s[k] = vdotq_s32(s[k], row[k][c], v[c].low);
+            }
+        }
+        vst1q_s32(acc + r, sum4(s));
+    }
+    return r;
+}
+
+/* acc = or += rows of `cols` columns, as products16 takes them. */
+static void multiply_bytes(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const bytes16 *x, int add,
                            int32_t *acc)
 {
-    int32x4_t low[4], high[4];
+    int32x4_t low[8], high[8];
     uint32_t r = 0;
-    for (; r + 4u <= rows; r += 4u, w += 4u * stride) {
-        products16(w, 4u, whole, stride, x, low, high);
-        int32x4_t sum = put_together(low, high);
-        vst1q_s32(acc + r, add ? vaddq_s32(vld1q_s32(acc + r), sum) : sum);
+    if (cols == 32u && !add) {
+        r = multiply_short(w, rows, 2u, stride, x, acc);
+    } else if (cols == 64u && !add) {
+        r = multiply_short(w, rows, 4u, stride, x, acc);
+    }
+    for (w += r * stride; r + 8u <= rows; r += 8u, w += 8u * stride) {
+        products16(w, 8u, cols, stride, x, low, high);
+        store(acc + r, put_together(low, high), add);
+        store(acc + r + 4u, put_together(low + 4, high + 4), add);
     }
     for (; r < rows; r++, w += stride) {
-        products16(w, 1u, whole, stride, x, low, high);
+        products16(w, 1u, cols, stride, x, low, high);
         int32_t sum = vaddvq_s32(low[0]) + vaddvq_s32(high[0]) * 256;
         acc[r] = add ? acc[r] + sum : sum;
     }
 }
 
+/* Rows of 128 columns, one behind the other, fours of them: the input stays in registers. */
+static void multiply_bytes_128(const int8_t *w, uint32_t rows, const bytes16 *in, int32_t *acc)
+{
+    int8x16_t low[8], high[8];
+    for (uint32_t k = 0; k < 8u; k++) {
+        low[k] = in[k].low;
+        high[k] = in[k].high;
+    }
+    for (const int32_t *end = acc + rows; acc < end; acc += 4) { /* high bytes first: all sums are then times 256 */
+        int32x4_t s[4];
+        for (uint32_t r = 0; r < 4u; r++) {
+            int8x16x4_t a = vld1q_s8_x4(w), b = vld1q_s8_x4(w + 64);
+            w += 128;
+            EHMN_KEEP_POINTER(w);
+            s[r] = vdupq_n_s32(0);
+            for (uint32_t k = 0; k < 4u; k++) {
+                s[r] = vdotq_s32(vdotq_s32(s[r], a.val[k], high[k]), b.val[k], high[k + 4u]);
+            }
+            s[r] = vshlq_n_s32(s[r], 8);
+            for (uint32_t k = 0; k < 4u; k++) {
+                s[r] = vdotq_s32(vdotq_s32(s[r], a.val[k], low[k]), b.val[k], low[k + 4u]);
+            }
+        }
+        vst1q_s32(acc, sum4(s));
+    }
+}
+
+/* Split `cols` values; those that fill no register end one that begins with zeros. Returns what split does. */
+static int split_back(const int16_t *x, uint32_t cols, bytes16 *out)
+{
+    uint32_t rest = cols % 16u;
+    int beyond = split(x, cols - rest, out);
+    if (rest > 0) {
+        int16_t last[16] = {0};
+        memcpy(last + (16u - rest), x + (cols - rest), 2u * rest);
+        beyond |= split(last, 16, out + cols / 16u);
+    }
+    return beyond;
+}
+
 static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x, int32_t *acc)
 {
     bytes16 bytes[COLS / 16u];
+    uint32_t done = cols == 128u && stride == 128u ? rows & ~3u : 0u;
+    if (cols < 16u) {
+        memset(acc, 0, 4u * (size_t)rows);
+        add_few16(w, rows, cols, stride, x, acc);
+        return;
+    }
     for (uint32_t first = 0; first < cols; first += COLS) {
-        uint32_t count = cols - first < COLS ? cols - first : COLS, whole = count & ~15u;
-        const int8_t *part = w + first;
-        int beyond = split(x + first, count, bytes);
-        multiply_whole(part, rows, whole, stride, bytes, first != 0, acc);
-        if (beyond) {
-            mend(part, rows, whole, stride, x + first, acc);
+        uint32_t count = cols - first < COLS ? cols - first : COLS;
+        int beyond = split_back(x + first, count, bytes);
+        if (done > 0) {
+            multiply_bytes_128(w, done, bytes, acc);
         }
-        add_rest16(part + whole, rows, count - whole, stride, x + first + whole, acc);
+        multiply_bytes(w + (size_t)done * stride + first, rows - done, count, stride, bytes, first != 0, acc + done);
+        if (beyond) {
+            mend(w + first, rows, count, stride, x + first, acc);
+        }
     }
 }
 
@@ -175,24 +316,29 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
     return most > max ? most : max;
 }
 
+#define TABLE_OF_ONE_VECTOR                                                                                             \
+    .matvec_s8 = matvec_s8, .matvec_s16 = matvec_s16, .matvec_s4 = matvec_s4,                                            \
+    .weighted_sum = ehmn_kernels_neon_weighted_sum, .scale = ehmn_kernels_neon_scale,                                    \
+    .scale_steps = ehmn_neon_scale_steps, .step_row = ehmn_kernels_neon_step_row, .few_steps = 3u,                       \
+    .exp_sum = ehmn_kernels_neon_exp_sum, .soften = ehmn_kernels_neon_soften, .gate = ehmn_kernels_neon_gate,            \
+    .fit = fit, .nearest = ehmn_kernels_neon_nearest
+
 const ehmn_kernels ehmn_kernels_dot = {
     .name = "dot",
-    .matvec_s8 = matvec_s8,
-    .matvec_s16 = matvec_s16,
-    .matvec_s4 = matvec_s4,
-    .weighted_sum = ehmn_kernels_neon_weighted_sum,
-    .scale = ehmn_kernels_neon_scale,
-    .scale_steps = ehmn_neon_scale_steps,
-    .step_row = ehmn_kernels_neon_step_row,
-    .few_steps = 3u,
-    .exp_sum = ehmn_kernels_neon_exp_sum,
-    .soften = ehmn_kernels_neon_soften,
-    .gate = ehmn_kernels_neon_gate,
-    .fit = fit,
-    .nearest = ehmn_kernels_neon_nearest,
+    TABLE_OF_ONE_VECTOR,
     .matmat_s16 = ehmn_kernels_dot_matmat_s16,
     .matmat_s4 = ehmn_kernels_dot_matmat_s4,
     .matmat_s8 = ehmn_kernels_dot_matmat_s8,
 };
+
+#if defined(EHMN_I8MM)
+const ehmn_kernels ehmn_kernels_mmla = {
+    .name = "mmla",
+    TABLE_OF_ONE_VECTOR,
+    .matmat_s16 = ehmn_kernels_mmla_matmat_s16,
+    .matmat_s4 = ehmn_kernels_mmla_matmat_s4,
+    .matmat_s8 = ehmn_kernels_mmla_matmat_s8,
+};
+#endif
 
 #endif

@@ -19,7 +19,8 @@ static inline bytes16 bytes_of(int16x8_t a, int16x8_t b)
     bytes16 out;
     out.low = vuzp1q_s8(vreinterpretq_s8_s16(a), vreinterpretq_s8_s16(b));
     out.high = vuzp2q_s8(vreinterpretq_s8_s16(a), vreinterpretq_s8_s16(b));
-    out.high = vsubq_s8(out.high, vreinterpretq_s8_u8(vcltzq_s8(out.low))); /* plus one where low is negative */
+    uint8x16_t high = vsubq_u8(vreinterpretq_u8_s8(out.high), vcltzq_s8(out.low)); /* plus one where low is negative */
+    out.high = vreinterpretq_s8_u8(high);
     return out;
 }
 
@@ -31,8 +32,8 @@ static inline bytes16 split16(const int16_t *x, int16x8_t *most)
     return bytes_of(a, b);
 }
 
-/* Split `cols` values, with zeros up to a multiple of 16. Returns whether one exceeds MOST_WHOLE: its high byte is
- * -128. */
+/* Split `cols` values; where fewer than sixteen are left, zeros come before them. Returns whether one exceeds MOST_WHOLE:
+ * its high byte is -128. */
 static inline int split(const int16_t *x, uint32_t cols, bytes16 *out)
 {
     int16x8_t most = vdupq_n_s16(INT16_MIN);
@@ -41,7 +42,7 @@ static inline int split(const int16_t *x, uint32_t cols, bytes16 *out)
         *out++ = split16(x, &most);
     }
     if (cols > 0) {
-        memcpy(rest, x, 2u * cols);
+        memcpy(rest + 16u - cols, x, 2u * cols);
         *out = split16(rest, &most);
     }
     return vmaxvq_s16(most) > MOST_WHOLE;

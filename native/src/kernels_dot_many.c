@@ -6,7 +6,7 @@
 
 #include "kernels_dot.h"
 
-#define ROWS 64u       /* laid out at a time, */
+#define ROWS 128u      /* laid out at a time: all of them take the vectors as they are laid out, */
 #define SOME_COLS 256u /* so many columns of them */
 #define TOKENS 8u      /* whose sums stay in registers, or half as many */
 
@@ -60,43 +60,57 @@ static void lay_out(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride
     }
 }
 
-/* As split does, the low bytes and the high ones apart. */
-static inline int split_apart(const int16_t *x, uint32_t cols, int8_t *low, int8_t *high)
+/* Sixteen columns of the vectors, which lie beside each other. */
+typedef struct {
+    int8x16_t of[TOKENS];
+} columns16;
+
+/* Vector t as split makes it, the low bytes and the high ones apart; returns whether one exceeds MOST_WHOLE. */
+static inline int lay_out_split(const int16_t *x, uint32_t cols, uint32_t t, columns16 *low, columns16 *high)
 {
     int16x8_t most = vdupq_n_s16(INT16_MIN);
     int16_t rest[16] = {0};
-    for (const int16_t *end = x + (cols & ~15u); x < end; x += 16, low += 16, high += 16) {
+    for (; cols >= 16u; cols -= 16u, x += 16, low++, high++) {
         bytes16 v = split16(x, &most);
-        vst1q_s8(low, v.low);
-        vst1q_s8(high, v.high);
+        low->of[t] = v.low;
+        high->of[t] = v.high;
     }
-    if (cols % 16u != 0) {
-        memcpy(rest, x, 2u * (cols % 16u));
+    if (cols > 0) {
+        memcpy(rest, x, 2u * cols);
         bytes16 v = split16(rest, &most);
-        vst1q_s8(low, v.low);
-        vst1q_s8(high, v.high);
+        low->of[t] = v.low;
+        high->of[t] = v.high;
     }
     return vmaxvq_s16(most) > MOST_WHOLE;
+}
+
+static inline void lay_out_bytes(const int8_t *x, uint32_t cols, uint32_t t, columns16 *out)
+{
+    int8_t rest[16] = {0};
+    for (; cols >= 16u; cols -= 16u, x += 16, out++) {
+        out->of[t] = vld1q_s8(x);
+    }
+    if (cols > 0) {
+        memcpy(rest, x, cols);
+        out->of[t] = vld1q_s8(rest);
+    }
 }
 
 #define FOUR_COLUMNS(k)                                                     \
     do {                                                                    \
         columns4 w = part[k];                                               \
         for (uint32_t t = 0; t < most; t++) {                               \
-            s[t][0] = vdotq_laneq_s32(s[t][0], w.upper, v[t], (k));         \
-            s[t][1] = vdotq_laneq_s32(s[t][1], w.lower, v[t], (k));         \
+            s[t][0] = vdotq_laneq_s32(s[t][0], w.upper, v.of[t], (k));      \
+            s[t][1] = vdotq_laneq_s32(s[t][1], w.lower, v.of[t], (k));      \
         }                                                                   \
     } while (0)
 
 /* s[t] += eight rows times vector t, of `cols` columns, a multiple of 16. */
-EHMN_INTO static inline void tile(const columns4 *part, uint32_t cols, const int8_t *const *x, const uint32_t most,
+EHMN_INTO static inline void tile(const columns4 *part, uint32_t cols, const columns16 *x, const uint32_t most,
                                   int32x4_t (*s)[2])
 {
-    for (uint32_t c = 0; c < cols; c += 16u, part += 4) {
-        int8x16_t v[TOKENS];
-        for (uint32_t t = 0; t < most; t++) {
-            v[t] = vld1q_s8(x[t] + c);
-        }
+    for (const columns4 *end = part + cols / 4u; part < end; part += 4) {
+        const columns16 v = *x++;
         FOUR_COLUMNS(0);
         FOUR_COLUMNS(1);
         FOUR_COLUMNS(2);
@@ -116,8 +130,8 @@ static __attribute__((noinline)) void put_some(const int32_t *sum, uint32_t toke
 }
 
 /* Rows that are laid out times up to `most` vectors of bytes, whose high bytes, unless NULL, count 256. */
-EHMN_INTO static inline void tiles(columns4 (*part)[SOME_COLS / 4u], uint32_t rows, uint32_t cols, const int8_t *const *x,
-                                   const int8_t *const *high, uint32_t tokens, const uint32_t most, int add, int32_t *acc,
+EHMN_INTO static inline void tiles(columns4 (*part)[SOME_COLS / 4u], uint32_t rows, uint32_t cols, const columns16 *x,
+                                   const columns16 *high, uint32_t tokens, const uint32_t most, int add, int32_t *acc,
                                    size_t acc_stride)
 {
     for (uint32_t r = 0; r < rows; r += 8u, part++) {
@@ -144,6 +158,7 @@ EHMN_INTO static inline void tiles(columns4 (*part)[SOME_COLS / 4u], uint32_t ro
         }
         int32_t *out = acc + r;
         for (uint32_t t = 0; t < most; t++, out += acc_stride) {
+            EHMN_KEEP_POINTER(out);
             vst1q_s32(out, add ? vaddq_s32(s[t][0], vld1q_s32(out)) : s[t][0]);
             vst1q_s32(out + 4, add ? vaddq_s32(s[t][1], vld1q_s32(out + 4)) : s[t][1]);
         }
@@ -155,8 +170,7 @@ static void block(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, 
                   size_t x_stride, int add, int32_t *acc, size_t acc_stride)
 {
     columns4 part[ROWS / 8u][SOME_COLS / 4u];
-    int8_t low[TOKENS][SOME_COLS], high[TOKENS][SOME_COLS];
-    const int8_t *lows[TOKENS], *highs[TOKENS];
+    columns16 low[SOME_COLS / 16u], high[SOME_COLS / 16u];
     uint32_t whole = (cols + 15u) & ~15u;
     for (uint32_t r = 0; r < rows; r += 8u) {
         lay_out(w + r * stride, rows - r, cols, stride, part[r / 8u]);
@@ -164,15 +178,13 @@ static void block(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, 
     for (uint32_t t = 0; t < n; t += TOKENS, x += TOKENS * x_stride, acc += TOKENS * acc_stride) {
         uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
         int beyond = 0;
-        for (uint32_t k = 0; k < TOKENS; k++) {
-            lows[k] = low[k < tokens ? k : 0u]; /* some vector where none is */
-            highs[k] = high[k < tokens ? k : 0u];
-            beyond |= k < tokens && split_apart(x + k * x_stride, cols, low[k], high[k]);
+        for (uint32_t k = 0; k < TOKENS; k++) { /* some vector where none is */
+            beyond |= lay_out_split(x + (k < tokens ? k : 0u) * x_stride, cols, k, low, high);
         }
         if (tokens > TOKENS / 2u) {
-            tiles(part, rows, whole, lows, highs, tokens, TOKENS, add, acc, acc_stride);
+            tiles(part, rows, whole, low, high, tokens, TOKENS, add, acc, acc_stride);
         } else {
-            tiles(part, rows, whole, lows, highs, tokens, TOKENS / 2u, add, acc, acc_stride);
+            tiles(part, rows, whole, low, high, tokens, TOKENS / 2u, add, acc, acc_stride);
         }
         for (uint32_t k = 0; beyond && k < tokens; k++) {
             mend(w, rows, cols, stride, x + k * x_stride, acc + k * acc_stride);
@@ -193,13 +205,11 @@ void ehmn_kernels_dot_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uin
     ehmn_matmat_s4(block, ROWS, SOME_COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
-/* Vectors of whole sixteens are read where they are. */
 static void block8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, uint32_t n,
                    size_t x_stride, int add, int32_t *acc, size_t acc_stride)
 {
     columns4 part[ROWS / 8u][SOME_COLS / 4u];
-    int8_t padded[TOKENS][SOME_COLS];
-    const int8_t *v[TOKENS];
+    columns16 v[SOME_COLS / 16u];
     uint32_t whole = (cols + 15u) & ~15u;
     for (uint32_t r = 0; r < rows; r += 8u) {
         lay_out(w + r * stride, rows - r, cols, stride, part[r / 8u]);
@@ -207,11 +217,7 @@ static void block8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
     for (uint32_t t = 0; t < n; t += TOKENS, x += TOKENS * x_stride, acc += TOKENS * acc_stride) {
         uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
         for (uint32_t k = 0; k < TOKENS; k++) {
-            v[k] = x + (k < tokens ? k : 0u) * x_stride;
-            if (whole > cols) {
-                memset(padded[k] + whole - 16u, 0, 16u);
-                v[k] = memcpy(padded[k], v[k], cols);
-            }
+            lay_out_bytes(x + (k < tokens ? k : 0u) * x_stride, cols, k, v);
         }
         if (tokens > TOKENS / 2u) {
             tiles(part, rows, whole, v, NULL, tokens, TOKENS, add, acc, acc_stride);

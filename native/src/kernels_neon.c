@@ -42,11 +42,33 @@ static inline int32x4_t sum4(const int32x4_t *s)
     return vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3]));
 }
 
+/* Rows of 128 columns, one behind the other: the input stays in registers. */
+static void multiply16_128(const int8_t *w, uint32_t rows, const int16_t *in, int32_t *acc)
+{
+    int16x8_t x[16];
+    for (uint32_t k = 0; k < 16u; k++) {
+        x[k] = vld1q_s16(in + 8u * k);
+    }
+    for (const int32_t *end = acc + rows; acc < end; acc++) {
+        int32x4_t s = vdupq_n_s32(0);
+        for (uint32_t k = 0; k < 16u; k += 2u, w += 16) {
+            s = multiply16(w, x[k], x[k + 1u], s);
+        }
+        EHMN_KEEP_POINTER(w);
+        *acc = vaddvq_s32(s);
+    }
+}
+
 static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                        int32_t *acc)
 {
     const int16_t *end = x + (cols & ~15u);
     uint32_t r = 0, rest = cols & 15u;
+    if (cols == 128u && stride == 128u) {
+        r = rows;
+        multiply16_128(w, r, x, acc);
+        w += (size_t)r * stride;
+    }
     for (; r + 8u <= rows; r += 8u, w += (size_t)8u * stride) {
         const int8_t *row[8];
         int32x4_t s[8];
@@ -89,11 +111,33 @@ static inline int32x4_t multiply8(const int8_t *w, int8x16_t v, int32x4_t sum)
     return vpadalq_s16(sum, vmlal_high_s8(vmull_s8(vget_low_s8(a), vget_low_s8(v)), a, v));
 }
 
+/* Rows of 128 columns, one behind the other: the input stays in registers. */
+static void multiply8_128(const int8_t *w, uint32_t rows, const int8_t *in, int32_t *acc)
+{
+    int8x16_t x[8];
+    for (uint32_t k = 0; k < 8u; k++) {
+        x[k] = vld1q_s8(in + 16u * k);
+    }
+    for (const int32_t *end = acc + rows; acc < end; acc++) {
+        int32x4_t s = vdupq_n_s32(0);
+        for (uint32_t k = 0; k < 8u; k++, w += 16) {
+            s = multiply8(w, x[k], s);
+        }
+        EHMN_KEEP_POINTER(w);
+        *acc = vaddvq_s32(s);
+    }
+}
+
 static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                       int32_t *acc)
 {
     const int8_t *end = x + (cols & ~15u);
     uint32_t r = 0, rest = cols & 15u;
+    if (cols == 128u && stride == 128u) {
+        r = rows;
+        multiply8_128(w, r, x, acc);
+        w += (size_t)r * stride;
+    }
     for (; r + 8u <= rows; r += 8u, w += (size_t)8u * stride) {
         const int8_t *row[8];
         int32x4_t s[8];
@@ -174,6 +218,13 @@ void ehmn_kernels_neon_weighted_sum(const int8_t *w, uint32_t rows, uint32_t col
     }
 }
 
+static inline int32x4_t scale_exactly(int32x4_t v, int32x4_t factor, int64x2_t right)
+{
+    int64x2_t low = vrshlq_s64(vmull_s32(vget_low_s32(v), vget_low_s32(factor)), right);
+    int64x2_t high = vrshlq_s64(vmull_high_s32(v, factor), right);
+    return vmaxq_s32(vqmovn_high_s64(vqmovn_s64(low), high), vdupq_n_s32(-INT32_MAX));
+}
+
 /* The doubled products' upper halves are enough for shifts above 31. They would not fit for -2^31 times itself alone, and
  * the one less that they become is rounded away. */
 void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
@@ -189,11 +240,15 @@ void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *factor, uint32_t n
             vst1q_s32_x4(out, a);
         }
     }
+    for (; shift >= 1 && shift < 32 && n >= 16u; n -= 16u, v += 16, factor += 16, out += 16) {
+        int32x4x4_t a = vld1q_s32_x4(v), f = vld1q_s32_x4(factor);
+        for (uint32_t k = 0; k < 4u; k++) {
+            a.val[k] = scale_exactly(a.val[k], f.val[k], right);
+        }
+        vst1q_s32_x4(out, a);
+    }
     for (; shift >= 1 && shift <= 62 && n >= 4u; n -= 4u, v += 4, factor += 4, out += 4) {
-        int32x4_t a = vld1q_s32(v), f = vld1q_s32(factor);
-        int64x2_t low = vrshlq_s64(vmull_s32(vget_low_s32(a), vget_low_s32(f)), right);
-        int64x2_t high = vrshlq_s64(vmull_high_s32(a, f), right);
-        vst1q_s32(out, vmaxq_s32(vqmovn_high_s64(vqmovn_s64(low), high), vdupq_n_s32(-INT32_MAX)));
+        vst1q_s32(out, scale_exactly(vld1q_s32(v), vld1q_s32(factor), right));
     }
     if (n > 0) {
         ehmn_kernels_rows_scale(v, factor, n, shift, out);

@@ -117,6 +117,7 @@ EHMN_INTO static inline void multiply_rows(int16x8_t (*column)[COLS], uint32_t r
         }
         int32_t *out = acc + r;
         for (uint32_t t = 0; t < most; t++, out += acc_stride) {
+            EHMN_KEEP_POINTER(out);
             vst1q_s32(out, add ? vaddq_s32(s[t][0], vld1q_s32(out)) : s[t][0]);
             vst1q_s32(out + 4, add ? vaddq_s32(s[t][1], vld1q_s32(out + 4)) : s[t][1]);
         }
@@ -184,6 +185,7 @@ static inline void tile(const int8_t *w, uint32_t rows, size_t stride, const int
             __asm__ volatile("" : "+w"(v)); /* or the compiler begins all vectors first, and runs out of registers */
             for (uint32_t r = 0; r < TILE; r++) {
                 int16x8_t two = vmull_s8(vget_low_s8(row[r]), vget_low_s8(v));
+                __asm__("" : "+w"(two)); /* it becomes the next one in its place */
                 s[t][r] = vpadalq_s16(s[t][r], vmlal_high_s8(two, row[r], v));
             }
         }

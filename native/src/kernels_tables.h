@@ -6,13 +6,18 @@
 #include "vectors_mve.h"
 #include "vectors_neon.h"
 
-/* EHMN_ASK_X86, EHMN_AMX beside it if the compiler knows tiles, EHMN_ASK_AARCH64: the build compiles the files of some
- * tables with the flags of their instruction sets, and the processor is asked (CMakeLists.txt). */
+/* EHMN_ASK_X86, EHMN_AMX beside it if the compiler knows tiles; EHMN_ASK_AARCH64, EHMN_I8MM beside it if it knows products
+ * of matrices: the build compiles the files of some tables with the flags of their instruction sets, and the processor is
+ * asked (CMakeLists.txt). */
 #if defined(EHMN_MVE)
 #elif defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 #define EHMN_ARM_DSP
 #elif defined(__thumb2__)
 #define EHMN_THUMB
+#endif
+
+#if defined(__ARM_FEATURE_DOTPROD) && defined(__ARM_FEATURE_MATMUL_INT8) && !defined(EHMN_I8MM) && defined(EHMN_NEON)
+#define EHMN_I8MM
 #endif
 
 /* Each row keeps a pointer of its own, which loads move along: compilers would rather add an index to each of them. */
@@ -23,6 +28,7 @@ extern const ehmn_kernels ehmn_kernels_vnni; /* AVX-512 with VNNI */
 extern const ehmn_kernels ehmn_kernels_amx;  /* AVX-512, and tiles for several vectors at once */
 extern const ehmn_kernels ehmn_kernels_neon;
 extern const ehmn_kernels ehmn_kernels_dot; /* aarch64 with dot products of bytes */
+extern const ehmn_kernels ehmn_kernels_mmla; /* the same, and products of matrices for several vectors at once */
 extern const ehmn_kernels ehmn_kernels_mve; /* Armv8.1-M with vectors */
 extern const ehmn_kernels ehmn_kernels_dsp; /* Armv7E-M, and Armv8-M with the DSP extension */
 extern const ehmn_kernels ehmn_kernels_thumb; /* Armv7-M without it */
@@ -115,6 +121,13 @@ void ehmn_kernels_dot_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uin
                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 void ehmn_kernels_dot_matmat_s8(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+
+void ehmn_kernels_mmla_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_mmla_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
+                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
+void ehmn_kernels_mmla_matmat_s8(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,
+                                 uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride);
 
 /* Put `item` in its place among what was found: the last, which is larger, falls out. */
 static inline void ehmn_insert(uint32_t *found, uint32_t item)

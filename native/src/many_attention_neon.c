@@ -51,18 +51,6 @@ static const int8_t *new_frac(const rows *r, uint32_t token)
     return (const int8_t *)ehmn_own(h->tokens, h->tokens->fracs, h->first + token) + h->kv_head;
 }
 
-/* Bytes that stand `stride` apart. */
-static void collect(const int8_t *v, uint32_t stride, uint32_t n, int8_t *out)
-{
-    uint32_t i = 0;
-    for (; i + 8u < n; i += 8u, v += (size_t)8u * stride) {
-        vst1_s8(out + i, ehmn_neon_apart(v, stride, 1));
-    }
-    for (; i < n; i++, v += stride) {
-        out[i] = *v;
-    }
-}
-
 static void begin(rows *r, const ehmn_at_head *h, uint32_t n)
 {
     uint32_t n_ctx = h->m->image->n_ctx, n_kv = h->m->image->n_kv_heads;
@@ -74,7 +62,7 @@ static void begin(rows *r, const ehmn_at_head *h, uint32_t n)
     for (uint32_t i = 0; i < n; i++) {
         frac[i] = *new_frac(r, i);
     }
-    collect(h->key_frac, n_kv, r->old, frac + NEW);
+    ehmn_neon_collect(h->key_frac, n_kv, r->old, frac + NEW);
     for (uint32_t i = 0; i < r->n; i += 16u) {
         put_left(r, i, vld1q_s8(frac + i));
     }
@@ -92,7 +80,7 @@ static void see_window(rows *r)
         r->most16[i] = i >= NEW && i < end ? INT16_MAX : INT16_MIN;
     }
     memset(r->value_frac, UNSEEN_FRAC, r->n);
-    collect(h->value_frac, h->m->image->n_kv_heads, r->old, r->value_frac + NEW);
+    ehmn_neon_collect(h->value_frac, h->m->image->n_kv_heads, r->old, r->value_frac + NEW);
 }
 
 /* A token takes its place. */
@@ -188,8 +176,8 @@ static inline uint32x4_t soften_some(const int32_t *scores, const uint32_t n, in
         total = vpadalq_u16(vpadalq_u16(total, low), high);
         low = vrshlq_u16(low, vmovl_s8(vget_low_s8(left)));
         high = vrshlq_u16(high, vmovl_high_s8(left));
-        vst1q_s16(weights + 16u * k, vnegq_s16(vreinterpretq_s16_u16(low)));
-        vst1q_s16(weights + 16u * k + 8u, vnegq_s16(vreinterpretq_s16_u16(high)));
+        vst1q_s16(weights + 16u * k, vreinterpretq_s16_u16(vsubq_u16(vdupq_n_u16(0), low)));
+        vst1q_s16(weights + 16u * k + 8u, vreinterpretq_s16_u16(vsubq_u16(vdupq_n_u16(0), high)));
     }
     return total;
 }

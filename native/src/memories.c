@@ -18,17 +18,24 @@ static uint32_t mix(uint32_t a)
     return a ^ (a >> 16);
 }
 
-int ehmn_context(const ehmn_model *m, uint32_t k, uint32_t *hash)
+void ehmn_contexts(const ehmn_model *m, uint32_t n, uint32_t *hash)
 {
     uint32_t a = 0;
-    if (m->n_history < k) {
-        return 0;
-    }
-    for (uint32_t i = 0; i < k; i++) {
+    for (uint32_t i = 0; i < n && i < m->n_history; i++) {
         a = mix(a * 0x9E3779B1u + m->history[i] + 1u);
+        hash[i] = a;
     }
-    *hash = a;
-    return 1;
+}
+
+/* Of those that the n-grams look at. */
+static void ngram_contexts(const ehmn_model *m, uint32_t *hash)
+{
+    const uint32_t *order = m->image->rule.ngram_order;
+    uint32_t most = 0;
+    for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
+        most = order[o] > most ? order[o] : most;
+    }
+    ehmn_contexts(m, most, hash);
 }
 
 uint32_t ehmn_slot(uint32_t hash, uint32_t slots)
@@ -37,27 +44,28 @@ uint32_t ehmn_slot(uint32_t hash, uint32_t slots)
 }
 
 /* Slot of order `o` in the present context, and its tag; NULL if the order is off or its context is not there. */
-static uint32_t *ngram_slot(const ehmn_model *m, uint32_t o, uint32_t *tag)
+static uint32_t *ngram_slot(const ehmn_model *m, uint32_t o, const uint32_t *hash, uint32_t *tag)
 {
     const ehmn_rule *rule = &m->image->rule;
     uint32_t *slots = ehmn_in_delta(m, m->in.ngrams);
-    uint32_t hash;
-    if (rule->ngram_order[o] == 0 || rule->ngram_slots == 0 || !ehmn_context(m, rule->ngram_order[o], &hash)) {
+    uint32_t order = rule->ngram_order[o];
+    if (order == 0 || rule->ngram_slots == 0 || m->n_history < order) {
         return NULL;
     }
     for (uint32_t before = 0; before < o; before++) {
         slots += rule->ngram_order[before] != 0 ? rule->ngram_slots : 0u;
     }
-    *tag = hash & EHMN_NGRAM_TAG_MASK;
-    return slots + ehmn_slot(hash, rule->ngram_slots);
+    *tag = hash[order - 1u] & EHMN_NGRAM_TAG_MASK;
+    return slots + ehmn_slot(hash[order - 1u], rule->ngram_slots);
 }
 
 static void recall_ngrams(ehmn_model *m)
 {
     const int16_t *logits = ehmn_at(m, m->at.logits);
+    uint32_t hash[EHMN_MAX_ORDER], tag;
+    ngram_contexts(m, hash);
     for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
-        uint32_t tag;
-        const uint32_t *slot = ngram_slot(m, o, &tag);
+        const uint32_t *slot = ngram_slot(m, o, hash, &tag);
         m->ngram_hit[o] = 0;
         if (slot == NULL || ehmn_ngram_count(*slot) == 0 || ehmn_ngram_tag(*slot) != tag) {
             continue;
@@ -79,9 +87,10 @@ static int32_t probability(const ehmn_model *m, uint32_t token)
 
 void ehmn_learn_ngrams(ehmn_model *m, uint32_t token, int write)
 {
+    uint32_t hash[EHMN_MAX_ORDER], tag;
+    ngram_contexts(m, hash);
     for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
-        uint32_t tag;
-        uint32_t *slot = ngram_slot(m, o, &tag);
+        uint32_t *slot = ngram_slot(m, o, hash, &tag);
         if (slot == NULL) {
             continue;
         }
@@ -128,7 +137,7 @@ void ehmn_learn_bias(ehmn_model *m, uint32_t token, const uint32_t *negative, in
     bias[token] = ehmn_sat16(bias[token] + rule->bias_step);
     for (uint32_t s = 0, same; s < n; s += same) {
         same = ehmn_run_length(negative, n, s);
-        bias[negative[s]] = ehmn_sat16(bias[negative[s]] + ehmn_round_shift(-(int64_t)same * rule->bias_step, log_n));
+        bias[negative[s]] = ehmn_sat16(bias[negative[s]] + ehmn_round_shift32(-(int32_t)same * rule->bias_step, log_n));
     }
 }
 
@@ -259,6 +268,7 @@ static void recall_episodes(ehmn_model *m)
     uint32_t share = (uint32_t)ehmn_model_gains(m)->share[m->bucket];
     uint64_t extra = (m->mass >> 8) * ((share << 16) / (65536u - share)) >> 16;
     m->extra = extra;
+    uint64_t total = m->total;
     for (ehmn_recall *r = m->recalled, *end = r + m->n_recalled; r < end; r++) {
         uint64_t p = ehmn_exp2_neg((uint32_t)(max - logits[r->token]));
         uint64_t mass = p + (extra * r->part >> 8);
@@ -266,9 +276,10 @@ static void recall_episodes(ehmn_model *m)
         if (mass > 0) {
             int32_t log = ehmn_round_shift32(ehmn_log2(mass) - (24 << 16), 16 - EHMN_LOGIT_FRAC);
             logits[r->token] = ehmn_sat16(max + log);
-            m->total += exp2_of(logits[r->token] - max) - p;
+            total += exp2_of(logits[r->token] - max) - p;
         }
     }
+    m->total = total;
 }
 
 void ehmn_swap_recalled(ehmn_model *m)

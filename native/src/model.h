@@ -357,9 +357,9 @@ uint32_t ehmn_entropy(const ehmn_model *m);
 void ehmn_adapt(ehmn_model *m, int32_t *v);
 void ehmn_adapt_guard(ehmn_model *m, int32_t *v);
 
-/* memories.c: whether `k` tokens of context are there, and their hash; n-grams and episodes added to the logits; what
+/* memories.c: hash[k] of the newest k + 1 tokens of context for k < n, as far as they are there; n-grams and episodes added to the logits; what
  * episodes made of the logits put aside, or back; what they learn of `token`. `write` 0 moves the gains alone. */
-int ehmn_context(const ehmn_model *m, uint32_t k, uint32_t *hash);
+void ehmn_contexts(const ehmn_model *m, uint32_t n, uint32_t *hash);
 uint32_t ehmn_slot(uint32_t hash, uint32_t slots);
 void ehmn_remember(ehmn_model *m);
 void ehmn_swap_recalled(ehmn_model *m);

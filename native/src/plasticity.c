@@ -52,10 +52,10 @@ static int sum_head_rows(ehmn_model *m, uint32_t token, const uint32_t *negative
     ehmn_neon_row rows[EHMN_MAX_NEGATIVES + 1u];
     uint64_t most = 0; /* before the shift */
     while (shift > 0 && ehmn_neon_make_row(rows + count, w + (size_t)row * d, factor, scales[row], shift)) {
-        most += 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)scales[row];
+        most += (uint64_t)ehmn_abs(factor) * (uint32_t)scales[row];
         count++;
         if (s == n) {
-            if (most >> shift >= 1u << 30) {
+            if (127u * most >> shift >= 1u << 30) {
                 return 0;
             }
             ehmn_neon_sum_rows(delta, d, rows, count);
@@ -236,19 +236,24 @@ __attribute__((noinline)) static uint32_t draw_rows(const ehmn_model *m, int8_t 
 #endif
 }
 
-/* What of a step has gone by before the first weight of this token: uniform in [0, 1) step. */
+/* What of a step has gone by before the first weight, out of a random word: uniform in [0, 1) step. */
+static uint32_t offset_of(uint32_t random)
+{
+    return ~random >> (32 - EVENT_FRAC);
+}
+
+/* The same of this token. */
 static uint32_t draw_offset(const ehmn_model *m, uint32_t stream)
 {
     uint32_t random[4];
     ehmn_random(ehmn_model_delta(m)->seed, stream, ehmn_model_delta(m)->learned, random);
-    return ~random[0] >> (32 - EVENT_FRAC);
+    return offset_of(random[0]);
 }
 
 /* Steps of one row w[d_model] towards zero, each weight expecting |w| rate / 2^24 of them: often none, which is found out
  * first where bytes are summed many at a time. */
-static uint32_t decay_row(ehmn_model *m, int8_t *w, int32_t rate, uint32_t stream)
+static uint32_t decay_row(ehmn_model *m, int8_t *w, int32_t rate, uint32_t passed)
 {
-    uint32_t passed = draw_offset(m, stream);
 #if defined(EHMN_NEON) || defined(EHMN_ASK_X86)
     if (((uint64_t)(uint32_t)rate * ehmn_length(w, m->image->d_model) + passed) >> EVENT_FRAC == 0) {
         return 0;
@@ -271,36 +276,43 @@ static void decay_dense(ehmn_model *m, uint32_t layer, int32_t factor)
     int64_t rate = (int64_t)m->image->rule.decay_row * factor;
     int8_t *w = dense_weights(m, layer) + row * d;
     int32_t most = (1 << 24) - 1;
-    m->counts.writes += decay_row(m, w, rate > most ? most : (int32_t)rate, EHMN_STREAM_DECAY + layer);
+    m->counts.writes += decay_row(m, w, rate > most ? most : (int32_t)rate, draw_offset(m, EHMN_STREAM_DECAY + layer));
 }
 
-/* Bring the rates of d units to what is allowed, and close those below closed_below times the mean: most of what is
- * taught is in the others, and a row that is not written costs nothing. */
-static void close_units(int32_t *rates, uint32_t d, int32_t closed_below)
+/* rates[d_model] of the units of a dense adapter, within what is allowed; returns the sum of their magnitudes, at most
+ * 2^32. */
+static uint64_t make_rates(const ehmn_model *m, uint32_t layer, int32_t rate, int32_t shift, const int32_t *error,
+                           int32_t *rates)
 {
-    uint64_t sum = ehmn_limit(rates, d, MAX_ROW_RATE); /* at most 2^32 */
-    ehmn_drop_below(rates, d, (uint32_t)((sum * (uint32_t)closed_below / d) >> 16)); /* at most 2^24 */
+    uint32_t d = m->image->d_model, gated = m->image->rule.phase_step != 0;
+    const int16_t *z = (const int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
+#if defined(EHMN_NEON)
+    if (!gated && ehmn_neon_can_make_rates(rate, shift)) {
+        return ehmn_neon_make_rates(error, z, d, rate, shift, MAX_ROW_RATE, rates);
+    }
+#endif
+    ehmn_times_slope(error, z, d, rates);
+    for (uint32_t i = 0; i < d && gated; i++) {
+        rates[i] = ehmn_mul(rates[i], phase_gate(m, layer, i), 15);
+    }
+    ehmn_scale_all(rates, d, rate, shift, rates);
+    return ehmn_limit(rates, d, MAX_ROW_RATE);
 }
 
-/* Teach one dense adapter. `rate`: Q24. */
+/* Teach one dense adapter. `rate`: Q24. Units whose rates are below closed_below times the mean are closed: most of what
+ * is taught is in the others, and a row that is not written costs nothing. */
 static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32_t *error)
 {
     uint32_t d = m->image->d_model;
-    int8_t *w = dense_weights(m, layer);
-    const int16_t *z = (const int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
     const int8_t *pre;
     int32_t *rates = ehmn_at(m, m->at.mixed);
     int32_t shift = ERROR_FRAC + 24 - EVENT_FRAC - m->image->rule.weight_frac + presynaptic(m, layer, &pre);
     uint32_t passed = draw_offset(m, EHMN_STREAM_WRITES + layer);
 
     ehmn_direction along = make_direction(m, pre);
-    ehmn_times_slope(error, z, d, rates);
-    for (uint32_t i = 0; i < d && m->image->rule.phase_step != 0; i++) {
-        rates[i] = ehmn_mul(rates[i], phase_gate(m, layer, i), 15);
-    }
-    ehmn_scale_all(rates, d, rate, shift, rates);
-    close_units(rates, d, m->image->rule.closed_below);
-    m->counts.writes += draw_rows(m, w, &along, rates, &passed);
+    uint64_t sum = make_rates(m, layer, rate, shift, error, rates);
+    ehmn_drop_below(rates, d, (uint32_t)((sum * (uint32_t)m->image->rule.closed_below / d) >> 16)); /* at most 2^24 */
+    m->counts.writes += draw_rows(m, dense_weights(m, layer), &along, rates, &passed);
     m->counts.macs += 2u * d;
 }
 
@@ -327,15 +339,20 @@ static int8_t *row_of(const ehmn_model *m, uint32_t k)
     return m->row[k] != 0 ? rows + (size_t)(m->row[k] - 1u) * m->image->d_model : NULL;
 }
 
+_Static_assert(EHMN_STREAM_ROWS == EHMN_STREAM_ROW_DECAY + EHMN_ROW_ADAPTERS && EHMN_ROW_ADAPTERS == 2u,
+               "the streams of the rows are four in a row");
+
 /* Teach the rows that the prediction read, which all follow the same error. `factor`: Q16, of the rate. */
 static void write_rows(ehmn_model *m, int32_t factor, const int32_t *error)
 {
     const ehmn_rule *rule = &m->image->rule;
     int8_t *vector = ehmn_at(m, m->at.presynaptic);
+    uint32_t random[4]; /* of EHMN_STREAM_ROW_DECAY and EHMN_STREAM_ROWS */
+    ehmn_random_firsts(ehmn_model_delta(m)->seed, EHMN_STREAM_ROW_DECAY, ehmn_model_delta(m)->learned, random);
     for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
         int8_t *r = row_of(m, k);
         if (r != NULL) {
-            m->counts.writes += decay_row(m, r, rule->decay_visit, EHMN_STREAM_ROW_DECAY + k);
+            m->counts.writes += decay_row(m, r, rule->decay_visit, offset_of(random[k]));
         }
     }
     int32_t frac = ehmn_quantise8(error, m->image->d_model, ERROR_FRAC, vector);
@@ -344,7 +361,7 @@ static void write_rows(ehmn_model *m, int32_t factor, const int32_t *error)
         int8_t *r = row_of(m, k);
         if (r != NULL) {
             int32_t rate = ehmn_mul(ehmn_mul(rule->eta_row[k], factor, 16), 1, frac - rule->row_frac);
-            uint32_t passed = draw_offset(m, EHMN_STREAM_ROWS + k);
+            uint32_t passed = offset_of(random[EHMN_STREAM_ROWS - EHMN_STREAM_ROW_DECAY + k]);
             m->counts.writes += draw_row(m, r, &along, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &passed);
             m->counts.macs += m->image->d_model;
         }

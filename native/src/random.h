@@ -16,4 +16,7 @@
 /* Four words of 32 random bits. */
 void ehmn_random(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t out[4]);
 
+/* The first word of each of four streams, from `stream` on. */
+void ehmn_random_firsts(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t out[4]);
+
 #endif

@@ -1,6 +1,7 @@
 /* Functions of vectors.c for aarch64. The instructions that shift with rounding, add or narrow with saturation follow
  * the one rounding rule; only their lower limit is one below ours. */
 #include "vectors_neon.h"
+#include "edgehmn_image.h"
 #include "fixed.h"
 
 #if defined(EHMN_NEON)
@@ -56,6 +57,14 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
             vst1q_s32_x2(out, a);
         }
     }
+    for (; shift == 16 && n >= 16u; n -= 16u, v += 16, out += 16) { /* of gains, most of which are near one */
+        int32x4x4_t a = vld1q_s32_x4(v);
+        for (uint32_t k = 0; k < 4u; k++) {
+            int32x2_t low = vqrshrn_n_s64(vmull_n_s32(vget_low_s32(a.val[k]), factor), 16);
+            a.val[k] = symmetric(vqrshrn_high_n_s64(low, vmull_high_n_s32(a.val[k], factor), 16));
+        }
+        vst1q_s32_x4(out, a);
+    }
     for (; shift >= 1 && shift <= 62 && n >= 4u; n -= 4u, v += 4, out += 4) {
         int32x4_t a = vld1q_s32(v);
         int64x2_t low = vrshlq_s64(vmull_n_s32(vget_low_s32(a), factor), right);
@@ -99,16 +108,16 @@ void ehmn_fit_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *out)
     }
 }
 
-/* tanh(x) = 2 sigmoid(2x) - 1 */
+/* tanh(x) = 2 sigmoid(2x) - 1, in Q15 */
 void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
 {
     const int32x4_t by = vdupq_n_s32(-shift);
-    uint32_t i = 0;
-    for (; i + 4u <= n; i += 4u) {
-        int32x4_t twice = vqshlq_n_s32(vqrshlq_s32(vld1q_s32(v + i), by), 1);
-        vst1_s16(z + i, vmovn_s32(vsubq_s32(ehmn_neon_sigmoid(twice), vdupq_n_s32(32768))));
+    for (; n >= 8u; n -= 8u, v += 8, z += 8) {
+        int32x4_t low = vqshlq_n_s32(vqrshlq_s32(vld1q_s32(v), by), 1);
+        int32x4_t high = vqshlq_n_s32(vqrshlq_s32(vld1q_s32(v + 4), by), 1);
+        vst1q_s16(z, vreinterpretq_s16_u16(veorq_u16(ehmn_neon_sigmoid8(low, high), vdupq_n_u16(32768))));
     }
-    for (; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         z[i] = (int16_t)ehmn_tanh(ehmn_round_shift32(v[i], shift));
     }
 }
@@ -259,30 +268,59 @@ uint32_t ehmn_neon_rotate(const int16_t *turn, uint32_t half, int32_t *v)
     return i;
 }
 
-/* By as many bits to the left as `bits` says, or rounded to the right; beyond 63 either way it makes no difference. */
-static inline int32x4_t shifted(const int32_t *v, int32x4_t bits)
+/* Sixteen at a time, the last of them by the bytes before each. */
+#define COLLECT(apart, load)                                                      \
+    for (; n > 16u; n -= 16u, v += 16u * (apart), out += 16) {                    \
+        vst1q_s8(out, load(v).val[0]);                                            \
+    }                                                                             \
+    vst1q_s8(out + n - 16u, load(v + (n - 1u) * (apart) + 1u - 16u * (apart)).val[(apart) - 1u]); \
+    return
+
+void ehmn_neon_collect(const int8_t *v, uint32_t stride, uint32_t n, int8_t *out)
 {
-    bits = vmaxq_s32(vminq_s32(bits, vdupq_n_s32(63)), vdupq_n_s32(-63));
-    return symmetric(vqrshlq_s32(vld1q_s32(v), bits));
+    switch (n > 16u ? stride : 0u) {
+    case 1:
+        memcpy(out, v, n);
+        return;
+    case 2:
+        COLLECT(2u, vld2q_s8);
+    case 3:
+        COLLECT(3u, vld3q_s8);
+    case 4:
+        COLLECT(4u, vld4q_s8);
+    default:
+        break;
+    }
+    for (; n > 0; n--, v += stride) {
+        *out++ = *v;
+    }
 }
+
+/* v shifted by as many bits to the left as `bits` says, or rounded to the right. */
+static inline int32x4_t shifted(const int32_t *v, int16x4_t bits)
+{
+    return symmetric(vqrshlq_s32(vld1q_s32(v), vmovl_s16(bits)));
+}
+
+#define MOST_LEFT 63 /* beyond, either way, it makes no difference */
 
 int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
 {
-    const int32x4_t left = vdupq_n_s32(to - frac);
-    int32x4_t most = vdupq_n_s32(INT32_MIN);
-    int32_t max = INT32_MIN;
-    uint32_t i = 0;
-    for (; i + 8u <= n; i += 8u, key_frac += (size_t)8u * stride) {
-        int16x8_t of_key = vmovl_s8(ehmn_neon_apart(key_frac, stride, i + 8u < n));
-        int32x4_t a = shifted(scores + i, vsubw_s16(left, vget_low_s16(of_key)));
-        int32x4_t b = shifted(scores + i + 4, vsubw_high_s16(left, of_key));
-        most = vmaxq_s32(most, vmaxq_s32(a, b));
-        vst1q_s32(scores + i, a);
-        vst1q_s32(scores + i + 4, b);
+    const int16x8_t left = vdupq_n_s16(ehmn_sat16(to - frac)), up = vdupq_n_s16(MOST_LEFT), down = vdupq_n_s16(-MOST_LEFT);
+    int8_t of_key[EHMN_MAX_CTX], *at = of_key;
+    int32x4_t most = vdupq_n_s32(INT32_MIN), others = most;
+    ehmn_neon_collect(key_frac, stride, n, of_key);
+    for (; n >= 8u; n -= 8u, scores += 8, at += 8) {
+        int16x8_t bits = vmaxq_s16(vminq_s16(vqsubq_s16(left, vmovl_s8(vld1_s8(at))), up), down);
+        int32x4_t a = shifted(scores, vget_low_s16(bits)), b = shifted(scores + 4, vget_high_s16(bits));
+        most = vmaxq_s32(most, a);
+        others = vmaxq_s32(others, b);
+        vst1q_s32(scores, a);
+        vst1q_s32(scores + 4, b);
     }
-    max = vmaxvq_s32(most);
-    for (; i < n; i++, key_frac += stride) {
-        scores[i] = ehmn_round_rarely(scores[i], frac + *key_frac - to);
+    int32_t max = vmaxvq_s32(vmaxq_s32(most, others));
+    for (uint32_t i = 0; i < n; i++) {
+        scores[i] = ehmn_round_rarely(scores[i], frac + at[i] - to);
         max = scores[i] > max ? scores[i] : max;
     }
     return max;
@@ -290,24 +328,27 @@ int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int
 
 int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights)
 {
-    const int8_t *frac = value_frac;
+    int8_t fracs[EHMN_MAX_CTX], *at = fracs;
     int8x8_t low = vdup_n_s8(127);
-    uint32_t i = 0;
-    for (; i + 8u <= n; i += 8u, frac += (size_t)8u * stride) {
-        low = vmin_s8(low, ehmn_neon_apart(frac, stride, i + 8u < n));
+    uint32_t whole = n & ~7u;
+    ehmn_neon_collect(value_frac, stride, n, fracs);
+    for (uint32_t i = 0; i < whole; i += 8u) {
+        low = vmin_s8(low, vld1_s8(fracs + i));
     }
     int32_t least = vminv_s8(low);
-    for (; i < n; i++, frac += stride) {
-        least = *frac < least ? *frac : least;
+    for (uint32_t i = whole; i < n; i++) {
+        least = fracs[i] < least ? fracs[i] : least;
     }
-    frac = value_frac;
-    for (i = 0; i + 8u <= n; i += 8u, frac += (size_t)8u * stride) {
-        int16x8_t bits = vmovl_s8(vqsub_s8(vdup_n_s8((int8_t)least), ehmn_neon_apart(frac, stride, i + 8u < n)));
-        vst1q_s32(weights + i, vrshlq_s32(vld1q_s32(weights + i), vmovl_s16(vget_low_s16(bits))));
-        vst1q_s32(weights + i + 4, vrshlq_s32(vld1q_s32(weights + i + 4), vmovl_high_s16(bits)));
+    const int8x8_t to = vdup_n_s8((int8_t)least);
+    for (const int8_t *end = fracs + whole; at < end; at += 8, weights += 8) {
+        int16x8_t bits = vmovl_s8(vqsub_s8(to, vld1_s8(at)));
+        int32x4_t a = vrshlq_s32(vld1q_s32(weights), vmovl_s16(vget_low_s16(bits)));
+        int32x4_t b = vrshlq_s32(vld1q_s32(weights + 4), vmovl_high_s16(bits));
+        vst1q_s32(weights, a);
+        vst1q_s32(weights + 4, b);
     }
-    for (; i < n; i++, frac += stride) {
-        weights[i] = ehmn_round_rarely(weights[i], *frac - least);
+    for (uint32_t i = 0; i < n - whole; i++) {
+        weights[i] = ehmn_round_rarely(weights[i], at[i] - least);
     }
     return least;
 }

@@ -18,7 +18,7 @@ extern const uint8_t ehmn_exp2_bytes_table[512]; /* the low bytes of 2^15 and eh
 static inline void ehmn_neon_look_up(const uint8_t *table, const uint8x16_t *at, uint32_t n, uint8x16_t *out)
 {
     for (uint32_t quarter = 0; quarter < 4u; quarter++) {
-        __asm__("" : "+r"(table)); /* its registers are loaded one quarter after the other: they have no room together */
+        __asm__ volatile("" : "+r"(table)); /* its registers are loaded one quarter after the other: they have no room together */
         uint8x16x4_t part = vld1q_u8_x4(table);
         table += 64;
         for (uint32_t k = 0; k < n; k++) {
@@ -121,31 +121,8 @@ static inline uint32_t ehmn_neon_signs(const int32_t *v)
     return vaddvq_u32(bits);
 }
 
-/* Eight bytes that stand `stride` apart. If there are `more`, those up to the ninth may be read. */
-static inline int8x8_t ehmn_neon_apart(const int8_t *v, size_t stride, int more)
-{
-    switch (more ? stride : 0u) {
-    case 1:
-        return vld1_s8(v);
-    case 2:
-        return vld2_s8(v).val[0];
-    case 3:
-        return vld3_s8(v).val[0];
-    case 4:
-        return vld4_s8(v).val[0];
-    default:
-        break;
-    }
-    int8x8_t out = vdup_n_s8(0);
-    out = vld1_lane_s8(v, out, 0);
-    out = vld1_lane_s8(v + stride, out, 1);
-    out = vld1_lane_s8(v + 2u * stride, out, 2);
-    out = vld1_lane_s8(v + 3u * stride, out, 3);
-    out = vld1_lane_s8(v + 4u * stride, out, 4);
-    out = vld1_lane_s8(v + 5u * stride, out, 5);
-    out = vld1_lane_s8(v + 6u * stride, out, 6);
-    return vld1_lane_s8(v + 7u * stride, out, 7);
-}
+/* out[i] = v[i * stride] for i < n, in the order of i; no byte beyond the last of them is read. */
+void ehmn_neon_collect(const int8_t *v, uint32_t stride, uint32_t n, int8_t *out);
 
 /* Bits by which a number of this magnitude can be shifted to the left within 31. */
 static inline int32_t ehmn_neon_spare_bits(uint32_t magnitude)
@@ -164,12 +141,17 @@ typedef struct {
 /* Whether there is such a pair, for factors within +-64 and scales that are not negative. */
 static inline int ehmn_neon_make_row(ehmn_neon_row *row, const int8_t *w, int32_t factor, int32_t scale, int32_t shift)
 {
-    int32_t up = 31 - shift, spare = ehmn_neon_spare_bits((uint32_t)scale), right = up < spare ? up : spare;
-    if (up < 0 || up - right > 14 || ehmn_abs(factor) << (up - right) > INT16_MAX) {
-        return 0;
+    int32_t up = 31 - shift, right = 0; /* all to the left if there is room */
+    if (up < 0 || up > 14 || ehmn_abs(factor) << up > INT16_MAX) {
+        int32_t spare = ehmn_neon_spare_bits((uint32_t)scale);
+        right = up < spare ? up : spare;
+        up -= right;
+        if (right < 0 || up > 14 || ehmn_abs(factor) << up > INT16_MAX) {
+            return 0;
+        }
     }
     row->w = w;
-    row->left = factor * (1 << (up - right));
+    row->left = factor * (1 << up);
     row->right = (int32_t)((uint32_t)scale << right);
     return 1;
 }
@@ -177,8 +159,14 @@ static inline int ehmn_neon_make_row(ehmn_neon_row *row, const int8_t *w, int32_
 /* v[i] = the sum of what `count` rows give for w[i]; no sum of magnitudes reaches 2^31. */
 void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_neon_row *rows, uint32_t count);
 
-/* The largest magnitude. */
-uint32_t ehmn_neon_max_abs(const int32_t *v, uint32_t n);
+/* plasticity.c: rates[i] = ehmn_mul(v[i] slope, rate, shift), slope as of ehmn_times_slope, within +-most; returns the sum of
+ * their magnitudes. Of n up to 2^12, `most` up to 2^20 and a rate that is not negative, if it can be. */
+static inline int ehmn_neon_can_make_rates(int32_t rate, int32_t shift)
+{
+    return shift <= 31 && 31 - shift <= ehmn_neon_spare_bits((uint32_t)rate) + 31 && rate >= 0;
+}
+uint64_t ehmn_neon_make_rates(const int32_t *v, const int16_t *z, uint32_t n, int32_t rate, int32_t shift, int32_t most,
+                              int32_t *rates);
 
 /* plasticity.c: draw the steps of those of n rows w[n][n] that have a rate. */
 uint32_t ehmn_neon_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t *passed);

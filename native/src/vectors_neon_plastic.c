@@ -48,30 +48,44 @@ static inline uint8x16_t step_some(int8_t *w, uint32x4x4_t edge, int8x16_t way, 
     return now;
 }
 
+/* Sixteen weights from `j` on of `count` rows, 1 or 4. */
+static inline __attribute__((always_inline)) void step_block(int8_t *const *w, uint32_t count, size_t j,
+                                                             const uint32_t *edge, const int8_t *sign,
+                                                             const uint32x4_t *rate, const uint32x4_t *at,
+                                                             const uint8x16_t *before, uint8x16_t *now)
+{
+    uint32x4x4_t e = vld1q_u32_x4(edge + j);
+    int8x16_t way = vorrq_s8(vld1q_s8(sign + j), vdupq_n_s8(1));
+    now[0] = step_some(w[0] + j, e, way, rate[0], at[0], before[0]);
+    if (count > 1u) {
+        now[1] = step_some(w[1] + j, e, way, rate[1], at[1], before[1]);
+        now[2] = step_some(w[2] + j, e, way, rate[2], at[2], before[2]);
+        now[3] = step_some(w[3] + j, e, way, rate[3], at[3], before[3]);
+    }
+}
+
 static inline __attribute__((always_inline)) void step_rows(const row_steps *row, uint32_t count, const uint32_t *edge,
                                                             const int8_t *sign, uint32_t n)
 {
     uint32x4_t rate[4], at[4];
-    uint8x16_t before[4];
-    size_t j = 0, whole = n & ~15u;
+    uint8x16_t before[4], now[4];
+    size_t j = 0;
     for (uint32_t k = 0; k < count; k++) {
         rate[k] = vdupq_n_u32(row[k].rate);
         at[k] = vdupq_n_u32(row[k].at);
         before[k] = vdupq_n_u8((uint8_t)(row[k].at >> 24));
     }
-    int8_t *w0 = row[0].w, *w1 = row[count > 1u].w, *w2 = row[count > 2u ? 2 : 0].w, *w3 = row[count > 3u ? 3 : 0].w;
-    for (; j < whole; j += 16u) {
-        uint32x4x4_t e = vld1q_u32_x4(edge + j);
-        int8x16_t way = vorrq_s8(vld1q_s8(sign + j), vdupq_n_s8(1));
-        before[0] = step_some(w0 + j, e, way, rate[0], at[0], before[0]);
-        if (count > 1u) {
-            before[1] = step_some(w1 + j, e, way, rate[1], at[1], before[1]);
-            before[2] = step_some(w2 + j, e, way, rate[2], at[2], before[2]);
-            before[3] = step_some(w3 + j, e, way, rate[3], at[3], before[3]);
-        }
+    int8_t *const w[4] = {row[0].w, row[count > 1u].w, row[count > 1u ? 2 : 0].w, row[count > 1u ? 3 : 0].w};
+    if (n & 16u) {
+        step_block(w, count, j, edge, sign, rate, at, before, before);
+        j += 16u;
     }
-    for (uint32_t k = 0; whole < n && k < count; k++) {
-        step_rest(row[k], edge + whole, sign + whole, n);
+    for (; j + 32u <= n; j += 32u) {
+        step_block(w, count, j, edge, sign, rate, at, before, now);
+        step_block(w, count, j + 16u, edge, sign, rate, at, now, before);
+    }
+    for (uint32_t k = 0; j < n && k < count; k++) {
+        step_rest(row[k], edge + j, sign + j, n);
     }
 }
 
@@ -193,19 +207,53 @@ void ehmn_drop_below(int32_t *v, uint32_t n, uint32_t least)
     }
 }
 
-/* round(v (2^15 - q) / 2^15) = v + round(2 v (-2^16 q) / 2^32), q the upper half of the doubled square. */
+/* round(v (2^15 - q) / 2^15) = v + round(2 v (-2^16 q) / 2^32), q the upper half of the doubled square: v[8] of z[8]. */
+static inline int32x4x2_t times_slope(const int32_t *v, const int16_t *z)
+{
+    int16x8_t a = vld1q_s16(z), less = vnegq_s16(vqdmulhq_s16(a, a));
+    int32x4x2_t b = {{vld1q_s32(v), vld1q_s32(v + 4)}};
+    b.val[0] = vaddq_s32(b.val[0], vqrdmulhq_s32(b.val[0], vshll_n_s16(vget_low_s16(less), 16)));
+    b.val[1] = vaddq_s32(b.val[1], vqrdmulhq_s32(b.val[1], vshll_high_n_s16(less, 16)));
+    return b;
+}
+
 void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out)
 {
     for (; n >= 8u; n -= 8u, v += 8, z += 8, out += 8) {
-        int16x8_t a = vld1q_s16(z), less = vnegq_s16(vqdmulhq_s16(a, a));
-        int32x4x2_t b = vld1q_s32_x2(v);
-        b.val[0] = vaddq_s32(b.val[0], vqrdmulhq_s32(b.val[0], vshll_n_s16(vget_low_s16(less), 16)));
-        b.val[1] = vaddq_s32(b.val[1], vqrdmulhq_s32(b.val[1], vshll_high_n_s16(less, 16)));
-        vst1q_s32_x2(out, b);
+        int32x4x2_t b = times_slope(v, z);
+        vst1q_s32(out, b.val[0]);
+        vst1q_s32(out + 4, b.val[1]);
     }
     for (uint32_t i = 0; i < n; i++) {
         out[i] = ehmn_round_fit((int64_t)v[i] * (32768 - (z[i] * z[i] >> 15)), 15);
     }
+}
+
+/* round(2 (2^left v) (2^right rate) / 2^32), left only what right has no room for: 2^right rate is then 2^30 or more, and
+ * where v does not fit, all that comes out is beyond what is allowed. */
+uint64_t ehmn_neon_make_rates(const int32_t *v, const int16_t *z, uint32_t n, int32_t rate, int32_t shift, int32_t most,
+                              int32_t *rates)
+{
+    int32_t spare = ehmn_neon_spare_bits((uint32_t)rate), up = 31 - shift, right = up < spare ? up : spare;
+    const int32x4_t factor = vdupq_n_s32(rate * (1 << right)), left = vdupq_n_s32(up - right);
+    const int32x4_t high = vdupq_n_s32(most), low = vdupq_n_s32(-most), zero = vdupq_n_s32(0);
+    int32x4_t sum = zero, also = zero;
+    for (; n >= 8u; n -= 8u, v += 8, z += 8, rates += 8) {
+        int32x4x2_t a = times_slope(v, z);
+        a.val[0] = vmaxq_s32(vminq_s32(vqrdmulhq_s32(vqshlq_s32(a.val[0], left), factor), high), low);
+        a.val[1] = vmaxq_s32(vminq_s32(vqrdmulhq_s32(vqshlq_s32(a.val[1], left), factor), high), low);
+        sum = vabaq_s32(sum, a.val[0], zero);
+        also = vabaq_s32(also, a.val[1], zero);
+        vst1q_s32(rates, a.val[0]);
+        vst1q_s32(rates + 4, a.val[1]);
+    }
+    uint64_t all = vaddlvq_u32(vreinterpretq_u32_s32(vaddq_s32(sum, also)));
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t sloped = ehmn_round_fit((int64_t)v[i] * (32768 - (z[i] * z[i] >> 15)), 15);
+        rates[i] = ehmn_clamp(ehmn_mul(sloped, rate, shift), -most, most);
+        all += ehmn_abs(rates[i]);
+    }
+    return all;
 }
 
 /* -2^31 becomes -2^31 + 1. */
