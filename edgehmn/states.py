@@ -35,8 +35,10 @@ def folder() -> Path:
 
 
 def path_of(name: str) -> Path:
-    """The file of a named state; a name with a slash or the suffix is a path of its own."""
+    """The file of a named state; a name with a slash or the suffix is a path of its own. Raises UsageError."""
     if "/" in name or name.endswith(SUFFIX):
+        if name.endswith("/") or Path(name).is_dir():
+            raise UsageError(f"{name}: a folder; name the file in it, NAME{SUFFIX}")
         return Path(name)
     if not NAME.fullmatch(name):
         raise UsageError(f"'{name}' is no name for a state: use letters, digits, '.', '_' and '-'")

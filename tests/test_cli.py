@@ -360,6 +360,15 @@ def test_sources_that_are_not_installed_say_so() -> None:
     assert done.code == 10 and "pip install ." in done.err and done.err.count("\n") == 1
 
 
+def test_a_prompt_may_look_like_an_empty_option(tiny_export: Path) -> None:
+    assert edgehmn("run", tiny_export, "-n", "1", "--", "--text=").code == 0
+
+
+def test_an_option_without_its_value_names_its_command() -> None:
+    done = edgehmn("plan", "x", "--target")
+    assert done.code == 2 and "'edgehmn plan --help'" in done.err
+
+
 def test_groups_list_whole_sentences() -> None:
     for group in ("state", "replay"):
         out = edgehmn(group, "--help").out

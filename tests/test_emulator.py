@@ -414,7 +414,7 @@ def test_an_arena_that_is_too_small_is_noticed() -> None:
             runtime.process(np.arange(3), learn=True)
     finally:
         runtime.close()
-    with pytest.raises(DoesNotFitError, match=f"{BOARD} has {room}") as caught:
+    with pytest.raises(DoesNotFitError, match=f"{BOARD} has {room:,}") as caught:
         DeviceRuntime.emulated(windows[too_small_to_run])
     assert caught.value.detail["need"] > caught.value.detail["have"] == room
     with pytest.raises(DoesNotFitError, match="room for"):

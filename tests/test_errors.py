@@ -69,6 +69,7 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "a device without a port": (2, [*run, "a", "--runtime", "device"], ["--port"]),
         "an encoder that was not exported": (2, ["run", image_only, "a", "--runtime", "onnx"], ["--format onnx"]),
         "no such state": (2, [*run, "a", "--load-state", "nothing"], ["nothing", "known are: none"]),
+        "a folder for a state": (2, ["personalise", tiny_export, short_text, "--save-state", "x/"], ["x/", "folder"]),
         "a name that is none": (2, [*run, "a", "--load-state", "two words"], ["letters"]),
         "a state from nowhere": (2, ["state", "save", "x"], ["--port", "--from"]),
         "a state to nowhere": (2, ["state", "load", "x"], ["--port", "--to"]),

@@ -92,7 +92,7 @@ class AtEspStart:
 
     def __init__(self) -> None:
         self._tool = EspTool("ESP32-S3")
-        self.places, self.running = self._tool.places, self._tool.running
+        self.places, self.running, self.ready = self._tool.places, self._tool.running, self._tool.ready
 
     def write(self, place: Place, parts: Sequence[Part]) -> None:
         self._tool.write(place, [self._moved(part) for part in parts])

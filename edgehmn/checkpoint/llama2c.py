@@ -192,7 +192,8 @@ def _tokenizer(path: Path, given: Path | None, vocab_size: int) -> tuple[Path, s
             except InvalidFileError as e:
                 why = str(e)
     raise InvalidFileError(
-        f"{path}: no tokenizer of {vocab_size} tokens beside it, as {names[0]} or {names[1]} ({why})"
+        f"{path}: no tokenizer of {vocab_size} tokens beside it, as {names[0]} or {names[1]} ({why}); give one with "
+        "--tokenizer"
     )
 
 

@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     if argv is None:
         _take_over_process()
     try:
-        _refuse_empty(arguments)
+        _refuse_empty(arguments, options)
         code = cli.main(arguments, prog_name="edgehmn", standalone_mode=False) or 0
     except (KeyboardInterrupt, click.exceptions.Abort):
         code = _fail(options, INTERRUPTED, "interrupted; nothing was left half-written")
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
         code = UsageError.exit_code
     except click.ClickException as e:
         ctx = getattr(e, "ctx", None)
-        command = ctx.command_path if ctx else "edgehmn"
+        command = ctx.command_path if ctx else " ".join(["edgehmn", *(a for a in options[:1] if a in COMMANDS)])
         code = _fail(options, UsageError.exit_code, f"{e.format_message()} (see '{command} --help')")
     except EdgeHMNError as e:
         code = _fail(options, e.exit_code, str(e), e.detail)
@@ -122,10 +122,10 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _refuse_empty(arguments: list[str]) -> None:
+def _refuse_empty(arguments: list[str], options: list[str]) -> None:
     """What a shell makes of a variable that is not set would be the present folder, or no state at all."""
     for before, argument in zip(["edgehmn", *arguments], arguments, strict=False):
-        if argument == "" or re.fullmatch("--[a-z-]+=", argument):
+        if argument == "" or (argument in options and re.fullmatch("--[a-z-]+=", argument)):
             where = argument or f"the argument after {before}"
             raise UsageError(f"{where} is empty: is a variable of the shell not set?")
 

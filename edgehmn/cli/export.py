@@ -117,11 +117,17 @@ def noise_table(rows: list[dict[str, Any]]) -> str:
     return table(cells, ("matrices of", "worst", "its weights", "16-bit inputs", "8-bit inputs"))
 
 
-@command("plan", "Memory that the export OUT needs: image, arena by region, learned state.")
+@command("plan", "Say what memory the export OUT needs: image, arena by region, learned state.")
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--arena", type=click.IntRange(min=0), help="Check that an arena of this many bytes would do.")
 @click.option("--target", help="Check that a board has room for it, and how often it can store what it learned.")
-@click.option("--years", type=Number(0, 1000, min_open=True), default=10.0, help="That its flash is to last.")
+@click.option(
+    "--years",
+    type=Number(0, 1000, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="How long its flash is to last.",
+)
 def plan_command(session: Session, export: Path, arena: int | None, target: str | None, years: float) -> Outcome:
     from edgehmn.core import CoreModel
     from edgehmn.exported import Export

@@ -82,7 +82,7 @@ def load_command(session: Session, name: str, port: str | None, target: Path | N
     return Outcome({"states": [_row(state)]}, f"loaded {state.learned} learned tokens into {port or target}")
 
 
-@command("list", "The states that are kept on this host.")
+@command("list", "List the states that are kept on this host.")
 def list_command(session: Session) -> Outcome:
     from edgehmn import states
 
