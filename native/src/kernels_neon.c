@@ -111,30 +111,23 @@ static inline int32x4_t multiply8(const int8_t *w, int8x16_t v, int32x4_t sum)
     return vpadalq_s16(sum, vmlal_high_s8(vmull_s8(vget_low_s8(a), vget_low_s8(v)), a, v));
 }
 
-/* Rows that follow each other, of 128 columns: the input stays in registers. Returns how many: all whole eights. */
+/* Rows that follow each other, of 128 columns: the input stays in registers. Four side by side, since not all of these cores
+ * put instructions in another order: one by one they are 4 % less instructions and a tenth more cycles. Returns how many. */
 static uint32_t multiply_contiguous(const int8_t *w, uint32_t rows, const int8_t *x, int32_t *acc)
 {
-    int8x16x4_t v[2] = {vld1q_s8_x4(x), vld1q_s8_x4(x + 64)};
+    int8x16_t v[8];
     uint32_t r = 0;
-    for (; r + 8u <= rows; r += 8u, acc += 8) {
-        int32x4_t s[8];
-#pragma GCC unroll 8
-        for (uint32_t k = 0; k < 8u; k++) {
-            s[k] = vdupq_n_s32(0);
-            for (uint32_t c = 0; c < 2u; c++, w += 64) {
-                int8x16x4_t a = vld1q_s8_x4(w);
-                int16x8_t two[4];
-                for (uint32_t i = 0; i < 4u; i++) {
-                    __asm__("" : "+w"(v[c].val[i])); /* or each half takes a register of its own */
-                    two[i] = vmull_s8(vget_low_s8(a.val[i]), vget_low_s8(v[c].val[i]));
-                    two[i] = vmlal_high_s8(two[i], a.val[i], v[c].val[i]);
-                }
-                s[k] = vpadalq_s16(vpadalq_s16(vpadalq_s16(vpadalq_s16(s[k], two[0]), two[1]), two[2]), two[3]);
+    for (uint32_t c = 0; c < 8u; c++) {
+        v[c] = vld1q_s8(x + 16u * c);
+    }
+    for (; r + 4u <= rows; r += 4u, w += 512) {
+        int32x4_t s[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+        for (uint32_t c = 0; c < 8u; c++) {
+            for (uint32_t k = 0; k < 4u; k++) {
+                s[k] = multiply8(w + 128u * k + 16u * c, v[c], s[k]);
             }
-            __asm__ volatile("" : "+w"(s[k]), "+r"(w)); /* or there are too few */
         }
-        vst1q_s32(acc, sum4(s));
-        vst1q_s32(acc + 4, sum4(s + 4));
+        vst1q_s32(acc + r, sum4(s));
     }
     return r;
 }
