@@ -62,5 +62,8 @@ def process(*arguments: str | Path, cwd: Path, encoding: str = "utf-8", **option
 
 
 def finish(running: subprocess.Popen[str]) -> Result:
-    out, err = running.communicate(timeout=300)
+    try:
+        out, err = running.communicate(timeout=300)
+    finally:
+        running.kill()  # which does nothing to one that has ended
     return Result(running.returncode, out or "", err or "")
