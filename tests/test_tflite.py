@@ -257,7 +257,7 @@ def test_foreign_file(tmp_path: Path, data: bytes) -> None:
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         TfliteEncoder(tmp_path / "missing.tflite")
-    with pytest.raises(InvalidFileError, match="cannot be read"):
+    with pytest.raises(InvalidFileError, match="a folder; give a file"):
         TfliteEncoder(tmp_path)
 
 
