@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#define ROWS 128u      /* of several vectors at once: all of them take the vectors as they are laid out, */
+#define SOME_COLS 256u /* so many columns of them */
 #define MOST_WHOLE 32639 /* 127 * 256 + 127: beyond, the high byte would be 128 */
 
 typedef struct {

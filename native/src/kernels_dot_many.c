@@ -5,15 +5,14 @@
 #if defined(EHMN_NEON) && defined(__ARM_FEATURE_DOTPROD)
 
 #include "kernels_dot.h"
-
-#define ROWS 128u      /* laid out at a time: all of them take the vectors as they are laid out, */
-#define SOME_COLS 256u /* so many columns of them */
-#define TOKENS 8u      /* whose sums stay in registers, or half as many */
+#include "kernels_neon_blocks.h"
 
 typedef struct {
     int8x16_t upper; /* four columns of rows 0 to 3 */
     int8x16_t lower; /* of rows 4 to 7 */
 } columns4;
+
+typedef columns4 columns_of_rows[SOME_COLS / 4u];
 
 /* out[0], out[2], ...: columns 0 to 3, 4 to 7, ... of four rows. */
 static inline void transpose(const int8_t *w, size_t stride, int8x16_t *out)
@@ -65,8 +64,10 @@ typedef struct {
     int8x16_t of[TOKENS];
 } columns16;
 
+typedef columns16 columns_of_vectors[SOME_COLS / 16u];
+
 /* Vector t as split makes it, the low bytes and the high ones apart; returns whether one exceeds MOST_WHOLE. */
-static inline int lay_out_split(const int16_t *x, uint32_t cols, uint32_t t, columns16 *low, columns16 *high)
+static inline int lay_out_one(const int16_t *x, uint32_t cols, uint32_t t, columns16 *low, columns16 *high)
 {
     int16x8_t most = vdupq_n_s16(INT16_MIN);
     int16_t rest[16] = {0};
@@ -84,7 +85,18 @@ static inline int lay_out_split(const int16_t *x, uint32_t cols, uint32_t t, col
     return vmaxvq_s16(most) > MOST_WHOLE;
 }
 
-static inline void lay_out_bytes(const int8_t *x, uint32_t cols, uint32_t t, columns16 *out)
+/* All vectors; where there is none, the first again. */
+static inline int lay_out_words(const int16_t *x, uint32_t tokens, uint32_t cols, size_t x_stride, columns16 *low,
+                                columns16 *high)
+{
+    int beyond = 0;
+    for (uint32_t t = 0; t < TOKENS; t++) {
+        beyond |= lay_out_one(x + (t < tokens ? t : 0u) * x_stride, cols, t, low, high);
+    }
+    return beyond;
+}
+
+static inline void lay_out_one8(const int8_t *x, uint32_t cols, uint32_t t, columns16 *out)
 {
     int8_t rest[16] = {0};
     for (; cols >= 16u; cols -= 16u, x += 16, out++) {
@@ -93,6 +105,13 @@ static inline void lay_out_bytes(const int8_t *x, uint32_t cols, uint32_t t, col
     if (cols > 0) {
         memcpy(rest, x, cols);
         out->of[t] = vld1q_s8(rest);
+    }
+}
+
+static inline void lay_out_bytes(const int8_t *x, uint32_t tokens, uint32_t cols, size_t x_stride, columns16 *out)
+{
+    for (uint32_t t = 0; t < TOKENS; t++) {
+        lay_out_one8(x + (t < tokens ? t : 0u) * x_stride, cols, t, out);
     }
 }
 
@@ -118,21 +137,10 @@ EHMN_INTO static inline void tile(const columns4 *part, uint32_t cols, const col
     }
 }
 
-/* What does not fill registers. */
-static __attribute__((noinline)) void put_some(const int32_t *sum, uint32_t tokens, uint32_t rows, int add, int32_t *acc,
-                                               size_t acc_stride)
-{
-    for (uint32_t t = 0; t < tokens; t++, sum += 8, acc += acc_stride) {
-        for (uint32_t r = 0; r < 8u && r < rows; r++) {
-            acc[r] = add ? acc[r] + sum[r] : sum[r];
-        }
-    }
-}
-
 /* Rows that are laid out times up to `most` vectors of bytes, whose high bytes, unless NULL, count 256. */
-EHMN_INTO static inline void tiles(columns4 (*part)[SOME_COLS / 4u], uint32_t rows, uint32_t cols, const columns16 *x,
-                                   const columns16 *high, uint32_t tokens, const uint32_t most, int add, int32_t *acc,
-                                   size_t acc_stride)
+EHMN_INTO static inline void tiles_of(columns_of_rows *part, uint32_t rows, uint32_t cols, const columns16 *x,
+                                      const columns16 *high, uint32_t tokens, const uint32_t most, int add, int32_t *acc,
+                                      size_t acc_stride)
 {
     for (uint32_t r = 0; r < rows; r += 8u, part++) {
         int32x4_t s[TOKENS][2];
@@ -147,50 +155,21 @@ EHMN_INTO static inline void tiles(columns4 (*part)[SOME_COLS / 4u], uint32_t ro
             }
         }
         tile(*part, cols, x, most, s);
-        if (tokens < most || rows - r < 8u) {
-            int32_t sum[8u * TOKENS];
-            for (uint32_t t = 0; t < most; t++) {
-                vst1q_s32(sum + 8u * t, s[t][0]);
-                vst1q_s32(sum + 8u * t + 4u, s[t][1]);
-            }
-            put_some(sum, tokens, rows - r, add, acc + r, acc_stride);
-            continue;
-        }
-        int32_t *out = acc + r;
-        for (uint32_t t = 0; t < most; t++, out += acc_stride) {
-            EHMN_KEEP_POINTER(out);
-            vst1q_s32(out, add ? vaddq_s32(s[t][0], vld1q_s32(out)) : s[t][0]);
-            vst1q_s32(out + 4, add ? vaddq_s32(s[t][1], vld1q_s32(out + 4)) : s[t][1]);
-        }
+        put_eights(s, tokens, most, rows - r, add, acc + r, acc_stride);
     }
 }
 
-/* Up to ROWS rows and SOME_COLS columns. */
-static void block(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, uint32_t n,
-                  size_t x_stride, int add, int32_t *acc, size_t acc_stride)
+EHMN_INTO static inline void tiles(columns_of_rows *part, uint32_t rows, uint32_t cols, const columns16 *x, const columns16 *high,
+                                   uint32_t tokens, int add, int32_t *acc, size_t acc_stride)
 {
-    columns4 part[ROWS / 8u][SOME_COLS / 4u];
-    columns16 low[SOME_COLS / 16u], high[SOME_COLS / 16u];
-    uint32_t whole = (cols + 15u) & ~15u;
-    for (uint32_t r = 0; r < rows; r += 8u) {
-        lay_out(w + r * stride, rows - r, cols, stride, part[r / 8u]);
-    }
-    for (uint32_t t = 0; t < n; t += TOKENS, x += TOKENS * x_stride, acc += TOKENS * acc_stride) {
-        uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
-        int beyond = 0;
-        for (uint32_t k = 0; k < TOKENS; k++) { /* some vector where none is */
-            beyond |= lay_out_split(x + (k < tokens ? k : 0u) * x_stride, cols, k, low, high);
-        }
-        if (tokens > TOKENS / 2u) {
-            tiles(part, rows, whole, low, high, tokens, TOKENS, add, acc, acc_stride);
-        } else {
-            tiles(part, rows, whole, low, high, tokens, TOKENS / 2u, add, acc, acc_stride);
-        }
-        for (uint32_t k = 0; beyond && k < tokens; k++) {
-            mend(w, rows, cols, stride, x + k * x_stride, acc + k * acc_stride);
-        }
+    if (tokens > TOKENS / 2u) {
+        tiles_of(part, rows, cols, x, high, tokens, TOKENS, add, acc, acc_stride);
+    } else {
+        tiles_of(part, rows, cols, x, high, tokens, TOKENS / 2u, add, acc, acc_stride);
     }
 }
+
+#include "kernels_dot_blocks.h"
 
 void ehmn_kernels_dot_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                  uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
@@ -203,28 +182,6 @@ void ehmn_kernels_dot_matmat_s4(const void *w, uint32_t rows, uint32_t cols, uin
 {
     int8_t part[ROWS * SOME_COLS];
     ehmn_matmat_s4(block, ROWS, SOME_COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
-}
-
-static void block8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, uint32_t n,
-                   size_t x_stride, int add, int32_t *acc, size_t acc_stride)
-{
-    columns4 part[ROWS / 8u][SOME_COLS / 4u];
-    columns16 v[SOME_COLS / 16u];
-    uint32_t whole = (cols + 15u) & ~15u;
-    for (uint32_t r = 0; r < rows; r += 8u) {
-        lay_out(w + r * stride, rows - r, cols, stride, part[r / 8u]);
-    }
-    for (uint32_t t = 0; t < n; t += TOKENS, x += TOKENS * x_stride, acc += TOKENS * acc_stride) {
-        uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
-        for (uint32_t k = 0; k < TOKENS; k++) {
-            lay_out_bytes(x + (k < tokens ? k : 0u) * x_stride, cols, k, v);
-        }
-        if (tokens > TOKENS / 2u) {
-            tiles(part, rows, whole, v, NULL, tokens, TOKENS, add, acc, acc_stride);
-        } else {
-            tiles(part, rows, whole, v, NULL, tokens, TOKENS / 2u, add, acc, acc_stride);
-        }
-    }
 }
 
 void ehmn_kernels_dot_matmat_s8(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,

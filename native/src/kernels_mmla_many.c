@@ -6,15 +6,14 @@
 #if defined(EHMN_NEON) && defined(__ARM_FEATURE_DOTPROD) && defined(__ARM_FEATURE_MATMUL_INT8)
 
 #include "kernels_dot.h"
-
-#define ROWS 128u      /* laid out at a time: all of them take the vectors as they are laid out, */
-#define SOME_COLS 256u /* so many columns of them */
-#define TOKENS 8u      /* whose sums stay in registers, or half as many */
+#include "kernels_neon_blocks.h"
 
 /* Eight columns of eight rows or vectors: of the first two, the next two, ... */
 typedef struct {
     int8x16_t pair[4];
 } columns8;
+
+typedef columns8 columns_of_rows[SOME_COLS / 8u], columns_of_vectors[SOME_COLS / 8u];
 
 /* Sixteen columns of two rows in their place. */
 static inline void put_pair(int8x16_t a, int8x16_t b, uint32_t pair, columns8 *out)
@@ -73,6 +72,23 @@ static inline int lay_out_split(const int16_t *a, const int16_t *b, uint32_t col
     return vmaxvq_s16(most) > MOST_WHOLE;
 }
 
+/* All vectors; where there is none, the first again. */
+static inline int lay_out_words(const int16_t *x, uint32_t tokens, uint32_t cols, size_t x_stride, columns8 *low,
+                                columns8 *high)
+{
+    int beyond = 0;
+    for (uint32_t t = 0; t < TOKENS; t += 2u) {
+        const int16_t *a = x + (t < tokens ? t : 0u) * x_stride, *b = x + (t + 1u < tokens ? t + 1u : 0u) * x_stride;
+        beyond |= lay_out_split(a, b, cols, t / 2u, low, high);
+    }
+    return beyond;
+}
+
+static inline void lay_out_bytes(const int8_t *x, uint32_t tokens, uint32_t cols, size_t x_stride, columns8 *out)
+{
+    lay_out(x, tokens, cols, x_stride, out);
+}
+
 /* s[p][q] += row pair q times vector pair p, of `cols` columns, a multiple of 16. */
 EHMN_INTO static inline void tile(const columns8 *part, const columns8 *x, uint32_t cols, const uint32_t most,
                                   int32x4_t (*s)[4])
@@ -90,17 +106,6 @@ EHMN_INTO static inline void tile(const columns8 *part, const columns8 *x, uint3
     }
 }
 
-/* What does not fill registers. */
-static __attribute__((noinline)) void put_some(const int32_t *sum, uint32_t tokens, uint32_t rows, int add, int32_t *acc,
-                                               size_t acc_stride)
-{
-    for (uint32_t t = 0; t < tokens; t++, sum += 8, acc += acc_stride) {
-        for (uint32_t r = 0; r < 8u && r < rows; r++) {
-            acc[r] = add ? acc[r] + sum[r] : sum[r];
-        }
-    }
-}
-
 /* Four sums of a vector, the first or the second of its pair. */
 static inline int32x4_t four_of(int32x4_t a, int32x4_t b, uint32_t second)
 {
@@ -109,9 +114,9 @@ static inline int32x4_t four_of(int32x4_t a, int32x4_t b, uint32_t second)
 }
 
 /* Rows that are laid out times up to `most` vectors of bytes, whose high bytes, unless NULL, count 256. */
-EHMN_INTO static inline void tiles(columns8 (*part)[SOME_COLS / 8u], uint32_t rows, uint32_t cols, const columns8 *x,
-                                   const columns8 *high, uint32_t tokens, const uint32_t most, int add, int32_t *acc,
-                                   size_t acc_stride)
+EHMN_INTO static inline void tiles_of(columns_of_rows *part, uint32_t rows, uint32_t cols, const columns8 *x,
+                                      const columns8 *high, uint32_t tokens, const uint32_t most, int add, int32_t *acc,
+                                      size_t acc_stride)
 {
     for (uint32_t r = 0; r < rows; r += 8u, part++) {
         int32x4_t s[TOKENS / 2u][4];
@@ -127,48 +132,26 @@ EHMN_INTO static inline void tiles(columns8 (*part)[SOME_COLS / 8u], uint32_t ro
             }
         }
         tile(*part, x, cols, most, s);
-        int32_t sum[8u * TOKENS];
-        int whole = tokens == most && rows - r >= 8u;
-        int32_t *out = whole ? acc + r : sum;
-        size_t apart = whole ? acc_stride : 8u;
-        for (uint32_t t = 0; t < most; t++, out += apart) {
-            EHMN_KEEP_POINTER(out);
-            int32x4_t a = four_of(s[t / 2u][0], s[t / 2u][1], t % 2u), b = four_of(s[t / 2u][2], s[t / 2u][3], t % 2u);
-            vst1q_s32(out, whole && add ? vaddq_s32(a, vld1q_s32(out)) : a);
-            vst1q_s32(out + 4, whole && add ? vaddq_s32(b, vld1q_s32(out + 4)) : b);
+        int32x4_t of[TOKENS][2];
+        for (uint32_t t = 0; t < most; t++) {
+            of[t][0] = four_of(s[t / 2u][0], s[t / 2u][1], t % 2u);
+            of[t][1] = four_of(s[t / 2u][2], s[t / 2u][3], t % 2u);
         }
-        if (!whole) {
-            put_some(sum, tokens, rows - r, add, acc + r, acc_stride);
-        }
+        put_eights(of, tokens, most, rows - r, add, acc + r, acc_stride);
     }
 }
 
-/* Up to ROWS rows and SOME_COLS columns. */
-static void block(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, uint32_t n,
-                  size_t x_stride, int add, int32_t *acc, size_t acc_stride)
+EHMN_INTO static inline void tiles(columns_of_rows *part, uint32_t rows, uint32_t cols, const columns8 *x, const columns8 *high,
+                                   uint32_t tokens, int add, int32_t *acc, size_t acc_stride)
 {
-    columns8 part[ROWS / 8u][SOME_COLS / 8u], low[SOME_COLS / 8u], high[SOME_COLS / 8u];
-    uint32_t whole = (cols + 15u) & ~15u;
-    for (uint32_t r = 0; r < rows; r += 8u) {
-        lay_out(w + r * stride, rows - r, cols, stride, part[r / 8u]);
-    }
-    for (uint32_t t = 0; t < n; t += TOKENS, x += TOKENS * x_stride, acc += TOKENS * acc_stride) {
-        uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
-        int beyond = 0;
-        for (uint32_t k = 0; k < TOKENS; k += 2u) { /* some vector where none is */
-            const int16_t *a = x + (k < tokens ? k : 0u) * x_stride, *b = x + (k + 1u < tokens ? k + 1u : 0u) * x_stride;
-            beyond |= lay_out_split(a, b, cols, k / 2u, low, high);
-        }
-        if (tokens > TOKENS / 2u) {
-            tiles(part, rows, whole, low, high, tokens, TOKENS, add, acc, acc_stride);
-        } else {
-            tiles(part, rows, whole, low, high, tokens, TOKENS / 2u, add, acc, acc_stride);
-        }
-        for (uint32_t k = 0; beyond && k < tokens; k++) {
-            mend(w, rows, cols, stride, x + k * x_stride, acc + k * acc_stride);
-        }
+    if (tokens > TOKENS / 2u) {
+        tiles_of(part, rows, cols, x, high, tokens, TOKENS, add, acc, acc_stride);
+    } else {
+        tiles_of(part, rows, cols, x, high, tokens, TOKENS / 2u, add, acc, acc_stride);
     }
 }
+
+#include "kernels_dot_blocks.h"
 
 void ehmn_kernels_mmla_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                                   uint32_t n, uint32_t x_stride, int32_t *acc, uint32_t acc_stride)
@@ -181,25 +164,6 @@ void ehmn_kernels_mmla_matmat_s4(const void *w, uint32_t rows, uint32_t cols, ui
 {
     int8_t part[ROWS * SOME_COLS];
     ehmn_matmat_s4(block, ROWS, SOME_COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
-}
-
-static void block8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, uint32_t n,
-                   size_t x_stride, int add, int32_t *acc, size_t acc_stride)
-{
-    columns8 part[ROWS / 8u][SOME_COLS / 8u], v[SOME_COLS / 8u];
-    uint32_t whole = (cols + 15u) & ~15u;
-    for (uint32_t r = 0; r < rows; r += 8u) {
-        lay_out(w + r * stride, rows - r, cols, stride, part[r / 8u]);
-    }
-    for (uint32_t t = 0; t < n; t += TOKENS, x += TOKENS * x_stride, acc += TOKENS * acc_stride) {
-        uint32_t tokens = n - t < TOKENS ? n - t : TOKENS;
-        lay_out(x, tokens, cols, x_stride, v);
-        if (tokens > TOKENS / 2u) {
-            tiles(part, rows, whole, v, NULL, tokens, TOKENS, add, acc, acc_stride);
-        } else {
-            tiles(part, rows, whole, v, NULL, tokens, TOKENS / 2u, add, acc, acc_stride);
-        }
-    }
 }
 
 void ehmn_kernels_mmla_matmat_s8(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x,

@@ -5,12 +5,12 @@
 
 #if defined(EHMN_NEON)
 
-#include <arm_neon.h>
+#include "kernels_neon_blocks.h"
+
 #include <string.h>
 
 #define ROWS 32u /* at a time, while their weights are near */
 #define COLS 256u
-#define TOKENS 8u /* whose sums stay in registers, or half as many */
 
 /* column[0..7]: eight columns of eight rows. */
 static inline void lay_out8(const int8_t *w, size_t stride, int16x8_t *column)
@@ -84,17 +84,6 @@ EHMN_INTO static inline void multiply(const int16x8_t *column, uint32_t cols, co
     }
 }
 
-/* What does not fill registers: `tokens` sums of `rows` rows, which stand `apart`. */
-static __attribute__((noinline)) void put_some(const int32_t *sum, uint32_t apart, uint32_t tokens, uint32_t rows, int add,
-                                               int32_t *acc, size_t acc_stride)
-{
-    for (uint32_t t = 0; t < tokens; t++, sum += apart, acc += acc_stride) {
-        for (uint32_t r = 0; r < apart && r < rows; r++) {
-            acc[r] = add ? acc[r] + sum[r] : sum[r];
-        }
-    }
-}
-
 /* Rows that are laid out times up to `most` vectors; `add`: to what is there. */
 EHMN_INTO static inline void multiply_rows(int16x8_t (*column)[COLS], uint32_t rows, uint32_t cols,
                                            const int16_t *const *x, uint32_t tokens, const uint32_t most, int add,
@@ -106,21 +95,7 @@ EHMN_INTO static inline void multiply_rows(int16x8_t (*column)[COLS], uint32_t r
             s[t][0] = s[t][1] = vdupq_n_s32(0);
         }
         multiply(*column, cols, x, most, s);
-        if (tokens < most || rows - r < 8u) {
-            int32_t sum[8u * TOKENS];
-            for (uint32_t t = 0; t < most; t++) {
-                vst1q_s32(sum + 8u * t, s[t][0]);
-                vst1q_s32(sum + 8u * t + 4u, s[t][1]);
-            }
-            put_some(sum, 8u, tokens, rows - r, add, acc + r, acc_stride);
-            continue;
-        }
-        int32_t *out = acc + r;
-        for (uint32_t t = 0; t < most; t++, out += acc_stride) {
-            EHMN_KEEP_POINTER(out);
-            vst1q_s32(out, add ? vaddq_s32(s[t][0], vld1q_s32(out)) : s[t][0]);
-            vst1q_s32(out + 4, add ? vaddq_s32(s[t][1], vld1q_s32(out + 4)) : s[t][1]);
-        }
+        put_eights(s, tokens, most, rows - r, add, acc + r, acc_stride);
     }
 }
 

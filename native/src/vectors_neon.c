@@ -8,12 +8,6 @@
 
 #include <stddef.h>
 
-/* -2^31 becomes -2^31 + 1. */
-static inline int32x4_t symmetric(int32x4_t v)
-{
-    return vmaxq_s32(v, vdupq_n_s32(-INT32_MAX));
-}
-
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
     for (; n >= 16u; n -= 16u, v += 16, more += 16) {
@@ -22,7 +16,7 @@ void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
             a[k] = vqaddq_s32(vld1q_s32(v + 4u * k), vld1q_s32(more + 4u * k));
         }
         for (uint32_t k = 0; k < 4u; k++) {
-            vst1q_s32(v + 4u * k, symmetric(a[k]));
+            vst1q_s32(v + 4u * k, ehmn_neon_symmetric(a[k]));
         }
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -34,8 +28,8 @@ void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_
 {
     for (; n >= 8u; n -= 8u, v += 8, less += 8, out += 8) {
         int32x4x2_t a = vld1q_s32_x2(v), b = vld1q_s32_x2(less);
-        a.val[0] = symmetric(vqsubq_s32(a.val[0], b.val[0]));
-        a.val[1] = symmetric(vqsubq_s32(a.val[1], b.val[1]));
+        a.val[0] = ehmn_neon_symmetric(vqsubq_s32(a.val[0], b.val[0]));
+        a.val[1] = ehmn_neon_symmetric(vqsubq_s32(a.val[1], b.val[1]));
         vst1q_s32_x2(out, a);
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -61,7 +55,7 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
         int32x4x4_t a = vld1q_s32_x4(v);
         for (uint32_t k = 0; k < 4u; k++) {
             int32x2_t low = vqrshrn_n_s64(vmull_n_s32(vget_low_s32(a.val[k]), factor), 16);
-            a.val[k] = symmetric(vqrshrn_high_n_s64(low, vmull_high_n_s32(a.val[k], factor), 16));
+            a.val[k] = ehmn_neon_symmetric(vqrshrn_high_n_s64(low, vmull_high_n_s32(a.val[k], factor), 16));
         }
         vst1q_s32_x4(out, a);
     }
@@ -69,7 +63,7 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
         int32x4_t a = vld1q_s32(v);
         int64x2_t low = vrshlq_s64(vmull_n_s32(vget_low_s32(a), factor), right);
         int64x2_t high = vrshlq_s64(vmull_high_n_s32(a, factor), right);
-        vst1q_s32(out, symmetric(vqmovn_high_s64(vqmovn_s64(low), high)));
+        vst1q_s32(out, ehmn_neon_symmetric(vqmovn_high_s64(vqmovn_s64(low), high)));
     }
     for (uint32_t i = 0; i < n; i++) {
         out[i] = ehmn_round_rarely((int64_t)v[i] * factor, shift);
@@ -81,13 +75,7 @@ void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
     int32_t spare = ehmn_neon_spare_bits((uint32_t)gain);
     const int32x4_t gains = vdupq_n_s32((int32_t)((uint32_t)gain << spare)), down = vdupq_n_s32(-spare);
     for (; spare >= 1 && n >= 8u; n -= 8u, v += 8, z += 8) {
-        int16x8_t a = vld1q_s16(z);
-        int32x4x2_t sum = vld1q_s32_x2(v);
-        int32x4_t low = vrshlq_s32(vqdmulhq_s32(vshll_n_s16(vget_low_s16(a), 16), gains), down);
-        int32x4_t high = vrshlq_s32(vqdmulhq_s32(vshll_high_n_s16(a, 16), gains), down);
-        sum.val[0] = symmetric(vqaddq_s32(sum.val[0], low));
-        sum.val[1] = symmetric(vqaddq_s32(sum.val[1], high));
-        vst1q_s32_x2(v, sum);
+        ehmn_neon_add_scaled(v, vld1q_s16(z), gains, down);
     }
     for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)z[i] * gain, 15));
@@ -129,9 +117,9 @@ void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
     for (; n >= 8u; n -= 8u, mean += 8, v += 8) {
         int32x4x2_t m = vld1q_s32_x2(mean), a = vld1q_s32_x2(v);
         for (uint32_t k = 0; k < 2u; k++) {
-            int32x4_t difference = symmetric(vqsubq_s32(a.val[k], m.val[k]));
+            int32x4_t difference = ehmn_neon_symmetric(vqsubq_s32(a.val[k], m.val[k]));
             difference = rate < 65536 ? vqrdmulhq_n_s32(difference, factor) : difference;
-            m.val[k] = symmetric(vqaddq_s32(m.val[k], difference));
+            m.val[k] = ehmn_neon_symmetric(vqaddq_s32(m.val[k], difference));
         }
         vst1q_s32_x2(mean, m);
     }
@@ -212,8 +200,8 @@ uint32_t ehmn_neon_rotate(const int16_t *turn, uint32_t half, int32_t *v)
         int64x2_t high = vmlsl_high_s32(vmull_high_s32(a, c), b, s);
         int64x2_t low2 = vmlal_s32(vmull_s32(vget_low_s32(b), vget_low_s32(c)), vget_low_s32(a), vget_low_s32(s));
         int64x2_t high2 = vmlal_high_s32(vmull_high_s32(b, c), a, s);
-        vst1q_s32(v + i, symmetric(vqrshrn_high_n_s64(vqrshrn_n_s64(low, 15), high, 15)));
-        vst1q_s32(v + i + half, symmetric(vqrshrn_high_n_s64(vqrshrn_n_s64(low2, 15), high2, 15)));
+        vst1q_s32(v + i, ehmn_neon_symmetric(vqrshrn_high_n_s64(vqrshrn_n_s64(low, 15), high, 15)));
+        vst1q_s32(v + i + half, ehmn_neon_symmetric(vqrshrn_high_n_s64(vqrshrn_n_s64(low2, 15), high2, 15)));
     }
     return i;
 }
@@ -249,7 +237,7 @@ void ehmn_neon_collect(const int8_t *v, uint32_t stride, uint32_t n, int8_t *out
 /* v shifted by as many bits to the left as `bits` says, or rounded to the right. */
 static inline int32x4_t shifted(const int32_t *v, int16x4_t bits)
 {
-    return symmetric(vqrshlq_s32(vld1q_s32(v), vmovl_s16(bits)));
+    return ehmn_neon_symmetric(vqrshlq_s32(vld1q_s32(v), vmovl_s16(bits)));
 }
 
 #define MOST_LEFT 63 /* beyond, either way, it makes no difference */

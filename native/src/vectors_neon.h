@@ -131,6 +131,23 @@ static inline int32_t ehmn_neon_spare_bits(uint32_t magnitude)
     return __builtin_clz(magnitude | 1u) - 1;
 }
 
+/* -2^31 becomes -2^31 + 1. */
+static inline int32x4_t ehmn_neon_symmetric(int32x4_t v)
+{
+    return vmaxq_s32(v, vdupq_n_s32(-INT32_MAX));
+}
+
+/* v[0..7] += round(a factor 2^(down - 15)), saturated; down: below zero, in every lane. Upper halves of doubled products. */
+static inline void ehmn_neon_add_scaled(int32_t *v, int16x8_t a, int32x4_t factor, int32x4_t down)
+{
+    int32x4x2_t sum = vld1q_s32_x2(v);
+    int32x4_t low = vrshlq_s32(vqdmulhq_s32(vshll_n_s16(vget_low_s16(a), 16), factor), down);
+    int32x4_t high = vrshlq_s32(vqdmulhq_s32(vshll_high_n_s16(a, 16), factor), down);
+    sum.val[0] = ehmn_neon_symmetric(vqaddq_s32(sum.val[0], low));
+    sum.val[1] = ehmn_neon_symmetric(vqaddq_s32(sum.val[1], high));
+    vst1q_s32_x2(v, sum);
+}
+
 /* A row that gives ehmn_mul(w[i] factor, scale, shift), for factors within +-64 and scales that are not negative; 0 if there
  * is none. */
 static inline int ehmn_neon_make_row(ehmn_row *row, const int8_t *w, int32_t factor, int32_t scale, int32_t shift)

@@ -8,12 +8,6 @@
 
 #include <stddef.h>
 
-/* -2^31 becomes -2^31 + 1. */
-static inline int32x4_t symmetric(int32x4_t v)
-{
-    return vmaxq_s32(v, vdupq_n_s32(-INT32_MAX));
-}
-
 /* A row of weights that is to be stepped: of those that go against the direction, rate and place are complements, which
  * turns the differences of places around. */
 typedef struct {
@@ -187,7 +181,7 @@ int64_t ehmn_neon_sum_products(const int32_t *v, const int32_t *w, uint32_t n, i
             int32x4_t a = vld1q_s32(v + k), b = vld1q_s32(w + k);
             int64x2_t low = vrshlq_s64(vmull_s32(vget_low_s32(a), vget_low_s32(b)), right);
             int64x2_t high = vrshlq_s64(vmull_high_s32(a, b), right);
-            sum = vpadalq_s32(sum, symmetric(vqmovn_high_s64(vqmovn_s64(low), high)));
+            sum = vpadalq_s32(sum, ehmn_neon_symmetric(vqmovn_high_s64(vqmovn_s64(low), high)));
         }
     }
     int64_t all = vaddvq_s64(sum);
@@ -282,19 +276,12 @@ uint64_t ehmn_neon_make_rates(const int32_t *v, const int16_t *z, uint32_t n, in
     return all;
 }
 
-/* The upper halves of doubled products, from 1 bit on that is rounded away. */
 void ehmn_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift)
 {
     int32_t spare = ehmn_neon_spare_bits((uint32_t)scale), beyond = shift + spare + 16 - 31;
     const int32x4_t scales = vdupq_n_s32((int32_t)((uint32_t)scale << spare)), down = vdupq_n_s32(-beyond);
     for (; beyond >= 1 && n >= 8u; n -= 8u, v += 8, w += 8) {
-        int16x8_t a = vmulq_n_s16(vmovl_s8(vld1_s8(w)), (int16_t)factor);
-        int32x4x2_t sum = vld1q_s32_x2(v);
-        int32x4_t low = vrshlq_s32(vqdmulhq_s32(vshll_n_s16(vget_low_s16(a), 16), scales), down);
-        int32x4_t high = vrshlq_s32(vqdmulhq_s32(vshll_high_n_s16(a, 16), scales), down);
-        sum.val[0] = symmetric(vqaddq_s32(sum.val[0], low));
-        sum.val[1] = symmetric(vqaddq_s32(sum.val[1], high));
-        vst1q_s32_x2(v, sum);
+        ehmn_neon_add_scaled(v, vmulq_n_s16(vmovl_s8(vld1_s8(w)), (int16_t)factor), scales, down);
     }
     for (uint32_t i = 0; i < n; i++) {
         v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)(w[i] * factor) * scale, shift));
