@@ -27,7 +27,7 @@ from bench.count_instructions import HALF, Program, count
 from bench.instruction_plugin import Plugin
 from edgehmn.checkpoint import REFERENCE, Checkpoint, read_checkpoint
 from edgehmn.core import CoreModel, Image, lib
-from edgehmn.estimate import COUNTS, VECTOR
+from edgehmn.estimate import COUNTS
 from edgehmn.exported import Export
 from edgehmn.image import image_of
 from edgehmn.measure.token_by_token import feed, stretches
@@ -125,9 +125,8 @@ def within_caches(ids: npt.NDArray[np.int32], file: Path, work: Path) -> dict[st
 def as_markdown(rows: list[dict[str, Any]], few: dict[str, Any], models: list[Modelled], rest: float) -> str:
     lines = [
         "# Instructions of the plastic parts beside those of the frozen",
-        f"By `python tools/run.py bench.plastic_cycles OUT`, on an x86-64 processor. The profiles of boards with vector"
-        f" units take {VECTOR[0]} times, within a factor of {VECTOR[1]}. The instructions are those of the table avx2; "
-        "the times of the others show how the share grows as the frozen part gets faster.",
+        "By `python tools/run.py bench.plastic_cycles OUT`, on an x86-64 processor. The instructions are those of the "
+        "table avx2; the times of the others show how the share grows as the frozen part gets faster.",
         "",
         "| kernels | µs static | µs learned | share of time, % | share of instructions, % | times as long |",
         "|---|---|---|---|---|---|",
