@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from edgehmn.errors import DependencyError, InvalidFileError, UnsupportedError, UsageError
+from edgehmn.errors import DependencyError, InvalidFileError, UnsupportedError, UsageError, no_such
 from edgehmn.files import read_bytes, sha256
 from edgehmn.runtime.encoder import Interface, TensorSpec
 from edgehmn.runtime.onnx_file import SEAL_BYTES, read_contents
@@ -163,7 +163,7 @@ def _read_interface(path: Path, data: bytes) -> OnnxInterface:
 
 def _open_session(path: Path, data: bytes, threads: int, provider: str) -> Any:
     if provider not in PROVIDERS:
-        raise UsageError(f"execution provider '{provider}' is unknown; choose one of {', '.join(PROVIDERS)}")
+        raise no_such("execution provider", provider, PROVIDERS)
     try:
         import onnxruntime
     except ImportError as e:
