@@ -475,9 +475,10 @@ int32_t ehmn_process(ehmn_model *m, const uint32_t *tokens, uint32_t n, uint32_t
             return EHMN_E_ARGUMENT;
         }
     }
-    batch b = {m, work, layout_record(m->image), 0, is_own_table(m->kernels)};
+    batch b = {m, work, layout_record(m->image), 0, 0};
     uint32_t capacity = (uint32_t)(work_bytes / b.at.total);
     if (n > 1u && capacity > 1u) {
+        b.own_table = is_own_table(m->kernels); /* which on x86 asks Linux, so not for single tokens */
         several_at_once(&b, tokens, n, how, bits, capacity);
     } else {
         one_by_one(m, tokens, n, how, bits);
