@@ -66,7 +66,8 @@ static record layout_record(const ehmn_image *im)
     r.block = ehmn_take(&head, RECORD_ALIGN, 4u * HEAD_ROWS);
     r.max = ehmn_take(&head, RECORD_ALIGN, 4u);
     r.logits = ehmn_take(&head, RECORD_ALIGN, 2u * (uint64_t)im->vocab_size);
-    r.total = (at > head ? at : head) | RECORD_ALIGN; /* an odd number of lines: the same of all tokens fills every set */
+    /* An odd number of lines: the same of all tokens fills every set. */
+    r.total = (at > head ? at : head) | RECORD_ALIGN;
     return r;
 }
 
@@ -190,7 +191,8 @@ static void add(const batch *b, uint32_t vector)
     }
 }
 
-/* Several matrices with one input, the residual after norm `index`: it is reduced anew only where they take other bits. */
+/* Several matrices with one input, the residual after norm `index`: it is reduced anew only where
+ * they take other bits. */
 static void multiply_each(const batch *b, uint32_t index, const ehmn_matrix *const *matrix, uint32_t n,
                           const uint32_t *out)
 {
@@ -376,7 +378,8 @@ static void predict(const batch *b, const uint32_t *tokens, uint32_t *bits)
         multiply(b, head, first, rows, b->at.block, EHMN_LOGIT_FRAC);
         for (uint32_t t = 0; t < b->n; t++) {
             int32_t *max = of(b, t, b->at.max);
-            *max = ehmn_fit_logits(m, first, rows, *max, of(b, t, b->at.block), (int16_t *)of(b, t, b->at.logits) + first);
+            int16_t *logits = of(b, t, b->at.logits);
+            *max = ehmn_fit_logits(m, first, rows, *max, of(b, t, b->at.block), logits + first);
         }
     }
     memcpy(m->history, history, sizeof history);
