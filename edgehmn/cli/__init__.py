@@ -168,7 +168,7 @@ def _fail(options: list[str], code: int, message: str, detail: dict[str, Any] | 
         try:
             write_stdout(envelope(command, error=error))
         except CannotWriteError as e:
-            say(f"{line}; {e}")
+            say(line if str(e) in line else f"{line}; {e}")
     else:
         say(line)
     return code

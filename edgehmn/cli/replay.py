@@ -25,8 +25,21 @@ def replay_command() -> None:
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The replay file, .ehmr.")
-@click.option("--mode", type=click.Choice(list(MODES)), default="learn", show_default=True)
-@click.option("-n", "--tokens", type=click.IntRange(0, 100_000), default=0, help="Then continue for so many tokens.")
+@click.option(
+    "--mode",
+    type=click.Choice(list(MODES)),
+    default="learn",
+    show_default=True,
+    help="Each token of TEXT is learned, moves the gains alone, or is scored only.",
+)
+@click.option(
+    "-n",
+    "--tokens",
+    type=click.IntRange(0, 100_000),
+    default=0,
+    show_default=True,
+    help="Then continue for so many tokens.",
+)
 @click.option("--temperature", type=Number(0, 16), default=1.0, show_default=True, help="Of those; 0: greedy.")
 @runtime_options
 def record_command(
