@@ -94,11 +94,23 @@ def load(name: str) -> bytes:
     return state
 
 
+def check_image(name: str, state: State, image_id: str) -> None:
+    """Raises InvalidFileError for a state of another image."""
+    if state.image_id != image_id:
+        raise InvalidFileError(
+            f"{name}: was learned with another image, {state.image_id[:16]}; this is {image_id[:16]}: give the export "
+            "that it was learned with",
+            image_id=state.image_id,
+        )
+
+
 def load_into(runtime: Runtime, name: str, banks: int = 1) -> None:
     """Give a state to a runtime of so many banks. Raises as `load`, UsageError if it has more banks, and
     InvalidFileError if it belongs to another image."""
     state = load(name)
-    if (has := describe(name, state).banks) > banks:
+    described = describe(name, state)
+    check_image(str(path_of(name)), described, runtime.image_id)
+    if (has := described.banks) > banks:
         raise UsageError(
             f"{path_of(name)}: was learned in {has} banks, and there is room for {banks}: give --banks {has} or more "
             "to a run on this host; a board has one bank"

@@ -115,7 +115,12 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "a text to inspect": (4, ["inspect", short_text], ["neither"]),
         "something endless to inspect": (4, ["inspect", "/dev/zero"], ["/dev/zero"]),
         "a name beyond all limits": (4, ["inspect", "x" * 5000], ["too long"]),
-        "a state of another image": (4, [*run, "a", "--load-state", state], ["stranger.ehmd", "another image"]),
+        "a state of another image": (
+            4, [*run, "a", "--load-state", state], ["stranger.ehmd", "another image", "give the export"],
+        ),
+        "states of another image": (
+            4, ["state", "diff", state, state, "--image", tiny_export], ["stranger.ehmd", "another image"],
+        ),
         "a truncated state": (4, ["state", "save", "x", "--from", folder / "cut.ehmd"], ["cut.ehmd", "truncated"]),
         "a text for a state": (4, ["state", "save", "x", "--from", short_text], ["not a learned state"]),
         "an export that lacks a file": (4, ["plan", folder / "half"], ["model.ehmn", "missing", "export again"]),
