@@ -158,6 +158,8 @@ def personalise_command(
     from edgehmn.learn import personalise
     from edgehmn.runtime.select import open_runtime
 
+    if save_state:
+        states.check_output(states.path_of(save_state))
     opened = Export.open(export)
     ids = opened.encode(read_texts(texts))
     keeper = keeper_of(save_state, opened.image.id, ids, load_state, where)

@@ -49,8 +49,8 @@ def record_command(
     from edgehmn import states
     from edgehmn.errors import UsageError
     from edgehmn.exported import Export
-    from edgehmn.files import check_place, read_texts
-    from edgehmn.replay import Recorder
+    from edgehmn.files import check_place, check_replaceable, read_texts
+    from edgehmn.replay import MAGIC, Recorder
     from edgehmn.runtime.select import open_runtime
 
     opened = Export.open(export)
@@ -59,6 +59,7 @@ def record_command(
         raise UsageError("the text is empty: give some to record")
     learn, follow = MODES[mode]
     check_place(output)
+    check_replaceable(output, "replay", MAGIC)
     with open_runtime(opened, **where) as runtime, session.progress("recording", len(ids)) as progress:
         recorder = Recorder(runtime, where["seed"])
         if load_state:
@@ -91,6 +92,8 @@ def run_command(
 
     if load_state:
         raise UsageError("a replay holds the state that it starts from; leave --load-state out")
+    if save_state:
+        states.check_output(states.path_of(save_state))
     opened, replay = Export.open(export), Replay.read(file)
     with (
         open_runtime(opened, **where) as runtime,
