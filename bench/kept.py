@@ -11,7 +11,11 @@ FOLDER = Path(__file__).resolve().parent.parent / "build" / "bench"
 
 def begun(results: Path, key: Mapping[str, Any]) -> dict[str, Any]:
     """What was kept for these results by a run with the same values of `key`, or `key` alone."""
-    path = FOLDER / results.name
+    return of_same(FOLDER / results.name, key)
+
+
+def of_same(path: Path, key: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file has of the same values of `key`, or `key` alone."""
     found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     return found if {name: found.get(name) for name in key} == dict(key) else dict(key)
 

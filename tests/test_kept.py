@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench import kept, learning
+from bench import kept, learning, tiles
 from edgehmn.errors import UsageError
 
 COMMITTED: dict[str, Any] = json.loads(learning.RESULTS.read_text("utf-8"))
@@ -92,3 +92,28 @@ def test_what_was_kept_with_other_settings_is_not_gone_on_with(tmp_path: Path, m
     assert kept.begun(results, {"seed": 2}) == {"seed": 2} == kept.begun(tmp_path / "other.json", {"seed": 2})
     kept.finish(results, {"b": 1, "a": 2}, sort_keys=True)
     assert list(json.loads(results.read_text())) == ["a", "b"] and kept.begun(results, {"seed": 1}) == {"seed": 1}
+
+
+def test_one_tile_is_measured_beside_those_that_are_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = tmp_path / "tiles.json"
+    monkeypatch.setattr(kept, "FOLDER", tmp_path / "build")
+    for name, value in (("RESULTS", results), ("Encoded", lambda *_: None), ("read_text", lambda _: "text")):
+        monkeypatch.setattr(tiles, name, value)
+    monkeypatch.setattr(tiles, "markdown", lambda found: str(len(found["runs"])))
+    done: list[str] = []
+
+    def run(_: object, job: tiles.Job) -> dict[str, float]:
+        done.append(job.target)
+        return {"nats": len(done)}
+
+    monkeypatch.setattr(tiles, "run", run)
+    command = ["tiles", "--data", str(tmp_path), "--seeds", "1", "--only"]
+    own = {}
+    for target in ("hermes", "neurram", "hermes"):
+        monkeypatch.setattr("sys.argv", [*command, target])
+        done.clear()
+        tiles.main()
+        assert set(done) == {target, tiles.DIGITAL, tiles.BARE}, "measured again, whatever is committed"
+        own[target] = json.loads(results.read_text())["runs"]
+    assert len(own["hermes"]) == len(own["neurram"]) > len(done), "and the other target stays"
+    assert (tmp_path / "tiles.md").read_text() == str(len(own["hermes"]))
