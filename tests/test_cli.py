@@ -280,6 +280,14 @@ def test_version_and_help() -> None:
     assert edgehmn().code == edgehmn("state").code == 2
 
 
+def test_help_is_the_same_without_docstrings(tmp_path: Path) -> None:
+    """`python -OO`, as some installations run everything."""
+    for command in ([], ["run"], ["state"]):
+        words = [sys.executable, "-OO", "-m", "edgehmn", *command, "--help"]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout == finish(process(*command, "--help", cwd=tmp_path)).out
+
+
 def leaves(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
     """A command, or all commands of a group, with their names."""
     if isinstance(command, click.Group):

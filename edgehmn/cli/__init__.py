@@ -96,10 +96,14 @@ HELP = {
 }
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    help="Language models that go on learning on the device they run on.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="edgehmn")
 def cli() -> None:
-    """Language models that go on learning on the device they run on."""
+    pass
 
 
 def main(argv: list[str] | None = None) -> None:
