@@ -56,6 +56,9 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "a board to be measured, almost": (
             2, ["profile", folder / "x.toml", "--anchor", "--target", "hots"], ["did you mean host"],
         ),
+        "a tile to be measured": (
+            2, ["profile", folder / "x.toml", "--anchor", "--target", "hermes"], ["hermes is a simulated tile"],
+        ),
         "a board almost": (2, ["build", "--target", "nucleo"], ["did you mean nucleo-h743zi2?", "'edgehmn targets'"]),
         "a parameter almost": (
             2, ["tune", tiny_export, "--data", short_text, "-o", folder / "tuned", "--parameters", "etalocal"],

@@ -206,7 +206,8 @@ def _anchor(session: Session, profile: Path, names: tuple[str, ...], options: di
             raise UsageError(f"{profile}: exists and is no profile ({e}); choose another name, or remove it") from e
     check_place(profile)
     base = names[0] if names else "host"
-    _targets([base])
+    if _targets([base])[1]:
+        raise UsageError(f"{base} is a simulated tile, which cannot be measured; give a board with --anchor")
     session.note(f"measuring {port or host or 'this machine'}, some ten seconds")
     if port:
         from edgehmn.measure.anchor_device import anchor_board
