@@ -341,7 +341,7 @@ sys.exit(", ".join(heavy & sys.modules.keys()) or 0)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_export_leaves_the_old_one(
     number: int,
     tiny_export: Path,
@@ -427,6 +427,20 @@ def test_a_terminal_without_unicode_still_gets_its_text(tiny_export: Path, tmp_p
     running = process("run", tiny_export, "日", "-n", "1", cwd=tmp_path, env=environment, encoding="latin-1")
     done = finish(running)
     assert done.code == 0 and done.out.startswith("\\u65e5")
+
+
+def test_nohup_is_heeded(tiny_export: Path, tmp_path: Path) -> None:
+    """A session of typed lines, which waits: a terminal that is closed does not end it where SIGHUP is ignored."""
+    words = shlex.join([sys.executable, "-m", "edgehmn", "personalise", str(tiny_export), "-"])
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(f"trap '' HUP; exec {words}", shell=True, cwd=tmp_path, text=True, **pipes) as running:
+        assert running.stdin is not None and running.stderr is not None
+        running.stdin.write("a line that is learned\n")
+        running.stdin.flush()
+        assert "keys saved" in running.stderr.readline()
+        running.send_signal(signal.SIGHUP)
+        out, _ = running.communicate("and one more\n", timeout=300)
+        assert running.returncode == 0 and out.startswith("lines 1 to 2: ")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -143,8 +143,12 @@ def _refuse_empty(arguments: list[str], options: list[str]) -> None:
 
 
 def _take_over_process() -> None:
-    """What is right for a process of our own: to be ended like Ctrl-C, and to print what a terminal cannot show."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """What is right for a process of our own: to be ended like Ctrl-C, also by a terminal that is closed, and to print
+    what a terminal cannot show."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # else, as nohup does, it is ignored
+            signal.signal(number, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
