@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-OLDEST = 16  # of LLVM, whose models these are
+OLDEST = 17  # of LLVM, the first with a model of the Cortex-A76's pipelines, which are those of the Neoverse N1
 ITERATIONS = 100
 AT_ONCE = 200  # blocks
 
@@ -33,7 +33,9 @@ class Core:
 
 
 CORES = (
+    Core("Cortex-A53", "aarch64", "aarch64-linux-gnu", "cortex-a53"),
     Core("Cortex-A57 and A72", "aarch64", "aarch64-linux-gnu", "cortex-a72"),
+    Core("Cortex-A76 and A78", "aarch64-dotprod", "aarch64-linux-gnu", "neoverse-n1"),
     Core("Golden Cove, with AVX2", "x86-64", "x86_64-linux-gnu", "alderlake", "#"),
 )
 
@@ -47,10 +49,14 @@ def tool(name: str) -> str:
 
 
 def disassembled(program: Path, comment: str) -> tuple[list[int], list[str]]:
-    """Addresses of a program's instructions in order, and the instructions, without what stands after `comment`; jumps
-    go nowhere, since assemblers do not reach what is far away."""
+    """Addresses of a program's instructions in order, and the instructions."""
     command = [tool("llvm-objdump"), "-d", "--no-show-raw-insn", str(program)]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return listing(subprocess.run(command, capture_output=True, text=True, check=True).stdout, comment)
+
+
+def listing(text: str, comment: str) -> tuple[list[int], list[str]]:
+    """Addresses and instructions of a disassembler's text, without what stands after `comment`; jumps go nowhere, since
+    assemblers do not reach what is far away."""
     found = re.findall(r"^\s*([0-9a-f]+):\s+(.*)$", text, re.M)
     lines = [re.sub(rf"\s{comment}.*", "", re.sub(r"0x[0-9a-f]+ <[^>]*>", "0", line)).strip() for _, line in found]
     return [int(address, 16) for address, _ in found], lines

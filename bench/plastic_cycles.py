@@ -2,11 +2,12 @@
 
     python tools/run.py bench.plastic_cycles OUT    writes bench/results/plastic-cycles.json and .md
 
-OUT: an export of the reference model. Needs qemu-user, the cross compiler of aarch64, and LLVM 16 or later.
+OUT: an export of the reference model. Needs qemu-user, the cross compiler of aarch64, and LLVM 17 or later.
 Measured here, processor time of one thread against the instructions that QEMU counts of the table avx2: with the whole
 model, whose weights and memories the caches of this processor may not hold, and with two of its layers, which they do.
-Of rounds the median counts. Modelled by LLVM (bench/core_models.py) for this processor and for those of boards: what is
-measured with two layers beyond this processor's model, branches and caches, is taken to be the same on theirs.
+Of rounds the median counts. Modelled by LLVM (bench/core_models.py) for this processor and for those of boards: the
+cycles that are measured with two layers beyond this processor's model, of branches and caches, are taken to be as many
+on theirs.
 """
 
 import json
@@ -81,6 +82,10 @@ class Modelled:
     def middle(self) -> float:
         return math.sqrt(self.times[0] * self.times[1])
 
+    def times_with(self, more: float) -> float:
+        """The same where each plastic instruction takes so many cycles more."""
+        return self.middle + more / self.cycles[0]
+
 
 def modelled(core: Core, image: Path, ids: Path, work: Path) -> Modelled:
     program = replace(Program.build(core.machine, work), plugin=Plugin(work, blocks=True))
@@ -122,7 +127,7 @@ def within_caches(ids: npt.NDArray[np.int32], file: Path, work: Path) -> dict[st
     return {"layers": FEW_LAYERS, "seconds": seconds, "instructions": counts} | compared(seconds, counts)
 
 
-def as_markdown(rows: list[dict[str, Any]], few: dict[str, Any], models: list[Modelled], rest: float) -> str:
+def as_markdown(rows: list[dict[str, Any]], few: dict[str, Any], models: list[Modelled], more: float) -> str:
     lines = [
         "# Instructions of the plastic parts beside those of the frozen",
         "By `python tools/run.py bench.plastic_cycles OUT`, on an x86-64 processor. The instructions are those of the "
@@ -138,15 +143,15 @@ def as_markdown(rows: list[dict[str, Any]], few: dict[str, Any], models: list[Mo
     lines += [
         "",
         "By LLVM's model of a core, of blocks of instructions that run again and again, and of each alone (llvm-mca, "
-        "without caches and wrong guesses of branches). Those cost what is measured within the caches beyond the model "
-        f"of the processor it was measured on, {rest:.2f} times:",
+        "without caches and wrong guesses of branches). What those cost is taken to be as many cycles on each as are "
+        f"measured within the caches beyond the model of this processor: {more:.2f} for a plastic instruction.",
         "",
         "| core | cycles per frozen instruction | plastic, times as long | with caches and branches |",
         "|---|---|---|---|",
     ]
     for m in models:
         spans = " | ".join(f"{a:.2f} to {b:.2f}" for a, b in (m.cycles, m.times))
-        lines.append(f"| {m.core} | {spans} | {m.middle * rest:.2f} |")
+        lines.append(f"| {m.core} | {spans} | {m.times_with(more):.2f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -168,11 +173,11 @@ def main(arguments: list[str]) -> None:
         few = within_caches(ids, file, work)
         models = [modelled(core, export.folder / "model.ehmn", file, work) for core in CORES]
     here = next(m for core, m in zip(CORES, models, strict=True) if core.machine == "x86-64")
-    rest = few["times"] / here.middle
-    cores = [asdict(m) | {"times_with_caches_and_branches": m.middle * rest} for m in models]
-    result = {"rows": rows, "within_caches": few, "models": cores}
+    more = (few["times"] - here.middle) * here.cycles[0]
+    cores = [asdict(m) | {"times_with_caches_and_branches": m.times_with(more)} for m in models]
+    result = {"rows": rows, "within_caches": few, "cycles_beyond_model": more, "models": cores}
     (RESULTS / "plastic-cycles.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    text = as_markdown(rows, few, models, rest)
+    text = as_markdown(rows, few, models, more)
     (RESULTS / "plastic-cycles.md").write_text(text, "utf-8")
     print(text)
 

@@ -311,8 +311,9 @@ def _plastic_seconds(w: Workload, target: Target, s: Speeds, compute: float, mem
         return computing
     caches = [m for m in target.memory if m.level in ("l2", "l3") and m.bytes >= w.ram_learning_bytes]
     ram = max(caches or target.memory_for("arena"), key=lambda m: m.bandwidth_bytes_per_s)
-    moved = LINE_BYTES if any(m.level == "dram" for m in target.memory) else 8
-    return max(computing, memory * learning.writes * moved / ram.bandwidth_bytes_per_s)
+    of_write = LINE_BYTES if any(m.level == "dram" for m in target.memory) else 8
+    moved = min(learning.writes * of_write, 2 * learning.delta_bytes)
+    return max(computing, memory * moved / ram.bandwidth_bytes_per_s)
 
 
 def _positive(values: list[float]) -> Quantity:

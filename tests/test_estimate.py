@@ -50,7 +50,7 @@ def token(flash: int = 1_686_544, learning: bool = True) -> Workload:
     counted = json.loads(COUNTS.read_text("utf-8"))["cortex-m4"]
     macs = counted["macs_per_token"]
     added = (macs["predicted"] - macs["static"], macs["learned"] - macs["predicted"])
-    what = Learning(*added, counted["writes_per_learned_token"]) if learning else None
+    what = Learning(*added, counted["writes_per_learned_token"], 94_000) if learning else None
     return Workload("x", "token", operations, flash, 215_216, 313_136, what)
 
 
