@@ -192,9 +192,9 @@ def _check(target: Target, path: Path) -> None:
         require(m.level in LEVELS, "memory.level", f"'{m.level:.40}' is none of {', '.join(LEVELS)}")
     for what in ("weights", "arena"):
         require(bool(target.memory_for(what)), "memory", f"no level has holds_{what} = true")
-    if m := target.measured:
-        rising = all(list(v) == sorted(set(v)) for v in (m.beyond_bytes, m.seconds_per_byte))
-        same = len(m.beyond_bytes) == len(m.seconds_per_byte)
+    if levels := target.measured:
+        rising = all(list(v) == sorted(set(v)) for v in (levels.beyond_bytes, levels.seconds_per_byte))
+        same = len(levels.beyond_bytes) == len(levels.seconds_per_byte)
         require(rising and same, "measured", "beyond_bytes and seconds_per_byte must rise, and be as many")
     p = target.power
     require(p.sleep_w <= p.idle_w <= p.active_w, "power", "sleep_w, idle_w and active_w must not fall in this order")

@@ -126,7 +126,10 @@ def test_anchor_of_another_machine(
     levels: dict[str, Any] = {"beyond_bytes": (10**6, 10**8), "seconds_per_byte": (1e-10, 2e-10)}
     measured = Measured(date="2026-01-01", interval_factor=1.2, source="test", **SPEEDS, **levels)
     answer.write_text(as_toml(replace(load_target("host"), name="board", measured=measured)), "utf-8")
-    assert run_cli("profile", path, "--anchor", "--host", "me@board").code == 0
+    done = run_cli("profile", path, "--anchor", "--host", "me@board")
+    assert done.code == 0
+    assert "50,000 million multiply-accumulates a second; weights of models of more than 1 MB at 10 GB/s" in done.out
+    assert "more than 100 MB at 5 GB/s" in done.out and f"--target {path}" in done.out
     assert load_target(str(path)).measured == measured
     assert run_cli("profile", path, "--anchor", "--host", "me@nowhere").code == DeviceError.exit_code
     assert run_cli("profile", path, "--anchor", "--host", "-oProxyCommand=x").code == UsageError.exit_code
