@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.latency_rows import BYTES_OF_WEIGHT, EMBEDDINGS, Decode
+from bench.latency_rows import BYTES_OF_WEIGHT, Decode, unread_weights
 from edgehmn.generation import PARAMETERS, POWER_MODES_SD, Board, Prediction, board_of, predict, token_seconds
 from edgehmn.targets.schema import load_target, target_names
 
@@ -232,8 +232,7 @@ def _found(fitted: dict[str, Any]) -> list[dict[str, Any]]:
             target = load_target(line["target"])
             board = board_of(target)
             assert board is not None
-            unread = next((n for name, n in EMBEDDINGS.items() if line["workload"].startswith(name)), 0)
-            read = float(line["bytes"]) - unread * BYTES_OF_WEIGHT
+            read = float(line["bytes"]) - unread_weights(line["workload"]) * BYTES_OF_WEIGHT
             row = Decode(
                 target.name, "", line["runtime"], line["runtime"], line["submitter"], line["workload"], read,
                 1 / float(line["tokens_per_s"]),

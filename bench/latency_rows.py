@@ -20,13 +20,13 @@ OPERATORS = {"AD": 10, "KWS": 10, "IC": 10, "VWW": 28}
 PERSON = (512, 165888, 6193152, 798336)  # the same network with one colour
 BOTTLENECK = (0.0, 0.05, 0.80, 0.15)  # taken for the networks of which only the total is published
 KERNELS = {"FC": 0, "conv 3x3": 1, "1x1": 2, "dwconv": 3}
-# Of models whose head has weights of its own, the input embedding: a token reads one row of it. Vocabulary x width.
+# Of models whose head has weights of its own, the input embedding: a token reads one row of it. Vocabulary x width, by
+# the name as `plain` has it.
 EMBEDDINGS = {
-    "Llama 3.1 8B": 128256 * 4096, "llama3.1:8b": 128256 * 4096, "Qwen2.5 7B": 152064 * 3584,
-    "DeepSeek R1 7B": 152064 * 3584, "DeepSeek R1 1.5B": 151936 * 1536, "deepseek-r1:14b": 152064 * 5120,
-    "DeepSeek-R1 14B": 152064 * 5120, "DeepSeek-R1 32B": 152064 * 5120, "Phi 3.5 3B": 32064 * 3072,
-    "Mistral 7B": 32000 * 4096, "Llama 2 7B": 32000 * 4096, "llama2:13b": 32000 * 5120, "TinyLlama": 32000 * 2048,
-    "llama2:70b": 32000 * 8192, "Qwen3 8B": 151936 * 4096,
+    "llama3.18b": 128256 * 4096, "qwen2.57b": 152064 * 3584, "deepseekr17b": 152064 * 3584,
+    "deepseekr11.5b": 151936 * 1536, "deepseekr114b": 152064 * 5120, "deepseekr132b": 152064 * 5120,
+    "phi3.53b": 32064 * 3072, "mistral7b": 32000 * 4096, "llama27b": 32000 * 4096, "llama213b": 32000 * 5120,
+    "llama270b": 32000 * 8192, "tinyllama": 32000 * 2048, "qwen38b": 151936 * 4096,
 }  # fmt: skip
 BYTES_OF_WEIGHT = 4.5 / 8  # of the four-bit formats that these rows have
 # MLC's q4f16_ft, which the script makes that the rows of MLC name as their source; the file has estimates at 4.5 bits.
@@ -142,7 +142,7 @@ def _runtime(name: str) -> tuple[str, str]:
 
 def _decode(line: dict[str, str]) -> Decode:
     workload, family = line["workload"].removeprefix("LLM decode "), generation_family(line["runtime"])
-    unread = next((weights for name, weights in EMBEDDINGS.items() if workload.startswith(name)), 0)
+    unread = unread_weights(workload)
     if family == "MLC" and line["MACs"]:
         read = (float(line["MACs"]) - unread) * MLC_BYTES_OF_WEIGHT
     else:
@@ -151,6 +151,16 @@ def _decode(line: dict[str, str]) -> Decode:
         line["board"], line["core"], line["runtime"], family, submitter(line["source"]), workload, read,
         1 / float(line["tokens_per_s"]),
     )  # fmt: skip
+
+
+def plain(name: str) -> str:
+    """A model's name as every publisher writes it: Qwen 2.5 7B, Qwen2.5-7B and qwen2.5:7b are one."""
+    return re.sub(r"[ :_-]", "", name).lower()
+
+
+def unread_weights(workload: str) -> int:
+    """Of the model in the name of a row, those that a token does not read: of the input embedding, all."""
+    return next((weights for name, weights in EMBEDDINGS.items() if plain(workload).startswith(name)), 0)
 
 
 def generation_family(runtime: str) -> str:

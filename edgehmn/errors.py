@@ -4,7 +4,11 @@ The table of the README is tested against `EXIT_CODES`. A message says what was 
 tensor) and what to do next.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
+
+MAX_LISTED = 80  # characters of known names in an error, where something else lists them, too
 
 
 class EdgeHMNError(Exception):
@@ -20,6 +24,17 @@ class EdgeHMNError(Exception):
 
 class UsageError(EdgeHMNError):
     exit_code, meaning = 2, "usage"
+
+
+def no_such(what: str, name: str, known: Iterable[str], elsewhere: str = "") -> UsageError:
+    """The error for a name that is none of `known`: it says the nearest of them, and then all, or, if they are many,
+    where they are listed: `elsewhere`."""
+    names = list(known)
+    near = get_close_matches(name, names, 2) or [n for n in names if len(name) > 2 and name.lower() in n.lower()][:2]
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+    listed = ", ".join(names) or "none"
+    there = elsewhere if elsewhere and len(listed) > MAX_LISTED else f"known are: {listed}"
+    return UsageError(f"no {what} '{name:.80}'{hint}; {there}")
 
 
 class QualityGateError(EdgeHMNError):

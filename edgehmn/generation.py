@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgehmn.errors import UnsupportedError, UsageError
+from edgehmn.errors import UnsupportedError, no_such
 from edgehmn.estimate import (
     SPREADS,
     Estimate,
@@ -123,7 +123,7 @@ def estimate_generation(workload: Workload, target: Target, runtime: str | None)
     known = [name for name in RUNTIMES if target.kind == "gpu" or name != "MLC"]
     chosen = next((name for name in known if name.lower() == (runtime or known[0]).lower()), None)
     if chosen is None:
-        raise UsageError(f"{target.name}: no runtime '{runtime:.60}' is known there; known are {', '.join(known)}")
+        raise no_such("runtime", str(runtime), known)
     board, fit = board_of(target), fitted()["decode"]
     if board is None:
         raise UnsupportedError(

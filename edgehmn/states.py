@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgehmn.banks import is_joined, split
 from edgehmn.core import ffi, lib
-from edgehmn.errors import InvalidFileError, UsageError
+from edgehmn.errors import InvalidFileError, UsageError, no_such
 from edgehmn.files import read_bytes, write_bytes
 from edgehmn.runtime.protocol import Runtime
 
@@ -86,8 +86,9 @@ def load(name: str) -> bytes:
     """The state of a name. Raises UsageError if there is none, listing those that exist."""
     path = path_of(name)
     if not path.exists():
-        known = ", ".join(s.name for s in list_states()) or "none"
-        raise UsageError(f"{path}: no such state; known are: {known}")
+        if path.parent != folder():
+            raise UsageError(f"{path}: no such state; 'edgehmn state list' lists those that have a name alone")
+        raise no_such("state", name, (s.name for s in list_states()), "'edgehmn state list' lists them")
     state = read_bytes(path)
     describe(str(path), state)
     return state

@@ -1,4 +1,5 @@
-/* The firmware's division of 64 bits against the host's: random numbers of every length, and some about powers of two. */
+/* The firmware's division of 64 bits against the host's: random numbers of every length, and
+ * some about powers of two. */
 #include <stdint.h>
 #include <stdio.h>
 

@@ -59,7 +59,7 @@ def test_the_boards_have_names_and_machines() -> None:
         assert board.machine in (None, name)
         assert board.cpu.startswith("-mcpu=cortex-m")
     for unknown in ("", "mps2", "qemu/", "elsewhere/netduinoplus2", "../qemu/netduinoplus2", "qemu/qemu/mps2-an386"):
-        with pytest.raises(UsageError, match=NETDUINO):
+        with pytest.raises(UsageError, match="'edgehmn targets'"):
             find_board(unknown)
 
 

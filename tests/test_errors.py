@@ -48,6 +48,20 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
     measured, profile = texts(short_text), ("profile", tiny_export, "--target", "host")
     return {
         "no such command": (2, ["frobnicate"], ["frobnicate", "--help"]),
+        "a command almost": (2, ["proflie", tiny_export], ["did you mean profile"]),
+        "no such target": (2, [*profile[:-1], "nosuch"], ["'nosuch'", "'edgehmn targets' lists them", "FILE.toml"]),
+        "a target almost": (2, [*profile[:-1], "host,raspberry-pi5"], ["did you mean raspberry-pi-5 or"]),
+        "a tile almost": (2, [*profile[:-1], "hermse"], ["did you mean hermes?"]),
+        "a target to be shown, almost": (2, ["targets", "--target", "rp235"], ["did you mean rp2350"]),
+        "a board to be measured, almost": (
+            2, ["profile", folder / "x.toml", "--anchor", "--target", "hots"], ["did you mean host"],
+        ),
+        "a board almost": (2, ["build", "--target", "nucleo"], ["did you mean nucleo-h743zi2?", "'edgehmn targets'"]),
+        "a parameter almost": (
+            2, ["tune", tiny_export, "--data", short_text, "-o", folder / "tuned", "--parameters", "etalocal"],
+            ["did you mean eta_local", "w_novelty"],
+        ),
+        "no file of a state": (2, [*run, "a", "--load-state", folder / "nothing.ehmd"], ["nothing.ehmd", "state list"]),
         "no such option": (2, ["plan", tiny_export, "--frob"], ["--frob", "'edgehmn plan --help'"]),
         "no such option of a command of a group": (2, ["state", "list", "--frob"], ["'edgehmn state list --help'"]),
         "a text of a variable that is not set": (2, ["personalise", tiny_export, ""], ["empty", "variable"]),

@@ -237,7 +237,7 @@ def test_a_cpp_program_takes_it_as_a_subdirectory(project: Callable[[str], Path]
         "add_executable(product product.cpp)\ntarget_link_libraries(product PRIVATE edgehmn::edgehmn)\n"
     )
     (tmp_path / "product.cpp").write_text(
-        "#include <edgehmn.hpp>\n#include <cstdio>\nint main() {\n  uint32_t need = 0;\n"
+        "#include <edgehmn.hpp>\n#include <core/device.h>\n#include <cstdio>\nint main() {\n  uint32_t need = 0;\n"
         "  int32_t status = ehmn_image_check(edgehmn_model, EDGEHMN_MODEL_BYTES);\n"
         '  ehmn_arena_bytes(edgehmn_model, EHMN_PLASTIC, &need);\n  std::printf("%d %u", status, need);\n}\n'
     )

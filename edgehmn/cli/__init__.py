@@ -21,6 +21,7 @@ from edgehmn.errors import (
     EdgeHMNError,
     InvalidFileError,
     UsageError,
+    no_such,
 )
 
 # Command -> module of edgehmn.cli that holds it under the same name.
@@ -57,6 +58,13 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"edgehmn.cli.{COMMANDS[name]}")
         command: click.Command = getattr(module, f"{name}_command")
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise no_such("command", args[0], COMMANDS, "'edgehmn --help' lists them")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

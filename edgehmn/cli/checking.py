@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.cli.threads import one_thread_for_small
 from edgehmn.cli.tiles import tile_options
 from edgehmn.errors import QualityGateError, UsageError
 
@@ -83,6 +84,8 @@ def validate_command(
     trust: Path | None,
     tiles: Any,
 ) -> Outcome:
+    if checkpoint is not None:
+        one_thread_for_small(checkpoint)
     from edgehmn.checkpoint import read_checkpoint
     from edgehmn.exported import Export
     from edgehmn.files import read_text

@@ -7,11 +7,15 @@ import click
 from edgehmn.cli.export import export_text
 from edgehmn.cli.learning import personalisation_text
 from edgehmn.cli.output import Outcome, Session, command
+from edgehmn.cli.threads import one_thread_for_small
+
+REFERENCE = "reference"
 
 
 @command("demo", "Export the reference model, personalise it on an emulated Cortex-M4, power-cycle it.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("build/demo/ref"), show_default=True)
 def demo_command(session: Session, output: Path) -> Outcome:
+    one_thread_for_small(REFERENCE)
     from edgehmn.demonstration import demonstrate
 
     d = demonstrate(output, session.note, session.progress)

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.cli.threads import one_thread_for_small
 from edgehmn.cli.types import Number
 from edgehmn.errors import UsageError
 
@@ -48,6 +49,7 @@ GPT-2), a GGUF file or a llama2.c file. Nothing in it is executed. docs/checkpoi
 def export_command(
     session: Session, checkpoint: str, output: Path, formats: tuple[str, ...], **options: Any
 ) -> Outcome:
+    one_thread_for_small(checkpoint)
     from edgehmn.checkpoint import Checkpoint, read_checkpoint
     from edgehmn.export.pipeline import ALL, Settings, export_model
     from edgehmn.files import read_text

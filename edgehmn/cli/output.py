@@ -113,11 +113,13 @@ def command(name: str, help: str) -> Callable[[Callable[..., Outcome]], click.Co
         @click.command(name, help=help)
         @click.option("--json", "json_", is_flag=True, help="One JSON object on stdout, nothing else.")
         @click.option("-q", "--quiet", is_flag=True, help="No notes and no progress.")
-        @click.option("-v", "--verbose", is_flag=True, help="Tracebacks of internal errors.")
+        @click.option("-v", "--verbose", is_flag=True, help="Tracebacks, and what libraries log.")
         @click.option("--no-progress", is_flag=True, help="No progress bars.")
         @functools.wraps(function)
         def wrapped(json_: bool, quiet: bool, verbose: bool, no_progress: bool, **options: Any) -> None:
             session = Session(json_, quiet, verbose, not no_progress)
+            if verbose:
+                _show_log()
             outcome = function(session, **options)
             if json_:
                 write_stdout(envelope(invoked_command(), outcome.result))
@@ -129,6 +131,16 @@ def command(name: str, help: str) -> Callable[[Callable[..., Outcome]], click.Co
         return wrapped
 
     return decorate
+
+
+def _show_log() -> None:
+    """What modules of edgehmn log goes to stderr."""
+    import logging
+
+    log = logging.getLogger("edgehmn")
+    log.setLevel(logging.INFO)
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
 
 
 class Group(click.Group):

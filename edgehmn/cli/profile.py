@@ -1,5 +1,6 @@
 """targets and profile: which boards are known, and what a token costs there."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ import click
 from edgehmn.cli.output import Outcome, Session, command, table
 from edgehmn.cli.tiles import tile_options
 from edgehmn.cli.types import Number
-from edgehmn.errors import UsageError
+from edgehmn.errors import UsageError, no_such
 
 if TYPE_CHECKING:
     from edgehmn.targets.schema import Target
@@ -26,12 +27,11 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
 
     from edgehmn.device.boards import boards
     from edgehmn.estimate_tiles import facts as tile_facts
-    from edgehmn.estimate_tiles import is_tile, parameters
+    from edgehmn.estimate_tiles import parameters
     from edgehmn.targets.memristive.presets import PRESETS
-    from edgehmn.targets.schema import load_target, target_names
+    from edgehmn.targets.schema import target_names
 
-    tiles = [name for name in names if is_tile(name)] if names else list(PRESETS)
-    loaded = [load_target(name) for name in (names or target_names()) if name not in tiles]
+    loaded, tiles = _targets(names or [*target_names(), *PRESETS])
     facts: list[dict[str, Any]] = []
     for t in loaded:
         fact: dict[str, Any] = {
@@ -87,10 +87,8 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
 @click.option("--port", help="Board, as a pyserial URL: --anchor measures there the model that it was flashed with.")
 @click.option("--export", type=click.Path(path_type=Path), help="OUT, that model.")
 def profile_command(session: Session, subjects: tuple[Path, ...], names: tuple[str, ...], **options: Any) -> Outcome:
-    from edgehmn.estimate_tiles import is_tile
     from edgehmn.files import check_place
     from edgehmn.report.text import overview
-    from edgehmn.targets.schema import load_target
 
     if options["learned_per_day"] is None:
         options["learned_per_day"] = min(LEARNED_PER_DAY, options["per_day"])
@@ -112,10 +110,9 @@ def profile_command(session: Session, subjects: tuple[Path, ...], names: tuple[s
     wanted = [name for given in names for name in given.split(",") if name]
     if not wanted and not options["measured"]:
         raise UsageError("give --target NAME, one or several, or --measured; 'edgehmn targets' lists them")
-    tiles = [name for name in dict.fromkeys(wanted) if is_tile(name)]
+    targets, tiles = _targets(wanted)
     if options["tiles"] is not None and not tiles:
         raise UsageError("--mapping, --cell-bits, --writes and --write-threshold are about tiles; give one as --target")
-    targets = [load_target(name) for name in dict.fromkeys(wanted) if name not in tiles]
     for form in WRITERS:
         if options[form] is not None:
             check_place(options[form])
@@ -124,6 +121,20 @@ def profile_command(session: Session, subjects: tuple[Path, ...], names: tuple[s
         return Outcome(*done[0])
     results = [result for result, _ in done]
     return Outcome({"profiles": results}, "\n\n".join([*(text for _, text in done), overview(results)]))
+
+
+def _targets(names: Sequence[str]) -> tuple[list["Target"], list[str]]:
+    """Boards, and names of tiles, each once. Raises UsageError for a name that is neither, InvalidFileError."""
+    from edgehmn.estimate_tiles import is_tile
+    from edgehmn.targets.memristive.presets import PRESETS
+    from edgehmn.targets.schema import load_target, target_names
+
+    boards, known = [name for name in dict.fromkeys(names) if not is_tile(name)], target_names()
+    for name in boards:
+        if name not in known and not name.endswith(".toml"):
+            listed = "'edgehmn targets' lists them, and FILE.toml is a profile of your own"
+            raise no_such("target", name, [*known, *PRESETS], listed)
+    return [load_target(name) for name in boards], [name for name in dict.fromkeys(names) if is_tile(name)]
 
 
 def _profile(
@@ -187,6 +198,7 @@ def _anchor(session: Session, profile: Path, names: tuple[str, ...], options: di
         raise UsageError("--anchor takes one --target: the board that is measured")
     check_place(profile)
     base = names[0] if names else "host"
+    _targets([base])
     session.note(f"measuring {port or host or 'this machine'}, some ten seconds")
     if port:
         from edgehmn.measure.anchor_device import anchor_board

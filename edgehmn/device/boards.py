@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgehmn.core import Image, ffi, lib
-from edgehmn.errors import DependencyError, DoesNotFitError, UsageError
+from edgehmn.errors import DependencyError, DoesNotFitError, no_such
 
 NOT_RUN = "builds, not yet run on hardware"
 EMULATED = "qemu/"  # the folder of the boards that QEMU emulates, each named after its machine
@@ -123,7 +123,7 @@ def find_board(name: str) -> Board:
     known = boards()
     board = known.get(name.rpartition("/")[2])
     if board is None or name not in (board.name, board.folder):
-        raise UsageError(f"no firmware for board '{name}'; there is one for {', '.join(known)}")
+        raise no_such("firmware for board", name, known, "'edgehmn targets' lists them")
     return board
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from edgehmn.device.boards import sources
 from edgehmn.device.firmware import keep, run
-from edgehmn.errors import DependencyError, DeviceError, UsageError
+from edgehmn.errors import DependencyError, DeviceError, no_such
 
 COMPILERS = {
     "x86_64": "gcc",
@@ -30,7 +30,7 @@ def build_server(machine: str | None = None) -> Path:
     missing, and CannotWriteError where the cache cannot be written."""
     machine = machine or platform.machine()
     if machine not in COMPILERS:
-        raise UsageError(f"no server for a '{machine}'; there is one for {', '.join(COMPILERS)}")
+        raise no_such("server for a machine", machine, COMPILERS)
     compiler = COMPILERS[machine] if machine != platform.machine() else "cc"
     return keep(f"edgehmn-device-{machine}", lambda folder: _build(machine, compiler, folder))
 

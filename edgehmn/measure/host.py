@@ -11,6 +11,7 @@ import numpy as np
 from edgehmn.errors import DependencyError, DeviceError, UnsupportedError, UsageError
 from edgehmn.measure.choose import find_meter, open_meter
 from edgehmn.measure.sampling import Energy, Sensor, measure_energy
+from edgehmn.runtime.native_log import native_log
 
 REPEATS = 15
 SECONDS = 10.0  # of a window of energy: sensors average over tens of milliseconds
@@ -125,8 +126,9 @@ def _tflite(path: Path) -> Work:
     except ImportError as e:
         raise DependencyError("ai-edge-litert is missing, which runs this file: pip install 'edgehmn[tflite]'") from e
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=1)
-        interpreter.allocate_tensors()
+        with native_log():
+            interpreter = Interpreter(model_path=str(path), num_threads=1)
+            interpreter.allocate_tensors()
         for detail in interpreter.get_input_details():
             interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
     except (ValueError, RuntimeError) as e:
@@ -136,11 +138,13 @@ def _tflite(path: Path) -> Work:
 
 def _onnx(path: Path) -> Work:
     try:
-        import onnxruntime
+        with native_log():
+            import onnxruntime
     except ImportError as e:
         raise DependencyError("onnxruntime is missing, which runs this file: pip install 'edgehmn[onnx]'") from e
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.log_severity_level = 4  # what is wrong becomes an exception
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         feeds = {i.name: np.zeros(_shape(i.shape), _dtype(i.type)) for i in session.get_inputs()}

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from edgehmn.errors import DependencyError, InvalidFileError, UnsupportedError, UsageError
+from edgehmn.errors import DependencyError, InvalidFileError, UnsupportedError, UsageError, no_such
 from edgehmn.files import read_bytes, sha256
 from edgehmn.runtime.encoder import Interface, TensorSpec
+from edgehmn.runtime.native_log import native_log
 from edgehmn.runtime.onnx_file import SEAL_BYTES, read_contents
 from edgehmn.runtime.onnx_shapes import check_shapes
 
@@ -163,9 +164,10 @@ def _read_interface(path: Path, data: bytes) -> OnnxInterface:
 
 def _open_session(path: Path, data: bytes, threads: int, provider: str) -> Any:
     if provider not in PROVIDERS:
-        raise UsageError(f"execution provider '{provider}' is unknown; choose one of {', '.join(PROVIDERS)}")
+        raise no_such("execution provider", provider, PROVIDERS)
     try:
-        import onnxruntime
+        with native_log():  # where it finds no graphics card, some versions say so
+            import onnxruntime
     except ImportError as e:
         raise DependencyError(f"onnxruntime cannot be imported ({e}); pip install 'edgehmn[onnx]'") from e
     wanted, present = PROVIDERS[provider], onnxruntime.get_available_providers()

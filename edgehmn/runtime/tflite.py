@@ -18,6 +18,7 @@ from edgehmn.errors import DependencyError, InvalidFileError, UsageError
 from edgehmn.files import read_bytes
 from edgehmn.runtime import encoder
 from edgehmn.runtime.encoder import TensorSpec
+from edgehmn.runtime.native_log import native_log
 
 METADATA_NAME = "edgehmn_encoder"  # of the model's metadata entry, a JSON object that starts with FORMAT
 FORMAT = '{"format": "edgehmn-encoder-2", '  # a change of the interface changes it
@@ -191,8 +192,9 @@ def _open_interpreter(path: Path, data: bytes, num_threads: int) -> Any:
     refusals = []
     for name in INTERPRETER_MODULES:
         try:
-            interpreter = import_module(name).Interpreter(model_content=data, num_threads=num_threads)
-            interpreter.allocate_tensors()
+            with native_log():  # LiteRT says that it has XNNPACK
+                interpreter = import_module(name).Interpreter(model_content=data, num_threads=num_threads)
+                interpreter.allocate_tensors()
             return interpreter
         except (ImportError, AttributeError, SystemError, RuntimeError, ValueError) as e:
             refusals.append(f"{name}: {e}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgehmn.errors import UsageError
+from edgehmn.errors import UsageError, no_such
 from edgehmn.plasticity import Rule
 from edgehmn.tuning.search import Box, Coordinates
 
@@ -67,9 +67,9 @@ class Space:
     def __init__(self, rule: Rule, names: Sequence[str] = ()) -> None:
         """`names` in any order; none means every strength that is switched on. Raises UsageError for a name that is no
         parameter, and for a strength that is switched off in `rule`."""
-        unknown = [name for name in names if name not in NAMES]
-        if unknown:
-            raise UsageError(f"{', '.join(unknown)}: no parameter of the rule; there are {', '.join(NAMES)}")
+        for name in names:
+            if name not in NAMES:
+                raise no_such("parameter of the rule", name, NAMES)
         self.rule = rule
         self.parameters = [p for p in PARAMETERS if (p.name in names if names else _is_on(p, rule))]
         for p in self.parameters:

@@ -21,6 +21,10 @@
 
 #include "edgehmn_image.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define EHMN_OK 0
 #define EHMN_E_ARGUMENT (-1)  /* a null pointer, a token outside the vocabulary, an unknown flag */
 #define EHMN_E_ALIGNMENT (-2) /* the image does not start at a multiple of 4, the arena of 16, or the delta of 8 */
@@ -187,5 +191,9 @@ const char *ehmn_status_name(int32_t status);
 
 /* CRC-32/ISO-HDLC (zlib's) of `bytes` bytes, continuing `crc`, which starts as 0. */
 uint32_t ehmn_crc32(uint32_t crc, const void *data, uint32_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -9,6 +9,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What must hold of the types below, in C and in C++, which have different words for it. */
+#ifdef __cplusplus
+#define EHMN_ASSERT(condition, what) static_assert(condition, what)
+#else
+#define EHMN_ASSERT(condition, what) _Static_assert(condition, what)
+#endif
+
 #define EHMN_IMAGE_MAGIC 0x4E4D4845u /* "EHMN" */
 #define EHMN_DELTA_MAGIC 0x444D4845u /* "EHMD" */
 #define EHMN_IMAGE_VERSION 4u
@@ -234,17 +241,17 @@ typedef struct {
     ehmn_gains gains;
 } ehmn_delta;
 
-_Static_assert(sizeof(ehmn_rule) == 256, "ehmn_rule");
-_Static_assert(sizeof(ehmn_matrix) == 32, "ehmn_matrix");
-_Static_assert(sizeof(ehmn_vector) == 16, "ehmn_vector");
-_Static_assert(sizeof(ehmn_guard) == 12, "ehmn_guard");
-_Static_assert(offsetof(ehmn_image, crc32) == 12, "ehmn_image.crc32");
-_Static_assert(offsetof(ehmn_image, n_layers) == 48, "ehmn_image.n_layers");
-_Static_assert(offsetof(ehmn_image, rule) == 160, "ehmn_image.rule");
-_Static_assert(sizeof(ehmn_image) == 416, "ehmn_image");
-_Static_assert(sizeof(ehmn_gains) == 368, "ehmn_gains");
-_Static_assert(offsetof(ehmn_delta, crc32) == 12, "ehmn_delta.crc32");
-_Static_assert(offsetof(ehmn_delta, reward) == 96, "ehmn_delta.reward");
-_Static_assert(sizeof(ehmn_delta) == 512, "ehmn_delta");
+EHMN_ASSERT(sizeof(ehmn_rule) == 256, "ehmn_rule");
+EHMN_ASSERT(sizeof(ehmn_matrix) == 32, "ehmn_matrix");
+EHMN_ASSERT(sizeof(ehmn_vector) == 16, "ehmn_vector");
+EHMN_ASSERT(sizeof(ehmn_guard) == 12, "ehmn_guard");
+EHMN_ASSERT(offsetof(ehmn_image, crc32) == 12, "ehmn_image.crc32");
+EHMN_ASSERT(offsetof(ehmn_image, n_layers) == 48, "ehmn_image.n_layers");
+EHMN_ASSERT(offsetof(ehmn_image, rule) == 160, "ehmn_image.rule");
+EHMN_ASSERT(sizeof(ehmn_image) == 416, "ehmn_image");
+EHMN_ASSERT(sizeof(ehmn_gains) == 368, "ehmn_gains");
+EHMN_ASSERT(offsetof(ehmn_delta, crc32) == 12, "ehmn_delta.crc32");
+EHMN_ASSERT(offsetof(ehmn_delta, reward) == 96, "ehmn_delta.reward");
+EHMN_ASSERT(sizeof(ehmn_delta) == 512, "ehmn_delta");
 
 #endif

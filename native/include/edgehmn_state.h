@@ -18,6 +18,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define EHMN_STATE_MAGIC 0x534D4845u /* "EHMS" */
 #define EHMN_STATE_VERSION 1u
 #define EHMN_STATE_TRIALS 3u
@@ -83,8 +87,12 @@ int32_t ehmn_state_drop(const ehmn_flash *flash);
 /* Erase both slots, and look that every byte of them is 0xFF. EHMN_E_ARGUMENT, EHMN_STATE_E_FLASH. */
 int32_t ehmn_state_wipe(const ehmn_flash *flash);
 
-_Static_assert(sizeof(ehmn_state_record) == 64, "ehmn_state_record");
-_Static_assert(offsetof(ehmn_state_record, crc32) == 60, "ehmn_state_record.crc32");
-_Static_assert(sizeof(ehmn_state) == 56, "ehmn_state");
+#ifdef __cplusplus
+}
+#endif
+
+EHMN_ASSERT(sizeof(ehmn_state_record) == 64, "ehmn_state_record");
+EHMN_ASSERT(offsetof(ehmn_state_record, crc32) == 60, "ehmn_state_record.crc32");
+EHMN_ASSERT(sizeof(ehmn_state) == 56, "ehmn_state");
 
 #endif

@@ -32,6 +32,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define EHMN_TOKENIZER_MAGIC 0x544D4845u /* "EHMT" */
 #define EHMN_TOKENIZER_VERSION 1u
 #define EHMN_MAX_TOKEN_BYTES 256u /* of one token: what ehmn_detokenize gives at most */
@@ -130,9 +134,13 @@ int32_t ehmn_tokenize(const void *section, ehmn_text *text, uint32_t *tokens, ui
 int32_t ehmn_detokenize(const void *section, uint32_t token, uint32_t *state, uint8_t *out, uint32_t capacity,
                         uint32_t *n);
 
-_Static_assert(sizeof(ehmn_added) == 8, "ehmn_added");
-_Static_assert(offsetof(ehmn_tokenizer, word_bytes) == 48, "ehmn_tokenizer.word_bytes");
-_Static_assert(offsetof(ehmn_tokenizer, added_first) == 96, "ehmn_tokenizer.added_first");
-_Static_assert(sizeof(ehmn_tokenizer) == 128, "ehmn_tokenizer");
+#ifdef __cplusplus
+}
+#endif
+
+EHMN_ASSERT(sizeof(ehmn_added) == 8, "ehmn_added");
+EHMN_ASSERT(offsetof(ehmn_tokenizer, word_bytes) == 48, "ehmn_tokenizer.word_bytes");
+EHMN_ASSERT(offsetof(ehmn_tokenizer, added_first) == 96, "ehmn_tokenizer.added_first");
+EHMN_ASSERT(sizeof(ehmn_tokenizer) == 128, "ehmn_tokenizer");
 
 #endif

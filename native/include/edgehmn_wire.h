@@ -9,8 +9,14 @@
 #ifndef EDGEHMN_WIRE_H
 #define EDGEHMN_WIRE_H
 
+#include "edgehmn_image.h"
+
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 #define EHMN_WIRE_VERSION 2u
 #define EHMN_WIRE_SYNC 0x4D4845D5u /* bytes D5 45 48 4D: no text, no run of one byte, and no prefix repeats */
@@ -139,13 +145,17 @@ int32_t ehmn_wire_drop(ehmn_wire_receiver *receiver);
  * room for the CRC. Puts in sync, version and CRC, and returns the frame's size in bytes. */
 uint32_t ehmn_wire_seal(void *frame);
 
-_Static_assert(sizeof(ehmn_wire_header) == 16, "ehmn_wire_header");
-_Static_assert(sizeof(ehmn_wire_identity) == 104, "ehmn_wire_identity");
-_Static_assert(offsetof(ehmn_wire_identity, board) == 72, "ehmn_wire_identity.board");
-_Static_assert(sizeof(ehmn_wire_counts) == 56, "ehmn_wire_counts");
-_Static_assert(sizeof(ehmn_wire_state) == 56, "ehmn_wire_state");
-_Static_assert(sizeof(ehmn_wire_text) == 16, "ehmn_wire_text");
-_Static_assert(sizeof(ehmn_wire_frame) == EHMN_WIRE_MAX_FRAME, "ehmn_wire_frame");
-_Static_assert(EHMN_WIRE_MAX_FRAME == EHMN_WIRE_MAX_PAYLOAD + EHMN_WIRE_OVERHEAD, "EHMN_WIRE_MAX_FRAME");
+#ifdef __cplusplus
+}
+#endif
+
+EHMN_ASSERT(sizeof(ehmn_wire_header) == 16, "ehmn_wire_header");
+EHMN_ASSERT(sizeof(ehmn_wire_identity) == 104, "ehmn_wire_identity");
+EHMN_ASSERT(offsetof(ehmn_wire_identity, board) == 72, "ehmn_wire_identity.board");
+EHMN_ASSERT(sizeof(ehmn_wire_counts) == 56, "ehmn_wire_counts");
+EHMN_ASSERT(sizeof(ehmn_wire_state) == 56, "ehmn_wire_state");
+EHMN_ASSERT(sizeof(ehmn_wire_text) == 16, "ehmn_wire_text");
+EHMN_ASSERT(sizeof(ehmn_wire_frame) == EHMN_WIRE_MAX_FRAME, "ehmn_wire_frame");
+EHMN_ASSERT(EHMN_WIRE_MAX_FRAME == EHMN_WIRE_MAX_PAYLOAD + EHMN_WIRE_OVERHEAD, "EHMN_WIRE_MAX_FRAME");
 
 #endif

@@ -16,7 +16,8 @@ def declarations(header: str) -> str:
     Constants become `#define NAME ...`: their values come from the compiler.
     """
     text = re.sub(r"/\*.*?\*/", "", header, flags=re.S)
-    text = re.sub(r"_Static_assert\(.*?\);", "", text, flags=re.S)
+    text = re.sub(r"^#ifdef __cplusplus$.*?^#(?:else|endif)$", "", text, flags=re.S | re.M)
+    text = re.sub(r"^EHMN_ASSERT\(.*?\);", "", text, flags=re.S | re.M)
     lines = []
     for line in text.splitlines():
         constant = re.match(r"#define (\w+) +\S", line)

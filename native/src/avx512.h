@@ -12,8 +12,8 @@ static inline __mmask32 first_of(uint32_t n)
 }
 
 #if defined(__AVX512VNNI__)
-/* The sums of products by one instruction, written so that each sum stays in its register: of the intrinsics gcc 12 makes
- * two copies of a register for each in a loop. Bytes without a sign times bytes with one; words. */
+/* The sums of products by one instruction, written so that each sum stays in its register: of the intrinsics gcc 12
+ * makes two copies of a register for each in a loop. Bytes without a sign times bytes with one; words. */
 static inline __m512i dot_bytes(__m512i sum, __m512i a, __m512i b)
 {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
@@ -61,9 +61,10 @@ static inline __m512i load_whole(const int8_t *w, size_t stride)
     return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(w + 12u * stride)), 3);
 }
 
-/* Lay out up to sixteen rows: four[j] holds columns 4 j to 4 j + 3 of one row in each lane, zeros beyond rows and columns;
- * bits of `flip` are turned in every byte. */
-static inline void lay_out_bytes(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, int8_t flip, __m512i *four)
+/* Lay out up to sixteen rows: four[j] holds columns 4 j to 4 j + 3 of one row in each lane, zeros beyond rows and
+ * columns; bits of `flip` are turned in every byte. */
+static inline void lay_out_bytes(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, int8_t flip,
+                                 __m512i *four)
 {
     for (uint32_t c = 0; c < cols; c += 16u, four += 4) {
         __mmask16 some = (__mmask16)(cols - c >= 16u ? 0xFFFFu : (1u << (cols - c)) - 1u);
@@ -143,11 +144,12 @@ static inline __m512i sigmoid(__m512i x)
     __m512i a = _mm512_abs_epi32(x); /* -2^31 stays, and lies beyond the table as an unsigned number */
     __mmask16 beyond = _mm512_cmpge_epu32_mask(a, _mm512_set1_epi32(1 << 20));
     __m512i index = _mm512_min_epu32(_mm512_srli_epi32(a, 11), _mm512_set1_epi32(511));
-    /* Read into zeros, or reading waits for what the register held, the sixteen values before. A compiler that knows the
-     * mask to be full leaves the zeros out. */
+    /* Read into zeros, or reading waits for what the register held, the sixteen values before. A compiler that knows
+     * the mask to be full leaves the zeros out. */
     __mmask16 full = 0xFFFFu;
     __asm__("" : "+Yk"(full));
-    __m512i word = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), full, index, (const void *)ehmn_sigmoid_table, 2);
+    __m512i word = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), full, index,
+                                               (const void *)ehmn_sigmoid_table, 2);
     __m512i low = _mm512_and_si512(word, _mm512_set1_epi32(65535));
     __m512i step = _mm512_sub_epi32(_mm512_srli_epi32(word, 16), low);
     __m512i part = _mm512_mullo_epi32(step, _mm512_and_si512(a, _mm512_set1_epi32(2047)));

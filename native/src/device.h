@@ -9,6 +9,10 @@
 #include "edgehmn_state.h"
 #include "edgehmn_wire.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* What a board offers. Everything stays valid and unchanged as long as the device is used. */
 typedef struct {
     const char *board;     /* its name, at most 31 characters */
@@ -50,5 +54,9 @@ void ehmn_device_start(ehmn_device *device, const ehmn_port *port);
 
 /* Take one byte from the host; when it completes a request, do it and answer. Any bytes may come. */
 void ehmn_device_take(ehmn_device *device, uint8_t byte);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

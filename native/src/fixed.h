@@ -246,8 +246,8 @@ void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign
 /* The sum of |w[i]|. */
 uint32_t ehmn_length(const int8_t *w, uint32_t n);
 
-/* Make `steps` steps of one row, of rate `rate`, of which `passed` / 2^24 of a step had gone by before the row: they fall
- * where whole steps have. */
+/* Make `steps` steps of one row, of rate `rate`, of which `passed` / 2^24 of a step had gone by before the row: they
+ * fall where whole steps have. */
 void ehmn_step_few(int8_t *w, const ehmn_direction *along, int32_t rate, uint32_t passed, uint32_t steps);
 
 /* out[i] = ehmn_mul(v[i], factor, shift); out may be v. */

@@ -1,6 +1,6 @@
-/* Several vectors at once with AMX: a tile of sixteen vectors' bytes, 64 columns of each, times a tile of sixteen rows of
- * weights is a tile of sums. A vector of words is two of bytes, 256 high + low, the low ones without a sign, so that both
- * are exact; sums are taken modulo 2^32. All else is AVX-512's. */
+/* Several vectors at once with AMX: a tile of sixteen vectors' bytes, 64 columns of each, times a tile of sixteen rows
+ * of weights is a tile of sums. A vector of words is two of bytes, 256 high + low, the low ones without a sign, so that
+ * both are exact; sums are taken modulo 2^32. All else is AVX-512's. */
 #include "kernels_tables.h"
 
 #if defined(__AMX_INT8__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)

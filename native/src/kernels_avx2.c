@@ -66,7 +66,7 @@ static void matvec_s16(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t s
         __m256i s0 = _mm256_setzero_si256(), s1 = s0, s2 = s0, s3 = s0;
         for (uint32_t c = 0; c < whole; c += 16u, ahead += 64u) {
             __m256i v = load32(x + c);
-            _mm_prefetch((const char *)ahead, _MM_HINT_T0); /* in the order of memory; beyond the last it does nothing */
+            _mm_prefetch((const char *)ahead, _MM_HINT_T0); /* as memory lies; beyond the last it does nothing */
             s0 = _mm256_add_epi32(s0, _mm256_madd_epi16(load16(row[0] + c), v));
             s1 = _mm256_add_epi32(s1, _mm256_madd_epi16(load16(row[1] + c), v));
             s2 = _mm256_add_epi32(s2, _mm256_madd_epi16(load16(row[2] + c), v));
@@ -133,8 +133,8 @@ void ehmn_kernels_avx2_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols,
     }
 }
 
-/* Sixteen columns, two rows at a time: each lane multiplies a pair of values by a pair of weights. A weight of 2^15 has no
- * place in 16 bits, so weights enter negated. */
+/* Sixteen columns, two rows at a time: each lane multiplies a pair of values by a pair of weights. A weight of 2^15 has
+ * no place in 16 bits, so weights enter negated. */
 static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
                          int32_t *acc)
 {
@@ -339,7 +339,8 @@ static inline __m128i fit_eight(__m256i v)
     return _mm_max_epi16(packed, _mm_set1_epi16(-INT16_MAX));
 }
 
-/* The product of a bias and the gain, of at most 35 bits, is taken in two parts: gain = high 2^10 + low, in lower halves. */
+/* The product of a bias and the gain, of at most 35 bits, is taken in two parts: gain = high 2^10 +
+ * low, in lower halves. */
 int32_t ehmn_kernels_avx2_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
                               int16_t *out)
 {

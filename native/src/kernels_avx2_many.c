@@ -34,7 +34,8 @@ static inline __m256i load_rows(const int8_t *w, size_t stride, uint32_t rows, u
 /* Lay out up to eight rows: pair[2 p] holds columns 2 p and 2 p + 1 of all of them, zeros beyond rows and columns. */
 static void lay_out(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, __m256i *pair)
 {
-    const __m128i low = _mm_set_epi32((int32_t)0x0D800C80, (int32_t)0x09800880, (int32_t)0x05800480, (int32_t)0x01800080);
+    const __m128i low = _mm_set_epi32((int32_t)0x0D800C80, (int32_t)0x09800880, (int32_t)0x05800480,
+                                      (int32_t)0x01800080);
     const __m128i high = _mm_set_epi32((int32_t)0x0F800E80, (int32_t)0x0B800A80, (int32_t)0x07800680,
                                        (int32_t)0x03800280);
     const __m256i lows = _mm256_broadcastsi128_si256(low), highs = _mm256_broadcastsi128_si256(high);
@@ -91,8 +92,8 @@ static void put16(const __m256i *sum, int add, int32_t *acc)
 }
 
 /* Rows that are laid out times all vectors; `add`: to what is there. */
-static void multiply_all(const __m256i *pair, uint32_t rows, uint32_t cols, const int16_t *x, uint32_t n, size_t x_stride,
-                         int add, int32_t *acc, size_t acc_stride)
+static void multiply_all(const __m256i *pair, uint32_t rows, uint32_t cols, const int16_t *x, uint32_t n,
+                         size_t x_stride, int add, int32_t *acc, size_t acc_stride)
 {
     for (uint32_t t = 0; t < n; t += TOKENS) {
         const int16_t *v[TOKENS];

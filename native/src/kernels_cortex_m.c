@@ -39,8 +39,8 @@ static inline uint32_t add_power(uint32_t sum, int32_t logit, uint32_t top)
 
 /* clang-format off */
 #if defined(EHMN_ARM_DSP)
-/* The lower and the upper half of a word of two logits' distances. A shift takes the lower byte of its register: by more
- * than 32 bits it leaves nothing. */
+/* The lower and the upper half of a word of two logits' distances. A shift takes the lower byte of its register: by
+ * more than 32 bits it leaves nothing. */
 #define TWO_POWERS(two) \
     "bic r8, %[byte], " two "\n"                \
     "ubfx r9, " two ", #8, #8\n"                \
@@ -189,9 +189,9 @@ static inline int32_t gate_one(int32_t v, int32_t up)
 
 #if defined(EHMN_ARM_DSP)
 /* clang-format off */
-/* Of a value in v; r5, r6, r8 and r9 are for what is between: the sigmoid of its magnitude, less one, is the lower half of a word,
- * since it is a half at least; that times the magnitude, with one bit more, and where v is positive v itself added, is
- * what opens `up`. What may leave 32 bits sets the flag Q. */
+/* Of a value in v; r5, r6, r8 and r9 are for what is between: the sigmoid of its magnitude, less one, is the lower half
+ * of a word, since it is a half at least; that times the magnitude, with one bit more, and where v is positive v itself
+ * added, is what opens `up`. What may leave 32 bits sets the flag Q. */
 #define GATE_ONE(v, up) \
     "eor r5, " v ", " v ", asr #31\n"               \
     "sub r5, r5, " v ", asr #31\n"                  \
@@ -294,10 +294,10 @@ int32_t ehmn_kernels_cortex_m_fit(const int32_t *v, const int16_t *bias, int32_t
 }
 
 /* clang-format off */
-/* Keys of four words; of other lengths, those of plain rows. Of the key at r0 first three words are compared: every other
- * bit of the second joins each of the counts of pairs of bits of the other two, which then are at most 3, and the sum of
- * both those of fours. The sum of the bytes s - 15 t, t the upper halves of the bytes of s, comes into the upper byte of
- * r8: the mask of t is 15 times the factor that adds bytes. r3: the limit. */
+/* Keys of four words; of other lengths, those of plain rows. Of the key at r0 first three words are compared: every
+ * other bit of the second joins each of the counts of pairs of bits of the other two, which then are at most 3, and the
+ * sum of both those of fours. The sum of the bytes s - 15 t, t the upper halves of the bytes of s, comes into the upper
+ * byte of r8: the mask of t is 15 times the factor that adds bytes. r3: the limit. */
 __attribute__((naked)) void
 ehmn_kernels_cortex_m_nearest(const uint32_t *keys __attribute__((unused)), uint32_t n __attribute__((unused)),
                               const uint32_t *key __attribute__((unused)), uint32_t words __attribute__((unused)),

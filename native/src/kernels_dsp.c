@@ -95,9 +95,9 @@ static inline int32_t multiply_add(uint32_t a, uint32_t b, int32_t sum)
     "add r12, r12, r5\n"            \
     "add lr, lr, r5\n"
 
-/* acc[0..2] of three rows at a time, up to acc_end: r0, r1, r2 are the rows, r3 the inputs; r11, r12, lr the sums. Eight
- * columns at a time, eight times between two looks at x_end; `first`, 1..8, is how many of the eight the first round has.
- * w and stride are word-aligned; x has for each four columns columns 0 and 2, then 1 and 3. */
+/* acc[0..2] of three rows at a time, up to acc_end: r0, r1, r2 are the rows, r3 the inputs; r11, r12, lr the sums.
+ * Eight columns at a time, eight times between two looks at x_end; `first`, 1..8, is how many of the eight the first
+ * round has. w and stride are word-aligned; x has for each four columns columns 0 and 2, then 1 and 3. */
 #define DOT_ROWS(from, one_row) \
     __asm__ volatile(                                                                               \
         "push {r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n"                             \
@@ -139,8 +139,8 @@ dot_rows(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSE
     DOT_ROWS(FROM_ZERO, ONE_ROW);
 }
 
-/* (w0 + x1) (w1 + x0) = w0 x0 + w1 x1 + w0 w1 + x0 x1 for each pair of columns: two multiplications in one. acc gets the
- * sums of all four modulo 2^32, and begin[r] + all. */
+/* (w0 + x1) (w1 + x0) = w0 x0 + w1 x1 + w0 w1 + x0 x1 for each pair of columns: two multiplications in one. acc gets
+ * the sums of all four modulo 2^32, and begin[r] + all. */
 __attribute__((naked, noinline, aligned(4))) static void
 dot_rows_paired(const int8_t *w UNUSED, uint32_t stride UNUSED, const uint32_t *x UNUSED, const uint32_t *x_end UNUSED,
                 int32_t *acc UNUSED, int32_t *acc_end UNUSED, uint32_t first UNUSED, const int32_t *begin UNUSED,
@@ -193,7 +193,8 @@ static int fits(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride)
     return (((uintptr_t)w | stride) & 3u) == 0 && rows >= 3u && cols >= 8u && cols <= MOST_COLS;
 }
 
-/* x in the order that the rows are multiplied in, eight inputs at a time. Returns -(the sum of x0 x1) of their pairs. */
+/* x in the order that the rows are multiplied in, eight inputs at a time. Returns -(the sum of
+ * x0 x1) of their pairs. */
 static int32_t lay_out(const int16_t *x, uint32_t n, uint32_t *out)
 {
     int32_t all = 0;
@@ -349,7 +350,8 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
 }
 
 /* clang-format off */
-/* The steps of four weights, into `a`: the upper bytes of their places on the line, less those of the weights before. */
+/* The steps of four weights, into `a`: the upper bytes of their places on the line, less those
+ * of the weights before. */
 #define FOUR_STEPS(a, b, c, d) \
     "ldmia %[edge]!, {" a ", " b ", " c ", " d "}\n"     \
     "mla " a ", " a ", %[rate], %[at]\n"                 \
@@ -364,7 +366,8 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
     "lsr %[before], " a ", #24\n"                        \
     "usub8 " a ", " a ", " b "\n"
 
-/* d steps up, or where the sign is -1 down: -d - 1 is added, with saturation, and then one, so that none goes below -127. */
+/* d steps up, or where the sign is -1 down: -d - 1 is added, with saturation, and then one, so that
+ * none goes below -127. */
 #define MOVE_FOUR(w, steps, sign) \
     "eor " steps ", " steps ", " sign "\n" \
     "qadd8 " w ", " w ", " steps "\n" \

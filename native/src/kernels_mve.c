@@ -144,8 +144,8 @@ static void gate(const int32_t *v, int32_t *up, uint32_t n, int32_t frac)
     }
 }
 
-/* Eight at a time: even values go to the lower halves, odd ones to the upper. round(bias gain / 2^20) = round(2^11 bias gain
- * / 2^31). */
+/* Eight at a time: even values go to the lower halves, odd ones to the upper. round(bias gain / 2^20) =
+ * round(2^11 bias gain / 2^31). */
 /* clang-format off */
 #define FIT_EIGHTS(add_bias) \
     __asm__ volatile("wls lr, %[eights], 2f\n"             \
@@ -188,10 +188,10 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
 }
 
 /* In how many bits the next keys of four words differ from a, b, c, d, four keys at a time, up to those among which one
- * differs in less than `limit`, 2^24 bits: their counts 2^24, and where keys end up. `fours`: how many, at least one. The
- * counts of sixteen bytes are taken from a table at once. */
-static inline const uint32_t *count_fours(const uint32_t *keys, uint32_t fours, uint32x4_t a, uint32x4_t b, uint32x4_t c,
-                                          uint32_t d, uint32_t limit, uint32x4_t *counts)
+ * differs in less than `limit`, 2^24 bits: their counts 2^24, and where keys end up. `fours`: how many, at least one.
+ * The counts of sixteen bytes are taken from a table at once. */
+static inline const uint32_t *count_fours(const uint32_t *keys, uint32_t fours, uint32x4_t a, uint32x4_t b,
+                                          uint32x4_t c, uint32_t d, uint32_t limit, uint32x4_t *counts)
 {
     uint32_t least = UINT32_MAX;
     uint32x4_t sum;
@@ -227,8 +227,8 @@ static inline const uint32_t *count_fours(const uint32_t *keys, uint32_t fours, 
     return keys;
 }
 
-/* Sixteen numbers in order, with `item` among them unless all are smaller; the last falls out. What is not smaller moves up
- * by one: vshlc brings in the one before, and what comes out goes into the next four. */
+/* Sixteen numbers in order, with `item` among them unless all are smaller; the last falls out. What is not smaller
+ * moves up by one: vshlc brings in the one before, and what comes out goes into the next four. */
 #define INSERT_INTO(four)                 \
     "vldrw.u32 q0, " four "\n"            \
     "vmin.u32 q1, q0, q2\n"               \

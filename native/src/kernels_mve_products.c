@@ -197,8 +197,8 @@ APART static int split(const int16_t *x, uint32_t cols, int8_t *out)
 
 /* Inputs of 16 bits as they are, eight columns at a time: four rows of them, the last ones once more where fewer are
  * left. */
-EHMN_SMALL APART static void multiply_whole(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
-                                 int32_t *acc)
+EHMN_SMALL APART static void multiply_whole(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride,
+                                            const int16_t *x, int32_t *acc)
 {
     mve_pred16_t there = vctp16q(cols % 8u);
     for (uint32_t r = 0; r < rows; r += 4u) {
@@ -435,8 +435,8 @@ void ehmn_kernels_mve_matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, u
 }
 
 /* Eight bytes, that is sixteen weights, at a time: even columns are the low halves, odd ones the high halves. */
-EHMN_SMALL void ehmn_kernels_mve_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
-                                int32_t *acc)
+EHMN_SMALL void ehmn_kernels_mve_matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t stride,
+                                           const int16_t *x, int32_t *acc)
 {
     uint32_t whole = cols & ~15u;
     for (uint32_t r = 0; r < rows; r++, w += stride) {

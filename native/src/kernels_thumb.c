@@ -28,8 +28,8 @@ static inline uint32_t load(const void *p)
     "ldrsh r11, [r3], #2\n" TWO_ROWS("r0", "r5", "r6") TWO_ROWS("r2", "r7", "r8") TWO_ROWS("r4", "r9", "r10")
 #define EIGHT_COLUMNS COLUMN COLUMN COLUMN COLUMN COLUMN COLUMN COLUMN COLUMN
 
-/* acc[0..5] of six rows at a time, up to acc_end: r0, r2, r4 are every other row, r1 the stride, r3 the inputs, r5 to r10
- * the sums. Sixteen columns between two looks at x_end; odd: the first round has eight. */
+/* acc[0..5] of six rows at a time, up to acc_end: r0, r2, r4 are every other row, r1 the stride, r3 the inputs, r5 to
+ * r10 the sums. Sixteen columns between two looks at x_end; odd: the first round has eight. */
 __attribute__((naked, noinline)) static void
 dot_rows(const int8_t *w UNUSED, uint32_t stride UNUSED, const int16_t *x UNUSED, const int16_t *x_end UNUSED,
          int32_t *acc UNUSED, int32_t *acc_end UNUSED, uint32_t odd UNUSED)
@@ -156,9 +156,9 @@ static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t
 }
 
 /* clang-format off */
-/* Four weights at a time up to `end`, as bytes of a word, with 128 added so that none borrows from the next: steps are the
- * upper bytes of their places on the line, less those of the weights before. Ends at a word in which a weight is not
- * within -96..95, so that a step might carry it beyond 127. */
+/* Four weights at a time up to `end`, as bytes of a word, with 128 added so that none borrows from the next: steps are
+ * the upper bytes of their places on the line, less those of the weights before. Ends at a word in which a weight is
+ * not within -96..95, so that a step might carry it beyond 127. */
 #define STEP_FOURS(which) \
     __asm__ volatile("1:\n\t"                                                                          \
                      "ldmia %[edge]!, {r4, r5, r6, r8}\n\t"                                            \
@@ -216,7 +216,8 @@ static void step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_
             *w = (int8_t)ehmn_clamp(*w + (int32_t)(steps & 255u) - 2 * (int32_t)(down & 255u), -127, 127);
         }
     }
-    ehmn_kernels_rows_step_row(w, edge, sign, flip, n - fours, rate, at - (before << 24)); /* from where the fours ended */
+    /* from where the fours ended */
+    ehmn_kernels_rows_step_row(w, edge, sign, flip, n - fours, rate, at - (before << 24));
 }
 
 /* clang-format off */

@@ -191,8 +191,8 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
 
 #define MOST_ROWS 512u
 
-/* Thirty-two columns of row k in the lower half of a register, and of row k + 4 in the upper; of the rows that are left,
- * fewer than eight perhaps: beyond them the first again. */
+/* Thirty-two columns of row k in the lower half of a register, and of row k + 4 in the upper; of the rows that are
+ * left, fewer than eight perhaps: beyond them the first again. */
 static inline __m512i row_and_fourth(const int8_t *w, size_t stride, uint32_t k, uint32_t left, __mmask32 some)
 {
     const int8_t *a = w + (k < left ? k : 0u) * stride, *b = w + (k + 4u < left ? k + 4u : 0u) * stride;
@@ -220,8 +220,8 @@ static inline __m256i fold(__m512i low, __m512i high)
     return _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
 }
 
-/* Thirty-two columns, eight rows at a time: a lane holds a column's values in four rows, which are multiplied by the lower
- * bytes of their weights and by the upper, 2^7 at most. */
+/* Thirty-two columns, eight rows at a time: a lane holds a column's values in four rows, which are multiplied by the
+ * lower bytes of their weights and by the upper, 2^7 at most. */
 static inline void weigh_columns(const int8_t *w, uint32_t rows, size_t stride, __mmask32 some, const uint8_t *low,
                                  const uint8_t *high, int32_t *acc)
 {
@@ -428,9 +428,10 @@ static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t
     return _mm512_reduce_max_epi32(largest);
 }
 
-#define TABLE_OF_ONE_VECTOR                                                                                             \
-    .matvec_s8 = matvec_s8, .matvec_s16 = matvec_s16, .matvec_s4 = ehmn_kernels_avx2_matvec_s4,                          \
-    .weighted_sum = weighted_sum, .scale = scale, .scale_steps = scale_steps, .step_row = ehmn_kernels_vnni_step_row, .few_steps = 1u, .exp_sum = exp_sum,             \
+#define TABLE_OF_ONE_VECTOR                                                                         \
+    .matvec_s8 = matvec_s8, .matvec_s16 = matvec_s16, .matvec_s4 = ehmn_kernels_avx2_matvec_s4,     \
+    .weighted_sum = weighted_sum, .scale = scale, .scale_steps = scale_steps,                       \
+    .step_row = ehmn_kernels_vnni_step_row, .few_steps = 1u, .exp_sum = exp_sum,                    \
     .soften = soften, .gate = gate, .fit = fit, .nearest = ehmn_kernels_vnni_nearest
 
 const ehmn_kernels ehmn_kernels_vnni = {

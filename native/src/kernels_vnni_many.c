@@ -14,8 +14,8 @@
 #define TOKENS 8u /* whose sums stay in registers: each has a name, since of arrays gcc 12 keeps a copy in memory */
 #define EACH_TOKEN(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
 
-/* Ask for a part of as many rows as are laid out at a time, `ahead` bytes from here, with the group of vectors that begins
- * at t of n: they come while these are multiplied. */
+/* Ask for a part of as many rows as are laid out at a time, `ahead` bytes from here, with the group of vectors that
+ * begins at t of n: they come while these are multiplied. */
 static inline void ask_for(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, size_t ahead, uint32_t t,
                            uint32_t n)
 {
@@ -77,13 +77,13 @@ EHMN_INTO static inline void put(const place *to, uint32_t t, uint32_t k, __m512
 }
 
 #define BEGIN(t) __m512i a##t = _mm512_setzero_si512(), b##t = a##t;
-#define ADD(t)                                                                                                          \
-    v = spread(x[t] + 2u * p);                                                                                          \
-    a##t = dot_words(a##t, first, v);                                                                                   \
+#define ADD(t)                                                                                                         \
+    v = spread(x[t] + 2u * p);                                                                                         \
+    a##t = dot_words(a##t, first, v);                                                                                  \
     b##t = two ? dot_words(b##t, second, v) : b##t;
-#define ADD_LAST(t)                                                                                                     \
-    v = _mm512_set1_epi32((uint16_t)x[t][cols - 1u]);                                                                   \
-    a##t = dot_words(a##t, pair[0][cols / 2u], v);                                                                      \
+#define ADD_LAST(t)                                                                                                    \
+    v = _mm512_set1_epi32((uint16_t)x[t][cols - 1u]);                                                                  \
+    a##t = dot_words(a##t, pair[0][cols / 2u], v);                                                                     \
     b##t = two ? dot_words(b##t, pair[1][cols / 2u], v) : b##t;
 #define PUT(t) put(to, t, 0, a##t);
 #define PUT_SECOND(t) put(to, t, 1u, b##t);
@@ -143,8 +143,8 @@ void ehmn_kernels_vnni_matmat_s4(const void *w, uint32_t rows, uint32_t cols, ui
     ehmn_matmat_s4(rows32, ROWS, COLS, part, w, rows, cols, stride, x, n, x_stride, acc, acc_stride);
 }
 
-/* ---- Sums of rows: a register holds sixteen columns and a pair of rows, both with the other sign, since a weight may be
- * 2^15: -2^15 fits a word. */
+/* ---- Sums of rows: a register holds sixteen columns and a pair of rows, both with the other sign, since a weight may
+ * be 2^15: -2^15 fits a word. */
 
 static inline void lay_out_columns(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, __m512i *pair)
 {
@@ -234,13 +234,13 @@ static inline __m512i spread8(const int8_t *x, uint32_t count)
 }
 
 #define BEGIN8(t) __m512i a##t = _mm512_set1_epi32(begin[t]), b##t = a##t;
-#define ADD8(t)                                                                                                         \
-    v = spread8(x[t] + 4u * p, 4u);                                                                                     \
-    a##t = dot_bytes(a##t, first, v);                                                                                   \
+#define ADD8(t)                                                                                                        \
+    v = spread8(x[t] + 4u * p, 4u);                                                                                    \
+    a##t = dot_bytes(a##t, first, v);                                                                                  \
     b##t = two ? dot_bytes(b##t, second, v) : b##t;
-#define ADD_LAST8(t)                                                                                                    \
-    v = spread8(x[t] + (cols & ~3u), cols % 4u);                                                                        \
-    a##t = dot_bytes(a##t, four[0][cols / 4u], v);                                                                      \
+#define ADD_LAST8(t)                                                                                                   \
+    v = spread8(x[t] + (cols & ~3u), cols % 4u);                                                                       \
+    a##t = dot_bytes(a##t, four[0][cols / 4u], v);                                                                     \
     b##t = two ? dot_bytes(b##t, four[1][cols / 4u], v) : b##t;
 
 /* Sixteen rows, or twice as many, times TOKENS vectors; each sum begins as `begin` says for its vector. */
@@ -262,7 +262,8 @@ EHMN_INTO static inline void multiply8(__m512i (*four)[COLS / 4u], const int two
     }
 }
 
-/* `low`: of each vector what `lowered` says, of all columns: there the sums of its first columns begin; NULL: others. */
+/* `low`: of each vector what `lowered` says, of all columns: there the sums of its first
+ * columns begin; NULL: others. */
 static void rows64(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, uint32_t n,
                    size_t x_stride, const int32_t *low, int32_t *acc, size_t acc_stride)
 {

@@ -32,8 +32,8 @@ void ehmn_kernels_vnni_step_row(int8_t *w, const uint32_t *edge, const int8_t *s
 
 #define COUNTS_BITS __attribute__((target("avx512vpopcntdq")))
 
-/* In how many bits eight keys of four words differ from `own`, which has the key four times, each in 64 bits: in turn one of
- * the first four and one of the others. */
+/* In how many bits eight keys of four words differ from `own`, which has the key four times, each in 64 bits: in turn
+ * one of the first four and one of the others. */
 COUNTS_BITS static inline __m512i differing_bits(const uint32_t *keys, __m512i own)
 {
     __m512i a = _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(keys), own));
@@ -45,8 +45,9 @@ _Static_assert(EHMN_RECALLED == 16u, "what was found fills a register");
 
 #define KEYS 1024u /* whose distances are held at a time */
 
-/* 2^16 distance + index of keys of four words, up to KEYS from index `first` on; beyond the last what is never near. Returns
- * a number that at least sixteen of them do not exceed, if there are so many: the largest of the least ones of each lane. */
+/* 2^16 distance + index of keys of four words, up to KEYS from index `first` on; beyond the last what is never
+ * near. Returns a number that at least sixteen of them do not exceed, if there are so many: the largest of the
+ * least ones of each lane. */
 COUNTS_BITS static uint32_t distances(const uint32_t *keys, uint32_t n, uint32_t first, __m512i own, uint32_t *item)
 {
     const __m512i order = _mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
@@ -68,8 +69,8 @@ COUNTS_BITS static uint32_t distances(const uint32_t *keys, uint32_t n, uint32_t
     return _mm512_reduce_max_epu32(least);
 }
 
-/* Of keys of four words. Which of them are near is known only after all, so that nothing branches on it: those below a bound
- * that few others stay below are put in order one by one. */
+/* Of keys of four words. Which of them are near is known only after all, so that nothing branches on it: those below a
+ * bound that few others stay below are put in order one by one. */
 COUNTS_BITS static void nearest_of_four(const uint32_t *keys, uint32_t n, const uint32_t *key, uint32_t *found)
 {
     const __m512i own = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)key));
@@ -78,7 +79,8 @@ COUNTS_BITS static void nearest_of_four(const uint32_t *keys, uint32_t n, const 
     for (uint32_t first = 0; first < n; first += KEYS) {
         uint32_t some = n - first < KEYS ? n - first : KEYS, count = 0;
         uint32_t bound = distances(keys + 4u * (size_t)first, some, first, own, item);
-        const __m512i most = _mm512_set1_epi32((int32_t)bound), last = _mm512_permutexvar_epi32(_mm512_set1_epi32(15), all);
+        const __m512i most = _mm512_set1_epi32((int32_t)bound);
+        const __m512i last = _mm512_permutexvar_epi32(_mm512_set1_epi32(15), all);
         for (uint32_t i = 0; i < some; i += 16u) {
             __m512i items = _mm512_loadu_si512(item + i);
             __mmask16 below = _mm512_mask_cmplt_epu32_mask(_mm512_cmple_epu32_mask(items, most), items, last);
@@ -86,7 +88,8 @@ COUNTS_BITS static void nearest_of_four(const uint32_t *keys, uint32_t n, const 
             count += (uint32_t)__builtin_popcount(below);
         }
         for (uint32_t i = 0; i < count; i++) { /* the largest of all falls out */
-            __m512i by = _mm512_set1_epi32((int32_t)near[i]), before = _mm512_alignr_epi32(all, _mm512_setzero_si512(), 15);
+            __m512i by = _mm512_set1_epi32((int32_t)near[i]);
+            __m512i before = _mm512_alignr_epi32(all, _mm512_setzero_si512(), 15);
             all = _mm512_max_epu32(before, _mm512_min_epu32(all, by));
         }
     }

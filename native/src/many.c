@@ -66,7 +66,8 @@ static record layout_record(const ehmn_image *im)
     r.block = ehmn_take(&head, RECORD_ALIGN, 4u * HEAD_ROWS);
     r.max = ehmn_take(&head, RECORD_ALIGN, 4u);
     r.logits = ehmn_take(&head, RECORD_ALIGN, 2u * (uint64_t)im->vocab_size);
-    r.total = (at > head ? at : head) | RECORD_ALIGN; /* an odd number of lines: the same of all tokens fills every set */
+    /* An odd number of lines: the same of all tokens fills every set. */
+    r.total = (at > head ? at : head) | RECORD_ALIGN;
     return r;
 }
 
@@ -190,7 +191,8 @@ static void add(const batch *b, uint32_t vector)
     }
 }
 
-/* Several matrices with one input, the residual after norm `index`: it is reduced anew only where they take other bits. */
+/* Several matrices with one input, the residual after norm `index`: it is reduced anew only where
+ * they take other bits. */
 static void multiply_each(const batch *b, uint32_t index, const ehmn_matrix *const *matrix, uint32_t n,
                           const uint32_t *out)
 {
@@ -376,7 +378,8 @@ static void predict(const batch *b, const uint32_t *tokens, uint32_t *bits)
         multiply(b, head, first, rows, b->at.block, EHMN_LOGIT_FRAC);
         for (uint32_t t = 0; t < b->n; t++) {
             int32_t *max = of(b, t, b->at.max);
-            *max = ehmn_fit_logits(m, first, rows, *max, of(b, t, b->at.block), (int16_t *)of(b, t, b->at.logits) + first);
+            int16_t *logits = of(b, t, b->at.logits);
+            *max = ehmn_fit_logits(m, first, rows, *max, of(b, t, b->at.block), logits + first);
         }
     }
     memcpy(m->history, history, sizeof history);
@@ -475,9 +478,10 @@ int32_t ehmn_process(ehmn_model *m, const uint32_t *tokens, uint32_t n, uint32_t
             return EHMN_E_ARGUMENT;
         }
     }
-    batch b = {m, work, layout_record(m->image), 0, is_own_table(m->kernels)};
+    batch b = {m, work, layout_record(m->image), 0, 0};
     uint32_t capacity = (uint32_t)(work_bytes / b.at.total);
     if (n > 1u && capacity > 1u) {
+        b.own_table = is_own_table(m->kernels); /* which on x86 asks Linux, so not for single tokens */
         several_at_once(&b, tokens, n, how, bits, capacity);
     } else {
         one_by_one(m, tokens, n, how, bits);

@@ -1,7 +1,7 @@
 /* Attention of several tokens: their queries are multiplied by the keys of the window at once, before any of them has
- * put its own key and value there. They then do so in turn, and each sees what those before it have put; on aarch64 they
- * wait until all have seen it (many_attention_neon.c). For tables that multiply several vectors at once; none of them
- * keeps the values by columns. */
+ * put its own key and value there. They then do so in turn, and each sees what those before it have put; on aarch64
+ * they wait until all have seen it (many_attention_neon.c). For tables that multiply several vectors at once; none of
+ * them keeps the values by columns. */
 #include "many_attention.h"
 #include "fixed.h"
 #include "vectors_neon.h"
@@ -78,8 +78,8 @@ static weighing weigh(const ehmn_at_head *h, uint32_t token, int32_t q_frac)
     return (weighing){(int32_t)(((uint64_t)1 << 45) / total), 45 + frac - im->value_frac}; /* total >= 2^15 */
 }
 
-/* The sums of all `n` tokens at once, by the window as it is after the last of them, and by the rows that it held before:
- * they are in the tokens' own. Of either, weights are zero where a token does not see it. */
+/* The sums of all `n` tokens at once, by the window as it is after the last of them, and by the rows that it held
+ * before: they are in the tokens' own. Of either, weights are zero where a token does not see it. */
 static void sum_together(const ehmn_at_head *h, uint32_t n, int32_t *out)
 {
     const ehmn_kernels *kernels = h->m->kernels;

@@ -39,8 +39,8 @@ static inline uint32_t ehmn_filled_at(const ehmn_at_head *h, uint32_t token)
     return filled < n_ctx ? filled : n_ctx;
 }
 
-/* many_attention_neon.c: attention of the query heads of a kv_head, of `n` tokens whose keys and values are in their rows
- * and end in the window, whatever table multiplies. */
+/* many_attention_neon.c: attention of the query heads of a kv_head, of `n` tokens whose keys and values are in their
+ * rows and end in the window, whatever table multiplies. */
 void ehmn_neon_attend_heads(const ehmn_at_head *h, uint32_t n);
 
 #endif

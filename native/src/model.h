@@ -125,8 +125,8 @@ static inline uint32_t ehmn_take(uint64_t *at, uint32_t align, uint64_t bytes)
 /* image.c: change the table of an opened model. */
 void ehmn_use_kernels(ehmn_model *m, const ehmn_kernels *kernels);
 
-/* pairs.c: fill what the arena has beyond the model's need; rows of a product with the present mantissas, of 8 bits and of
- * 16. */
+/* pairs.c: fill what the arena has beyond the model's need; rows of a product with the present
+ * mantissas, of 8 bits and of 16. */
 void ehmn_keep_pairs(ehmn_model *m, uint32_t arena_bytes);
 void ehmn_matvec_s8(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t *out);
 void ehmn_matvec_s16(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t *out);
@@ -134,9 +134,9 @@ void ehmn_matvec_s16(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, u
 /* image.c: whether the bytes from offset `from` up to offset `to` are zero. */
 int ehmn_bytes_are_zero(const void *bytes, uint64_t from, uint64_t to);
 
-/* delta.c: the first n members of a layout are the lengths of arrays, in elements of so many bytes each: make them offsets
- * of arrays that lie one behind the other from `at` on, at multiples of `align`, a power of two. Returns where they end,
- * UINT32_MAX if that does not fit 32 bits. */
+/* delta.c: the first n members of a layout are the lengths of arrays, in elements of so many bytes each: make them
+ * offsets of arrays that lie one behind the other from `at` on, at multiples of `align`, a power of two. Returns where
+ * they end, UINT32_MAX if that does not fit 32 bits. */
 uint32_t ehmn_place(void *layout, const uint8_t *element_bytes, uint32_t n, uint32_t at, uint32_t align);
 
 ehmn_delta_layout ehmn_layout_delta(const ehmn_image *image);
@@ -228,8 +228,8 @@ void ehmn_matvec(ehmn_model *m, const ehmn_matrix *matrix, const int32_t *v, int
 
 /* The same in two steps, for several matrices with one input: reduce v into the model's mantissas ... */
 int32_t ehmn_reduce(ehmn_model *m, const int32_t *v, uint32_t n, int32_t frac, uint32_t bits);
-/* What it does, anywhere: mantissas[n] of so many bits, or of 16, of which narrow[n] are made for 8 bits; *step as in the
- * model. */
+/* What it does, anywhere: mantissas[n] of so many bits, or of 16, of which narrow[n] are made for 8 bits;
+ * *step as in the model. */
 int32_t ehmn_reduce_into(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *mantissas, int8_t *narrow,
                          int32_t *step);
 /* ... and multiply `rows` rows from `first` on by them. */
@@ -237,7 +237,8 @@ void ehmn_multiply(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uin
                    int32_t out_frac, int32_t *out);
 
 /* encoder.c: what is behind it: a part of the rows, on the thread that calls. */
-/* Sums of n rows' products, of inputs in units of `step`, as values: scale of kernels.h, after a multiplication by the step. */
+/* Sums of n rows' products, of inputs in units of `step`, as values: scale of kernels.h, after a
+ * multiplication by the step. */
 void ehmn_scale_products(const ehmn_kernels *kernels, int32_t *v, const int32_t *scale, uint32_t n, int32_t step,
                          int32_t shift);
 void ehmn_multiply_rows(ehmn_model *m, const ehmn_matrix *matrix, uint32_t first, uint32_t rows, int32_t frac,
@@ -252,11 +253,13 @@ void ehmn_clear_window(ehmn_model *m);
 /* encoder.c: the steps of a token, which many.c does for several of them at once. The residual of a token at the next
  * position of the window, and by which its heads are rotated, int16[d_head]; ... */
 void ehmn_begin_position(ehmn_model *m, uint32_t token, int32_t *residual, int16_t *turn);
-/* ... norm `index` (2 layer, and 2 layer + 1 of the MLP), without the gain and bias that the next matrix holds: Q20; ... */
+/* ... norm `index` (2 layer, and 2 layer + 1 of the MLP), without the gain and bias that the next
+ * matrix holds: Q20; ... */
 void ehmn_normalise(const ehmn_model *m, uint32_t index, const int32_t *v, int32_t *out);
 /* ... what a matrix of a layer adds to its product; ... */
 void ehmn_add_bias(const ehmn_model *m, const ehmn_matrix *matrix, int32_t *out);
-/* ... put the key and the value into the window, and attend to it. qkv: int32[d_model + 2 d_kv], out: int32[d_model]; ... */
+/* ... put the key and the value into the window, and attend to it. qkv: int32[d_model + 2 d_kv],
+ * out: int32[d_model]; ... */
 void ehmn_attend(ehmn_model *m, uint32_t layer, const int16_t *turn, int32_t *qkv, int32_t *out);
 /* ... rotate the pairs (i, i + half) of one head by `turn`: for each pair the cosine and the sine of its phase; ... */
 void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v);
@@ -269,8 +272,8 @@ void ehmn_end_token(ehmn_model *m, uint32_t token, const int32_t *residual, int1
 #define EHMN_ATTENDING_TOGETHER 16u /* tokens */
 #define EHMN_ATTENDING_SCORES(n_ctx) ((n_ctx) + 2u * EHMN_ATTENDING_TOGETHER) /* of a token, with room to fill up */
 
-/* many_attention.c: what tokens at successive positions have of their own, in memory that begins as these pointers say for
- * the first of them, and `stride` bytes on for each other. */
+/* many_attention.c: what tokens at successive positions have of their own, in memory that begins as these pointers say
+ * for the first of them, and `stride` bytes on for each other. */
 typedef struct {
     uint32_t n;
     uint32_t stride;
@@ -345,8 +348,8 @@ void ehmn_end_prediction(ehmn_model *m);
 int32_t ehmn_fit_logits(ehmn_model *m, uint32_t first, uint32_t rows, int32_t max, const int32_t *v, int16_t *out);
 uint32_t ehmn_block_rows(const ehmn_model *m, uint32_t first);
 
-/* head.c: both masses of the logits as they are now, of which max_logit is known; change one of them, and max_logit with
- * it. With episodes set aside: bits by which a token surprises, and the entropy, both in Q16. */
+/* head.c: both masses of the logits as they are now, of which max_logit is known; change one of them, and max_logit
+ * with it. With episodes set aside: bits by which a token surprises, and the entropy, both in Q16. */
 void ehmn_summarise(ehmn_model *m);
 void ehmn_change_logit(ehmn_model *m, uint32_t token, int32_t logit);
 uint32_t ehmn_surprise(const ehmn_model *m, uint32_t token);
@@ -357,8 +360,9 @@ uint32_t ehmn_entropy(const ehmn_model *m);
 void ehmn_adapt(ehmn_model *m, int32_t *v);
 void ehmn_adapt_guard(ehmn_model *m, int32_t *v);
 
-/* memories.c: hash[k] of the newest k + 1 tokens of context for k < n, as far as they are there; n-grams and episodes added to the logits; what
- * episodes made of the logits put aside, or back; what they learn of `token`. `write` 0 moves the gains alone. */
+/* memories.c: hash[k] of the newest k + 1 tokens of context for k < n, as far as they are there; n-grams and episodes
+ * added to the logits; what episodes made of the logits put aside, or back; what they learn of `token`. `write` 0
+ * moves the gains alone. */
 void ehmn_contexts(const ehmn_model *m, uint32_t n, uint32_t *hash);
 uint32_t ehmn_slot(uint32_t hash, uint32_t slots);
 void ehmn_remember(ehmn_model *m);

@@ -4,6 +4,10 @@
 
 #include "edgehmn.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define EHMN_MAX_THREADS 64u
 
 typedef struct ehmn_pool ehmn_pool;
@@ -15,5 +19,9 @@ void ehmn_pool_stop(ehmn_pool *pool);
 
 /* For ehmn_use_threads; one model at a time. */
 const ehmn_parallel *ehmn_pool_parallel(const ehmn_pool *pool);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
