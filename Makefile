@@ -19,7 +19,7 @@ lint:
 DATA ?= data
 eval: ## the figures of the README, on the files in DATA
 	@tools/setup.sh demo
-	@$(PY) bench/learning.py --data $(DATA)
+	@$(PY) tools/run.py bench.learning --data $(DATA)
 
 bench: ## speed beside other runtimes, on this machine; BENCH="--runq PATH --gguf FILE" for more of them
 	@tools/setup.sh demo

@@ -5,12 +5,12 @@
 On the int8 C core, learned online on four streams on which the rule was not tuned: WikiText-2 valid from its middle,
 AG News and Persona-Chat from places of their own, and three modules of the standard library. Figures are differences of
 the mean loss in nats per token to the default rule (above zero: worse without it), with 95 % intervals by the bootstrap
-over windows of 500 tokens. Finished settings land in bench/results/ablations.json at once; a later run goes on. The
-table is bench/results/ablations.md.
+over windows of 500 tokens. A run that was interrupted goes on; results land in
+bench/results/ablations.json, the table in ablations.md beside it.
 """
 
 import argparse
-import json
+import sys
 import sysconfig
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,9 @@ from typing import Any
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # it was started as a script
+
+from bench.kept import begun, finish, keep
 from edgehmn.calibrate import Calibration, calibrate, calibration_ids
 from edgehmn.checkpoint import REFERENCE, Checkpoint, read_checkpoint
 from edgehmn.core import Image
@@ -133,10 +136,8 @@ def main() -> None:
     checkpoint = read_checkpoint(REFERENCE)
     calibration = calibrate(checkpoint, calibration_ids(checkpoint))
     data = build_image(quantise(checkpoint, calibration))
-    kept: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    key = {"image_id": Image(data).id, "tokens": args.tokens, "seeds": args.seeds}
-    if {k: kept.get(k) for k in key} != key:
-        kept = key | {"settings": {}}
+    kept = begun(RESULTS, {"image_id": Image(data).id, "tokens": args.tokens, "seeds": args.seeds})
+    kept.setdefault("settings", {})
     streams = {}
     for name, text in texts(args.data).items():
         ids = checkpoint.encode(text[: 8 * args.tokens])[: args.tokens]
@@ -151,8 +152,9 @@ def main() -> None:
             image = Image(with_rule(data, replace(Rule(), **SETTINGS[setting])))
         found = base if setting == "the rule" else losses(image, streams, args.seeds)
         kept["settings"][setting] = compare(found, base)
-        RESULTS.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+        keep(RESULTS, kept)
         print(f"{setting}: {kept['settings'][setting]['all']['difference']:+.4f}", flush=True)
+    finish(RESULTS, kept)
     shown = table(kept["settings"])
     RESULTS.with_suffix(".md").write_text(f"# What each mechanism is worth\n\n{shown}\n", "utf-8")
     print(shown)

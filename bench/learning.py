@@ -4,12 +4,13 @@
 
 DIR holds wikitext-2/test.txt and valid.txt, ag-news/test.txt, persona-chat/*.txt and text-open/gutenberg*.txt
 (`edgehmn eval --help` says how to get them); the Python files are those of the running interpreter's standard library.
-Results land in bench/results/learning.json, finished parts at once, so that a run that was interrupted goes on; the
-table of the README and bench/results/evaluation.md are rewritten from it.
+A run that was interrupted goes on. When all is measured, bench/results/learning.json is written, and from it the table
+of the README and bench/results/evaluation.md.
 """
 
 import argparse
-import json
+import shutil
+import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,6 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # it was started as a script
+
+from bench.kept import begun, finish, keep
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import CoreModel
 from edgehmn.evaluate import Perplexity, Progress, float_perplexity, no_progress, text_perplexity
@@ -29,6 +33,7 @@ from edgehmn.evaluation.store import Store
 from edgehmn.excerpts import excerpts
 from edgehmn.export.pipeline import Settings, export_model
 from edgehmn.exported import Export, encoder_runtime
+from edgehmn.files import read_text
 from edgehmn.learn import personalise
 from edgehmn.texts import EVALUATION, PERSONAL, shipped
 
@@ -41,7 +46,7 @@ EXCERPTS = 20
 
 
 def wikitext(data: Path) -> str:
-    return (data / "wikitext-2" / "test.txt").read_text("utf-8")
+    return read_text(data / "wikitext-2" / "test.txt")
 
 
 def figures(p: Perplexity) -> dict[str, Any]:
@@ -177,19 +182,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default: %(default)s)")
     args = parser.parse_args()
+    if not args.data.is_dir():
+        parser.error(f"{args.data}: no such folder; name that of the texts with --data")
     settings = Settings(formats=("image", "onnx", "tflite"), evaluation_text=shipped(EVALUATION))
     made = export_model(lambda: read_checkpoint(REFERENCE), EXPORT, settings)
-    results: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    if results.get("image_id") != made.image_id:
-        results = {"image_id": made.image_id}
+    results = begun(RESULTS, {"image_id": made.image_id})
     with ProcessPoolExecutor(args.jobs) as pool:
         running = {pool.submit(f, args.data, *a): name for name, (f, a) in JOBS.items() if name not in results}
         for done in as_completed(running):
             results[running[done]] = done.result()
-            RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", "utf-8")
+            keep(RESULTS, results)
             print(f"{running[done]} done", flush=True)
-    results = json.loads(RESULTS.read_text("utf-8"))
+    finish(RESULTS, results, sort_keys=True)
+    shutil.rmtree(PLAN, ignore_errors=True)
     rewrite_readme(results)
     plan = {part: results[part] for part in ("p0", "p1", "p2", "p3")}
     RESULTS.with_name("evaluation.md").write_text(f"# The evaluation plan\n\n{markdown(plan)}\n", "utf-8")

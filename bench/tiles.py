@@ -6,13 +6,14 @@ DIR holds wikitext-2/test.txt; the personal text is the one that ships. Each tex
 context: static, then learning (each token scored before it is learned), with the same model in the digital core beside
 it. What a tile's frozen part makes of a text is computed once for each seed and serves every way of writing, so that
 they are compared on equal hidden vectors. Every figure of a tile is simulated. Results land in
-bench/results/tiles.json, finished runs at once, so that a run that was interrupted goes on; bench/results/tiles.md is
-rewritten from it. `--tokens 2000` is the short form, without it whole texts.
+bench/results/tiles.json, with --only beside those of the other targets, and the table in tiles.md; a run that was
+interrupted goes on. `--tokens 2000` is the short form, without it whole texts.
 """
 
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # it was started as a script
+
+from bench.kept import begun, finish, keep, of_same
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import CoreModel, Image
 from edgehmn.files import read_text
@@ -255,18 +259,16 @@ def main() -> None:
     image = Image(image_of(checkpoint))
     texts = {TEXTS[0]: read_text(args.data / "wikitext-2" / "test.txt"), TEXTS[1]: shipped(PERSONAL)}
     encoded = Encoded(image, {name: checkpoint.encode(text)[: args.tokens] for name, text in texts.items()})
-    results: dict[str, Any] = {"image_id": image.id, "tokens": args.tokens, "runs": {}}
-    if RESULTS.exists():
-        kept = json.loads(RESULTS.read_text("utf-8"))
-        if (kept["image_id"], kept["tokens"]) == (image.id, args.tokens):
-            results = kept
+    key = {"image_id": image.id, "tokens": args.tokens}
+    results = {"runs": {}} | begun(RESULTS, key)
     for job in plan(args.seeds):
         if job.key in results["runs"] or (only and job.target not in (*only, DIGITAL, BARE)):
             continue
         results["runs"][job.key] = run(encoded, job)
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-        RESULTS.with_suffix(".md").write_text(markdown(results), "utf-8")
+        keep(RESULTS, results)
         print(job.key, results["runs"][job.key]["nats"], flush=True)
+    finish(RESULTS, key | {"runs": of_same(RESULTS, key).get("runs", {}) | results["runs"]})
+    RESULTS.with_suffix(".md").write_text(markdown(json.loads(RESULTS.read_text("utf-8"))), "utf-8")
 
 
 if __name__ == "__main__":

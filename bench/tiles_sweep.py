@@ -5,8 +5,8 @@
 The personal text that ships, its hidden vectors from the digital core, dense adapter and rows on tiles. One property at
 a time is moved away from a base: HERMES written by write-verify, or a fine, symmetric device that takes open-loop
 pulses. Kept is the cells' share of the digital gain, as in bench/tiles.py; the last column is where it falls below
-90 %, between two values that were run. Everything is simulated. Results land in bench/results/tiles-sweep.json,
-finished runs at once, and tiles-sweep.md.
+90 %, between two values that were run. Everything is simulated. Results land in bench/results/tiles-sweep.json and
+tiles-sweep.md; a run that was interrupted goes on.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.kept import begun, finish, keep, of_same
 from bench.tiles import Encoded, without_cells
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import Image
@@ -157,11 +158,8 @@ def main() -> None:
     checkpoint = read_checkpoint(REFERENCE)
     image = Image(image_of(checkpoint))
     encoded = Encoded(image, {TEXT: checkpoint.encode(shipped(PERSONAL))[: args.tokens]})
-    results: dict[str, Any] = {"image_id": image.id, "tokens": args.tokens, "runs": {}}
-    if RESULTS.exists():
-        kept = json.loads(RESULTS.read_text("utf-8"))
-        if (kept["image_id"], kept["tokens"]) == (image.id, args.tokens):
-            results = kept
+    same = {"image_id": image.id, "tokens": args.tokens}
+    results = {"runs": {}} | begun(RESULTS, same)
     stream, use = encoded.digital(TEXT)
     for seed in range(args.seeds):
         whole, bare = (nats(play(open_head(i, seed), stream)) for i in (image, without_cells(image)))
@@ -177,9 +175,10 @@ def main() -> None:
                     "kept": 100 * (bare - own) / (bare - whole), "share": cost.plasticity_share_of_energy,
                     "pulses": cost.pulses_per_learned_token,
                 }  # fmt: skip
-                RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-                RESULTS.with_suffix(".md").write_text(markdown(results), "utf-8")
+                keep(RESULTS, results)
                 print(key, results["runs"][key], flush=True)
+    finish(RESULTS, same | {"runs": of_same(RESULTS, same).get("runs", {}) | results["runs"]})
+    RESULTS.with_suffix(".md").write_text(markdown(json.loads(RESULTS.read_text("utf-8"))), "utf-8")
 
 
 if __name__ == "__main__":

@@ -4,18 +4,21 @@
 
 DIR holds wikitext-2/valid.txt, ag-news/test.txt and persona-chat/*.txt; the code is two modules of the running
 interpreter's standard library. Of each stream 2,000 tokens are tuned on and the next 2,000 held out; no part of it is a
-test set of the evaluation plan. Results land in bench/results/tuning.json, each seed at once, so that a run that was
-interrupted goes on.
+test set of the evaluation plan. Results land in bench/results/tuning.json; a run that was interrupted goes on.
 """
 
 import argparse
 import json
+import sys
 import sysconfig
 import time
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # it was started as a script
+
+from bench.kept import begun, finish, keep
 from edgehmn.checkpoint import REFERENCE, Checkpoint, read_checkpoint
 from edgehmn.core import Image
 from edgehmn.files import read_text, sha256
@@ -68,10 +71,8 @@ def main() -> None:
     args = parser.parse_args()
     checkpoint = read_checkpoint(REFERENCE)
     image = Image(image_of(checkpoint))
-    made_for = {"image_id": image.id, "budget": args.budget}
-    results: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    if {k: results.get(k) for k in made_for} != made_for:
-        results = made_for | {"runs": {}}
+    results = begun(RESULTS, {"image_id": image.id, "budget": args.budget})
+    results.setdefault("runs", {})
     space = Space(read_rule(image))
     chosen = texts(args.data, checkpoint)
     streams = encode_texts(image, chosen)
@@ -85,8 +86,9 @@ def main() -> None:
         results["tuned_on"] = run.pop("tuned_on")
         results["runs"][str(seed)] = run | {"cpu_seconds": round(time.process_time() - began)}
         results["summary"] = summary(results["runs"])
-        RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", "utf-8")
+        keep(RESULTS, results)
         print(f"seed {seed} done", flush=True)
+    finish(RESULTS, results, sort_keys=True)
     print(json.dumps(results["summary"], indent=1))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgehmn.checkpoint.read import REFERENCE
 from edgehmn.checkpoint.tokenizer import read_tokenizer
 from edgehmn.core import Image
 from edgehmn.errors import InvalidFileError, UsageError
@@ -17,6 +18,7 @@ from edgehmn.runtime.encoder import Encoder
 from edgehmn.runtime.encoder_runtime import EncoderRuntime
 
 MANIFEST = "manifest.json"
+CONFIG = "config.json"  # of a checkpoint directory
 SIGNATURE = "manifest.sig"  # of the manifest, if the export is signed: edgehmn/signing.py
 SCHEMA = 1
 MAX_MANIFEST_BYTES = 1 << 20
@@ -54,9 +56,13 @@ class Export:
         written."""
         folder = Path(folder)
         if not folder.exists():
+            if str(folder) == REFERENCE:
+                raise UsageError(f"{folder} is a checkpoint, and no export yet; first: edgehmn export {folder} -o OUT")
             raise UsageError(f"{folder}: no such folder; give the one that 'edgehmn export' wrote")
         if not folder.is_dir():
             raise InvalidFileError(f"{folder}: a file; give the folder that 'edgehmn export' wrote")
+        if (folder / CONFIG).is_file() and not (folder / MANIFEST).exists():
+            raise InvalidFileError(f"{folder}: a checkpoint, and no export yet; first: edgehmn export {folder} -o OUT")
         manifest, manifest_bytes = _read_manifest(folder / MANIFEST)
         for artefact in manifest["artefacts"]:
             _check_artefact(folder, artefact)

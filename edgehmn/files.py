@@ -96,6 +96,17 @@ def check_place(path: str | Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
+def check_replaceable(path: str | Path, what: str, *begins: bytes) -> None:
+    """Raises UsageError for a file that is there and begins otherwise than `what` does: a slip of the keyboard must not
+    cost a file that cannot be made again."""
+    with contextlib.suppress(OSError):  # where it cannot be read, writing it will say why
+        if Path(path).is_file():
+            with Path(path).open("rb") as f:
+                start = f.read(max(map(len, begins)))
+            if start and not start.startswith(begins):
+                raise UsageError(f"{path}: exists and is no {what}; choose another name, or remove it")
+
+
 @contextlib.contextmanager
 def new_folder(path: str | Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
     """A folder that is filled under another name and takes `path`'s place only when complete.

@@ -88,9 +88,11 @@ class LiveSession:
         return Line(len(text) + 1, saved, len(tokens), nats(scores) / float(np.log(2)))
 
     def close(self) -> bytes:
-        """Keep the last copy, close the runtime, and return what was learned: what the gate leaves of it."""
+        """Keep the last copy, close the runtime, and return what was learned: what the gate leaves of it. A session
+        without a line keeps nothing."""
         try:
-            self._copy()
+            if self._since:
+                self._copy()
             if self._gate is not None and self._scores:
                 self._judge(self._gate)
         finally:

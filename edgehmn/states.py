@@ -6,13 +6,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgehmn.banks import is_joined, split
+from edgehmn.banks import MAGIC, is_joined, split
 from edgehmn.core import ffi, lib
 from edgehmn.errors import InvalidFileError, UsageError, no_such
-from edgehmn.files import read_bytes, write_bytes
+from edgehmn.files import check_replaceable, read_bytes, write_bytes
 from edgehmn.runtime.protocol import Runtime
 
 SUFFIX = ".ehmd"
+DELTA_MAGIC = int(lib.EHMN_DELTA_MAGIC).to_bytes(4, "little")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -43,6 +44,11 @@ def path_of(name: str) -> Path:
     if not NAME.fullmatch(name):
         raise UsageError(f"'{name}' is no name for a state: use letters, digits, '.', '_' and '-'")
     return folder() / f"{name}{SUFFIX}"
+
+
+def check_output(path: Path) -> None:
+    """Raises UsageError for a file that is there and is no state: none can be kept in its place."""
+    check_replaceable(path, "learned state", DELTA_MAGIC, MAGIC)
 
 
 def describe(name: str, state: bytes) -> State:
@@ -78,6 +84,7 @@ def save(name: str, state: bytes) -> Path:
     """Store a state under a name; returns its path."""
     describe(name, state)
     path = path_of(name)
+    check_output(path)
     write_bytes(path, state)
     return path
 
@@ -94,11 +101,23 @@ def load(name: str) -> bytes:
     return state
 
 
+def check_image(name: str, state: State, image_id: str) -> None:
+    """Raises InvalidFileError for a state of another image."""
+    if state.image_id != image_id:
+        raise InvalidFileError(
+            f"{name}: was learned with another image, {state.image_id[:16]}; this is {image_id[:16]}: give the export "
+            "that it was learned with",
+            image_id=state.image_id,
+        )
+
+
 def load_into(runtime: Runtime, name: str, banks: int = 1) -> None:
     """Give a state to a runtime of so many banks. Raises as `load`, UsageError if it has more banks, and
     InvalidFileError if it belongs to another image."""
     state = load(name)
-    if (has := describe(name, state).banks) > banks:
+    described = describe(name, state)
+    check_image(str(path_of(name)), described, runtime.image_id)
+    if (has := described.banks) > banks:
         raise UsageError(
             f"{path_of(name)}: was learned in {has} banks, and there is room for {banks}: give --banks {has} or more "
             "to a run on this host; a board has one bank"

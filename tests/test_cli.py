@@ -6,15 +6,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from edgehmn import __version__
-from edgehmn.cli import COMMANDS
+from edgehmn.cli import COMMANDS, cli
 from edgehmn.core import Image
 from edgehmn.errors import EXIT_CODES
+from edgehmn.export.pipeline import DEFAULT_LIMITS
+from edgehmn.runtime.select import DEFAULT_BOARD, DEFAULT_TILE
 from tests.command_line import edgehmn, finish, process, texts
 
 ENVELOPE = {"edgehmn", "schema", "command", "status", "error", "result"}
@@ -277,6 +280,50 @@ def test_version_and_help() -> None:
     assert edgehmn().code == edgehmn("state").code == 2
 
 
+def test_help_is_the_same_without_docstrings(tmp_path: Path) -> None:
+    """`python -OO`, as some installations run everything."""
+    for command in ([], ["run"], ["state"]):
+        words = [sys.executable, "-OO", "-m", "edgehmn", *command, "--help"]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout == finish(process(*command, "--help", cwd=tmp_path)).out
+
+
+def leaves(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    """A command, or all commands of a group, with their names."""
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for part in command.list_commands(context):
+            inner = command.get_command(context, part)
+            assert inner is not None
+            yield from leaves(f"{name} {part}".strip(), inner)
+    else:
+        yield name, command
+
+
+def test_every_option_has_words_and_its_default_stands_in_them() -> None:
+    shown = {}
+    for name, command in leaves("", cli):
+        context = click.Context(command)
+        for option in command.params:
+            if isinstance(option, click.Option):
+                record = option.get_help_record(context)
+                assert record is not None and option.help, f"{name} {option.opts}"
+                known = isinstance(option.default, str | int | float | Path) and not option.is_flag
+                assert not known or "default" in record[1], f"{name} {option.opts}: {option.default}"
+                shown[f"{name} {option.opts[0]}"] = record[1]
+    assert len(shown) > 100 and "[default: 60.0; x>=0.1]" in shown["run --timeout"]
+
+
+def test_defaults_in_words_are_those_of_the_product() -> None:
+    helps = {name: edgehmn(*name.split(), "--help").out for name in ("run", "export", "eval")}
+    words = {name: " ".join(text.split()) for name, text in helps.items()}
+    assert f"by default {DEFAULT_BOARD}," in words["run"] and f"by default {DEFAULT_TILE} " in words["run"]
+    assert f"by default {DEFAULT_TILE}." in words["eval"]
+    assert (
+        DEFAULT_LIMITS == {"image": 1, "onnx": 1, "tflite": 2} and "by default 1, and 2 for TFLite" in words["export"]
+    )
+
+
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     """Each command's help, in a fresh process: only click is needed to print it."""
     program = f"""
@@ -328,7 +375,7 @@ def test_a_reader_that_goes_away_is_no_error(tiny_export: Path, tmp_path: Path) 
 def test_output_that_cannot_be_printed_is_an_error(option: list[str], tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = finish(process("doctor", *option, cwd=tmp_path, stdout=full))
-    assert done.code == 13 and "standard output" in done.err and done.err.count("\n") == 1
+    assert done.code == 13 and done.err.count("standard output") == done.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("closed", [1, 2])

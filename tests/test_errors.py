@@ -56,6 +56,9 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "a board to be measured, almost": (
             2, ["profile", folder / "x.toml", "--anchor", "--target", "hots"], ["did you mean host"],
         ),
+        "a tile to be measured": (
+            2, ["profile", folder / "x.toml", "--anchor", "--target", "hermes"], ["hermes is a simulated tile"],
+        ),
         "a board almost": (2, ["build", "--target", "nucleo"], ["did you mean nucleo-h743zi2?", "'edgehmn targets'"]),
         "a parameter almost": (
             2, ["tune", tiny_export, "--data", short_text, "-o", folder / "tuned", "--parameters", "etalocal"],
@@ -71,6 +74,9 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "a name of one": (2, ["personalise", tiny_export, short_text, "--save-state="], ["--save-state=", "empty"]),
         "a tokenizer beside one": (2, [*export, *measured, "--tokenizer", short_text], ["tokenizer of its own"]),
         "no such export": (2, ["plan", folder / "nothing"], ["nothing", "edgehmn export"]),
+        "the reference for an export": (2, ["run", "reference", "a"], ["edgehmn export reference -o OUT"]),
+        "a checkpoint for an export": (4, ["run", tiny_checkpoint, "a"], [f"edgehmn export {tiny_checkpoint} -o OUT"]),
+        "an export for a checkpoint": (4, ["export", tiny_export, "-o", out], ["an export already"]),
         "a file for an export": (4, ["plan", short_text], ["edgehmn export"]),
         "no such text": (2, ["personalise", tiny_export, folder / "nothing"], ["nothing"]),
         "a text too short to learn": (2, ["personalise", tiny_export, folder / "empty"], ["too short"]),
@@ -105,8 +111,6 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "more learned than read": (2, [*profile, "--learned-per-day", "20000"], ["--per-day"]),
         "time that is no number": (2, [*run, "a", "--timeout", "nan"], ["--timeout"]),
         "no such checkpoint": (2, ["export", folder / "nothing", "-o", out], ["nothing", "reference"]),
-        "an export for a checkpoint": (4, ["export", tiny_export, "-o", out], ["config.json", "missing"]),
-        "a checkpoint for an export": (4, ["validate", tiny_checkpoint], ["manifest.json"]),
         "a text that is no UTF-8": (4, ["personalise", tiny_export, folder / "latin"], ["latin", "byte 0"]),
         "a file beside standard input": (2, ["personalise", tiny_export, short_text, "-"], ["goes alone"]),
         "a folder without a text": (2, ["personalise", tiny_export, folder / "mamba"], ["mamba", ".txt"]),
@@ -115,7 +119,12 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "a text to inspect": (4, ["inspect", short_text], ["neither"]),
         "something endless to inspect": (4, ["inspect", "/dev/zero"], ["/dev/zero"]),
         "a name beyond all limits": (4, ["inspect", "x" * 5000], ["too long"]),
-        "a state of another image": (4, [*run, "a", "--load-state", state], ["stranger.ehmd", "another image"]),
+        "a state of another image": (
+            4, [*run, "a", "--load-state", state], ["stranger.ehmd", "another image", "give the export"],
+        ),
+        "states of another image": (
+            4, ["state", "diff", state, state, "--image", tiny_export], ["stranger.ehmd", "another image"],
+        ),
         "a truncated state": (4, ["state", "save", "x", "--from", folder / "cut.ehmd"], ["cut.ehmd", "truncated"]),
         "a text for a state": (4, ["state", "save", "x", "--from", short_text], ["not a learned state"]),
         "an export that lacks a file": (4, ["plan", folder / "half"], ["model.ehmn", "missing", "export again"]),

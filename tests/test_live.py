@@ -126,5 +126,9 @@ def test_personalise_reads_standard_input(run_cli: Cli, reference_export: Path, 
     assert (done.code, "keys saved" in done.err, "next:" in done.err) == (0, True, True)
     assert [row.partition(":")[0] for row in done.out.splitlines()] == ["line 1", "line 2", "lines 3 to 4"]
     typed()
-    assert run_cli("personalise", reference_export, "-").code == 2
+    learned = state.read_bytes()
+    assert run_cli("personalise", reference_export, "-", "--save-state", state).code == 2
+    assert state.read_bytes() == learned, "where nothing was typed, nothing takes the place of what was learned"
+    assert run_cli("personalise", reference_export, "-", "--save-state", tmp_path / "none.ehmd").code == 2
+    assert not (tmp_path / "none.ehmd").exists()
     assert np.isfinite(saved).all()

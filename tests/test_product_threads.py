@@ -36,7 +36,14 @@ def test_a_large_model_has_all(tmp_path: Path) -> None:
         assert chosen(large) == chosen(tmp_path) == threads
 
 
-@pytest.mark.parametrize("command", [("export", "CKPT", "-o", "OUT"), ("validate", "OUT", "--checkpoint", "CKPT")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "CKPT", "-o", "OUT"),
+        ("validate", "OUT", "--checkpoint", "CKPT"),
+        ("eval", "p0", "--model", "OUT", "--data", "OUT", "--float", "CKPT"),
+    ],
+)
 def test_commands_choose_before_numpy_is_there(command: tuple[str, ...], tiny_checkpoint: Path, tmp_path: Path) -> None:
     """The command ends where it asks for threads: NumPy must not have been read by then."""
     code = (

@@ -45,6 +45,7 @@ def test_a_profile_puts_tiles_beside_boards(tiny_export: Path, tmp_path: Path, r
     assert "Simulated memristive tiles" in page and "500 learned tokens a day" in page and "ADCs" in page
     row = next(r for r in csv.DictReader(files["csv"].open()) if r["target"] == "hermes" and not r["layer"])
     assert float(row["years_to_first_worn_cell"]) > 0 and float(row["adc_share_of_energy"]) < 1
+    assert row["battery_days"] == "" and "inf" not in files["csv"].read_text("utf-8").replace("inference", "")
     assert "| hermes | all | verify |" in files["markdown"].read_text("utf-8")
 
 

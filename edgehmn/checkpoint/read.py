@@ -39,6 +39,8 @@ def _refuse(tokenizer: str | Path | None, path: Path) -> None:
 
 
 def _read_folder(folder: Path, n_ctx: int | None) -> Checkpoint:
+    if (folder / "manifest.json").is_file() and not (folder / "config.json").exists():
+        raise InvalidFileError(f"{folder}: an export already; give the checkpoint that it was made from")
     settings = read_settings(member(folder, "config.json"))
     if settings.values.get("model_type") == MODEL_TYPE:
         return read_trans_hmn(folder, settings, n_ctx)

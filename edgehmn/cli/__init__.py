@@ -96,10 +96,14 @@ HELP = {
 }
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    help="Language models that go on learning on the device they run on.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="edgehmn")
 def cli() -> None:
-    """Language models that go on learning on the device they run on."""
+    pass
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -168,7 +172,7 @@ def _fail(options: list[str], code: int, message: str, detail: dict[str, Any] | 
         try:
             write_stdout(envelope(command, error=error))
         except CannotWriteError as e:
-            say(f"{line}; {e}")
+            say(line if str(e) in line else f"{line}; {e}")
     else:
         say(line)
     return code

@@ -9,6 +9,7 @@ from edgehmn.cli.output import Outcome, Session, command
 from edgehmn.errors import DeviceError
 
 DEFAULT_BOARD = "mps2-an386"
+ELF = b"\x7fELF"
 
 
 @command("build", "Compile the generic firmware of --target; it holds no model.")
@@ -17,15 +18,18 @@ DEFAULT_BOARD = "mps2-an386"
 def build_command(session: Session, target: str, output: Path | None) -> Outcome:
     from edgehmn.device.boards import find_board
     from edgehmn.device.firmware import build_firmware, room_of
-    from edgehmn.files import read_bytes, sha256, write_bytes
+    from edgehmn.files import check_place, check_replaceable, read_bytes, sha256, write_bytes
 
+    board = find_board(target)
+    if output is not None:
+        check_place(output)
+        check_replaceable(output, "firmware", ELF)
     session.note(f"building the firmware of {target}")
     elf = build_firmware(target)
     data = read_bytes(elf)
     if output is not None:
         write_bytes(output, data)
         elf = output
-    board = find_board(target)
     room = room_of(board, data)
     result = {"board": target, "status": board.status, "path": str(elf), "bytes": len(data), "sha256": sha256(data)}
     left = ", ".join(

@@ -67,7 +67,9 @@ def _shown(value: Any) -> str:
 @click.option("--port", help="Serial port or URL, with --runtime device.")
 @click.option("--checkpoint", metavar="CKPT", help="What OUT was exported from: the float model to compare with.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Of a llama2.c file, if it does not lie beside it.")
-@click.option("--text", "text_file", type=click.Path(path_type=Path), help="UTF-8 text to compare on.")
+@click.option(
+    "--text", "text_file", type=click.Path(path_type=Path), help="UTF-8 text to compare on; by default one of ours."
+)
 @click.option("--tokens", type=click.IntRange(8, 1 << 20), default=512, show_default=True, help="Of that text.")
 @tile_options(learns=False)
 @trust_option

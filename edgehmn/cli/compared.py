@@ -36,12 +36,13 @@ def diff_command(session: Session, a: str, b: str, export: Path | None, text: Pa
         "same": found[0][1] == found[1][1],
     }
     if export is not None:
-        result |= _by_image(session, export, text, [state for _, state in found])
+        result |= _by_image(session, export, text, found)
     return Outcome(result, _text(result))
 
 
-def _by_image(session: Session, export: Path, text: Path | None, both: list[bytes]) -> dict[str, Any]:
-    """The banks in their order, and the text."""
+def _by_image(session: Session, export: Path, text: Path | None, found: list[tuple[str, bytes]]) -> dict[str, Any]:
+    """The banks in their order, and the text. found: names and states."""
+    from edgehmn import states
     from edgehmn.banks import split
     from edgehmn.compare import compare, text_perplexities
     from edgehmn.errors import UsageError
@@ -49,6 +50,9 @@ def _by_image(session: Session, export: Path, text: Path | None, both: list[byte
     from edgehmn.files import read_text
 
     opened = Export.open(export)
+    for name, state in found:
+        states.check_image(name, states.describe(name, state), opened.image.id)
+    both = [state for _, state in found]
     banks = [compare(opened.image, a, b) for a, b in zip(split(both[0]), split(both[1]), strict=False)]
     if text is None:
         return {"banks": banks}

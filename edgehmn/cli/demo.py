@@ -13,7 +13,10 @@ REFERENCE = "reference"
 
 
 @command("demo", "Export the reference model, personalise it on an emulated Cortex-M4, power-cycle it.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("build/demo/ref"), show_default=True)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("build/demo/ref"), show_default=True,
+    help="Folder to write the export to; what is learned goes beside it.",
+)  # fmt: skip
 def demo_command(session: Session, output: Path) -> Outcome:
     one_thread_for_small(REFERENCE)
     from edgehmn.demonstration import demonstrate

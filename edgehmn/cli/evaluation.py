@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from edgehmn.cli.output import Outcome, Session, command, table
+from edgehmn.cli.threads import one_thread_for_small
 from edgehmn.cli.tiles import tile_options
 from edgehmn.errors import UsageError
 
@@ -49,27 +50,37 @@ finished parts are kept: an interrupted run goes on where it was."""
 @click.option("--model", "export", required=True, type=click.Path(path_type=Path), help="An export folder.")
 @click.option("--data", multiple=True, type=click.Path(path_type=Path), help="Folder or file; may be repeated.")
 @click.option("--code", type=click.Path(path_type=Path), help="Folder with .py files, for p2.")
-@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs that differ in what is drawn."
+)
 @click.option("--tokens", type=click.IntRange(100), help="A short run: at most so many tokens of each text.")
 @click.option("--banks", type=click.IntRange(2, 16), default=4, show_default=True, help="Of p2, beside one.")
 @click.option("--bleu", type=click.IntRange(0), default=50, show_default=True, help="People of p1 with BLEU.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for results and finished parts.")
-@click.option("--runtime", type=click.Choice(["host", "onnx", "tflite", "tile"]), default="host", show_default=True)
-@click.option("--target", help="Memristive tile, with --runtime tile: hermes, neurram, ...")
+@click.option(
+    "--runtime",
+    type=click.Choice(["host", "onnx", "tflite", "tile"]),
+    default="host",
+    show_default=True,
+    help="What computes p0.",
+)
+@click.option("--target", help="Memristive tile, with --runtime tile: neurram, ...; by default hermes.")
 @tile_options()
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Seeds of a tile at once.")
 @click.option("--static-only", is_flag=True, help="p0 without learning.")
 @click.option("--float", "with_float", metavar="CKPT", help="p0 also by the float model of this checkpoint.")
-@click.option("--excerpts", "count", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option("--excerpts", "count", type=click.IntRange(1, 1000), default=20, show_default=True, help="Of all --data.")
 def eval_command(session: Session, plan: str, export: Path, data: tuple[Path, ...], **options: Any) -> Outcome:
-    from edgehmn.exported import Export
-
     if options["runtime"] != "tile" and (options["target"] or options["tiles"]):
         raise UsageError("--target, --mapping, --cell-bits, --writes and --write-threshold go with --runtime tile")
     if options["runtime"] == "tile" and options["with_float"]:
         raise UsageError("--float does not go with --runtime tile, beside which the digital core stands")
     if plan != "p0" and (options["static_only"] or options["with_float"] or options["runtime"] != "host"):
         raise UsageError("--static-only, --float and --runtime go with p0; all else is learned on the host")
+    if options["with_float"] is not None:
+        one_thread_for_small(options["with_float"])
+    from edgehmn.exported import Export
+
     opened = Export.open(export)
     if plan == "excerpts":
         return _excerpts(session, opened, data, options["count"])

@@ -33,9 +33,17 @@ GPT-2), a GGUF file or a llama2.c file. Nothing in it is executed. docs/checkpoi
 )
 @click.option("--context", type=click.IntRange(min=1), help="Positions in the window; by default at most 512.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Tokenizer of a llama2.c file, if not beside it.")
-@click.option("--calibration", type=click.Path(path_type=Path), help="UTF-8 text to calibrate on.")
-@click.option("--evaluation", type=click.Path(path_type=Path), help="UTF-8 text to measure perplexity on.")
-@click.option("--max-ppl-increase", type=Number(-100), help="Largest allowed rise over float, in per cent.")
+@click.option(
+    "--calibration", type=click.Path(path_type=Path), help="UTF-8 text to calibrate on; by default one of ours."
+)
+@click.option(
+    "--evaluation", type=click.Path(path_type=Path), help="UTF-8 text to measure perplexity on; by default one of ours."
+)
+@click.option(
+    "--max-ppl-increase",
+    type=Number(-100),
+    help="Largest allowed rise over float, in per cent; by default 1, and 2 for TFLite.",
+)
 @click.option("--weights", type=click.Choice(("8", "4")), default="8", show_default=True, help="Bits in the image.")
 @click.option(
     "--inputs",

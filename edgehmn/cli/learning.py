@@ -23,19 +23,38 @@ def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
     function = tile_options()(function)
     for option in reversed(
         [
-            click.option("--runtime", type=click.Choice(RUNTIMES), default="host", show_default=True),
-            click.option("--target", help="Emulated board, by QEMU's name, or tile: hermes, neurram, ..."),
+            click.option(
+                "--runtime",
+                type=click.Choice(RUNTIMES),
+                default="host",
+                show_default=True,
+                help="What computes: the core here, onnxruntime, LiteRT, a simulated tile, or a board.",
+            ),
+            click.option(
+                "--target",
+                help="Emulated board, by default mps2-an386, or tile, by default hermes ('edgehmn targets').",
+            ),
             click.option("--port", help="Device, as a pyserial URL: /dev/ttyACM0, socket://127.0.0.1:3333."),
             click.option("--host", help="Linux board, as USER@NAME for ssh, in the place of --port."),
             click.option(
                 "--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True, help="Of onnxruntime."
             ),
-            click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Start of every draw."),
             click.option(
-                "--banks", type=click.IntRange(1, MAX_BANKS), default=1, help="Deltas, chosen by topic (host)."
+                "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Start of every draw."
             ),
             click.option(
-                "--threads", type=click.IntRange(1, MAX_THREADS), default=1, help="For large matrices (host)."
+                "--banks",
+                type=click.IntRange(1, MAX_BANKS),
+                default=1,
+                show_default=True,
+                help="Deltas, chosen by topic (host).",
+            ),
+            click.option(
+                "--threads",
+                type=click.IntRange(1, MAX_THREADS),
+                default=1,
+                show_default=True,
+                help="For large matrices (host).",
             ),
             click.option(
                 "--timeout",
@@ -54,7 +73,7 @@ def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @command("run", "Continue the text PROMPT with the model of the export OUT.")
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
 @click.argument("prompt")
-@click.option("-n", "--tokens", type=click.IntRange(1, 100_000), default=64, show_default=True)
+@click.option("-n", "--tokens", type=click.IntRange(1, 100_000), default=64, show_default=True, help="To write.")
 @click.option("--temperature", type=Number(0, 16), default=0.0, show_default=True, help="0 is greedy.")
 @runtime_options
 def run_command(
@@ -139,6 +158,8 @@ def personalise_command(
     from edgehmn.learn import personalise
     from edgehmn.runtime.select import open_runtime
 
+    if save_state:
+        states.check_output(states.path_of(save_state))
     opened = Export.open(export)
     ids = opened.encode(read_texts(texts))
     keeper = keeper_of(save_state, opened.image.id, ids, load_state, where)

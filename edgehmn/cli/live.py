@@ -24,6 +24,8 @@ def personalise_live(
     from edgehmn.live import LiveSession
     from edgehmn.runtime.select import open_runtime
 
+    if save_state:
+        states.check_output(states.path_of(save_state))
     opened = Export.open(export)
     start = None if load_state is None else states.load(load_state)
 

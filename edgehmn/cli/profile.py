@@ -9,7 +9,7 @@ import click
 from edgehmn.cli.output import Outcome, Session, command, table
 from edgehmn.cli.tiles import tile_options
 from edgehmn.cli.types import Number
-from edgehmn.errors import UsageError, no_such
+from edgehmn.errors import InvalidFileError, UsageError, no_such
 
 if TYPE_CHECKING:
     from edgehmn.targets.schema import Target
@@ -115,6 +115,8 @@ def profile_command(session: Session, subjects: tuple[Path, ...], names: tuple[s
         raise UsageError("--mapping, --cell-bits, --writes and --write-threshold are about tiles; give one as --target")
     for form in WRITERS:
         if options[form] is not None:
+            if options[form].exists() and options[form].samefile(subjects[0]):
+                raise UsageError(f"--{form} {options[form]}: is X itself; choose another name")
             check_place(options[form])
     done = [_profile(session, subject, targets, tiles, options) for subject in subjects]
     if len(done) == 1:
@@ -187,6 +189,7 @@ def _anchor(session: Session, profile: Path, names: tuple[str, ...], options: di
     """--target, if given, is the board whose memory and power the profile takes over."""
     from edgehmn.files import check_place
     from edgehmn.measure.anchor import anchor_host, anchor_remote
+    from edgehmn.targets.schema import read_target
 
     host, port, export = (options[key] for key in ("host", "port", "export"))
     if (port is None) != (export is None) or (port and (host or not names)):
@@ -196,9 +199,15 @@ def _anchor(session: Session, profile: Path, names: tuple[str, ...], options: di
         raise UsageError(f"{profile}: --anchor writes a profile; name it NAME.toml")
     if len(names) > 1:
         raise UsageError("--anchor takes one --target: the board that is measured")
+    if profile.is_file():
+        try:
+            read_target(profile)
+        except InvalidFileError as e:
+            raise UsageError(f"{profile}: exists and is no profile ({e}); choose another name, or remove it") from e
     check_place(profile)
     base = names[0] if names else "host"
-    _targets([base])
+    if _targets([base])[1]:
+        raise UsageError(f"{base} is a simulated tile, which cannot be measured; give a board with --anchor")
     session.note(f"measuring {port or host or 'this machine'}, some ten seconds")
     if port:
         from edgehmn.measure.anchor_device import anchor_board

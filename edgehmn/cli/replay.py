@@ -25,8 +25,21 @@ def replay_command() -> None:
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The replay file, .ehmr.")
-@click.option("--mode", type=click.Choice(list(MODES)), default="learn", show_default=True)
-@click.option("-n", "--tokens", type=click.IntRange(0, 100_000), default=0, help="Then continue for so many tokens.")
+@click.option(
+    "--mode",
+    type=click.Choice(list(MODES)),
+    default="learn",
+    show_default=True,
+    help="Each token of TEXT is learned, moves the gains alone, or is scored only.",
+)
+@click.option(
+    "-n",
+    "--tokens",
+    type=click.IntRange(0, 100_000),
+    default=0,
+    show_default=True,
+    help="Then continue for so many tokens.",
+)
 @click.option("--temperature", type=Number(0, 16), default=1.0, show_default=True, help="Of those; 0: greedy.")
 @runtime_options
 def record_command(
@@ -36,8 +49,8 @@ def record_command(
     from edgehmn import states
     from edgehmn.errors import UsageError
     from edgehmn.exported import Export
-    from edgehmn.files import check_place, read_texts
-    from edgehmn.replay import Recorder
+    from edgehmn.files import check_place, check_replaceable, read_texts
+    from edgehmn.replay import MAGIC, Recorder
     from edgehmn.runtime.select import open_runtime
 
     opened = Export.open(export)
@@ -46,6 +59,7 @@ def record_command(
         raise UsageError("the text is empty: give some to record")
     learn, follow = MODES[mode]
     check_place(output)
+    check_replaceable(output, "replay", MAGIC)
     with open_runtime(opened, **where) as runtime, session.progress("recording", len(ids)) as progress:
         recorder = Recorder(runtime, where["seed"])
         if load_state:
@@ -78,6 +92,8 @@ def run_command(
 
     if load_state:
         raise UsageError("a replay holds the state that it starts from; leave --load-state out")
+    if save_state:
+        states.check_output(states.path_of(save_state))
     opened, replay = Export.open(export), Replay.read(file)
     with (
         open_runtime(opened, **where) as runtime,

@@ -72,6 +72,7 @@ def load_command(session: Session, name: str, port: str | None, target: Path | N
     delta = states.load(name)
     if port is None:
         assert target is not None
+        states.check_output(target)
         write_bytes(target, delta)
     else:
         from edgehmn.runtime.select import open_device

@@ -22,7 +22,14 @@ LABELS = {"start": "start", "spsa": "SPSA", "random_search": "random search", "c
     "it carries over. Never tune on a text on which you mean to test.",
 )
 @click.argument("export", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--data", "paths", required=True, multiple=True, type=click.Path(path_type=Path), help="UTF-8 text.")
+@click.option(
+    "--data",
+    "paths",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="UTF-8 text; may be repeated.",
+)
 @click.option("--tokens", type=click.IntRange(min=32), default=4000, show_default=True, help="Of each text.")
 @click.option("--budget", type=click.IntRange(min=1), default=60, show_default=True, help="Evaluations of a method.")
 @click.option(
@@ -38,7 +45,7 @@ LABELS = {"start": "start", "spsa": "SPSA", "random_search": "random search", "c
     "--stability", type=Number(0, 1e6), default=0.0, show_default=True,
     help="Weight of the mean square of the dense weights in the loss; the paper has 0.01.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Start of every draw.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Start of every draw.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write the tuned export to.")
 @click.option("--sign", type=click.Path(path_type=Path), help="Sign what -o writes with this Ed25519 key (PEM).")
 def tune_command(

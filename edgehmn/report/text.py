@@ -215,7 +215,9 @@ def as_csv(result: Result) -> str:
 
 
 def _guarded(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula, as text."""
+    """A text that a spreadsheet would take for a formula, as text; nothing for a figure that nobody knows."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return ""
     return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
 
 
