@@ -1,6 +1,7 @@
 /* The arithmetic on whole vectors against its definition, one value at a time: random and extreme, of all sizes, every
  * array a block of its own. compare_kernels.c calls this. */
 #include "fixed.h"
+#include "kernels_tables.h"
 #include "values.h"
 #include "vectors_mve.h"
 #include "vectors_neon.h"
@@ -191,13 +192,7 @@ static void plastic(uint32_t n, int32_t limit)
     a = copy(v, 4u * n);
     all = ehmn_limit(a, n, most);
     same("the sum of ehmn_limit", 1, &length, copy(&all, 8), 8);
-    uint32_t least = (uint32_t)between(0, 2 * most);
-    same("ehmn_limit", n, out, copy(a, 4u * n), 4);
-    ehmn_drop_below(a, n, least);
-    for (uint32_t i = 0; i < n; i++) {
-        out[i] = ehmn_abs(out[i]) < least ? 0 : out[i];
-    }
-    same("ehmn_drop_below", n, out, a, 4);
+    same("ehmn_limit", n, out, a, 4);
 }
 
 /* What a row of weights becomes on a line of which *passed has gone by, by the definition; returns its steps. */
@@ -236,8 +231,12 @@ static void drawing(uint32_t n)
     uint32_t found = ehmn_length(bytes, n);
     same("ehmn_length", 1, &length, copy(&found, 4), 4);
     free(bytes);
-    ehmn_direction along = {copy(edge, 4u * n), copy(sign, n), n, length, (uint32_t)between(0, 9)};
+    uint32_t few = (uint32_t)between(0, 9), least = between(0, 1) ? (uint32_t)between(0, 20000) : 0u;
+    ehmn_direction along = {copy(edge, 4u * n), copy(sign, n), n, length, few, ehmn_kernels_rows.step_row};
     for (uint32_t r = 0; r < n; r++) {
+        if (ehmn_abs(rates[r]) < least) {
+            continue;
+        }
         int8_t *row = copy(w + r * n, n);
         uint32_t before = from, steps = step_slowly(w + r * n, &along, rates[r], &from);
         writes += steps;
@@ -248,17 +247,12 @@ static void drawing(uint32_t n)
             free(row);
         }
     }
-#if defined(EHMN_NEON)
     int32_t *of_rows = copy(rates, 4u * n);
-    found = ehmn_neon_draw_rows(own, &along, of_rows, &passed);
+    found = ehmn_draw_rows(own, &along, of_rows, least, &passed);
     same("the steps of rows", n * n, w, own, 1);
     same("their number", 1, &writes, copy(&found, 4), 4);
     same("what has passed", 1, &from, copy(&passed, 4), 4);
     free(of_rows);
-#else
-    (void)writes;
-    free(own);
-#endif
     free(along.edge);
     free(along.sign);
 }

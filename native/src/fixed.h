@@ -213,9 +213,6 @@ int64_t ehmn_sum(const int32_t *v, uint32_t n);
 /* Clamp v[i] to +-most; returns the sum of the magnitudes then. */
 uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most);
 
-/* v[i] = 0 where |v[i]| < least; no v[i] is -2^31. */
-void ehmn_drop_below(int32_t *v, uint32_t n, uint32_t least);
-
 /* out[i] = round(v[i] slope / 2^15), slope = 2^15 - floor(z[i]^2 / 2^15), which is tanh' in Q15. */
 void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out);
 
@@ -236,6 +233,8 @@ typedef struct {
     uint32_t n;
     uint32_t length; /* the last edge */
     uint32_t few;    /* steps of a row that are found one by one */
+    void (*step_row)(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
+                     uint32_t at); /* of kernels.h: makes more of them */
 } ehmn_direction;
 
 #define EHMN_EVENT_FRAC 24 /* fractional bits of an expected number of steps */
@@ -249,6 +248,14 @@ uint32_t ehmn_length(const int8_t *w, uint32_t n);
 /* Make `steps` steps of one row, of rate `rate`, of which `passed` / 2^24 of a step had gone by before the row: they fall
  * where whole steps have. */
 void ehmn_step_few(int8_t *w, const ehmn_direction *along, int32_t rate, uint32_t passed, uint32_t steps);
+
+/* Draw the steps of one row: weight j expects |rate| |v_j| of them, in the direction of rate v_j. `*passed`, below one
+ * step, is what has gone by on the line since the last step. Returns how many. */
+uint32_t ehmn_draw_row(int8_t *w, const ehmn_direction *along, int32_t rate, uint32_t *passed);
+
+/* The same of those of n rows w[n][n] whose rates, within +-2^20, are not zero and at least `least`, at most 2^24, in
+ * magnitude. */
+uint32_t ehmn_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t least, uint32_t *passed);
 
 /* out[i] = ehmn_mul(v[i], factor, shift); out may be v. */
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out);

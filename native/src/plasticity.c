@@ -125,47 +125,11 @@ static int32_t phase_gate(const ehmn_model *m, uint32_t layer, uint32_t unit)
 static ehmn_direction make_direction(ehmn_model *m, const int8_t *v)
 {
     uint32_t n = m->image->d_model;
-    ehmn_direction along = {ehmn_at(m, m->at.cumulative), ehmn_at(m, m->at.wide), n, 0, m->kernels->few_steps * n / 128u};
+    ehmn_direction along = {ehmn_at(m, m->at.cumulative), ehmn_at(m, m->at.wide), n, 0,
+                            m->kernels->few_steps * n / 128u, m->kernels->step_row};
     ehmn_running_sums(v, n, along.edge, along.sign);
     along.length = along.edge[n - 1u];
     return along;
-}
-
-/* Draw the steps of one row: weight j expects |rate| |v_j| of them, in the direction of rate v_j. `*passed`, below one
- * step, is what has gone by on the line since the last step. Few steps are found by bisection, many by walking along. */
-static uint32_t draw_row(const ehmn_model *m, int8_t *w, const ehmn_direction *along, int32_t rate, uint32_t *passed)
-{
-    uint32_t from = *passed;
-    uint64_t end = (uint64_t)ehmn_abs(rate) * along->length + from;
-    uint32_t writes = (uint32_t)(end >> EVENT_FRAC);
-    *passed = (uint32_t)end & ((1u << EVENT_FRAC) - 1u);
-    if (writes > along->few) {
-        m->kernels->step_row(w, along->edge, along->sign, rate < 0 ? -1 : 0, along->n, ehmn_abs(rate), from);
-    } else if (writes > 0) {
-        ehmn_step_few(w, along, rate, from, writes);
-    }
-    return writes;
-}
-
-/* Those of rows with a rate each, most of them none. Apart, so that the loop over them keeps all it needs in registers. */
-__attribute__((noinline)) static uint32_t draw_rows(const ehmn_model *m, int8_t *w, const ehmn_direction *along,
-                                                    const int32_t *rates, uint32_t *passed)
-{
-#if defined(EHMN_NEON)
-    (void)m;
-    return ehmn_neon_draw_rows(w, along, rates, passed);
-#else
-    const int32_t *end = rates + along->n;
-    uint32_t writes = 0, n = along->n;
-    do {
-        int32_t rate = *rates++;
-        if (rate != 0) {
-            writes += draw_row(m, w, along, rate, passed);
-        }
-        w += n;
-    } while (rates < end);
-    return writes;
-#endif
 }
 
 /* What of a step has gone by before the first weight, out of a random word: uniform in [0, 1) step. */
@@ -192,7 +156,7 @@ static uint32_t decay_row(ehmn_model *m, int8_t *w, int32_t rate, uint32_t passe
     }
 #endif
     ehmn_direction along = make_direction(m, w);
-    return draw_row(m, w, &along, -rate, &passed);
+    return ehmn_draw_row(w, &along, -rate, &passed);
 }
 
 static int8_t *dense_weights(const ehmn_model *m, uint32_t layer)
@@ -243,8 +207,8 @@ static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32
 
     ehmn_direction along = make_direction(m, pre);
     uint64_t sum = make_rates(m, layer, rate, shift, error, rates);
-    ehmn_drop_below(rates, d, (uint32_t)((sum * (uint32_t)m->image->rule.closed_below / d) >> 16)); /* at most 2^24 */
-    m->counts.writes += draw_rows(m, dense_weights(m, layer), &along, rates, &passed);
+    uint32_t least = (uint32_t)((sum * (uint32_t)m->image->rule.closed_below / d) >> 16); /* at most 2^24 */
+    m->counts.writes += ehmn_draw_rows(dense_weights(m, layer), &along, rates, least, &passed);
     m->counts.macs += 2u * d;
 }
 
@@ -294,7 +258,7 @@ static void write_rows(ehmn_model *m, int32_t factor, const int32_t *error)
         if (r != NULL) {
             int32_t rate = ehmn_mul(ehmn_mul(rule->eta_row[k], factor, 16), 1, frac - rule->row_frac);
             uint32_t passed = offset_of(random[EHMN_STREAM_ROWS - EHMN_STREAM_ROW_DECAY + k]);
-            m->counts.writes += draw_row(m, r, &along, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &passed);
+            m->counts.writes += ehmn_draw_row(r, &along, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &passed);
             m->counts.macs += m->image->d_model;
         }
     }

@@ -25,7 +25,6 @@
 #define ehmn_dot_outputs ehmn_plain_dot_outputs
 #define ehmn_sum ehmn_plain_sum
 #define ehmn_limit ehmn_plain_limit
-#define ehmn_drop_below ehmn_plain_drop_below
 #define ehmn_times_slope ehmn_plain_times_slope
 #endif
 

@@ -195,9 +195,6 @@ static inline int ehmn_neon_can_make_rates(int32_t rate, int32_t shift)
 uint64_t ehmn_neon_make_rates(const int32_t *v, const int16_t *z, uint32_t n, int32_t rate, int32_t shift, int32_t most,
                               int32_t *rates);
 
-/* plasticity.c: draw the steps of those of n rows w[n][n] that have a rate. */
-uint32_t ehmn_neon_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t *passed);
-
 /* vectors_reduce.c: the smallest shift by which a magnitude of at most `max` > 0 rounds into `bits` bits with a sign; and
  * what ehmn_rms_normalise begins and ends with. */
 int32_t ehmn_fitting_shift(uint32_t max, int32_t bits);

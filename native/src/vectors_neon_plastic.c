@@ -16,6 +16,8 @@ typedef struct {
     uint32_t at;
 } row_steps;
 
+_Static_assert(sizeof(row_steps) == 16u, "four of them are loaded as words");
+
 static inline row_steps steps_of(int8_t *w, int32_t rate, uint32_t at)
 {
     row_steps row = {w, (uint32_t)rate, at ^ (uint32_t)(rate >> 31)};
@@ -35,58 +37,113 @@ static void step_rest(row_steps row, const uint32_t *edge, const int8_t *sign, u
     }
 }
 
-/* Sixteen weights w: the upper bytes of their places on the line, less those of the weights before, of which the last
- * is in `before`, and then the last of these. An addition that keeps upper halves brings what is added and the first half
- * of the way to the bytes. `way`: 1 or -1. */
-static inline uint8x16_t step_some(int8_t *w, uint32x4x4_t edge, int8x16_t way, uint32x4_t rate, uint32x4_t at,
-                                   uint8x16_t before)
+/* The upper bytes of the places of sixteen weights on the line. An addition that keeps upper halves brings what is added and
+ * the first half of the way to the bytes. */
+static inline uint8x16_t places_of(const uint32x4_t *edge, uint32x4_t rate, uint32x4_t at)
 {
-    uint16x8_t low = vaddhn_high_u32(vaddhn_u32(vmulq_u32(edge.val[0], rate), at), vmulq_u32(edge.val[1], rate), at);
-    uint16x8_t high = vaddhn_high_u32(vaddhn_u32(vmulq_u32(edge.val[2], rate), at), vmulq_u32(edge.val[3], rate), at);
-    uint8x16_t now = vuzp2q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
+    uint16x8_t low = vaddhn_high_u32(vaddhn_u32(vmulq_u32(edge[0], rate), at), vmulq_u32(edge[1], rate), at);
+    uint16x8_t high = vaddhn_high_u32(vaddhn_u32(vmulq_u32(edge[2], rate), at), vmulq_u32(edge[3], rate), at);
+    return vuzp2q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
+}
+
+/* Sixteen weights w, moved by as many steps as lie between places, of which the last before them is in `before`. `way`: 1 or
+ * -1. */
+static inline int8x16_t moved(int8x16_t w, uint8x16_t before, uint8x16_t now, int8x16_t way)
+{
     int8x16_t steps = vreinterpretq_s8_u8(vsubq_u8(now, vextq_u8(before, now, 15)));
-    vst1q_s8(w, vmaxq_s8(vqaddq_s8(vld1q_s8(w), vmulq_s8(steps, way)), vdupq_n_s8(-127)));
+    return vmaxq_s8(vqaddq_s8(w, vmulq_s8(steps, way)), vdupq_n_s8(-127));
+}
+
+static inline uint32x4x4_t next_edges(const uint32_t **edge)
+{
+    uint32x4x4_t sixteen = vld1q_u32_x4(*edge);
+    *edge += 16;
+    EHMN_KEEP_POINTER(*edge);
+    return sixteen;
+}
+
+static inline int8x16_t way_of(int8x16_t sign)
+{
+    return vorrq_s8(sign, vdupq_n_s8(1));
+}
+
+static inline uint8x16_t step16(int8_t *w, uint32x4x4_t edge, int8x16_t way, uint32x4_t rate, uint32x4_t at,
+                                uint8x16_t before)
+{
+    uint8x16_t now = places_of(edge.val, rate, at);
+    vst1q_s8(w, moved(vld1q_s8(w), before, now, way));
     return now;
 }
 
-/* Sixteen weights from `j` on of `count` rows, 1 or 4. */
-static inline __attribute__((always_inline)) void step_block(int8_t *const *w, uint32_t count, size_t j,
-                                                             const uint32_t *edge, const int8_t *sign,
-                                                             const uint32x4_t *rate, const uint32x4_t *at,
-                                                             const uint8x16_t *before, uint8x16_t *now)
+static inline uint8x16_t step32(int8_t **w, uint32x4x4_t edge0, uint32x4x4_t edge1, int8x16_t way0, int8x16_t way1,
+                                uint32x4_t rate, uint32x4_t at, uint8x16_t before)
 {
-    uint32x4x4_t e = vld1q_u32_x4(edge + j);
-    int8x16_t way = vorrq_s8(vld1q_s8(sign + j), vdupq_n_s8(1));
-    now[0] = step_some(w[0] + j, e, way, rate[0], at[0], before[0]);
-    if (count > 1u) {
-        now[1] = step_some(w[1] + j, e, way, rate[1], at[1], before[1]);
-        now[2] = step_some(w[2] + j, e, way, rate[2], at[2], before[2]);
-        now[3] = step_some(w[3] + j, e, way, rate[3], at[3], before[3]);
-    }
+    uint8x16_t now = places_of(edge0.val, rate, at), then = places_of(edge1.val, rate, at);
+    int8x16_t a = moved(vld1q_s8(*w), before, now, way0), b = moved(vld1q_s8(*w + 16), now, then, way1);
+    vst1q_s8(*w, a);
+    vst1q_s8(*w + 16, b);
+    *w += 32;
+    EHMN_KEEP_POINTER(*w);
+    return then;
 }
 
+/* For the compiler `later` changes when `sooner` is there: the rows have not room enough in registers all at once. */
+#define AFTER(later, sooner) __asm__ volatile("" : "+w"(later) : "w"(sooner) : "memory")
+
+/* Steps of `count` rows, 1 or 4. */
 static inline __attribute__((always_inline)) void step_rows(const row_steps *row, uint32_t count, const uint32_t *edge,
                                                             const int8_t *sign, uint32_t n)
 {
-    uint32x4_t rate[4], at[4];
-    uint8x16_t before[4], now[4];
-    size_t j = 0;
-    for (uint32_t k = 0; k < count; k++) {
-        rate[k] = vdupq_n_u32(row[k].rate);
-        at[k] = vdupq_n_u32(row[k].at);
-        before[k] = vdupq_n_u8((uint8_t)(row[k].at >> 24));
+    int8_t *w0 = row->w, *w1 = w0, *w2 = w0, *w3 = w0;
+    uint32x4_t r0 = vdupq_n_u32(row->rate), r1 = r0, r2 = r0, r3 = r0;
+    uint32x4_t a0 = vdupq_n_u32(row->at), a1 = a0, a2 = a0, a3 = a0;
+    if (count > 1u) {
+        uint32x4x4_t all = vld4q_u32((const uint32_t *)(const void *)row);
+        w1 = row[1].w;
+        w2 = row[2].w;
+        w3 = row[3].w;
+        r0 = vdupq_laneq_u32(all.val[2], 0);
+        r1 = vdupq_laneq_u32(all.val[2], 1);
+        r2 = vdupq_laneq_u32(all.val[2], 2);
+        r3 = vdupq_laneq_u32(all.val[2], 3);
+        a0 = vdupq_laneq_u32(all.val[3], 0);
+        a1 = vdupq_laneq_u32(all.val[3], 1);
+        a2 = vdupq_laneq_u32(all.val[3], 2);
+        a3 = vdupq_laneq_u32(all.val[3], 3);
     }
-    int8_t *const w[4] = {row[0].w, row[count > 1u].w, row[count > 1u ? 2 : 0].w, row[count > 1u ? 3 : 0].w};
-    if (n & 16u) {
-        step_block(w, count, j, edge, sign, rate, at, before, before);
-        j += 16u;
+    uint8x16_t b0 = vdupq_laneq_u8(vreinterpretq_u8_u32(a0), 3), b1 = vdupq_laneq_u8(vreinterpretq_u8_u32(a1), 3);
+    uint8x16_t b2 = vdupq_laneq_u8(vreinterpretq_u8_u32(a2), 3), b3 = vdupq_laneq_u8(vreinterpretq_u8_u32(a3), 3);
+    uint32_t left = n;
+    if (left & 16u) {
+        uint32x4x4_t e = next_edges(&edge);
+        int8x16_t way = way_of(vld1q_s8(sign));
+        sign += 16;
+        b0 = step16(w0, e, way, r0, a0, b0);
+        w0 += 16;
+        if (count > 1u) {
+            b1 = step16(w1, e, way, r1, a1, b1);
+            b2 = step16(w2, e, way, r2, a2, b2);
+            b3 = step16(w3, e, way, r3, a3, b3);
+            w1 += 16;
+            w2 += 16;
+            w3 += 16;
+        }
     }
-    for (; j + 32u <= n; j += 32u) {
-        step_block(w, count, j, edge, sign, rate, at, before, now);
-        step_block(w, count, j + 16u, edge, sign, rate, at, now, before);
+    for (left /= 32u; left > 0; left--, sign += 32) {
+        uint32x4x4_t e = next_edges(&edge), f = next_edges(&edge);
+        int8x16_t u = way_of(vld1q_s8(sign)), v = way_of(vld1q_s8(sign + 16));
+        b0 = step32(&w0, e, f, u, v, r0, a0, b0);
+        if (count > 1u) {
+            AFTER(r1, b0);
+            b1 = step32(&w1, e, f, u, v, r1, a1, b1);
+            AFTER(r2, b1);
+            b2 = step32(&w2, e, f, u, v, r2, a2, b2);
+            AFTER(r3, b2);
+            b3 = step32(&w3, e, f, u, v, r3, a3, b3);
+        }
     }
-    for (uint32_t k = 0; j < n && k < count; k++) {
-        step_rest(row[k], edge + j, sign + j, n);
+    for (uint32_t k = 0; n % 16u != 0 && k < count; k++) {
+        step_rest(row[k], edge, sign, n);
     }
 }
 
@@ -102,61 +159,65 @@ static void step_four(const row_steps *row, const ehmn_direction *along)
     step_rows(row, 4, along->edge, along->sign, along->n);
 }
 
-/* Of sixteen values, bits 4 i where v[i] is not zero; of the last ones, those that are there. */
-static inline uint64_t which_count(const int32_t *v, uint32_t n)
+/* Bit i: of v[64] the i-th, plus `below`, is above twice that. */
+static inline uint64_t which_are_open(const int32_t *v, uint32_t below)
 {
-    uint64_t bits = 0;
-    if (n >= 16u) {
-        int32x4x4_t a = vld1q_s32_x4(v);
-        uint32x4_t b[4];
-        for (uint32_t k = 0; k < 4u; k++) {
-            b[k] = vtstq_s32(a.val[k], a.val[k]);
+    static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    const uint32x4_t by = vdupq_n_u32(below), most = vdupq_n_u32(2u * below);
+    const uint8x16_t place = vld1q_u8(places);
+    uint8x16_t bits[4];
+    for (uint32_t k = 0; k < 4u; k++, v += 16) {
+        uint32x4_t open[4];
+        for (uint32_t i = 0; i < 4u; i++) {
+            open[i] = vcgtq_u32(vaddq_u32(vreinterpretq_u32_s32(vld1q_s32(v + 4u * i)), by), most);
         }
-        uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(b[0]), vreinterpretq_u16_u32(b[1]));
-        uint16x8_t high = vuzp1q_u16(vreinterpretq_u16_u32(b[2]), vreinterpretq_u16_u32(b[3]));
-        uint8x16_t all = vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
-        uint8x8_t fours = vshrn_n_u16(vreinterpretq_u16_u8(all), 4);
-        return vget_lane_u64(vreinterpret_u64_u8(fours), 0) & 0x1111111111111111u;
+        uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(open[0]), vreinterpretq_u16_u32(open[1]));
+        uint16x8_t high = vuzp1q_u16(vreinterpretq_u16_u32(open[2]), vreinterpretq_u16_u32(open[3]));
+        bits[k] = vandq_u8(vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high)), place);
     }
-    for (uint32_t i = 0; i < n; i++) {
-        bits |= (uint64_t)(v[i] != 0) << 4u * i;
-    }
-    return bits;
+    uint8x16_t all = vpaddq_u8(vpaddq_u8(bits[0], bits[1]), vpaddq_u8(bits[2], bits[3]));
+    return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(all, all)), 0);
 }
 
-/* Most rows are closed, none knows which: they are found by bits, not by branches. The others are stepped four at a time. */
-uint32_t ehmn_neon_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t *passed)
+/* Most rows are closed, none knows which: they are found by bits, not by branches. The others are stepped four at a time;
+ * those of few steps are told by their rates, whose product with the length is about as many. */
+uint32_t ehmn_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t least, uint32_t *passed)
 {
-    const uint32_t n = along->n, length = along->length, few = along->few;
-    uint32_t from = *passed, writes = 0, count = 0;
-    row_steps row[4];
-    for (uint32_t first = 0; first < n; first += 16u) {
-        for (uint64_t open = which_count(rates + first, n - first); open != 0; open &= open - 1u) {
-            uint32_t r = first + (uint32_t)__builtin_ctzll(open) / 4u;
-            uint64_t end = (uint64_t)ehmn_abs(rates[r]) * length + from;
-            uint32_t some = (uint32_t)(end >> EHMN_EVENT_FRAC);
-            int8_t *at = w + (size_t)r * n;
-            writes += some;
-            if (some > few) {
-                row[count++] = steps_of(at, rates[r], from);
-                if (count == 4u) {
-                    step_four(row, along);
-                    count = 0;
+    const uint32_t n = along->n, length = along->length, below = least > 0 ? least - 1u : 0u;
+    const uint32_t few = length > 0 ? (along->few << EHMN_EVENT_FRAC) / length : 0u, part = (1u << EHMN_EVENT_FRAC) - 1u;
+    uint64_t at = *passed; /* on the line of all rows; of its whole steps only differences count */
+    row_steps rows[4], *row = rows;
+    for (uint32_t first = 0; first < n; first += 64u) {
+        int32_t some[64];
+        const int32_t *v = rates + first;
+        if (n - first < 64u) {
+            memset(some, 0, sizeof some);
+            v = memcpy(some, v, 4u * (size_t)(n - first));
+        }
+        for (uint64_t open = which_are_open(v, below); open != 0; open &= open - 1u) {
+            uint32_t r = (uint32_t)__builtin_ctzll(open), magnitude = ehmn_abs(v[r]), from = (uint32_t)at;
+            int8_t *of_row = w + (size_t)(first + r) * n;
+            at += (uint64_t)magnitude * length;
+            if (magnitude > few) {
+                *row++ = steps_of(of_row, v[r], from);
+                if (row == rows + 4) {
+                    step_four(rows, along);
+                    row = rows;
                 }
             } else {
-                ehmn_step_few(at, along, rates[r], from, some);
+                from &= part;
+                ehmn_step_few(of_row, along, v[r], from, (uint32_t)(((uint64_t)magnitude * length + from) >> EHMN_EVENT_FRAC));
             }
-            from = (uint32_t)end & ((1u << EHMN_EVENT_FRAC) - 1u);
         }
     }
-    if (count > 0) {
-        for (; count < 4u; count++) {
-            row[count] = steps_of(row[0].w, 0, 0); /* which stays as it is */
+    if (row > rows) {
+        while (row < rows + 4) {
+            *row++ = steps_of(rows->w, 0, 0); /* which stays as it is */
         }
-        step_four(row, along);
+        step_four(rows, along);
     }
-    *passed = from;
-    return writes;
+    *passed = (uint32_t)at & part;
+    return (uint32_t)(at >> EHMN_EVENT_FRAC);
 }
 
 uint32_t ehmn_length(const int8_t *w, uint32_t n)
@@ -209,22 +270,6 @@ uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most)
         all += ehmn_abs(v[i]);
     }
     return all;
-}
-
-void ehmn_drop_below(int32_t *v, uint32_t n, uint32_t least)
-{
-    const uint32x4_t by = vdupq_n_u32(least);
-    for (; n >= 16u; n -= 16u, v += 16) {
-        int32x4x4_t a = vld1q_s32_x4(v);
-        for (uint32_t k = 0; k < 4u; k++) {
-            uint32x4_t stays = vcgeq_u32(vreinterpretq_u32_s32(vabsq_s32(a.val[k])), by);
-            a.val[k] = vandq_s32(a.val[k], vreinterpretq_s32_u32(stays));
-        }
-        vst1q_s32_x4(v, a);
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        v[i] = ehmn_abs(v[i]) < least ? 0 : v[i];
-    }
 }
 
 /* round(v (2^15 - q) / 2^15) = v + round(2 v (-2^16 q) / 2^32), q the upper half of the doubled square: v[8] of z[8]. */

@@ -126,11 +126,6 @@ uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most)
     return CHOOSE(limit, v, n, most);
 }
 
-void ehmn_drop_below(int32_t *v, uint32_t n, uint32_t least)
-{
-    CHOOSE(drop_below, v, n, least);
-}
-
 void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out)
 {
     CHOOSE(times_slope, v, z, n, out);
