@@ -163,24 +163,22 @@ static void plastic(uint32_t n, int32_t limit)
     got[1] = ehmn_dot_weights(bytes, a, n);
     got[2] = ehmn_dot_outputs(outputs, a, n);
     same("ehmn_sum, ehmn_dot_weights or ehmn_dot_outputs", 3, sums, copy(got, sizeof got), 8);
-#if defined(EHMN_NEON)
-    int32_t rate = between(0, 1) ? between(0, 1 << 25) : between(0, 99), shift = between(-20, 34), down = between(1, 62);
-    int64_t products = 0, made_sum = ehmn_neon_sum_products(a, out, n, down);
+    int32_t rate = between(0, 1) ? between(0, 1 << 25) : between(-99, 99), shift = between(-20, 34), down = between(1, 62);
+    int32_t *room = malloc(4u * n);
+    int64_t products = 0, made_sum = ehmn_sum_products(a, out, n, down, ehmn_kernels_rows.scale, room);
+    free(room);
     for (uint32_t i = 0; i < n; i++) {
         products += ehmn_mul(v[i], out[i], down);
     }
-    same("ehmn_neon_sum_products", 1, &products, copy(&made_sum, 8), 8);
-    if (ehmn_neon_can_make_rates(rate, shift)) {
-        int32_t rates[MOST], *made = copy(v, 4u * n);
-        uint64_t sum = 0, magnitudes = ehmn_neon_make_rates(a, outputs, n, rate, shift, most / 2, made);
-        for (uint32_t i = 0; i < n; i++) {
-            rates[i] = ehmn_clamp(ehmn_mul(out[i], rate, shift), -(most / 2), most / 2);
-            sum += ehmn_abs(rates[i]);
-        }
-        same("ehmn_neon_make_rates", n, rates, made, 4);
-        same("its sum", 1, &sum, copy(&magnitudes, 8), 8);
+    same("ehmn_sum_products", 1, &products, copy(&made_sum, 8), 8);
+    int32_t within[MOST], *made = copy(out, 4u * n);
+    uint64_t sum = 0, magnitudes = ehmn_scale_within(made, n, rate, shift, most / 2);
+    for (uint32_t i = 0; i < n; i++) {
+        within[i] = ehmn_clamp(ehmn_mul(out[i], rate, shift), -(most / 2), most / 2);
+        sum += ehmn_abs(within[i]);
     }
-#endif
+    same("ehmn_scale_within", n, within, made, 4);
+    same("its sum", 1, &sum, copy(&magnitudes, 8), 8);
     ehmn_times_slope(a, outputs, n, a);
     same("ehmn_times_slope", n, out, a, 4);
     free(bytes);
@@ -291,6 +289,41 @@ static void summing(uint32_t n)
     }
 }
 #endif
+
+/* A row less others, some of them the same. */
+static void differing(uint32_t n)
+{
+    int8_t w[5][MOST];
+    int32_t scales[5], out[MOST] = {0}, shift = between(0, 9) ? between(8, 33) : between(-2, 62);
+    uint32_t negative[8], many = 1u << between(0, 3), token = (uint32_t)between(0, 4), rows = 2;
+    for (uint32_t r = 0; r < 5u; r++) {
+        scales[r] = between(0, 1) ? between(0, INT32_MAX) >> between(0, 20) : between(0, 99);
+    }
+    for (uint32_t i = 0; i < 5u * n; i++) {
+        w[i / n][i % n] = (int8_t)between(-127, 127);
+    }
+    for (uint32_t s = 0; s < many; s++) {
+        negative[s] = s == 0 ? (uint32_t)between(0, 2) : negative[s - 1u] + (uint32_t)(between(0, 3) == 0 && negative[s - 1u] < 4u);
+        rows += s > 0 && negative[s] != negative[s - 1u];
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_mul(w[token][i] * (int32_t)many, scales[token], shift);
+        for (uint32_t s = 0, same_as; s < many; s += same_as) {
+            same_as = ehmn_run_length(negative, many, s);
+            out[i] = ehmn_add(out[i], ehmn_mul(w[negative[s]][i] * -(int32_t)same_as, scales[negative[s]], shift));
+        }
+    }
+    int8_t *weights = malloc(5u * n);
+    for (uint32_t i = 0; i < 5u * n; i++) {
+        weights[i] = w[i / n][i % n];
+    }
+    ehmn_rows of = {weights, scales, n, shift, NULL};
+    int32_t *v = malloc(4u * n);
+    uint32_t taken = ehmn_sum_rows(v, &of, token, negative, many);
+    same("ehmn_sum_rows", n, out, v, 4);
+    same("its rows", 1, &rows, copy(&taken, 4), 4);
+    free(weights);
+}
 
 static int32_t shift_for(const int32_t *v, uint32_t n, int32_t bits)
 {
@@ -465,7 +498,6 @@ static void passing(uint32_t n, int32_t limit)
         all += ehmn_exp2_neg((uint32_t)(max - v[i]));
     }
     int16_t *own = copy(v, 2u * n);
-#if defined(EHMN_NEON)
     for (uint32_t many = 1; many <= 64u; many *= 4u) {
         uint32_t tokens[64], got[64] = {0}, found = 0, first = (uint32_t)between(0, (int32_t)n - 1);
         uint64_t step = all / many, ahead = (uint64_t)between(0, 1 << 20) * (step >> 19), rest = 0;
@@ -473,7 +505,7 @@ static void passing(uint32_t n, int32_t limit)
             rest += ehmn_exp2_neg((uint32_t)(max - v[i]));
         }
         ehmn_quantiles q = {got, many, 0, step, ahead};
-        ehmn_neon_find_quantiles(own, first, n, max, rest, &q);
+        ehmn_find_quantiles(own, first, n, max, rest, &q);
         for (uint32_t i = first; i < n && found < many; i++) {
             uint32_t p = ehmn_exp2_neg((uint32_t)(max - v[i]));
             for (; ahead < p && found < many; ahead += step) {
@@ -487,8 +519,7 @@ static void passing(uint32_t n, int32_t limit)
             same("what is ahead", 1, &ahead, copy(&q.ahead, 8), 8);
         }
     }
-    free(own);
-#else
+#if !defined(EHMN_NEON)
     for (uint64_t part = 0; part <= 8u; part++) {
         uint64_t left = all * part / 8u, ahead = left;
         uint32_t at = 0, got = ehmn_pass_over(own, n, max, &ahead);
@@ -498,8 +529,8 @@ static void passing(uint32_t n, int32_t limit)
         same("ehmn_pass_over", 1, &at, copy(&got, 4), 4);
         same("what it leaves", 1, &left, copy(&ahead, 8), 8);
     }
-    free(own);
 #endif
+    free(own);
 }
 
 static void attention(uint32_t n, int32_t limit)
@@ -548,6 +579,7 @@ void compare_vectors(void)
             sums(n, limits[k]);
             plastic(n, limits[k]);
             drawing(n);
+            differing(n);
 #if defined(EHMN_NEON)
             summing(n);
 #endif

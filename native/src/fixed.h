@@ -167,6 +167,16 @@ static inline int32_t ehmn_cos(uint32_t phase)
     return ehmn_sin(phase + 0x40000000u);
 }
 
+/* How many of v[at..n - 1] are equal to the first of them and stand next to it. */
+static inline uint32_t ehmn_run_length(const uint32_t *v, uint32_t n, uint32_t at)
+{
+    uint32_t end = at + 1u;
+    while (end < n && v[end] == v[at]) {
+        end++;
+    }
+    return end - at;
+}
+
 /* vectors.c, from here on. Divide an int32 vector by a power of two so that it fits 8, or `bits` (9..16), bits,
  * symmetric, as tightly as it
  * can. v[n] has frac fractional bits; the return value is the number of fractional bits of the result. */
@@ -242,6 +252,19 @@ typedef struct {
 /* edge[i] = sum of |v[0]| to |v[i]|; sign[i] = 0 where v[i] is positive and -1 elsewhere. */
 void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign);
 
+/* plastic_loops.c, and vectors_neon_plastic.c on aarch64. v[i] = ehmn_mul(v[i], factor, shift), within +-most; returns the sum
+ * of their magnitudes. n up to 2^12, `most` up to 2^20. */
+uint64_t ehmn_scale_within(int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t most);
+
+/* The sum of ehmn_mul(v[i], w[i], shift). `scale` is that of kernels.h, and there is room for n values. */
+int64_t ehmn_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_t shift,
+                          void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out),
+                          int32_t *room);
+
+/* 1 if it is known that a row of which each weight expects |w[i]| rate / 2^24 steps has none, `passed` as below. Where this
+ * costs what the steps cost, it is not known. */
+int ehmn_has_no_step(const int8_t *w, uint32_t n, uint32_t rate, uint32_t passed);
+
 /* The sum of |w[i]|. */
 uint32_t ehmn_length(const int8_t *w, uint32_t n);
 
@@ -272,6 +295,19 @@ int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int
 /* Weights, at most 2^15, of values with as many fractional bits as value_frac says -> at one exponent. Returns the
  * fractional bits that it stands for. */
 int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights);
+
+/* Tokens at quantiles of a prediction, n of them, of which `found` are found. */
+typedef struct {
+    uint32_t *tokens;
+    uint32_t n;
+    uint32_t found;
+    uint64_t step;  /* from one to the next */
+    uint64_t ahead; /* of what has been passed, to the next */
+} ehmn_quantiles;
+
+/* Find those of tokens first..end - 1, whose probabilities ehmn_exp2_neg(max - logits[token]) sum to `rest`. */
+void ehmn_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
+                         ehmn_quantiles *q);
 
 /* The largest of v[n], which is not empty. */
 int32_t ehmn_largest(const int16_t *v, uint32_t n);

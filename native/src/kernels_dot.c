@@ -286,10 +286,10 @@ static void matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t s
 /* Those of NEON, with an instruction that these processors have, too. */
 static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
 {
-    if (n < 16u || bias == NULL) {
+    if (n < 32u || bias == NULL) {
         return ehmn_kernels_neon_fit(v, bias, gain, n, max, out);
     }
-    int32_t most = ehmn_neon_fit(v, bias, gain, n, out);
+    int32_t most = ehmn_neon_fit(v, bias, 1, gain, n, out);
     return most > max ? most : max;
 }
 

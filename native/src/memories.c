@@ -220,17 +220,20 @@ static void weigh(ehmn_model *m, const uint32_t *found, uint32_t n, int32_t best
     int32_t sharpness = m->image->rule.sharpness;
     int32_t least = ehmn_mul(32768 - best, sharpness, 15);
     uint32_t distance = found[0] >> 16, weight = 1u << 24, total = 0;
+    uint32_t seen = 0; /* bits that tokens have set by their lowest bits: of most, which are new, no other is looked at */
     ehmn_recall *end = m->recalled;
     for (uint32_t i = 0; i < n; i++) {
         if (found[i] >> 16 != distance) {
             distance = found[i] >> 16;
             weight = ehmn_exp2_neg((uint32_t)(ehmn_mul(32768 - similarity(m, distance), sharpness, 15) - least));
         }
-        ehmn_recall *r = m->recalled;
-        end->token = tokens[found[i] & 0xFFFFu];
-        while (r->token != end->token) {
+        uint32_t token = tokens[found[i] & 0xFFFFu], bit = 1u << (token & 31u);
+        ehmn_recall *r = (seen & bit) != 0 ? m->recalled : end;
+        end->token = token;
+        while (r->token != token) {
             r++;
         }
+        seen |= bit;
         if (r == end) {
             end++;
             r->part = 0;

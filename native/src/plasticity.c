@@ -6,7 +6,6 @@
  * whole adapter, and the work grows with the steps that are made, not with the weights that are not. */
 #include "model.h"
 #include "random.h"
-#include "vectors_neon.h"
 
 #define EVENT_FRAC EHMN_EVENT_FRAC
 #define MAX_ROW_RATE (1 << 20) /* at most 8 steps of one weight in one token */
@@ -146,15 +145,12 @@ static uint32_t draw_offset(const ehmn_model *m, uint32_t stream)
     return offset_of(random[0]);
 }
 
-/* Steps of one row w[d_model] towards zero, each weight expecting |w| rate / 2^24 of them: often none, which is found out
- * first where bytes are summed many at a time. */
+/* Steps of one row w[d_model] towards zero, each weight expecting |w| rate / 2^24 of them: often none. */
 static uint32_t decay_row(ehmn_model *m, int8_t *w, int32_t rate, uint32_t passed)
 {
-#if defined(EHMN_NEON) || defined(EHMN_ASK_X86)
-    if (((uint64_t)(uint32_t)rate * ehmn_length(w, m->image->d_model) + passed) >> EVENT_FRAC == 0) {
+    if (ehmn_has_no_step(w, m->image->d_model, (uint32_t)rate, passed)) {
         return 0;
     }
-#endif
     ehmn_direction along = make_direction(m, w);
     return ehmn_draw_row(w, &along, -rate, &passed);
 }
@@ -180,19 +176,13 @@ static void decay_dense(ehmn_model *m, uint32_t layer, int32_t factor)
 static uint64_t make_rates(const ehmn_model *m, uint32_t layer, int32_t rate, int32_t shift, const int32_t *error,
                            int32_t *rates)
 {
-    uint32_t d = m->image->d_model, gated = m->image->rule.phase_step != 0;
+    uint32_t d = m->image->d_model;
     const int16_t *z = (const int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
-#if defined(EHMN_NEON)
-    if (!gated && ehmn_neon_can_make_rates(rate, shift)) {
-        return ehmn_neon_make_rates(error, z, d, rate, shift, MAX_ROW_RATE, rates);
-    }
-#endif
     ehmn_times_slope(error, z, d, rates);
-    for (uint32_t i = 0; i < d && gated; i++) {
+    for (uint32_t i = 0; i < d && m->image->rule.phase_step != 0; i++) {
         rates[i] = ehmn_mul(rates[i], phase_gate(m, layer, i), 15);
     }
-    ehmn_scale_all(rates, d, rate, shift, rates);
-    return ehmn_limit(rates, d, MAX_ROW_RATE);
+    return ehmn_scale_within(rates, d, rate, shift, MAX_ROW_RATE);
 }
 
 /* Teach one dense adapter. `rate`: Q24. Units whose rates are below closed_below times the mean are closed: most of what
@@ -286,13 +276,8 @@ static void learn_scale(ehmn_model *m, const int32_t *delta, int32_t frac)
     const ehmn_image *im = m->image;
     const int32_t *plain = ehmn_at(m, m->at.plain);
     int32_t *scale = &ehmn_model_gains(m)->scale;
-#if defined(EHMN_NEON)
-    int32_t sum = ehmn_sat32(ehmn_neon_sum_products(plain, delta, im->d_model, frac));
-#else
-    int32_t *product = ehmn_at(m, m->at.mixed);
-    m->kernels->scale(plain, delta, im->d_model, frac, product);
-    int32_t sum = ehmn_sat32(ehmn_sum(product, im->d_model));
-#endif
+    int32_t *room = ehmn_at(m, m->at.mixed);
+    int32_t sum = ehmn_sat32(ehmn_sum_products(plain, delta, im->d_model, frac, m->kernels->scale, room));
     int32_t moved = ehmn_add(*scale, ehmn_mul(sum, im->rule.eta_scale, im->value_frac + 8));
     *scale = ehmn_clamp(moved, 0, im->rule.gain_max);
     m->counts.macs += im->d_model;

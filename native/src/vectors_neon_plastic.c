@@ -87,9 +87,6 @@ static inline uint8x16_t step32(int8_t **w, uint32x4x4_t edge0, uint32x4x4_t edg
     return then;
 }
 
-/* For the compiler `later` changes when `sooner` is there: the rows have not room enough in registers all at once. */
-#define AFTER(later, sooner) __asm__ volatile("" : "+w"(later) : "w"(sooner) : "memory")
-
 /* Steps of `count` rows, 1 or 4. */
 static inline __attribute__((always_inline)) void step_rows(const row_steps *row, uint32_t count, const uint32_t *edge,
                                                             const int8_t *sign, uint32_t n)
@@ -134,11 +131,11 @@ static inline __attribute__((always_inline)) void step_rows(const row_steps *row
         int8x16_t u = way_of(vld1q_s8(sign)), v = way_of(vld1q_s8(sign + 16));
         b0 = step32(&w0, e, f, u, v, r0, a0, b0);
         if (count > 1u) {
-            AFTER(r1, b0);
+            EHMN_NOT_BEFORE(b0);
             b1 = step32(&w1, e, f, u, v, r1, a1, b1);
-            AFTER(r2, b1);
+            EHMN_NOT_BEFORE(b1);
             b2 = step32(&w2, e, f, u, v, r2, a2, b2);
-            AFTER(r3, b2);
+            EHMN_NOT_BEFORE(b2);
             b3 = step32(&w3, e, f, u, v, r3, a3, b3);
         }
     }
@@ -233,11 +230,15 @@ uint32_t ehmn_length(const int8_t *w, uint32_t n)
     return all;
 }
 
-int64_t ehmn_neon_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_t shift)
+int64_t ehmn_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_t shift,
+                          void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out),
+                          int32_t *room)
 {
+    (void)scale;
+    (void)room;
     const int64x2_t right = vdupq_n_s64(-shift);
     int64x2_t sum = vdupq_n_s64(0);
-    for (; n >= 8u; n -= 8u, v += 8, w += 8) {
+    for (; shift >= 1 && shift <= 62 && n >= 8u; n -= 8u, v += 8, w += 8) {
         for (uint32_t k = 0; k < 8u; k += 4u) {
             int32x4_t a = vld1q_s32(v + k), b = vld1q_s32(w + k);
             int64x2_t low = vrshlq_s64(vmull_s32(vget_low_s32(a), vget_low_s32(b)), right);
@@ -272,51 +273,46 @@ uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most)
     return all;
 }
 
-/* round(v (2^15 - q) / 2^15) = v + round(2 v (-2^16 q) / 2^32), q the upper half of the doubled square: v[8] of z[8]. */
-static inline int32x4x2_t times_slope(const int32_t *v, const int16_t *z)
-{
-    int16x8_t a = vld1q_s16(z), less = vnegq_s16(vqdmulhq_s16(a, a));
-    int32x4x2_t b = {{vld1q_s32(v), vld1q_s32(v + 4)}};
-    b.val[0] = vaddq_s32(b.val[0], vqrdmulhq_s32(b.val[0], vshll_n_s16(vget_low_s16(less), 16)));
-    b.val[1] = vaddq_s32(b.val[1], vqrdmulhq_s32(b.val[1], vshll_high_n_s16(less, 16)));
-    return b;
-}
-
+/* round(v (2^15 - q) / 2^15) = v + round(2 v (-2^16 q) / 2^32), q the upper half of the doubled square. */
 void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out)
 {
     for (; n >= 8u; n -= 8u, v += 8, z += 8, out += 8) {
-        int32x4x2_t b = times_slope(v, z);
-        vst1q_s32(out, b.val[0]);
-        vst1q_s32(out + 4, b.val[1]);
+        int16x8_t a = vld1q_s16(z), less = vnegq_s16(vqdmulhq_s16(a, a));
+        int32x4_t b = vld1q_s32(v), c = vld1q_s32(v + 4);
+        vst1q_s32(out, vaddq_s32(b, vqrdmulhq_s32(b, vshll_n_s16(vget_low_s16(less), 16))));
+        vst1q_s32(out + 4, vaddq_s32(c, vqrdmulhq_s32(c, vshll_high_n_s16(less, 16))));
     }
     for (uint32_t i = 0; i < n; i++) {
         out[i] = ehmn_round_fit((int64_t)v[i] * (32768 - (z[i] * z[i] >> 15)), 15);
     }
 }
 
-/* round(2 (2^left v) (2^right rate) / 2^32), left only what right has no room for: 2^right rate is then 2^30 or more, and
+/* round(2 (2^left v) (2^right factor) / 2^32), left only what right has no room for: 2^right factor is then 2^30 or more, and
  * where v does not fit, all that comes out is beyond what is allowed. */
-uint64_t ehmn_neon_make_rates(const int32_t *v, const int16_t *z, uint32_t n, int32_t rate, int32_t shift, int32_t most,
-                              int32_t *rates)
+uint64_t ehmn_scale_within(int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t most)
 {
-    int32_t spare = ehmn_neon_spare_bits((uint32_t)rate), up = 31 - shift, right = up < spare ? up : spare;
-    const int32x4_t factor = vdupq_n_s32(rate * (1 << right)), left = vdupq_n_s32(up - right);
+    if (factor < 0 || shift > 31 || -shift > ehmn_neon_spare_bits((uint32_t)factor)) {
+        ehmn_scale_all(v, n, factor, shift, v);
+        return ehmn_limit(v, n, most);
+    }
+    int32_t spare = ehmn_neon_spare_bits((uint32_t)factor), up = 31 - shift, right = up < spare ? up : spare;
+    const int32x4_t factors = vdupq_n_s32(factor * (1 << right)), left = vdupq_n_s32(up - right);
     const int32x4_t high = vdupq_n_s32(most), low = vdupq_n_s32(-most), zero = vdupq_n_s32(0);
     int32x4_t sum = zero, also = zero;
-    for (; n >= 8u; n -= 8u, v += 8, z += 8, rates += 8) {
-        int32x4x2_t a = times_slope(v, z);
-        a.val[0] = vmaxq_s32(vminq_s32(vqrdmulhq_s32(vqshlq_s32(a.val[0], left), factor), high), low);
-        a.val[1] = vmaxq_s32(vminq_s32(vqrdmulhq_s32(vqshlq_s32(a.val[1], left), factor), high), low);
-        sum = vabaq_s32(sum, a.val[0], zero);
-        also = vabaq_s32(also, a.val[1], zero);
-        vst1q_s32(rates, a.val[0]);
-        vst1q_s32(rates + 4, a.val[1]);
+    for (; n >= 8u; n -= 8u, v += 8) {
+        int32x4_t a = vqrdmulhq_s32(vqshlq_s32(vld1q_s32(v), left), factors);
+        int32x4_t b = vqrdmulhq_s32(vqshlq_s32(vld1q_s32(v + 4), left), factors);
+        a = vmaxq_s32(vminq_s32(a, high), low);
+        b = vmaxq_s32(vminq_s32(b, high), low);
+        sum = vabaq_s32(sum, a, zero);
+        also = vabaq_s32(also, b, zero);
+        vst1q_s32(v, a);
+        vst1q_s32(v + 4, b);
     }
     uint64_t all = vaddlvq_u32(vreinterpretq_u32_s32(vaddq_s32(sum, also)));
     for (uint32_t i = 0; i < n; i++) {
-        int32_t sloped = ehmn_round_fit((int64_t)v[i] * (32768 - (z[i] * z[i] >> 15)), 15);
-        rates[i] = ehmn_clamp(ehmn_mul(sloped, rate, shift), -most, most);
-        all += ehmn_abs(rates[i]);
+        v[i] = ehmn_clamp(ehmn_mul(v[i], factor, shift), -most, most);
+        all += ehmn_abs(v[i]);
     }
     return all;
 }
@@ -357,6 +353,43 @@ void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t c
     ehmn_neon_sum_all_rows(v, n, rows, count);
 }
 
+/* One row after the other. */
+static void add_each(int32_t *v, const ehmn_rows *of, uint32_t token, const uint32_t *negative, uint32_t many)
+{
+    memset(v, 0, 4u * (size_t)of->n);
+    ehmn_add_weights(v, of->w + (size_t)token * of->n, of->n, (int32_t)many, of->scale[token], of->shift);
+    for (uint32_t s = 0, same; s < many; s += same) {
+        uint32_t row = negative[s];
+        same = ehmn_run_length(negative, many, s);
+        ehmn_add_weights(v, of->w + (size_t)row * of->n, of->n, -(int32_t)same, of->scale[row], of->shift);
+    }
+}
+
+/* All at once, unless something could saturate or has too many fractional bits. */
+uint32_t ehmn_sum_rows(int32_t *v, const ehmn_rows *of, uint32_t token, const uint32_t *negative, uint32_t many)
+{
+    ehmn_row rows[EHMN_MAX_NEGATIVES + 1u];
+    uint64_t most = 0; /* before the shift */
+    uint32_t count = 0, s = 0, row = token;
+    int32_t factor = (int32_t)many, shift = of->shift, within = shift > 0;
+    for (;;) {
+        most += 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)of->scale[row];
+        within &= ehmn_neon_make_row(rows + count++, of->w + (size_t)row * of->n, factor, of->scale[row], shift);
+        if (s == many) {
+            break;
+        }
+        row = negative[s];
+        factor = -(int32_t)ehmn_run_length(negative, many, s);
+        s += (uint32_t)-factor;
+    }
+    if (within && most >> shift < 1u << 30) {
+        (of->sum_rows != NULL ? of->sum_rows : ehmn_neon_sum_rows)(v, of->n, rows, count);
+    } else {
+        add_each(v, of, token, negative, many);
+    }
+    return count;
+}
+
 /* sums[k] = p[0] + ... + p[k] of sixteen, four in each register. */
 static inline void sum_up(const uint32x4_t *p, uint32x4_t *sums)
 {
@@ -395,23 +428,25 @@ static inline void probabilities(const int16_t *logits, uint32_t left, int32_t m
     ehmn_neon_exp2(y, 1, p);
 }
 
-void ehmn_neon_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
-                              ehmn_quantiles *q)
+void ehmn_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
+                         ehmn_quantiles *q)
 {
     uint64_t ahead = q->ahead;
-    for (uint32_t k = first; ahead < rest && q->found < q->n; k += 16u) {
+    uint32_t found = q->found;
+    for (uint32_t k = first; ahead < rest && found < q->n; k += 16u) {
         uint32x4_t p[4], sums[4];
         probabilities(logits + k, end - k, max, p);
         uint32_t sum = vaddvq_u32(vaddq_u32(vaddq_u32(p[0], p[1]), vaddq_u32(p[2], p[3])));
         if (ahead < sum) {
             sum_up(p, sums);
-            for (; ahead < sum && q->found < q->n; ahead += q->step) {
-                q->tokens[q->found++] = k + count_up_to(sums, (uint32_t)ahead);
+            for (; ahead < sum && found < q->n; ahead += q->step) {
+                q->tokens[found++] = k + count_up_to(sums, (uint32_t)ahead);
             }
         }
         ahead -= sum;
         rest -= sum;
     }
+    q->found = found;
     q->ahead = ahead - rest;
 }
 

@@ -85,36 +85,3 @@ void ehmn_step_few(int8_t *w, const ehmn_direction *along, int32_t rate, uint32_
         w[j] = (int8_t)ehmn_clamp(w[j] + ((along->sign[j] ^ flip) | 1), -127, 127);
     }
 }
-
-/* Few steps are found by bisection, many by walking along. */
-uint32_t ehmn_draw_row(int8_t *w, const ehmn_direction *along, int32_t rate, uint32_t *passed)
-{
-    uint32_t from = *passed;
-    uint64_t end = (uint64_t)ehmn_abs(rate) * along->length + from;
-    uint32_t writes = (uint32_t)(end >> EHMN_EVENT_FRAC);
-    *passed = (uint32_t)end & ((1u << EHMN_EVENT_FRAC) - 1u);
-    if (writes > along->few) {
-        along->step_row(w, along->edge, along->sign, rate < 0 ? -1 : 0, along->n, ehmn_abs(rate), from);
-    } else if (writes > 0) {
-        ehmn_step_few(w, along, rate, from, writes);
-    }
-    return writes;
-}
-
-#if !defined(EHMN_NEON)
-/* Most rows have no rate: one comparison finds them. */
-uint32_t ehmn_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t least, uint32_t *passed)
-{
-    const int32_t *end = rates + along->n;
-    const uint32_t below = least > 0 ? least - 1u : 0u;
-    uint32_t writes = 0, n = along->n;
-    do {
-        int32_t rate = *rates++;
-        if ((uint32_t)rate + below > 2u * below) {
-            writes += ehmn_draw_row(w, along, rate, passed);
-        }
-        w += n;
-    } while (rates < end);
-    return writes;
-}
-#endif
