@@ -2,6 +2,7 @@
  * array a block of its own. compare_kernels.c calls this. */
 #include "fixed.h"
 #include "kernels_tables.h"
+#include "random.h"
 #include "values.h"
 #include "vectors_mve.h"
 #include "vectors_neon.h"
@@ -193,6 +194,18 @@ static void plastic(uint32_t n, int32_t limit)
     same("ehmn_limit", n, out, a, 4);
 }
 
+static void random_words(void)
+{
+    uint64_t seed = (uint64_t)(uint32_t)between(INT32_MIN, INT32_MAX) << 32 | (uint32_t)between(INT32_MIN, INT32_MAX);
+    uint64_t counter = between(0, 1) ? seed * 5u : (uint64_t)between(0, 99);
+    uint32_t stream = (uint32_t)between(0, 99), firsts[4], random[4];
+    ehmn_random_firsts(seed, stream, counter, firsts);
+    for (uint32_t k = 0; k < 4u; k++) {
+        ehmn_random(seed, stream + k, counter, random);
+        same("ehmn_random_firsts", 1, random, copy(firsts + k, 4), 4);
+    }
+}
+
 /* What a row of weights becomes on a line of which *passed has gone by, by the definition; returns its steps. */
 static uint32_t step_slowly(int8_t *w, const ehmn_direction *along, int32_t rate, uint32_t *passed)
 {
@@ -303,8 +316,9 @@ static void differing(uint32_t n)
         w[i / n][i % n] = (int8_t)between(-127, 127);
     }
     for (uint32_t s = 0; s < many; s++) {
-        negative[s] = s == 0 ? (uint32_t)between(0, 2) : negative[s - 1u] + (uint32_t)(between(0, 3) == 0 && negative[s - 1u] < 4u);
-        rows += s > 0 && negative[s] != negative[s - 1u];
+        uint32_t before = s > 0 ? negative[s - 1u] : (uint32_t)between(0, 2);
+        negative[s] = before + (s > 0 && before < 4u && between(0, 3) == 0);
+        rows += negative[s] != before;
     }
     for (uint32_t i = 0; i < n; i++) {
         out[i] = ehmn_mul(w[token][i] * (int32_t)many, scales[token], shift);
@@ -578,6 +592,7 @@ void compare_vectors(void)
         for (uint32_t k = 0; k < sizeof limits / sizeof limits[0]; k++) {
             sums(n, limits[k]);
             plastic(n, limits[k]);
+            random_words();
             drawing(n);
             differing(n);
 #if defined(EHMN_NEON)

@@ -162,7 +162,7 @@ int32_t ehmn_head(ehmn_model *m, uint32_t token, const int16_t *hidden)
     m->max_logit = -INT16_MAX;
     for (uint32_t first = 0, rows; first < m->image->vocab_size; first += rows) {
         rows = ehmn_block_rows(m, first);
-        rows = rows > 32u ? rows & ~31u : rows; /* whole groups, as kernels take them */
+        rows = rows > 96u ? rows - rows % 96u : rows; /* in whole groups of 32, and of 12 */
         ehmn_multiply(m, m->matrices + ehmn_head_index(m->image), first, rows, frac, EHMN_LOGIT_FRAC, block);
         m->max_logit = ehmn_fit_logits(m, first, rows, m->max_logit, block, logits + first);
     }

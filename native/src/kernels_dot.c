@@ -13,7 +13,7 @@
 /* Where less than sixteen columns are left, the last sixteen are taken once more, times zeros where they were before. */
 
 /* acc[r] += fewer columns than fill a register. */
-static void add_few8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, int32_t *acc)
+RARE void add_few8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, int32_t *acc)
 {
     for (uint32_t r = 0; r < rows; r++) {
         for (uint32_t c = 0; c < cols; c++) {
@@ -22,7 +22,7 @@ static void add_few8(const int8_t *w, uint32_t rows, uint32_t cols, size_t strid
     }
 }
 
-static void add_few16(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, int32_t *acc)
+RARE void add_few16(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, int32_t *acc)
 {
     for (uint32_t r = 0; r < rows; r++) {
         for (uint32_t c = 0; c < cols; c++) {
@@ -204,8 +204,11 @@ static uint32_t multiply_128(const int8_t *w, uint32_t rows, const bytes16 *in, 
     for (; done + 4u <= rows; done += 4u, acc += 4) { /* high bytes first: all sums are then times 256 */
         int32x4_t s[4];
         for (uint32_t r = 0; r < 4u; r++) {
-            int8x16x4_t a = vld1q_s8_x4(w), b = vld1q_s8_x4(w + 64);
-            w += 128;
+            int8x16x4_t a = vld1q_s8_x4(w);
+            w += 64;
+            EHMN_KEEP_POINTER(w);
+            int8x16x4_t b = vld1q_s8_x4(w);
+            w += 64;
             EHMN_KEEP_POINTER(w);
             s[r] = vdupq_n_s32(0);
             for (uint32_t k = 0; k < 4u; k++) {

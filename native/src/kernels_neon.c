@@ -374,8 +374,8 @@ _Static_assert(EHMN_RECALLED == 16u, "what was found fills four registers");
 #define KEYS 1024u /* whose distances are kept at a time */
 #define NONE 255u  /* no distance: there are at most 128 */
 
-/* count[i]: in how many bits keys of four words, n in sixteens, differ from `own`; NONE up to whole groups of 64. Returns how
- * many groups there are. */
+/* count[i]: in how many bits keys of four words, n in sixteens, differ from `own`; NONE up to whole groups of 64. Returns
+ * how many groups there are. */
 static inline uint32_t count_differences(const uint32_t *keys, uint32_t n, uint8x16_t own, uint8_t *count)
 {
     const uint8_t *at = (const uint8_t *)keys, *end = at + (size_t)16u * n;

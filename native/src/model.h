@@ -94,7 +94,9 @@ struct ehmn_model {
     uint32_t history[EHMN_MAX_ORDER]; /* tokens fed, the newest first */
     uint32_t n_history;
     uint32_t row[EHMN_ROW_ADAPTERS];      /* row that the prediction read, plus one; 0: none */
-    uint32_t ngram_hit[EHMN_NGRAM_ORDERS]; /* the slot that each order hit, as it was; 0: none */
+    uint32_t ngram_at[EHMN_NGRAM_ORDERS];  /* where the slot lies in which each order looked, plus one; 0: nowhere */
+    uint32_t ngram_tag[EHMN_NGRAM_ORDERS]; /* and the tag that its context has */
+    uint32_t ngram_hit[EHMN_NGRAM_ORDERS]; /* what was there if the tag was that one; 0: none */
     uint32_t n_recalled;                  /* distinct tokens of the recalled episodes; 0: none were recalled */
     uint32_t bucket;                      /* of the share that was used */
     ehmn_recall recalled[EHMN_RECALLED];

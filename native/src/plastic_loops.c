@@ -1,7 +1,8 @@
 /* Loops of learning that are made of those of vectors.c: where an instruction set has none of its own for them
  * (vectors_neon_plastic.c). */
-#include "kernels_tables.h"
 #include "fixed.h"
+#include "kernels_tables.h"
+#include "random.h"
 
 #include <string.h>
 
@@ -113,6 +114,15 @@ uint32_t ehmn_sum_rows(int32_t *v, const ehmn_rows *of, uint32_t token, const ui
         row = negative[s];
         factor = -(int32_t)ehmn_run_length(negative, many, s);
         s += (uint32_t)-factor;
+    }
+}
+
+void ehmn_random_firsts(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t out[4])
+{
+    for (uint32_t k = 0; k < 4u; k++) {
+        uint32_t random[4];
+        ehmn_random(seed, stream + k, counter, random);
+        out[k] = random[0];
     }
 }
 

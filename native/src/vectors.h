@@ -26,6 +26,7 @@
 #define ehmn_sum ehmn_plain_sum
 #define ehmn_limit ehmn_plain_limit
 #define ehmn_times_slope ehmn_plain_times_slope
+#define ehmn_length ehmn_plain_length
 #endif
 
 #include "fixed.h"

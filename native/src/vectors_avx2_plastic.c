@@ -91,6 +91,18 @@ uint64_t ehmn_avx2_limit(int32_t *v, uint32_t n, int32_t most)
     return (uint64_t)total(sum) + ehmn_plain_limit(v + i, n - i, most);
 }
 
+uint32_t ehmn_avx2_length(const int8_t *w, uint32_t n)
+{
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i sum = zero;
+    uint32_t i = 0;
+    for (; i + 32u <= n; i += 32u) {
+        __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)(w + i));
+        sum = _mm256_add_epi64(sum, _mm256_sad_epu8(_mm256_abs_epi8(a), zero));
+    }
+    return (uint32_t)total(sum) + ehmn_plain_length(w + i, n - i);
+}
+
 /* The products fit 2^47: what is rounded away of them leaves 32 bits. */
 void ehmn_avx2_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out)
 {

@@ -39,7 +39,7 @@ static inline __attribute__((always_inline)) void ehmn_neon_fit16(const int32_t 
     *most = vmaxq_s16(*most, vmaxq_s16(a, b));
 }
 
-/* What a table's `fit` does with n values, at least 32: those that are no whole group of 32 first, and some more with them. */
+/* What a table's `fit` does with n values, at least 32: those that are no whole group of 32 first, and more with them. */
 static inline __attribute__((always_inline)) int32_t ehmn_neon_fit(const int32_t *v, const int16_t *bias, int biased,
                                                                    int32_t gain, uint32_t n, int16_t *out)
 {

@@ -4,6 +4,7 @@
 #if defined(EHMN_NEON)
 
 #include "kernels_tables.h"
+#include "random.h"
 #include "vectors_neon_add.h"
 
 #include <stddef.h>
@@ -203,7 +204,8 @@ uint32_t ehmn_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *r
                 }
             } else {
                 from &= part;
-                ehmn_step_few(of_row, along, v[r], from, (uint32_t)(((uint64_t)magnitude * length + from) >> EHMN_EVENT_FRAC));
+                uint64_t end = (uint64_t)magnitude * length + from;
+                ehmn_step_few(of_row, along, v[r], from, (uint32_t)(end >> EHMN_EVENT_FRAC));
             }
         }
     }
@@ -287,8 +289,8 @@ void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *o
     }
 }
 
-/* round(2 (2^left v) (2^right factor) / 2^32), left only what right has no room for: 2^right factor is then 2^30 or more, and
- * where v does not fit, all that comes out is beyond what is allowed. */
+/* round(2 (2^left v) (2^right factor) / 2^32), left only what right has no room for: 2^right factor is then 2^30 or more,
+ * and where v does not fit, all that comes out is beyond what is allowed. */
 uint64_t ehmn_scale_within(int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t most)
 {
     if (factor < 0 || shift > 31 || -shift > ehmn_neon_spare_bits((uint32_t)factor)) {
@@ -448,6 +450,35 @@ void ehmn_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, in
     }
     q->found = found;
     q->ahead = ahead - rest;
+}
+
+/* The upper words of products. */
+static inline uint32x4_t upper(uint32x4_t v, uint32x4_t factor)
+{
+    uint64x2_t low = vmull_u32(vget_low_u32(v), vget_low_u32(factor)), high = vmull_high_u32(v, factor);
+    return vuzp2q_u32(vreinterpretq_u32_u64(low), vreinterpretq_u32_u64(high));
+}
+
+/* A stream in each lane. */
+void ehmn_random_firsts(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t out[4])
+{
+    static const uint32_t lanes[4] = {0, 1, 2, 3};
+    const uint32x4_t by_a = vdupq_n_u32(EHMN_MULTIPLIER_A), by_b = vdupq_n_u32(EHMN_MULTIPLIER_B);
+    const uint32x4_t step0 = vdupq_n_u32(EHMN_KEY_STEP_0), step1 = vdupq_n_u32(EHMN_KEY_STEP_1);
+    uint32x4_t key0 = vdupq_n_u32((uint32_t)seed), key1 = vdupq_n_u32((uint32_t)(seed >> 32));
+    uint32x4_t w0 = vdupq_n_u32((uint32_t)counter), w1 = vdupq_n_u32((uint32_t)(counter >> 32));
+    uint32x4_t w2 = vaddq_u32(vdupq_n_u32(stream), vld1q_u32(lanes)), w3 = vdupq_n_u32(0);
+    for (int round = 0; round < 10; round++) {
+        uint32x4_t a = vmulq_u32(w0, by_a), b = vmulq_u32(w2, by_b), above = upper(w0, by_a);
+        w0 = veorq_u32(veorq_u32(upper(w2, by_b), w1), key0);
+        w2 = veorq_u32(veorq_u32(above, w3), key1);
+        w1 = b;
+        w3 = a;
+        __asm__("" : "+w"(key0), "+w"(key1)); /* no constants of all rounds */
+        key0 = vaddq_u32(key0, step0);
+        key1 = vaddq_u32(key1, step1);
+    }
+    vst1q_u32(out, w0);
 }
 
 #endif

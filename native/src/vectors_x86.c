@@ -131,6 +131,11 @@ void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *o
     CHOOSE(times_slope, v, z, n, out);
 }
 
+uint32_t ehmn_length(const int8_t *w, uint32_t n)
+{
+    return CHOOSE(length, w, n);
+}
+
 uint32_t ehmn_rotate_some(const int16_t *turn, uint32_t half, int32_t *v)
 {
     if (EHMN_HAS_AVX512) {

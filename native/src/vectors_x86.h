@@ -32,6 +32,7 @@
     int64_t ehmn_##set##_sum(const int32_t *v, uint32_t n);                                                             \
     uint64_t ehmn_##set##_limit(int32_t *v, uint32_t n, int32_t most);                                                  \
     void ehmn_##set##_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out);                        \
+    uint32_t ehmn_##set##_length(const int8_t *w, uint32_t n);                                                          \
     void ehmn_##set##_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z);                                \
     uint32_t ehmn_##set##_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 
