@@ -177,6 +177,13 @@ static inline uint32_t ehmn_run_length(const uint32_t *v, uint32_t n, uint32_t a
     return end - at;
 }
 
+/* The smallest shift by which a magnitude of at most `max` rounds into `bits` bits with a sign. */
+static inline int32_t ehmn_fitting_shift(uint32_t max, int32_t bits)
+{
+    int32_t shift = (max != 0 ? 32 - __builtin_clz(max) : 0) - (bits - 1);
+    return shift + (shift > 0 && ((max >> (shift - 1)) + 1u) >> 1 >> (bits - 1) != 0);
+}
+
 /* vectors.c, from here on. Divide an int32 vector by a power of two so that it fits 8, or `bits` (9..16), bits,
  * symmetric, as tightly as it
  * can. v[n] has frac fractional bits; the return value is the number of fractional bits of the result. */

@@ -133,31 +133,41 @@ static inline uint32_t multiply_contiguous(const int8_t *w, uint32_t rows, const
     return r;
 }
 
-static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, int32_t *acc)
+/* Rows of any number of columns from 16 on, wherever they lie. Apart: it has much more in hand than what comes before it. */
+static __attribute__((noinline)) void multiply_others(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
+                                                      const int8_t *x, int32_t *acc)
 {
     uint32_t rest = cols % 16u, r = 0;
     int8_t some[16] = {0};
     int32x4_t s[8];
+    memcpy(some + 16u - rest, x + cols - rest, rest);
+    const int8x16_t last = vld1q_s8(some);
+    for (; r + 8u <= rows; r += 8u, w += 8u * stride) {
+        products8(w, 8u, cols, stride, x, last, s);
+        vst1q_s32(acc + r, sum4(s));
+        vst1q_s32(acc + r + 4u, sum4(s + 4));
+    }
+    for (; r < rows; r++, w += stride) {
+        products8(w, 1u, cols, stride, x, last, s);
+        acc[r] = vaddvq_s32(s[0]);
+    }
+}
+
+static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, int32_t *acc)
+{
+    uint32_t r = 0;
     if (cols < 16u) {
         memset(acc, 0, 4u * (size_t)rows);
         add_few8(w, rows, cols, stride, x, acc);
         return;
     }
-    memcpy(some + 16u - rest, x + cols - rest, rest);
-    const int8x16_t last = vld1q_s8(some);
     if (cols == 128u && stride == 128u) {
         r = multiply_contiguous(w, rows, 2u, x, acc);
     } else if (cols == 256u && stride == 256u) {
         r = multiply_contiguous(w, rows, 4u, x, acc);
     }
-    for (const int8_t *at = w + (size_t)r * stride; r + 8u <= rows; r += 8u, at += (size_t)8u * stride) {
-        products8(at, 8u, cols, stride, x, last, s);
-        vst1q_s32(acc + r, sum4(s));
-        vst1q_s32(acc + r + 4u, sum4(s + 4));
-    }
-    for (; r < rows; r++) {
-        products8(w + (size_t)r * stride, 1u, cols, stride, x, last, s);
-        acc[r] = vaddvq_s32(s[0]);
+    if (r < rows) {
+        multiply_others(w + (size_t)r * stride, rows - r, cols, stride, x, acc + r);
     }
 }
 

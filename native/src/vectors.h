@@ -51,10 +51,4 @@
 #define FEW_LEFT 0
 #endif
 
-/* Bits of v, which has at most 32. */
-static inline int32_t bits_of(uint32_t v)
-{
-    return v != 0 ? 32 - __builtin_clz(v) : 0;
-}
-
 #endif
