@@ -8,7 +8,7 @@ demo: ## the whole loop on an emulated board
 	@.venv/bin/edgehmn demo
 
 test: lint ## everything a newcomer runs, and CI
-	@OPENBLAS_NUM_THREADS=1 .venv/bin/pytest -q
+	@OPENBLAS_NUM_THREADS=1 .venv/bin/pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 lint:
 	@tools/setup.sh test

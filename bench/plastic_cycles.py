@@ -2,15 +2,17 @@
 
     python tools/run.py bench.plastic_cycles OUT    writes bench/results/plastic-cycles.json and .md
 
-OUT: an export of the reference model. Needs qemu-user, the cross compiler of aarch64, and LLVM 16 or later.
+OUT: an export of the reference model. Needs qemu-user, the cross compiler of aarch64, and LLVM 17 or later.
 Measured here, processor time of one thread against the instructions that QEMU counts of the table avx2: with the whole
 model, whose weights and memories the caches of this processor may not hold, and with two of its layers, which they do.
-Of rounds the median counts. Modelled by LLVM (bench/core_models.py) for this processor and for those of boards: what is
-measured with two layers beyond this processor's model, branches and caches, is taken to be the same on theirs.
+Of rounds the median counts. Modelled by LLVM (bench/core_models.py) for this processor and for those of boards: the
+cycles that plastic instructions take here, with two layers, beyond what this processor's model says of them beside the
+frozen ones are of branches and caches, and taken to be as many on theirs.
 """
 
 import json
 import math
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +37,8 @@ from edgehmn.texts import EVALUATION, shipped
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TABLES = ("reference", "rows", "avx2", "vnni")
+CLOCK = Path(__file__).resolve().parent / "instructions" / "clock.c"
+HERE = next(core for core in CORES if core.machine == "x86-64")
 AVX2 = TABLES.index("avx2")
 ROUNDS, PART, WARM = 41, 256, 32
 FEW_LAYERS = 2
@@ -81,6 +85,12 @@ class Modelled:
     def middle(self) -> float:
         return math.sqrt(self.times[0] * self.times[1])
 
+    def times_with(self, few: dict[str, Any]) -> float:
+        """The same with caches and branches: as measured here, or where they cost as many cycles as here."""
+        if self.core == HERE.name:
+            return float(few["times"])
+        return self.middle + float(few["cycles_beyond_model"]) / self.cycles[0]
+
 
 def modelled(core: Core, image: Path, ids: Path, work: Path) -> Modelled:
     program = replace(Program.build(core.machine, work), plugin=Plugin(work, blocks=True))
@@ -101,6 +111,13 @@ def modelled(core: Core, image: Path, ids: Path, work: Path) -> Modelled:
     return Modelled(core.name, (per[0], per[1]), (times[0], times[1]))
 
 
+def nanoseconds_per_cycle(work: Path) -> float:
+    """Of this processor."""
+    program = work / "clock"
+    subprocess.run(["gcc", "-O2", str(CLOCK), "-o", str(program)], check=True)
+    return float(subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout)
+
+
 def few_layers(checkpoint: Checkpoint) -> Image:
     """The first layers of a model, with its head."""
     kept = {
@@ -119,10 +136,12 @@ def within_caches(ids: npt.NDArray[np.int32], file: Path, work: Path) -> dict[st
     path.write_bytes(image.bytes.tobytes())
     counts = count("x86-64", path, file, work)
     seconds = seconds_per_token(image, ids, AVX2)
-    return {"layers": FEW_LAYERS, "seconds": seconds, "instructions": counts} | compared(seconds, counts)
+    cycles = seconds["static"] * 1e9 / nanoseconds_per_cycle(work) / counts["static"]
+    found = {"layers": FEW_LAYERS, "seconds": seconds, "instructions": counts, "cycles_per_frozen_instruction": cycles}
+    return found | compared(seconds, counts)
 
 
-def as_markdown(rows: list[dict[str, Any]], few: dict[str, Any], models: list[Modelled], rest: float) -> str:
+def as_markdown(rows: list[dict[str, Any]], few: dict[str, Any], models: list[Modelled]) -> str:
     lines = [
         "# Instructions of the plastic parts beside those of the frozen",
         "By `python tools/run.py bench.plastic_cycles OUT`, on an x86-64 processor. The instructions are those of the "
@@ -138,15 +157,17 @@ def as_markdown(rows: list[dict[str, Any]], few: dict[str, Any], models: list[Mo
     lines += [
         "",
         "By LLVM's model of a core, of blocks of instructions that run again and again, and of each alone (llvm-mca, "
-        "without caches and wrong guesses of branches). Those cost what is measured within the caches beyond the model "
-        f"of the processor it was measured on, {rest:.2f} times:",
+        "without caches and wrong guesses of branches). What those cost is taken to be as many cycles on each as are "
+        "measured here within the caches beyond the model of this processor: "
+        f"{few['cycles_beyond_model']:.2f} for a plastic instruction; a frozen one takes "
+        f"{few['cycles_per_frozen_instruction']:.2f} here.",
         "",
         "| core | cycles per frozen instruction | plastic, times as long | with caches and branches |",
         "|---|---|---|---|",
     ]
     for m in models:
         spans = " | ".join(f"{a:.2f} to {b:.2f}" for a, b in (m.cycles, m.times))
-        lines.append(f"| {m.core} | {spans} | {m.middle * rest:.2f} |")
+        lines.append(f"| {m.core} | {spans} | {m.times_with(few):.2f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -167,12 +188,12 @@ def main(arguments: list[str]) -> None:
         file.write_bytes(ids[: 2 * HALF].astype("<u4").tobytes())
         few = within_caches(ids, file, work)
         models = [modelled(core, export.folder / "model.ehmn", file, work) for core in CORES]
-    here = next(m for core, m in zip(CORES, models, strict=True) if core.machine == "x86-64")
-    rest = few["times"] / here.middle
-    cores = [asdict(m) | {"times_with_caches_and_branches": m.middle * rest} for m in models]
+    here = next(m for m in models if m.core == HERE.name)
+    few["cycles_beyond_model"] = max(0.0, few["times"] - here.middle) * few["cycles_per_frozen_instruction"]
+    cores = [asdict(m) | {"times_with_caches_and_branches": m.times_with(few)} for m in models]
     result = {"rows": rows, "within_caches": few, "models": cores}
     (RESULTS / "plastic-cycles.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    text = as_markdown(rows, few, models, rest)
+    text = as_markdown(rows, few, models)
     (RESULTS / "plastic-cycles.md").write_text(text, "utf-8")
     print(text)
 

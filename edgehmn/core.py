@@ -217,7 +217,9 @@ class CoreModel:
         return int(self._bits[0])
 
     def learn(self, token: int) -> None:
-        check(lib.ehmn_learn(self._model, _unsigned(token)), f"token {token}")
+        status = lib.ehmn_learn(self._model, _unsigned(token))
+        if status:
+            check(status, f"token {token}")
 
     def follow(self, token: int) -> None:
         """Let the gains follow that `token` came, with every weight frozen."""

@@ -179,7 +179,8 @@ def _bandwidth(workload: Workload, target: Target, plan: MemoryPlan) -> float:
     """Bytes per second at which weights are read: of the cache that holds them all, or of where they lie."""
     if target.measured is not None:
         m = target.measured
-        return 1 / m.seconds_per_byte if m.seconds_per_byte and workload.flash_bytes > m.cached_bytes else math.inf
+        levels = [s for s, b in zip(m.seconds_per_byte, m.beyond_bytes, strict=True) if workload.flash_bytes > b]
+        return 1 / levels[-1] if levels else math.inf
     caches = [m for m in target.memory if m.level in ("l2", "l3")]
     inside = [m.bandwidth_bytes_per_s for m in caches if m.bytes >= workload.flash_bytes + plan.ram_need // 2]
     stores = [m for m in target.memory_for("weights") if m.level == plan.weights_in] or [
@@ -202,6 +203,7 @@ class Speeds:
     per_token: float
     per_plastic_mac: float
     per_write: float
+    per_learned_token: float
 
     def times(self, factor: float) -> "Speeds":
         return Speeds(*(factor * getattr(self, f) for f in self.__dataclass_fields__))
@@ -213,7 +215,7 @@ def own_speeds(target: Target) -> Speeds:
         m = target.measured
         return Speeds(
             m.seconds_per_mac, m.seconds_per_row, m.seconds_per_attention_mac, m.seconds_per_score,
-            m.seconds_per_token, m.seconds_per_plastic_mac, m.seconds_per_write,
+            m.seconds_per_token, m.seconds_per_plastic_mac, m.seconds_per_write, m.seconds_per_learned_token,
         )  # fmt: skip
     c = _counts(target)
     cycle = target.own_core.cycles_per_instruction / target.core.clock_hz
@@ -222,7 +224,7 @@ def own_speeds(target: Target) -> Speeds:
     slower = cycle * plastic_cycles(target)[0]
     predicted = (per["predicted"] - per["static"]) / (macs["predicted"] - macs["static"]) * slower
     written = (per["learned"] - per["predicted"]) / c["writes_per_learned_token"] * slower
-    return Speeds(frozen, 0, frozen, 0, 0, predicted, written)
+    return Speeds(frozen, 0, frozen, 0, 0, predicted, written, 0)
 
 
 def plastic_cycles(target: Target) -> tuple[float, float]:
@@ -303,13 +305,15 @@ def _plastic_seconds(w: Workload, target: Target, s: Speeds, compute: float, mem
     if w.learning is None:
         return 0.0
     learning = w.learning
-    computing = compute * (learning.macs_predicted * s.per_plastic_mac + learning.writes * s.per_write)
+    work = learning.macs_predicted * s.per_plastic_mac + learning.writes * s.per_write
+    computing = compute * (work + s.per_learned_token)
     if target.measured is not None:
         return computing
     caches = [m for m in target.memory if m.level in ("l2", "l3") and m.bytes >= w.ram_learning_bytes]
     ram = max(caches or target.memory_for("arena"), key=lambda m: m.bandwidth_bytes_per_s)
-    moved = LINE_BYTES if any(m.level == "dram" for m in target.memory) else 8
-    return max(computing, memory * learning.writes * moved / ram.bandwidth_bytes_per_s)
+    of_write = LINE_BYTES if any(m.level == "dram" for m in target.memory) else 8
+    moved = min(learning.writes * of_write, 2 * learning.delta_bytes)
+    return max(computing, memory * moved / ram.bandwidth_bytes_per_s)
 
 
 def _positive(values: list[float]) -> Quantity:

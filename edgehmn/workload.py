@@ -30,11 +30,13 @@ class Operation:
 @dataclass(frozen=True)
 class Learning:
     """What the plastic parts add to a token. macs_predicted: of adapters and memories while predicting; macs_learned:
-    of learning; writes: synapses changed per learned token; None where nobody has counted."""
+    of learning; writes: synapses changed per learned token; delta_bytes: of all that is learned, which a token reads
+    and writes once at most."""
 
     macs_predicted: float
     macs_learned: float
     writes: float
+    delta_bytes: int
 
 
 @dataclass(frozen=True)

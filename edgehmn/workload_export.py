@@ -95,4 +95,4 @@ def count_learning(image: Image, tokens: Ids) -> tuple[float, Learning]:
     macs_learned = (learned.macs - start.macs) / n
     writes = (learned.writes - start.writes) / max(1, learned.learned - start.learned)
     added = max(0.0, macs_predicted - macs_frozen), max(0.0, macs_learned - macs_predicted)
-    return macs_frozen, Learning(*added, writes)
+    return macs_frozen, Learning(*added, writes, image.delta_bytes())

@@ -96,8 +96,8 @@ class Power:
 @dataclass(frozen=True)
 class Measured:
     """What `profile --anchor` measured on this very board, of our own core: per multiply-accumulate, output of a
-    matrix, multiply-accumulate and score of attention, token; per byte of weights, of models of more than
-    cached_bytes; of learning, per multiply-accumulate and per synapse written."""
+    matrix, multiply-accumulate and score of attention, token; per byte of weights, of models of more than beyond_bytes,
+    for each level of memory behind the nearest; of learning, per multiply-accumulate, synapse written and token."""
 
     date: str
     seconds_per_mac: float = _limits(0, 1)
@@ -105,10 +105,11 @@ class Measured:
     seconds_per_attention_mac: float = _limits(0, 1)
     seconds_per_score: float = _limits(0, 1)
     seconds_per_token: float = _limits(0, 100)
-    seconds_per_byte: float = _limits(0, 1)
-    cached_bytes: int = _limits(0, 2**42)
+    beyond_bytes: tuple[int, ...] = _limits(0, 2**42)
+    seconds_per_byte: tuple[float, ...] = _limits(0, 1)
     seconds_per_plastic_mac: float = _limits(0, 1)
     seconds_per_write: float = _limits(0, 1)
+    seconds_per_learned_token: float = _limits(0, 100)
     interval_factor: float = _limits(1, 20)
     source: str = ""
 
@@ -191,6 +192,10 @@ def _check(target: Target, path: Path) -> None:
         require(m.level in LEVELS, "memory.level", f"'{m.level:.40}' is none of {', '.join(LEVELS)}")
     for what in ("weights", "arena"):
         require(bool(target.memory_for(what)), "memory", f"no level has holds_{what} = true")
+    if levels := target.measured:
+        rising = all(list(v) == sorted(set(v)) for v in (levels.beyond_bytes, levels.seconds_per_byte))
+        same = len(levels.beyond_bytes) == len(levels.seconds_per_byte)
+        require(rising and same, "measured", "beyond_bytes and seconds_per_byte must rise, and be as many")
     p = target.power
     require(p.sleep_w <= p.idle_w <= p.active_w, "power", "sleep_w, idle_w and active_w must not fall in this order")
 
@@ -205,6 +210,8 @@ def _table(cls: type[Any], values: Any, path: Path, prefix: str) -> Any:
         if key not in fields:
             near = [name for name in fields if name.startswith(key)]
             hint = f"; units belong into the key: {near[0]}" if near else ""
+            if cls is Measured:
+                hint = "; another version anchored it: edgehmn profile FILE --anchor does so again"
             raise InvalidFileError(f"{path}: unknown key '{prefix}{key:.60}'{hint}")
     out = {}
     for name, f in fields.items():

@@ -1,6 +1,8 @@
 /* The arithmetic on whole vectors against its definition, one value at a time: random and extreme, of all sizes, every
  * array a block of its own. compare_kernels.c calls this. */
 #include "fixed.h"
+#include "kernels_tables.h"
+#include "random.h"
 #include "values.h"
 #include "vectors_mve.h"
 #include "vectors_neon.h"
@@ -162,24 +164,22 @@ static void plastic(uint32_t n, int32_t limit)
     got[1] = ehmn_dot_weights(bytes, a, n);
     got[2] = ehmn_dot_outputs(outputs, a, n);
     same("ehmn_sum, ehmn_dot_weights or ehmn_dot_outputs", 3, sums, copy(got, sizeof got), 8);
-#if defined(EHMN_NEON)
-    int32_t rate = between(0, 1) ? between(0, 1 << 25) : between(0, 99), shift = between(-20, 34), down = between(1, 62);
-    int64_t products = 0, made_sum = ehmn_neon_sum_products(a, out, n, down);
+    int32_t rate = between(0, 1) ? between(0, 1 << 25) : between(-99, 99), shift = between(-20, 34), down = between(1, 62);
+    int32_t *room = malloc(4u * n);
+    int64_t products = 0, made_sum = ehmn_sum_products(a, out, n, down, ehmn_kernels_rows.scale, room);
+    free(room);
     for (uint32_t i = 0; i < n; i++) {
         products += ehmn_mul(v[i], out[i], down);
     }
-    same("ehmn_neon_sum_products", 1, &products, copy(&made_sum, 8), 8);
-    if (ehmn_neon_can_make_rates(rate, shift)) {
-        int32_t rates[MOST], *made = copy(v, 4u * n);
-        uint64_t sum = 0, magnitudes = ehmn_neon_make_rates(a, outputs, n, rate, shift, most / 2, made);
-        for (uint32_t i = 0; i < n; i++) {
-            rates[i] = ehmn_clamp(ehmn_mul(out[i], rate, shift), -(most / 2), most / 2);
-            sum += ehmn_abs(rates[i]);
-        }
-        same("ehmn_neon_make_rates", n, rates, made, 4);
-        same("its sum", 1, &sum, copy(&magnitudes, 8), 8);
+    same("ehmn_sum_products", 1, &products, copy(&made_sum, 8), 8);
+    int32_t within[MOST], *made = copy(out, 4u * n);
+    uint64_t sum = 0, magnitudes = ehmn_scale_within(made, n, rate, shift, most / 2);
+    for (uint32_t i = 0; i < n; i++) {
+        within[i] = ehmn_clamp(ehmn_mul(out[i], rate, shift), -(most / 2), most / 2);
+        sum += ehmn_abs(within[i]);
     }
-#endif
+    same("ehmn_scale_within", n, within, made, 4);
+    same("its sum", 1, &sum, copy(&magnitudes, 8), 8);
     ehmn_times_slope(a, outputs, n, a);
     same("ehmn_times_slope", n, out, a, 4);
     free(bytes);
@@ -191,13 +191,19 @@ static void plastic(uint32_t n, int32_t limit)
     a = copy(v, 4u * n);
     all = ehmn_limit(a, n, most);
     same("the sum of ehmn_limit", 1, &length, copy(&all, 8), 8);
-    uint32_t least = (uint32_t)between(0, 2 * most);
-    same("ehmn_limit", n, out, copy(a, 4u * n), 4);
-    ehmn_drop_below(a, n, least);
-    for (uint32_t i = 0; i < n; i++) {
-        out[i] = ehmn_abs(out[i]) < least ? 0 : out[i];
+    same("ehmn_limit", n, out, a, 4);
+}
+
+static void random_words(void)
+{
+    uint64_t seed = (uint64_t)(uint32_t)between(INT32_MIN, INT32_MAX) << 32 | (uint32_t)between(INT32_MIN, INT32_MAX);
+    uint64_t counter = between(0, 1) ? seed * 5u : (uint64_t)between(0, 99);
+    uint32_t stream = (uint32_t)between(0, 99), firsts[4], random[4];
+    ehmn_random_firsts(seed, stream, counter, firsts);
+    for (uint32_t k = 0; k < 4u; k++) {
+        ehmn_random(seed, stream + k, counter, random);
+        same("ehmn_random_firsts", 1, random, copy(firsts + k, 4), 4);
     }
-    same("ehmn_drop_below", n, out, a, 4);
 }
 
 /* What a row of weights becomes on a line of which *passed has gone by, by the definition; returns its steps. */
@@ -236,8 +242,12 @@ static void drawing(uint32_t n)
     uint32_t found = ehmn_length(bytes, n);
     same("ehmn_length", 1, &length, copy(&found, 4), 4);
     free(bytes);
-    ehmn_direction along = {copy(edge, 4u * n), copy(sign, n), n, length, (uint32_t)between(0, 9)};
+    uint32_t few = (uint32_t)between(0, 9), least = between(0, 1) ? (uint32_t)between(0, 20000) : 0u;
+    ehmn_direction along = {copy(edge, 4u * n), copy(sign, n), n, length, few, ehmn_kernels_rows.step_row};
     for (uint32_t r = 0; r < n; r++) {
+        if (ehmn_abs(rates[r]) < least) {
+            continue;
+        }
         int8_t *row = copy(w + r * n, n);
         uint32_t before = from, steps = step_slowly(w + r * n, &along, rates[r], &from);
         writes += steps;
@@ -248,17 +258,12 @@ static void drawing(uint32_t n)
             free(row);
         }
     }
-#if defined(EHMN_NEON)
     int32_t *of_rows = copy(rates, 4u * n);
-    found = ehmn_neon_draw_rows(own, &along, of_rows, &passed);
+    found = ehmn_draw_rows(own, &along, of_rows, least, &passed);
     same("the steps of rows", n * n, w, own, 1);
     same("their number", 1, &writes, copy(&found, 4), 4);
     same("what has passed", 1, &from, copy(&passed, 4), 4);
     free(of_rows);
-#else
-    (void)writes;
-    free(own);
-#endif
     free(along.edge);
     free(along.sign);
 }
@@ -297,6 +302,42 @@ static void summing(uint32_t n)
     }
 }
 #endif
+
+/* A row less others, some of them the same. */
+static void differing(uint32_t n)
+{
+    int8_t w[5][MOST];
+    int32_t scales[5], out[MOST] = {0}, shift = between(0, 9) ? between(8, 33) : between(-2, 62);
+    uint32_t negative[8], many = 1u << between(0, 3), token = (uint32_t)between(0, 4), rows = 2;
+    for (uint32_t r = 0; r < 5u; r++) {
+        scales[r] = between(0, 1) ? between(0, INT32_MAX) >> between(0, 20) : between(0, 99);
+    }
+    for (uint32_t i = 0; i < 5u * n; i++) {
+        w[i / n][i % n] = (int8_t)between(-127, 127);
+    }
+    for (uint32_t s = 0; s < many; s++) {
+        uint32_t before = s > 0 ? negative[s - 1u] : (uint32_t)between(0, 2);
+        negative[s] = before + (s > 0 && before < 4u && between(0, 3) == 0);
+        rows += negative[s] != before;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = ehmn_mul(w[token][i] * (int32_t)many, scales[token], shift);
+        for (uint32_t s = 0, same_as; s < many; s += same_as) {
+            same_as = ehmn_run_length(negative, many, s);
+            out[i] = ehmn_add(out[i], ehmn_mul(w[negative[s]][i] * -(int32_t)same_as, scales[negative[s]], shift));
+        }
+    }
+    int8_t *weights = malloc(5u * n);
+    for (uint32_t i = 0; i < 5u * n; i++) {
+        weights[i] = w[i / n][i % n];
+    }
+    ehmn_rows of = {weights, scales, n, shift, NULL};
+    int32_t *v = malloc(4u * n);
+    uint32_t taken = ehmn_sum_rows(v, &of, token, negative, many);
+    same("ehmn_sum_rows", n, out, v, 4);
+    same("its rows", 1, &rows, copy(&taken, 4), 4);
+    free(weights);
+}
 
 static int32_t shift_for(const int32_t *v, uint32_t n, int32_t bits)
 {
@@ -471,7 +512,6 @@ static void passing(uint32_t n, int32_t limit)
         all += ehmn_exp2_neg((uint32_t)(max - v[i]));
     }
     int16_t *own = copy(v, 2u * n);
-#if defined(EHMN_NEON)
     for (uint32_t many = 1; many <= 64u; many *= 4u) {
         uint32_t tokens[64], got[64] = {0}, found = 0, first = (uint32_t)between(0, (int32_t)n - 1);
         uint64_t step = all / many, ahead = (uint64_t)between(0, 1 << 20) * (step >> 19), rest = 0;
@@ -479,7 +519,7 @@ static void passing(uint32_t n, int32_t limit)
             rest += ehmn_exp2_neg((uint32_t)(max - v[i]));
         }
         ehmn_quantiles q = {got, many, 0, step, ahead};
-        ehmn_neon_find_quantiles(own, first, n, max, rest, &q);
+        ehmn_find_quantiles(own, first, n, max, rest, &q);
         for (uint32_t i = first; i < n && found < many; i++) {
             uint32_t p = ehmn_exp2_neg((uint32_t)(max - v[i]));
             for (; ahead < p && found < many; ahead += step) {
@@ -493,8 +533,7 @@ static void passing(uint32_t n, int32_t limit)
             same("what is ahead", 1, &ahead, copy(&q.ahead, 8), 8);
         }
     }
-    free(own);
-#else
+#if !defined(EHMN_NEON)
     for (uint64_t part = 0; part <= 8u; part++) {
         uint64_t left = all * part / 8u, ahead = left;
         uint32_t at = 0, got = ehmn_pass_over(own, n, max, &ahead);
@@ -504,8 +543,8 @@ static void passing(uint32_t n, int32_t limit)
         same("ehmn_pass_over", 1, &at, copy(&got, 4), 4);
         same("what it leaves", 1, &left, copy(&ahead, 8), 8);
     }
-    free(own);
 #endif
+    free(own);
 }
 
 static void attention(uint32_t n, int32_t limit)
@@ -553,7 +592,9 @@ void compare_vectors(void)
         for (uint32_t k = 0; k < sizeof limits / sizeof limits[0]; k++) {
             sums(n, limits[k]);
             plastic(n, limits[k]);
+            random_words();
             drawing(n);
+            differing(n);
 #if defined(EHMN_NEON)
             summing(n);
 #endif

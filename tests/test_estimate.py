@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgehmn.core import CoreModel, Image
-from edgehmn.errors import DeviceError, InvalidFileError, UnsupportedError, UsageError
+from edgehmn.core import CoreModel
+from edgehmn.errors import InvalidFileError, UnsupportedError, UsageError
 from edgehmn.estimate import (
     COUNTS,
     Quantity,
@@ -25,12 +24,9 @@ from edgehmn.estimate import (
 )
 from edgehmn.exported import Export
 from edgehmn.files import sha256
-from edgehmn.measure.anchor import FIRST, as_toml, fit_memory, fit_speeds, nonnegative, random_image, time_image
-from edgehmn.measure.token_by_token import feed
-from edgehmn.targets.schema import Measured, load_target, target_names
+from edgehmn.targets.schema import load_target, target_names
 from edgehmn.workload import Learning, Operation, Workload, workload_of
 from edgehmn.workload_export import count_learning, image_operations
-from tests.command_line import Result
 
 NETWORKS = Path(__file__).resolve().parents[2] / "shared" / "data" / "tflite-mlperf-tiny"
 MACS = {  # as published with the networks
@@ -54,7 +50,7 @@ def token(flash: int = 1_686_544, learning: bool = True) -> Workload:
     counted = json.loads(COUNTS.read_text("utf-8"))["cortex-m4"]
     macs = counted["macs_per_token"]
     added = (macs["predicted"] - macs["static"], macs["learned"] - macs["predicted"])
-    what = Learning(*added, counted["writes_per_learned_token"]) if learning else None
+    what = Learning(*added, counted["writes_per_learned_token"], 94_000) if learning else None
     return Workload("x", "token", operations, flash, 215_216, 313_136, what)
 
 
@@ -264,83 +260,3 @@ def test_quantities() -> None:
     values = np.exp(np.random.default_rng(0).normal(0, 0.5, 20_000))
     mine, median = (np.mean(np.abs(c / values - 1)) for c in (least_relative_error(1.0, 0.5), 1.0))
     assert mine < median
-
-
-# Anchoring
-
-
-def test_nonnegative_least_squares() -> None:
-    design = np.array([[1.0, 1.0], [2.0, 1.0], [4.0, 1.0]])
-    assert nonnegative(design, design @ [2.0, 3.0]) == pytest.approx([2.0, 3.0])
-    assert nonnegative(design, design @ [2.0, -0.5]).min() >= 0
-
-
-def test_a_random_model_is_timed() -> None:
-    image = random_image(FIRST)
-    assert isinstance(image, Image)
-    timing = time_image(image, np.arange(80, dtype=np.int32))
-    assert timing.frozen_s > 0 and timing.writes > 0
-    speeds = fit_speeds([timing])
-    assert speeds["interval_factor"] >= 1.15
-    slow = replace(timing, weight_bytes=10**6, image_bytes=10**6, frozen_s=1.0)
-    found = fit_memory([slow], [timing], speeds)
-    assert found["seconds_per_byte"] == pytest.approx(1e-6, rel=0.1) and found["cached_bytes"] < 10**6
-    assert fit_memory([timing], [timing], speeds) == {"seconds_per_byte": 0, "cached_bytes": timing.image_bytes}
-    fast = replace(timing, image_bytes=10**6)
-    slower = replace(slow, image_bytes=4 * 10**6, frozen_s=2.0)
-    between = fit_memory([fast, replace(slow, image_bytes=2 * 10**6), slower], [timing], speeds)
-    assert between["seconds_per_byte"] == pytest.approx(2e-6, rel=0.1), "the largest says how slow"
-    assert 10**6 < between["cached_bytes"] < 2 * 10**6, "caches end between the last fast and the first slow"
-
-
-def test_anchor_of_another_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Result]
-) -> None:
-    """An ssh that answers as another machine would."""
-    answer = tmp_path / "answer"
-    ssh = tmp_path / "ssh"
-    ssh.write_text(f'#!/bin/sh\n[ "$2" = "me@board" ] || exit 255\ncat {answer}\n', "utf-8")
-    ssh.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    path = tmp_path / "board.toml"
-    speeds = dict.fromkeys(
-        ("seconds_per_mac", "seconds_per_row", "seconds_per_attention_mac", "seconds_per_score"), 1e-9
-    )
-    speeds |= dict.fromkeys(
-        ("seconds_per_token", "seconds_per_byte", "seconds_per_plastic_mac", "seconds_per_write"), 0.0
-    )
-    measured = Measured(date="2026-01-01", cached_bytes=0, interval_factor=1.2, source="test", **speeds)
-    answer.write_text(as_toml(replace(load_target("host"), name="board", measured=measured)), "utf-8")
-    assert run_cli("profile", path, "--anchor", "--host", "me@board").code == 0
-    assert load_target(str(path)).measured == measured
-    assert run_cli("profile", path, "--anchor", "--host", "me@nowhere").code == DeviceError.exit_code
-    assert run_cli("profile", path, "--anchor", "--host", "-oProxyCommand=x").code == UsageError.exit_code
-    answer.write_text("rubbish", "utf-8")
-    assert run_cli("profile", path, "--anchor", "--host", "me@board").code == InvalidFileError.exit_code
-    assert load_target(str(path)).measured == measured, "what was there stays"
-
-
-def test_anchor_writes_a_profile_that_predicts(
-    tmp_path: Path, tiny_export: Path, run_cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edgehmn.measure.anchor.SECONDS", 0.05)
-    monkeypatch.setattr("edgehmn.measure.anchor.LARGE", replace(FIRST, d_model=256, d_hidden=512))
-    path = tmp_path / "here.toml"
-    done = run_cli("profile", path, "--anchor", "--json")
-    assert done.code == 0, done
-    target = load_target(str(path))
-    assert target.measured is not None and target.known_from == "measured on this board"
-    e = estimate(workload_of(tiny_export), target)
-    assert e.tier == "anchored" and e.seconds.low < e.seconds.value < e.seconds.high
-
-
-def test_tokens_are_timed_one_after_the_other(tiny_export: Path) -> None:
-    """As they are generated and learned; a prompt's, many at once, take less time each. The bits are the same."""
-    image = Export.open(tiny_export).image
-    ids = np.arange(40, dtype=np.int32) % image.vocab_size
-    one, many = CoreModel(image), CoreModel(image)
-    feed(one, ids, learn=True)
-    many.process(ids, learn=True)
-    assert one.save() == many.save() and one.counts().learned == many.counts().learned > 0
-    with pytest.raises(UsageError):
-        feed(one, np.array([image.vocab_size]), learn=False)

@@ -360,7 +360,8 @@ ARM32 = ["-O2", "-static", "-fno-pie", "-no-pie", "-mthumb", "-march=armv7-a+sim
 M55 = ["-O2", "-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard", "--specs=rdimon.specs"]
 M55 += ["-Wl,--section-start=.vectors=0", "-Wl,-Ttext-segment=0x8000"]
 NEON = ("vectors_neon", "vectors_neon_plastic", "vectors_neon_reduce")
-VECTORS = ("fixed", "tables", "vectors", "vectors_mve", *NEON, "vectors_plastic", "vectors_reduce")
+VECTORS = ("fixed", "plastic_loops", "random", "tables", *NEON)
+VECTORS += ("vectors", "vectors_mve", "vectors_plastic", "vectors_reduce")
 ON_M55 = ["qemu-system-arm", "-M", "mps3-an547", "-net", "none", "-display", "none", "-semihosting", "-kernel"]
 MACHINES = {  # compiler, its flags, what runs the program, tables that must be there
     "x86-64, sanitizers": ("gcc", SANITIZED, [], {"rows"}),

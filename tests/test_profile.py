@@ -32,7 +32,7 @@ def result() -> dict[str, Any]:
     names = [f"layer {i // 3} {'qkv'[i % 3]}" for i in range(90)]
     operations = tuple(Operation(n, "fc", 20_000, 20_000, 100, 128) for n in names)
     operations += (Operation(HOSTILE, "attention", 5_000, 0, 100, 10),)
-    w = Workload(HOSTILE, "token", operations, 1_686_544, 200_000, 300_000, Learning(35_000, 33_000, 7900))
+    w = Workload(HOSTILE, "token", operations, 1_686_544, 200_000, 300_000, Learning(35_000, 33_000, 7900, 94_000))
     return profile_result(w, [estimate(w, load_target(name)) for name in TARGETS], Use())
 
 

@@ -104,7 +104,8 @@ def test_targets_are_listed(run_cli: Callable[..., Result]) -> None:
 
 def test_an_unknown_target(run_cli: Callable[..., Result]) -> None:
     done = run_cli("targets", "--target", "toaster")
-    assert done.code == UsageError.exit_code and "rp2350" in done.err
+    assert done.code == UsageError.exit_code and "'edgehmn targets' lists them" in done.err
+    assert "did you mean rp2350" in run_cli("targets", "--target", "rp2350x").err
     assert run_cli("targets", "--target", "nowhere/x.toml").code == UsageError.exit_code
 
 

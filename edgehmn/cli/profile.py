@@ -215,7 +215,15 @@ def _anchor(session: Session, profile: Path, names: tuple[str, ...], options: di
         facts = anchor_board(port, export, profile, base)
     else:
         facts = anchor_remote(host, profile, base, session.note) if host else anchor_host(profile, session.note, base)
-    per_mac = facts["seconds_per_mac"]
-    speed = f"{1e-6 / per_mac:,.0f} million multiply-accumulates a second; " if per_mac else ""
-    text = f"{profile}: {speed}use it: edgehmn profile OUT --target {profile}"
+    text = f"{profile}: {_speeds(facts)}\nuse it: edgehmn profile OUT --target {profile}"
     return Outcome({"profile": str(profile), "measured": facts}, text)
+
+
+def _speeds(measured: dict[str, Any]) -> str:
+    """Of computing, and of each level of memory behind the nearest."""
+    parts = []
+    if per_mac := measured["seconds_per_mac"]:
+        parts.append(f"{1e-6 / per_mac:,.0f} million multiply-accumulates a second")
+    for beyond, seconds in zip(measured["beyond_bytes"], measured["seconds_per_byte"], strict=True):
+        parts.append(f"weights of models of more than {beyond / 1e6:.3g} MB at {1e-9 / seconds:.3g} GB/s")
+    return "; ".join(parts) or "measured"

@@ -38,17 +38,21 @@ FIRST = Config(
 SHAPES = (
     FIRST,
     replace(FIRST, n_layers=3, n_heads=6, n_kv_heads=3, n_ctx=256),
-    replace(FIRST, n_layers=2, d_model=96, d_hidden=280, n_heads=2, vocab_size=4096, n_ctx=64),
     replace(FIRST, n_layers=3, d_model=64, d_hidden=192, n_heads=1, n_kv_heads=1, n_ctx=256),
-    replace(FIRST, n_layers=5, d_model=160, d_hidden=432, n_heads=5, n_kv_heads=5, vocab_size=2048, n_ctx=128),
+    replace(FIRST, n_layers=2, d_model=96, d_hidden=256, n_heads=2, vocab_size=4096, n_ctx=64),
+    replace(FIRST, n_layers=4, d_model=128, d_hidden=352, n_heads=8, n_kv_heads=4, vocab_size=1024, n_ctx=64),
+    replace(FIRST, n_layers=2, d_model=192, d_hidden=512, vocab_size=2048, n_ctx=64),
+    replace(FIRST, n_layers=3, d_model=192, d_hidden=448, n_heads=6, n_kv_heads=6, vocab_size=2048, n_ctx=128),
     replace(FIRST, n_layers=4, d_model=384, d_hidden=1024, n_heads=6, vocab_size=4096, n_ctx=64),
 )
 # As large as many caches; that many copies, a token each in turn, are larger than the share of a cache that is ours.
 COPIES = (1, 2, 4)
 LARGE = replace(FIRST, n_layers=2, d_model=640, d_hidden=1280, n_heads=10, n_kv_heads=5, vocab_size=40_000)
-SECONDS = 0.6  # of each timing
+SECONDS = 0.4  # of each timing
 NEW_TOKENS = 1 << 17  # more than is taken in meanwhile: what is learned while it is timed must be new
 LEAST_FACTOR, MOST_FACTOR = 1.15, 20.0  # the most that a profile may have: then hardly anything is known
+FEWEST = 5  # models that the nearest cache is taken to hold
+SLOWER = 1.25  # as many times as expected, and a model's weights are read from farther away
 REMOTE_S = 900.0
 NOT_FOUND = 127  # what a shell ends with where there is no such program
 
@@ -123,13 +127,23 @@ def _first_tokens(image: Image) -> int:
     return int(image.header.n_ctx) + 32
 
 
+def fit(timings: Iterable[Timing]) -> dict[str, Any]:
+    """Of Measured: speeds of the models that the nearest memory holds, and what the weights of larger ones cost."""
+    known = sorted(timings, key=lambda t: t.image_bytes)
+    near = min(FEWEST, len(known))
+    while near < len(known) and known[near].frozen_s < SLOWER * frozen_seconds(known[near], fit_speeds(known[:near])):
+        near += 1
+    speeds: dict[str, Any] = fit_speeds(known[:near])
+    return speeds | fit_memory(known[near:], known[near - 1].image_bytes, speeds)
+
+
 def fit_speeds(timings: Iterable[Timing]) -> dict[str, float]:
     """Seconds of each part, none negative, with the least squared relative errors."""
     known = list(timings)
     frozen = np.array([[t.macs, t.rows, t.attention_macs, t.scores, 1] for t in known], float)
     a = nonnegative(frozen, np.array([t.frozen_s for t in known]))
     added = np.array([max(t.learned_s - t.frozen_s, 1e-9) for t in known])
-    b = nonnegative(np.array([[t.plastic_macs, t.writes] for t in known], float), added)
+    b = nonnegative(np.array([[t.plastic_macs, t.writes, 1] for t in known], float), added)
     names = (
         "seconds_per_mac",
         "seconds_per_row",
@@ -138,9 +152,20 @@ def fit_speeds(timings: Iterable[Timing]) -> dict[str, float]:
         "seconds_per_token",
     )
     out = dict(zip(names, a.tolist(), strict=True))
-    out |= dict(zip(("seconds_per_plastic_mac", "seconds_per_write"), b.tolist(), strict=True))
+    of_learning = ("seconds_per_plastic_mac", "seconds_per_write", "seconds_per_learned_token")
+    out |= dict(zip(of_learning, b.tolist(), strict=True))
     residual = np.abs(np.log(frozen @ a / [t.frozen_s for t in known]))
     return out | {"interval_factor": min(MOST_FACTOR, max(LEAST_FACTOR, float(np.exp(2 * residual.max()))))}
+
+
+def products_seconds(t: Timing, speeds: dict[str, float]) -> float:
+    return t.macs * speeds["seconds_per_mac"] + t.rows * speeds["seconds_per_row"]
+
+
+def frozen_seconds(t: Timing, speeds: dict[str, float]) -> float:
+    """Per token, if nothing waits for memory."""
+    rest = t.attention_macs * speeds["seconds_per_attention_mac"] + t.scores * speeds["seconds_per_score"]
+    return products_seconds(t, speeds) + rest + speeds["seconds_per_token"]
 
 
 def time_copies(image: Image, ids: npt.NDArray[np.int32], timing: Timing) -> list[Timing]:
@@ -156,26 +181,33 @@ def time_copies(image: Image, ids: npt.NDArray[np.int32], timing: Timing) -> lis
             for model in models:
                 feed(model, np.array([token], np.int32), learn=False)
             took.append((time.process_time() - start) / n)
-        out.append(replace(timing, image_bytes=n * timing.image_bytes, frozen_s=float(np.median(took))))
+        frozen_s = float(np.median(took))
+        learned_s = frozen_s + timing.learned_s - timing.frozen_s
+        out.append(replace(timing, image_bytes=n * timing.image_bytes, frozen_s=frozen_s, learned_s=learned_s))
     return out
 
 
-def fit_memory(large: Iterable[Timing], others: Iterable[Timing], speeds: dict[str, float]) -> dict[str, float | int]:
-    """Seconds per byte of weights of models that the caches do not hold, 0 if none is slower than the others.
+def fit_memory(large: Iterable[Timing], held: int, speeds: dict[str, float]) -> dict[str, tuple[int | float, ...]]:
+    """beyond_bytes and seconds_per_byte of each level of memory behind the nearest, which holds `held` bytes.
 
-    large: by rising size; the last says how slow, the first that is slow says where the caches end."""
-    held, slow = max(t.image_bytes for t in others), 0.0
-    between = 0
+    large: by rising size. The first that is slower than the others before it says where a level begins, the last before
+    the next level how slow it is."""
+    beyond: list[int] = []
+    slow: list[float] = []
     for t in large:
-        computing = t.macs * speeds["seconds_per_mac"] + t.rows * speeds["seconds_per_row"]
-        rest = t.attention_macs * speeds["seconds_per_attention_mac"] + t.scores * speeds["seconds_per_score"]
-        reading = t.frozen_s - rest - speeds["seconds_per_token"]
-        if reading > computing * LEAST_FACTOR:
-            between = between or round((held * t.image_bytes) ** 0.5)  # somewhere there the caches end
-            slow = reading / t.weight_bytes
-        elif not slow:
-            held = t.image_bytes
-    return {"seconds_per_byte": slow, "cached_bytes": between or held}
+        products = products_seconds(t, speeds)
+        reading = t.frozen_s - (frozen_seconds(t, speeds) - products)
+        before = slow[-1] * t.weight_bytes if slow else products
+        if reading > SLOWER * before:
+            beyond.append(round((held * t.image_bytes) ** 0.5))  # somewhere there a cache ends
+            slow.append(reading / t.weight_bytes)
+        elif slow:
+            slow[-1] = reading / t.weight_bytes
+            if slow[-2:-1] >= slow[-1:]:  # no level of its own after all
+                slow.pop()
+                beyond.pop()
+        held = t.image_bytes
+    return {"beyond_bytes": tuple(beyond), "seconds_per_byte": tuple(slow)}
 
 
 def nonnegative(design: Array, y: Array) -> Array:
@@ -211,8 +243,7 @@ def anchor_host(profile: Path, note: Callable[[str], None] = lambda _: None, bas
         timing = time_image(image, ids)
         few = ids[: 2 * _first_tokens(image)]
         timings += time_copies(image, few, timing) if config is LARGE else [timing]
-    speeds: dict[str, Any] = fit_speeds(timings[: len(SHAPES)])
-    speeds |= fit_memory(timings[len(SHAPES) :], timings[: len(SHAPES)], speeds)
+    speeds = fit(timings)
     what = f"{len(SHAPES) + 1} random models, processor time of one thread"
     source = f"edgehmn profile --anchor: {what}, {platform.processor() or platform.machine()}"
     measured = Measured(date=datetime.date.today().isoformat(), source=source, **speeds)

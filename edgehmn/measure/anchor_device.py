@@ -26,8 +26,7 @@ from edgehmn.measure.anchor import (
     SHAPES,
     Timing,
     as_toml,
-    fit_memory,
-    fit_speeds,
+    fit,
     model_timing,
     random_image,
 )
@@ -70,8 +69,9 @@ def anchor_board(port: str, out: Path, profile: Path, base: str) -> dict[str, An
     per_write = per_mac * known.per_write / known.per_mac if learn is None else learn / learning.writes
     speeds: dict[str, Any] = {
         "seconds_per_mac": per_mac, "seconds_per_row": 0.0, "seconds_per_attention_mac": per_mac,
-        "seconds_per_score": 0.0, "seconds_per_token": 0.0, "seconds_per_byte": 0.0, "cached_bytes": 0,
+        "seconds_per_score": 0.0, "seconds_per_token": 0.0, "beyond_bytes": (), "seconds_per_byte": (),
         "seconds_per_plastic_mac": ratio * per_mac, "seconds_per_write": per_write,
+        "seconds_per_learned_token": 0.0,
         "interval_factor": ONE_MODEL_FACTOR,
     }  # fmt: skip
     what = f"{out.name} on {name}, {step * 1e3:.4g} ms a token by its timer"
@@ -114,15 +114,14 @@ def _time_image(url: str, image: Image, ids: Ids) -> Timing:
 
 
 def fit_boards(timings: list[Timing], target: Target) -> dict[str, Any]:
-    """As anchor.fit_speeds, of timings whose tokens have adapters and memories in them: those of a board. What these
+    """As anchor.fit, of timings whose tokens have adapters and memories in them: those of a board. What these
     take, beside a multiply-accumulate of the frozen part, is that of the kernels of `target`."""
     known = own_speeds(target)
     ratio = known.per_plastic_mac / known.per_mac
     whole = [replace(t, macs=round(t.macs + ratio * t.plastic_macs)) for t in timings]
-    speeds: dict[str, Any] = fit_speeds(whole[:-1])
-    memory = fit_memory(whole[-1:], whole[:-1], speeds)
+    speeds = fit(whole)
     speeds["seconds_per_plastic_mac"] += ratio * speeds["seconds_per_mac"]
-    return speeds | memory
+    return speeds
 
 
 def time_runtime(runtime: DeviceRuntime, ids: Ids, n_ctx: int) -> tuple[float, float | None]:

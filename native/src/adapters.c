@@ -2,6 +2,8 @@
  * context chooses. SPEC.md, "Learning", Forward. */
 #include "model.h"
 
+#include <string.h>
+
 /* Centre, scale and normalise the final norm's output: Q20. */
 static void standardise(ehmn_model *m, const int32_t *v, int32_t *x)
 {
@@ -24,13 +26,13 @@ static void dense_forward(ehmn_model *m, uint32_t layer, const int8_t *input, in
     ehmn_tanh_all(pre, d, m->image->rule.weight_frac + frac - 16, z);
 }
 
-/* v = scale v + P sum */
-static void combine(ehmn_model *m, const int32_t *sum, int32_t *v, int32_t *scratch)
+/* out = scale v + P sum */
+static void combine(ehmn_model *m, const int32_t *sum, const int32_t *v, int32_t *scratch, int32_t *out)
 {
     const ehmn_image *im = m->image;
     ehmn_matvec(m, m->matrices + ehmn_preconditioner_index(im), sum, 16, im->value_frac, scratch);
-    ehmn_scale_all(v, im->d_model, ehmn_model_gains(m)->scale, 16, v);
-    ehmn_add_all(v, scratch, im->d_model);
+    ehmn_scale_all(v, im->d_model, ehmn_model_gains(m)->scale, 16, out);
+    ehmn_add_all(out, scratch, im->d_model);
 }
 
 /* Add the row of adapter `k` (by k + 1 previous tokens) to sum[d_model] at Q16, and keep which it was. */
@@ -49,20 +51,17 @@ static void read_row(ehmn_model *m, uint32_t k, const uint32_t *hash, int32_t *s
     m->counts.macs += d;
 }
 
-void ehmn_adapt(ehmn_model *m, int32_t *v)
+void ehmn_adapt(ehmn_model *m, int32_t *out)
 {
     const ehmn_image *im = m->image;
     uint32_t d = im->d_model;
-    int32_t *plain = ehmn_at(m, m->at.plain);
+    const int32_t *v = ehmn_at(m, m->at.plain);
     int32_t *x = ehmn_at(m, m->at.standard);
     int32_t *sum = ehmn_at(m, m->at.mixed);
     int32_t *scratch = ehmn_at(m, m->at.error);
 
     standardise(m, v, x);
-    for (uint32_t i = 0; i < d; i++) {
-        plain[i] = v[i];
-        sum[i] = 0;
-    }
+    memset(sum, 0, 4u * (size_t)d);
     for (uint32_t layer = 0; layer < im->n_dense; layer++) {
         int32_t *trace = (int32_t *)ehmn_in_delta(m, m->in.trace) + layer * d;
         int8_t *input = (int8_t *)ehmn_at(m, m->at.inputs) + layer * d;
@@ -77,7 +76,7 @@ void ehmn_adapt(ehmn_model *m, int32_t *v)
     for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
         read_row(m, k, hash, sum);
     }
-    combine(m, sum, v, scratch);
+    combine(m, sum, v, scratch, out);
 }
 
 void ehmn_adapt_guard(ehmn_model *m, int32_t *v)
@@ -91,13 +90,11 @@ void ehmn_adapt_guard(ehmn_model *m, int32_t *v)
     int8_t *input = ehmn_at(m, m->at.presynaptic);
 
     standardise(m, v, x);
-    for (uint32_t i = 0; i < d; i++) {
-        sum[i] = 0;
-    }
+    memset(sum, 0, 4u * (size_t)d);
     int32_t frac = ehmn_quantise8(x, d, EHMN_NORM_FRAC, input);
     for (uint32_t layer = 0; layer < im->n_dense; layer++) {
         dense_forward(m, layer, input, frac, scratch, z);
         ehmn_add_outputs(sum, z, d, ehmn_model_gains(m)->dense[layer]);
     }
-    combine(m, sum, v, scratch);
+    combine(m, sum, v, scratch, v);
 }

@@ -167,6 +167,23 @@ static inline int32_t ehmn_cos(uint32_t phase)
     return ehmn_sin(phase + 0x40000000u);
 }
 
+/* How many of v[at..n - 1] are equal to the first of them and stand next to it. */
+static inline uint32_t ehmn_run_length(const uint32_t *v, uint32_t n, uint32_t at)
+{
+    uint32_t end = at + 1u;
+    while (end < n && v[end] == v[at]) {
+        end++;
+    }
+    return end - at;
+}
+
+/* The smallest shift by which a magnitude of at most `max` rounds into `bits` bits with a sign. */
+static inline int32_t ehmn_fitting_shift(uint32_t max, int32_t bits)
+{
+    int32_t shift = (max != 0 ? 32 - __builtin_clz(max) : 0) - (bits - 1);
+    return shift + (shift > 0 && ((max >> (shift - 1)) + 1u) >> 1 >> (bits - 1) != 0);
+}
+
 /* vectors.c, from here on. Divide an int32 vector by a power of two so that it fits 8, or `bits` (9..16), bits,
  * symmetric, as tightly as it
  * can. v[n] has frac fractional bits; the return value is the number of fractional bits of the result. */
@@ -213,9 +230,6 @@ int64_t ehmn_sum(const int32_t *v, uint32_t n);
 /* Clamp v[i] to +-most; returns the sum of the magnitudes then. */
 uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most);
 
-/* v[i] = 0 where |v[i]| < least; no v[i] is -2^31. */
-void ehmn_drop_below(int32_t *v, uint32_t n, uint32_t least);
-
 /* out[i] = round(v[i] slope / 2^15), slope = 2^15 - floor(z[i]^2 / 2^15), which is tanh' in Q15. */
 void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out);
 
@@ -236,6 +250,8 @@ typedef struct {
     uint32_t n;
     uint32_t length; /* the last edge */
     uint32_t few;    /* steps of a row that are found one by one */
+    void (*step_row)(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n, uint32_t rate,
+                     uint32_t at); /* of kernels.h: makes more of them */
 } ehmn_direction;
 
 #define EHMN_EVENT_FRAC 24 /* fractional bits of an expected number of steps */
@@ -243,12 +259,33 @@ typedef struct {
 /* edge[i] = sum of |v[0]| to |v[i]|; sign[i] = 0 where v[i] is positive and -1 elsewhere. */
 void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign);
 
+/* plastic_loops.c, and vectors_neon_plastic.c on aarch64. v[i] = ehmn_mul(v[i], factor, shift), within +-most; returns the
+ * sum of their magnitudes. n up to 2^12, `most` up to 2^20. */
+uint64_t ehmn_scale_within(int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t most);
+
+/* The sum of ehmn_mul(v[i], w[i], shift). `scale` is that of kernels.h, and there is room for n values. */
+int64_t ehmn_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_t shift,
+                          void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out),
+                          int32_t *room);
+
+/* 1 if it is known that a row of which each weight expects |w[i]| rate / 2^24 steps has none, `passed` as below. Where this
+ * costs what the steps cost, it is not known. */
+int ehmn_has_no_step(const int8_t *w, uint32_t n, uint32_t rate, uint32_t passed);
+
 /* The sum of |w[i]|. */
 uint32_t ehmn_length(const int8_t *w, uint32_t n);
 
 /* Make `steps` steps of one row, of rate `rate`, of which `passed` / 2^24 of a step had gone by before the row: they
  * fall where whole steps have. */
 void ehmn_step_few(int8_t *w, const ehmn_direction *along, int32_t rate, uint32_t passed, uint32_t steps);
+
+/* Draw the steps of one row: weight j expects |rate| |v_j| of them, in the direction of rate v_j. `*passed`, below one
+ * step, is what has gone by on the line since the last step. Returns how many. */
+uint32_t ehmn_draw_row(int8_t *w, const ehmn_direction *along, int32_t rate, uint32_t *passed);
+
+/* The same of those of n rows w[n][n] whose rates, within +-2^20, are not zero and at least `least`, at most 2^24, in
+ * magnitude. */
+uint32_t ehmn_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t least, uint32_t *passed);
 
 /* out[i] = ehmn_mul(v[i], factor, shift); out may be v. */
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out);
@@ -265,6 +302,19 @@ int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int
 /* Weights, at most 2^15, of values with as many fractional bits as value_frac says -> at one exponent. Returns the
  * fractional bits that it stands for. */
 int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights);
+
+/* Tokens at quantiles of a prediction, n of them, of which `found` are found. */
+typedef struct {
+    uint32_t *tokens;
+    uint32_t n;
+    uint32_t found;
+    uint64_t step;  /* from one to the next */
+    uint64_t ahead; /* of what has been passed, to the next */
+} ehmn_quantiles;
+
+/* Find those of tokens first..end - 1, whose probabilities ehmn_exp2_neg(max - logits[token]) sum to `rest`. */
+void ehmn_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
+                         ehmn_quantiles *q);
 
 /* The largest of v[n], which is not empty. */
 int32_t ehmn_largest(const int16_t *v, uint32_t n);

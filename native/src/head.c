@@ -2,7 +2,6 @@
 #include "fixed.h"
 #include "model.h"
 #include "random.h"
-#include "vectors_neon.h"
 
 #include <string.h>
 
@@ -33,6 +32,16 @@ void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed)
     ehmn_rms_normalise(normed, d, im->hidden_frac + 8, im->norm_eps_mantissa, im->norm_eps_shift, normed);
     m->kernels->scale(normed, gain, d, EHMN_NORM_FRAC + gain_shift - im->value_frac, normed);
     ehmn_add_all(normed, bias, d);
+}
+
+void ehmn_adapted_norm(ehmn_model *m, const int16_t *hidden, int32_t *v)
+{
+    if (m->mode != EHMN_PLASTIC) {
+        ehmn_final_norm(m, hidden, v);
+        return;
+    }
+    ehmn_final_norm(m, hidden, ehmn_at(m, m->at.plain));
+    ehmn_adapt(m, v);
 }
 
 /* Tokens in a block whose probabilities have a sum of their own, as a power of two; 0: there is no room for the
@@ -148,14 +157,12 @@ int32_t ehmn_head(ehmn_model *m, uint32_t token, const int16_t *hidden)
     int16_t *logits = ehmn_at(m, m->at.logits);
 
     ehmn_push_token(m, token);
-    ehmn_final_norm(m, hidden, v);
-    if (m->mode == EHMN_PLASTIC) {
-        ehmn_adapt(m, v);
-    }
+    ehmn_adapted_norm(m, hidden, v);
     int32_t frac = ehmn_reduce_head(m, v);
     m->max_logit = -INT16_MAX;
     for (uint32_t first = 0, rows; first < m->image->vocab_size; first += rows) {
         rows = ehmn_block_rows(m, first);
+        rows = rows > 96u ? rows - rows % 96u : rows; /* in whole groups of 32, and of 12 */
         ehmn_multiply(m, m->matrices + ehmn_head_index(m->image), first, rows, frac, EHMN_LOGIT_FRAC, block);
         m->max_logit = ehmn_fit_logits(m, first, rows, m->max_logit, block, logits + first);
     }
@@ -204,16 +211,16 @@ int32_t ehmn_score(const ehmn_model *m, uint32_t token, uint32_t *bits)
     return EHMN_OK;
 }
 
-/* How many whole blocks, of n, can be taken from *ahead, and are. */
-static uint32_t pass_blocks(const uint32_t *sums, uint32_t n, uint64_t *ahead)
+/* How many whole blocks can be taken from *ahead, and are. Never all: before the last quantile is less than the mass. */
+static uint32_t pass_blocks(const uint32_t *sums, uint64_t *ahead)
 {
+    const uint32_t *at = sums;
     uint64_t left = *ahead;
-    uint32_t k = 0;
-    for (; k < n && left >= sums[k]; k++) {
-        left -= sums[k];
+    for (; left >= *at; at++) {
+        left -= *at;
     }
     *ahead = left;
-    return k;
+    return (uint32_t)(at - sums);
 }
 
 void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint32_t *tokens)
@@ -221,105 +228,22 @@ void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint
     const int16_t *logits = ehmn_at(m, m->at.logits);
     const uint32_t *sums = ehmn_at(m, m->at.scores);
     uint32_t vocab = m->image->vocab_size, block = m->summed ? 1u << m->summed : vocab;
-    uint32_t blocks = m->summed ? (vocab + block - 1u) >> m->summed : 1u;
     uint64_t step = m->mass / n;
-    uint64_t ahead = (step * (offset & 0xFFFFu)) >> 16; /* of what has been passed: where the next quantile is */
-    uint32_t found = 0;
-    for (uint32_t b = 0; b < blocks && found < n; b++) {
-        b += m->summed ? pass_blocks(sums + b, blocks - b, &ahead) : 0u;
-        if (b == blocks) {
-            break;
-        }
-        uint32_t k = b * block, end = vocab - k < block ? vocab : k + block;
-        uint64_t rest = m->summed ? sums[b] : m->mass; /* of the block from k on */
-#if defined(EHMN_NEON)
-        ehmn_quantiles q = {tokens, n, found, step, ahead};
-        ehmn_neon_find_quantiles(logits, k, end, m->max_logit, rest, &q);
-        found = q.found;
-        ahead = q.ahead;
-#else
-        while (found < n) {
-            if (ahead >= rest) {
-                ahead -= rest;
-                break;
-            }
-            uint64_t before = ahead;
-            k += ehmn_pass_over(logits + k, end - k, m->max_logit, &ahead);
-            uint32_t p = ehmn_exp2_neg((uint32_t)(m->max_logit - logits[k]));
-            rest -= before - ahead + p;
-            for (; ahead < p && found < n; ahead += step) {
-                tokens[found++] = k;
-            }
-            ahead -= p;
-            k++;
-        }
-#endif
+    ehmn_quantiles q = {tokens, n, 0, step, (step * (offset & 0xFFFFu)) >> 16};
+    for (uint32_t b = 0; q.found < n; b++) {
+        b += m->summed ? pass_blocks(sums + b, &q.ahead) : 0u;
+        uint32_t first = b * block, end = vocab - first < block ? vocab : first + block;
+        ehmn_find_quantiles(logits, first, end, m->max_logit, m->summed ? sums[b] : m->mass, &q);
     }
 }
-
-/* Add factor times a row of the head to delta at value_frac. *most: at most what any of delta can be, before the shift
- * that all rows have; as long as it is far from 32 bits, nothing saturates. */
-static void add_head_row(ehmn_model *m, uint32_t row, int32_t factor, uint64_t *most, int32_t *delta)
-{
-    const ehmn_matrix *head = m->matrices + ehmn_head_index(m->image);
-    uint32_t d = m->image->d_model;
-    const int8_t *w = ehmn_weights(m, head) + (size_t)row * d;
-    int32_t scale = ehmn_scales(m, head)[row], shift = head->shift - m->image->value_frac;
-    *most += 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)scale;
-    if (shift > 0 && shift < 62 && *most >> shift < 1u << 30) {
-        ehmn_add_weights_within(delta, w, d, factor, scale, shift);
-    } else {
-        ehmn_add_weights(delta, w, d, factor, scale, shift);
-    }
-    m->counts.macs += d;
-}
-
-#if defined(EHMN_NEON)
-/* What ehmn_output_error does, all rows at once; 0 if something could saturate, or has too many fractional bits. */
-static int sum_head_rows(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta)
-{
-    const ehmn_matrix *head = m->matrices + ehmn_head_index(m->image);
-    const int32_t *scales = ehmn_scales(m, head);
-    const int8_t *w = ehmn_weights(m, head);
-    uint32_t d = m->image->d_model, n = m->image->rule.n_negatives, row = token, count = 0, s = 0;
-    int32_t shift = head->shift - m->image->value_frac, factor = (int32_t)n;
-    ehmn_row rows[EHMN_MAX_NEGATIVES + 1u];
-    uint64_t most = 0; /* before the shift */
-    while (shift > 0 && ehmn_neon_make_row(rows + count, w + (size_t)row * d, factor, scales[row], shift)) {
-        most += (uint64_t)ehmn_abs(factor) * (uint32_t)scales[row];
-        count++;
-        if (s == n) {
-            if (127u * most >> shift >= 1u << 30) {
-                return 0;
-            }
-            (m->kernels->sum_rows != NULL ? m->kernels->sum_rows : ehmn_neon_sum_rows)(delta, d, rows, count);
-            m->counts.macs += (uint64_t)count * d;
-            return 1;
-        }
-        uint32_t same = ehmn_run_length(negative, n, s);
-        row = negative[s];
-        factor = -(int32_t)same;
-        s += same;
-    }
-    return 0;
-}
-#endif
 
 void ehmn_output_error(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta)
 {
-    uint32_t n = m->image->rule.n_negatives;
-    uint64_t most = 0;
-#if defined(EHMN_NEON)
-    if (sum_head_rows(m, token, negative, delta)) {
-        return;
-    }
-#endif
-    memset(delta, 0, 4u * (size_t)m->image->d_model);
-    add_head_row(m, token, (int32_t)n, &most, delta);
-    for (uint32_t s = 0, same; s < n; s += same) { /* equal tokens stand next to each other */
-        same = ehmn_run_length(negative, n, s);
-        add_head_row(m, negative[s], -(int32_t)same, &most, delta);
-    }
+    const ehmn_matrix *head = m->matrices + ehmn_head_index(m->image);
+    const ehmn_rows of = {ehmn_weights(m, head), ehmn_scales(m, head), m->image->d_model,
+                          head->shift - m->image->value_frac, m->kernels->sum_rows};
+    uint32_t rows = ehmn_sum_rows(delta, &of, token, negative, m->image->rule.n_negatives);
+    m->counts.macs += (uint64_t)rows * of.n;
 }
 
 static uint32_t most_probable(const int16_t *logits, int32_t max)

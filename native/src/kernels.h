@@ -13,6 +13,20 @@ typedef struct {
     int32_t right;
 } ehmn_row;
 
+/* Rows of n weights, each with a scale, whose products with it have `shift` fractional bits too many. */
+typedef struct {
+    const int8_t *w;
+    const int32_t *scale;
+    uint32_t n;
+    int32_t shift;
+    void (*sum_rows)(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t count); /* below */
+} ehmn_rows;
+
+/* plastic_loops.c, and vectors_neon_plastic.c on aarch64: v = many times row `token`, less the rows negative[many], of which
+ * those that are equal stand next to each other and are taken together: each times its scale and rounded. Returns how many
+ * rows that was. */
+uint32_t ehmn_sum_rows(int32_t *v, const ehmn_rows *of, uint32_t token, const uint32_t *negative, uint32_t many);
+
 typedef struct {
     const char *name;
     /* acc[r] = sum over c of w[r * stride + c] * x[c]. No partial sum exceeds 32 bits: the image validator and

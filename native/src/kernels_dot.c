@@ -13,7 +13,7 @@
 /* Where less than sixteen columns are left, the last sixteen are taken once more, times zeros where they were before. */
 
 /* acc[r] += fewer columns than fill a register. */
-static void add_few8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, int32_t *acc)
+RARE void add_few8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, int32_t *acc)
 {
     for (uint32_t r = 0; r < rows; r++) {
         for (uint32_t c = 0; c < cols; c++) {
@@ -22,7 +22,7 @@ static void add_few8(const int8_t *w, uint32_t rows, uint32_t cols, size_t strid
     }
 }
 
-static void add_few16(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, int32_t *acc)
+RARE void add_few16(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, int32_t *acc)
 {
     for (uint32_t r = 0; r < rows; r++) {
         for (uint32_t c = 0; c < cols; c++) {
@@ -133,31 +133,41 @@ static inline uint32_t multiply_contiguous(const int8_t *w, uint32_t rows, const
     return r;
 }
 
-static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, int32_t *acc)
+/* Rows of any number of columns from 16 on, wherever they lie. Apart: it has much more in hand than what comes before it. */
+static __attribute__((noinline)) void multiply_others(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
+                                                      const int8_t *x, int32_t *acc)
 {
     uint32_t rest = cols % 16u, r = 0;
     int8_t some[16] = {0};
     int32x4_t s[8];
+    memcpy(some + 16u - rest, x + cols - rest, rest);
+    const int8x16_t last = vld1q_s8(some);
+    for (; r + 8u <= rows; r += 8u, w += 8u * stride) {
+        products8(w, 8u, cols, stride, x, last, s);
+        vst1q_s32(acc + r, sum4(s));
+        vst1q_s32(acc + r + 4u, sum4(s + 4));
+    }
+    for (; r < rows; r++, w += stride) {
+        products8(w, 1u, cols, stride, x, last, s);
+        acc[r] = vaddvq_s32(s[0]);
+    }
+}
+
+static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int8_t *x, int32_t *acc)
+{
+    uint32_t r = 0;
     if (cols < 16u) {
         memset(acc, 0, 4u * (size_t)rows);
         add_few8(w, rows, cols, stride, x, acc);
         return;
     }
-    memcpy(some + 16u - rest, x + cols - rest, rest);
-    const int8x16_t last = vld1q_s8(some);
     if (cols == 128u && stride == 128u) {
         r = multiply_contiguous(w, rows, 2u, x, acc);
     } else if (cols == 256u && stride == 256u) {
         r = multiply_contiguous(w, rows, 4u, x, acc);
     }
-    for (const int8_t *at = w + (size_t)r * stride; r + 8u <= rows; r += 8u, at += (size_t)8u * stride) {
-        products8(at, 8u, cols, stride, x, last, s);
-        vst1q_s32(acc + r, sum4(s));
-        vst1q_s32(acc + r + 4u, sum4(s + 4));
-    }
-    for (; r < rows; r++) {
-        products8(w + (size_t)r * stride, 1u, cols, stride, x, last, s);
-        acc[r] = vaddvq_s32(s[0]);
+    if (r < rows) {
+        multiply_others(w + (size_t)r * stride, rows - r, cols, stride, x, acc + r);
     }
 }
 
@@ -204,8 +214,11 @@ static uint32_t multiply_128(const int8_t *w, uint32_t rows, const bytes16 *in, 
     for (; done + 4u <= rows; done += 4u, acc += 4) { /* high bytes first: all sums are then times 256 */
         int32x4_t s[4];
         for (uint32_t r = 0; r < 4u; r++) {
-            int8x16x4_t a = vld1q_s8_x4(w), b = vld1q_s8_x4(w + 64);
-            w += 128;
+            int8x16x4_t a = vld1q_s8_x4(w);
+            w += 64;
+            EHMN_KEEP_POINTER(w);
+            int8x16x4_t b = vld1q_s8_x4(w);
+            w += 64;
             EHMN_KEEP_POINTER(w);
             s[r] = vdupq_n_s32(0);
             for (uint32_t k = 0; k < 4u; k++) {
@@ -286,10 +299,10 @@ static void matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t s
 /* Those of NEON, with an instruction that these processors have, too. */
 static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
 {
-    if (n < 16u || bias == NULL) {
+    if (n < 32u || bias == NULL) {
         return ehmn_kernels_neon_fit(v, bias, gain, n, max, out);
     }
-    int32_t most = ehmn_neon_fit(v, bias, gain, n, out);
+    int32_t most = ehmn_neon_fit(v, bias, 1, gain, n, out);
     return most > max ? most : max;
 }
 

@@ -10,6 +10,9 @@
 #define SOME_COLS 256u /* so many columns of them */
 #define MOST_WHOLE 32639 /* 127 * 256 + 127: beyond, the high byte would be 128 */
 
+/* Apart: what these prepare would cost each product that has no need of them. */
+#define RARE static __attribute__((noinline, cold))
+
 typedef struct {
     int8x16_t low;
     int8x16_t high;
@@ -51,7 +54,7 @@ static inline int split(const int16_t *x, uint32_t cols, bytes16 *out)
 }
 
 /* acc[r] += 2^16 w[r][c] for every value that exceeds MOST_WHOLE. */
-static inline void mend(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, int32_t *acc)
+RARE void mend(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, int32_t *acc)
 {
     for (uint32_t c = 0; c < cols; c++) {
         for (uint32_t r = 0; x[c] > MOST_WHOLE && r < rows; r++) {

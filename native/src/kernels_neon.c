@@ -329,10 +329,10 @@ void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_
 
 int32_t ehmn_kernels_neon_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
 {
-    if (n < 16u) {
+    if (n < 32u) {
         return ehmn_kernels_rows_fit(v, bias, gain, n, max, out);
     }
-    int32_t most = bias != NULL ? ehmn_neon_fit(v, bias, gain, n, out) : ehmn_neon_fit(v, NULL, 0, n, out);
+    int32_t most = bias != NULL ? ehmn_neon_fit(v, bias, 1, gain, n, out) : ehmn_neon_fit(v, NULL, 0, 0, n, out);
     return most > max ? most : max;
 }
 
@@ -372,44 +372,59 @@ static inline void insert(uint32x4x4_t *found, uint32_t item)
 _Static_assert(EHMN_RECALLED == 16u, "what was found fills four registers");
 
 #define KEYS 1024u /* whose distances are kept at a time */
+#define NONE 255u  /* no distance: there are at most 128 */
 
-/* count[i]: in how many bits keys of four words, n in sixteens, differ from `own`. Returns a number that is not below the
- * sixteenth smallest: each lane has seen at least one that is not above it. */
-static inline uint8_t count_differences(const uint32_t *keys, uint32_t n, uint8x16_t own, uint8_t *count)
+/* count[i]: in how many bits keys of four words, n in sixteens, differ from `own`; NONE up to whole groups of 64. Returns
+ * how many groups there are. */
+static inline uint32_t count_differences(const uint32_t *keys, uint32_t n, uint8x16_t own, uint8_t *count)
 {
     const uint8_t *at = (const uint8_t *)keys, *end = at + (size_t)16u * n;
-    uint8x16_t least = vdupq_n_u8(255);
     for (; at < end; count += 16) {
         uint8x16_t first = parts_of_four(&at, own), low = vpaddq_u8(first, parts_of_four(&at, own));
         uint8x16_t third = parts_of_four(&at, own), high = vpaddq_u8(third, parts_of_four(&at, own));
-        uint8x16_t sixteen = vpaddq_u8(low, high);
-        least = vminq_u8(least, sixteen);
-        vst1q_u8(count, sixteen);
+        vst1q_u8(count, vpaddq_u8(low, high));
     }
-    return vmaxvq_u8(least);
+    for (uint32_t i = n; i % 64u != 0; i += 16u, count += 16) {
+        vst1q_u8(count, vdupq_n_u8(NONE));
+    }
+    return (n + 63u) / 64u;
 }
 
-/* Put the nearest of n keys, in sixteens, among those found; `first` is the number of the first of them. */
-static inline void find_near(const uint8_t *count, uint32_t n, uint32_t first, uint8_t most, uint32x4x4_t *found)
+/* A distance that is not below the sixteenth smallest, and not far above it: so many of 64 lanes have seen one that is not
+ * above it. */
+static inline uint32_t limit_of(const uint8_t *count, uint32_t groups)
 {
-    uint8x16_t limit = vdupq_n_u8((uint8_t)(most + 1u)); /* at most 129 */
-    for (uint32_t i = 0;; i += 16u) {
-        /* 255 while not all are there */
-        uint8x16_t last = vdupq_laneq_u8(vreinterpretq_u8_u32(found->val[3]), 14);
-        limit = vminq_u8(limit, last);
-        uint64_t near = 0;
-        for (; i < n; i += 16u) {
-            uint16x8_t nearer = vreinterpretq_u16_u8(vcltq_u8(vld1q_u8(count + i), limit));
-            near = vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(nearer, 4)), 0) & 0x1111111111111111u;
-            if (near != 0) {
-                break;
-            }
-        }
-        if (near == 0) {
-            return;
-        }
+    uint8x16_t a = vdupq_n_u8(NONE), b = a, c = a, d = a;
+    for (const uint8_t *end = count + 64u * groups; count < end; count += 64) {
+        a = vminq_u8(a, vld1q_u8(count));
+        b = vminq_u8(b, vld1q_u8(count + 16));
+        c = vminq_u8(c, vld1q_u8(count + 32));
+        d = vminq_u8(d, vld1q_u8(count + 48));
+    }
+    uint32_t limit = 0;
+    for (uint32_t bit = 64; bit > 0; bit >>= 1) { /* to be added if too few lanes are below what it makes */
+        uint8x16_t by = vdupq_n_u8((uint8_t)(limit + bit - 1u));
+        uint8x16_t up_to = vaddq_u8(vaddq_u8(vcleq_u8(a, by), vcleq_u8(b, by)), vaddq_u8(vcleq_u8(c, by), vcleq_u8(d, by)));
+        int32_t less_lanes = vaddvq_s8(vreinterpretq_s8_u8(up_to));
+        limit += bit & (uint32_t)((-(int32_t)EHMN_RECALLED - less_lanes) >> 31);
+    }
+    return limit;
+}
+
+/* Put keys whose distance is at most `limit` among those found; `first` is the number of the first of them. */
+static inline void find_near(const uint8_t *count, uint32_t groups, uint32_t first, uint32_t limit, uint32x4x4_t *found)
+{
+    static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    const uint8x16_t by = vdupq_n_u8((uint8_t)limit), place = vld1q_u8(places);
+    for (const uint8_t *end = count + 64u * groups; count < end; count += 64, first += 64u) {
+        uint8x16_t a = vandq_u8(vcleq_u8(vld1q_u8(count), by), place);
+        uint8x16_t b = vandq_u8(vcleq_u8(vld1q_u8(count + 16), by), place);
+        uint8x16_t c = vandq_u8(vcleq_u8(vld1q_u8(count + 32), by), place);
+        uint8x16_t d = vandq_u8(vcleq_u8(vld1q_u8(count + 48), by), place);
+        uint8x16_t all = vpaddq_u8(vpaddq_u8(a, b), vpaddq_u8(c, d));
+        uint64_t near = vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(all, all)), 0);
         for (; near != 0; near &= near - 1u) {
-            uint32_t at = i + (uint32_t)__builtin_ctzll(near) / 4u;
+            uint32_t at = (uint32_t)__builtin_ctzll(near);
             insert(found, (uint32_t)count[at] << 16 | (first + at));
         }
     }
@@ -429,8 +444,8 @@ void ehmn_kernels_neon_nearest(const uint32_t *keys, uint32_t n, const uint32_t 
     while (words == 4u && i + 16u <= n) {
         uint8_t count[KEYS];
         uint32_t some = n - i < KEYS ? (n - i) & ~15u : KEYS;
-        uint8_t most = count_differences(keys, some, vreinterpretq_u8_u32(vld1q_u32(key)), count);
-        find_near(count, some, i, most, &all);
+        uint32_t groups = count_differences(keys, some, vreinterpretq_u8_u32(vld1q_u32(key)), count);
+        find_near(count, groups, i, limit_of(count, groups), &all);
         keys += (size_t)4u * some;
         i += some;
     }

@@ -336,8 +336,7 @@ static void pass(const batch *b, const uint32_t *tokens, uint32_t n)
     for (uint32_t t = 0; t < n; t++) {
         ehmn_push_token(m, tokens[t]);
         if (m->mode == EHMN_PLASTIC) {
-            ehmn_final_norm(m, of(b, t, b->at.hidden), v);
-            ehmn_adapt(m, v);
+            ehmn_adapted_norm(m, of(b, t, b->at.hidden), v);
         }
     }
 }
@@ -351,9 +350,8 @@ static void prepare_head(const batch *b, const uint32_t *tokens)
     int32_t *v = ehmn_at(m, m->at.normed);
     for (uint32_t t = 0; t < b->n; t++) {
         ehmn_push_token(m, tokens[t]);
-        ehmn_final_norm(m, of(b, t, b->at.hidden), v);
+        ehmn_adapted_norm(m, of(b, t, b->at.hidden), v);
         if (m->mode == EHMN_PLASTIC) {
-            ehmn_adapt(m, v);
             memcpy(of(b, t, b->at.standard), ehmn_at(m, m->at.standard), 4u * (size_t)d);
         }
         ehmn_to_bits(m, v);

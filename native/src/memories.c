@@ -27,53 +27,37 @@ void ehmn_contexts(const ehmn_model *m, uint32_t n, uint32_t *hash)
     }
 }
 
-/* Of those that the n-grams look at. */
-static void ngram_contexts(const ehmn_model *m, uint32_t *hash)
-{
-    const uint32_t *order = m->image->rule.ngram_order;
-    uint32_t most = 0;
-    for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
-        most = order[o] > most ? order[o] : most;
-    }
-    ehmn_contexts(m, most, hash);
-}
-
 uint32_t ehmn_slot(uint32_t hash, uint32_t slots)
 {
     return (uint32_t)((uint64_t)hash * slots >> 32);
 }
 
-/* Slot of order `o` in the present context, and its tag; NULL if the order is off or its context is not there. */
-static uint32_t *ngram_slot(const ehmn_model *m, uint32_t o, const uint32_t *hash, uint32_t *tag)
-{
-    const ehmn_rule *rule = &m->image->rule;
-    uint32_t *slots = ehmn_in_delta(m, m->in.ngrams);
-    uint32_t order = rule->ngram_order[o];
-    if (order == 0 || rule->ngram_slots == 0 || m->n_history < order) {
-        return NULL;
-    }
-    for (uint32_t before = 0; before < o; before++) {
-        slots += rule->ngram_order[before] != 0 ? rule->ngram_slots : 0u;
-    }
-    *tag = hash[order - 1u] & EHMN_NGRAM_TAG_MASK;
-    return slots + ehmn_slot(hash[order - 1u], rule->ngram_slots);
-}
-
 static void recall_ngrams(ehmn_model *m)
 {
+    const ehmn_rule *rule = &m->image->rule;
     const int16_t *logits = ehmn_at(m, m->at.logits);
-    uint32_t hash[EHMN_MAX_ORDER], tag;
-    ngram_contexts(m, hash);
+    const uint32_t *slots = ehmn_in_delta(m, m->in.ngrams);
+    uint32_t hash[EHMN_MAX_ORDER], first = 0; /* slot of the order */
+    ehmn_contexts(m, EHMN_MAX_ORDER, hash);
     for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
-        const uint32_t *slot = ngram_slot(m, o, hash, &tag);
+        uint32_t order = rule->ngram_order[o];
         m->ngram_hit[o] = 0;
-        if (slot == NULL || ehmn_ngram_count(*slot) == 0 || ehmn_ngram_tag(*slot) != tag) {
+        m->ngram_at[o] = 0;
+        if (order == 0 || rule->ngram_slots == 0) {
             continue;
         }
-        uint32_t token = ehmn_ngram_token(*slot);
-        int32_t gain = ehmn_model_gains(m)->ngram[o][ehmn_ngram_count(*slot)];
-        ehmn_change_logit(m, token, ehmn_sat16(logits[token] + ehmn_round_shift(gain, 16 - EHMN_LOGIT_FRAC)));
-        m->ngram_hit[o] = *slot;
+        if (m->n_history >= order) {
+            uint32_t context = hash[order - 1u], at = first + ehmn_slot(context, rule->ngram_slots), slot = slots[at];
+            m->ngram_at[o] = at + 1u;
+            m->ngram_tag[o] = context & EHMN_NGRAM_TAG_MASK;
+            if (ehmn_ngram_count(slot) != 0 && ehmn_ngram_tag(slot) == m->ngram_tag[o]) {
+                uint32_t token = ehmn_ngram_token(slot);
+                int32_t gain = ehmn_model_gains(m)->ngram[o][ehmn_ngram_count(slot)];
+                ehmn_change_logit(m, token, ehmn_sat16(logits[token] + ehmn_round_shift(gain, 16 - EHMN_LOGIT_FRAC)));
+                m->ngram_hit[o] = slot;
+            }
+        }
+        first += rule->ngram_slots;
     }
 }
 
@@ -87,13 +71,11 @@ static int32_t probability(const ehmn_model *m, uint32_t token)
 
 void ehmn_learn_ngrams(ehmn_model *m, uint32_t token, int write)
 {
-    uint32_t hash[EHMN_MAX_ORDER], tag;
-    ngram_contexts(m, hash);
     for (uint32_t o = 0; o < EHMN_NGRAM_ORDERS; o++) {
-        uint32_t *slot = ngram_slot(m, o, hash, &tag);
-        if (slot == NULL) {
+        if (m->ngram_at[o] == 0) {
             continue;
         }
+        uint32_t *slot = (uint32_t *)ehmn_in_delta(m, m->in.ngrams) + m->ngram_at[o] - 1u, tag = m->ngram_tag[o];
         uint32_t count = ehmn_ngram_count(*slot);
         int same = ehmn_ngram_token(*slot) == token;
         uint32_t hit = m->ngram_hit[o];
@@ -220,17 +202,20 @@ static void weigh(ehmn_model *m, const uint32_t *found, uint32_t n, int32_t best
     int32_t sharpness = m->image->rule.sharpness;
     int32_t least = ehmn_mul(32768 - best, sharpness, 15);
     uint32_t distance = found[0] >> 16, weight = 1u << 24, total = 0;
+    uint32_t seen = 0; /* bits that tokens have set by their lowest bits: of most, which are new, no other is looked at */
     ehmn_recall *end = m->recalled;
     for (uint32_t i = 0; i < n; i++) {
         if (found[i] >> 16 != distance) {
             distance = found[i] >> 16;
             weight = ehmn_exp2_neg((uint32_t)(ehmn_mul(32768 - similarity(m, distance), sharpness, 15) - least));
         }
-        ehmn_recall *r = m->recalled;
-        end->token = tokens[found[i] & 0xFFFFu];
-        while (r->token != end->token) {
+        uint32_t token = tokens[found[i] & 0xFFFFu], bit = 1u << (token & 31u);
+        ehmn_recall *r = (seen & bit) != 0 ? m->recalled : end;
+        end->token = token;
+        while (r->token != token) {
             r++;
         }
+        seen |= bit;
         if (r == end) {
             end++;
             r->part = 0;

@@ -94,7 +94,9 @@ struct ehmn_model {
     uint32_t history[EHMN_MAX_ORDER]; /* tokens fed, the newest first */
     uint32_t n_history;
     uint32_t row[EHMN_ROW_ADAPTERS];      /* row that the prediction read, plus one; 0: none */
-    uint32_t ngram_hit[EHMN_NGRAM_ORDERS]; /* the slot that each order hit, as it was; 0: none */
+    uint32_t ngram_at[EHMN_NGRAM_ORDERS];  /* where the slot lies in which each order looked, plus one; 0: nowhere */
+    uint32_t ngram_tag[EHMN_NGRAM_ORDERS]; /* and the tag that its context has */
+    uint32_t ngram_hit[EHMN_NGRAM_ORDERS]; /* what was there if the tag was that one; 0: none */
     uint32_t n_recalled;                  /* distinct tokens of the recalled episodes; 0: none were recalled */
     uint32_t bucket;                      /* of the share that was used */
     ehmn_recall recalled[EHMN_RECALLED];
@@ -313,16 +315,6 @@ static inline uint32_t ehmn_ngram_count(uint32_t slot)
     return slot >> EHMN_NGRAM_COUNT_SHIFT;
 }
 
-/* How many of v[at..n - 1] are equal to the first of them and stand next to it. */
-static inline uint32_t ehmn_run_length(const uint32_t *v, uint32_t n, uint32_t at)
-{
-    uint32_t end = at + 1u;
-    while (end < n && v[end] == v[at]) {
-        end++;
-    }
-    return end - at;
-}
-
 /* plasticity.c: put back the gains that learning left, if the model has followed since. */
 void ehmn_end_following(ehmn_model *m);
 
@@ -332,8 +324,10 @@ static inline void *ehmn_in_delta(const ehmn_model *m, uint32_t offset)
     return ehmn_at(m, m->at.delta + offset);
 }
 
-/* head.c: the final norm of hidden at value_frac; and the head's input out of v[d_model] at value_frac. */
+/* head.c: the final norm of hidden at value_frac; what the head reads of it, adapted if the model is plastic; and the head's
+ * input out of v[d_model] at value_frac. */
 void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed);
+void ehmn_adapted_norm(ehmn_model *m, const int16_t *hidden, int32_t *v);
 int32_t ehmn_reduce_head(ehmn_model *m, int32_t *v);
 
 /* head.c: the same in steps, for several tokens at once: the newest token of the context that rows and n-grams look at;
@@ -355,9 +349,9 @@ void ehmn_change_logit(ehmn_model *m, uint32_t token, int32_t logit);
 uint32_t ehmn_surprise(const ehmn_model *m, uint32_t token);
 uint32_t ehmn_entropy(const ehmn_model *m);
 
-/* adapters.c: advance the traces and put what the adapters make of it into v[d_model] at value_frac; and the same of a
- * guard vector, by the dense adapters and the scale alone, without traces and without keeping what learning needs. */
-void ehmn_adapt(ehmn_model *m, int32_t *v);
+/* adapters.c: advance the traces and put what the adapters make of `plain` into out[d_model] at value_frac; and the same of a
+ * guard vector, in its place, by the dense adapters and the scale alone, without traces and without keeping what learning needs. */
+void ehmn_adapt(ehmn_model *m, int32_t *out);
 void ehmn_adapt_guard(ehmn_model *m, int32_t *v);
 
 /* memories.c: hash[k] of the newest k + 1 tokens of context for k < n, as far as they are there; n-grams and episodes

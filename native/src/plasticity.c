@@ -6,7 +6,6 @@
  * whole adapter, and the work grows with the steps that are made, not with the weights that are not. */
 #include "model.h"
 #include "random.h"
-#include "vectors_neon.h"
 
 #define EVENT_FRAC EHMN_EVENT_FRAC
 #define MAX_ROW_RATE (1 << 20) /* at most 8 steps of one weight in one token */
@@ -125,47 +124,11 @@ static int32_t phase_gate(const ehmn_model *m, uint32_t layer, uint32_t unit)
 static ehmn_direction make_direction(ehmn_model *m, const int8_t *v)
 {
     uint32_t n = m->image->d_model;
-    ehmn_direction along = {ehmn_at(m, m->at.cumulative), ehmn_at(m, m->at.wide), n, 0, m->kernels->few_steps * n / 128u};
+    ehmn_direction along = {ehmn_at(m, m->at.cumulative), ehmn_at(m, m->at.wide), n, 0,
+                            m->kernels->few_steps * n / 128u, m->kernels->step_row};
     ehmn_running_sums(v, n, along.edge, along.sign);
     along.length = along.edge[n - 1u];
     return along;
-}
-
-/* Draw the steps of one row: weight j expects |rate| |v_j| of them, in the direction of rate v_j. `*passed`, below one
- * step, is what has gone by on the line since the last step. Few steps are found by bisection, many by walking along. */
-static uint32_t draw_row(const ehmn_model *m, int8_t *w, const ehmn_direction *along, int32_t rate, uint32_t *passed)
-{
-    uint32_t from = *passed;
-    uint64_t end = (uint64_t)ehmn_abs(rate) * along->length + from;
-    uint32_t writes = (uint32_t)(end >> EVENT_FRAC);
-    *passed = (uint32_t)end & ((1u << EVENT_FRAC) - 1u);
-    if (writes > along->few) {
-        m->kernels->step_row(w, along->edge, along->sign, rate < 0 ? -1 : 0, along->n, ehmn_abs(rate), from);
-    } else if (writes > 0) {
-        ehmn_step_few(w, along, rate, from, writes);
-    }
-    return writes;
-}
-
-/* Those of rows with a rate each, most of them none. Apart, so that the loop over them keeps all it needs in registers. */
-__attribute__((noinline)) static uint32_t draw_rows(const ehmn_model *m, int8_t *w, const ehmn_direction *along,
-                                                    const int32_t *rates, uint32_t *passed)
-{
-#if defined(EHMN_NEON)
-    (void)m;
-    return ehmn_neon_draw_rows(w, along, rates, passed);
-#else
-    const int32_t *end = rates + along->n;
-    uint32_t writes = 0, n = along->n;
-    do {
-        int32_t rate = *rates++;
-        if (rate != 0) {
-            writes += draw_row(m, w, along, rate, passed);
-        }
-        w += n;
-    } while (rates < end);
-    return writes;
-#endif
 }
 
 /* What of a step has gone by before the first weight, out of a random word: uniform in [0, 1) step. */
@@ -182,17 +145,14 @@ static uint32_t draw_offset(const ehmn_model *m, uint32_t stream)
     return offset_of(random[0]);
 }
 
-/* Steps of one row w[d_model] towards zero, each weight expecting |w| rate / 2^24 of them: often none, which is found out
- * first where bytes are summed many at a time. */
+/* Steps of one row w[d_model] towards zero, each weight expecting |w| rate / 2^24 of them: often none. */
 static uint32_t decay_row(ehmn_model *m, int8_t *w, int32_t rate, uint32_t passed)
 {
-#if defined(EHMN_NEON) || defined(EHMN_ASK_X86)
-    if (((uint64_t)(uint32_t)rate * ehmn_length(w, m->image->d_model) + passed) >> EVENT_FRAC == 0) {
+    if (ehmn_has_no_step(w, m->image->d_model, (uint32_t)rate, passed)) {
         return 0;
     }
-#endif
     ehmn_direction along = make_direction(m, w);
-    return draw_row(m, w, &along, -rate, &passed);
+    return ehmn_draw_row(w, &along, -rate, &passed);
 }
 
 static int8_t *dense_weights(const ehmn_model *m, uint32_t layer)
@@ -216,19 +176,13 @@ static void decay_dense(ehmn_model *m, uint32_t layer, int32_t factor)
 static uint64_t make_rates(const ehmn_model *m, uint32_t layer, int32_t rate, int32_t shift, const int32_t *error,
                            int32_t *rates)
 {
-    uint32_t d = m->image->d_model, gated = m->image->rule.phase_step != 0;
+    uint32_t d = m->image->d_model;
     const int16_t *z = (const int16_t *)ehmn_at(m, m->at.outputs) + layer * d;
-#if defined(EHMN_NEON)
-    if (!gated && ehmn_neon_can_make_rates(rate, shift)) {
-        return ehmn_neon_make_rates(error, z, d, rate, shift, MAX_ROW_RATE, rates);
-    }
-#endif
     ehmn_times_slope(error, z, d, rates);
-    for (uint32_t i = 0; i < d && gated; i++) {
+    for (uint32_t i = 0; i < d && m->image->rule.phase_step != 0; i++) {
         rates[i] = ehmn_mul(rates[i], phase_gate(m, layer, i), 15);
     }
-    ehmn_scale_all(rates, d, rate, shift, rates);
-    return ehmn_limit(rates, d, MAX_ROW_RATE);
+    return ehmn_scale_within(rates, d, rate, shift, MAX_ROW_RATE);
 }
 
 /* Teach one dense adapter. `rate`: Q24. Units whose rates are below closed_below times the mean are closed: most of what
@@ -243,8 +197,8 @@ static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32
 
     ehmn_direction along = make_direction(m, pre);
     uint64_t sum = make_rates(m, layer, rate, shift, error, rates);
-    ehmn_drop_below(rates, d, (uint32_t)((sum * (uint32_t)m->image->rule.closed_below / d) >> 16)); /* at most 2^24 */
-    m->counts.writes += draw_rows(m, dense_weights(m, layer), &along, rates, &passed);
+    uint32_t least = (uint32_t)((sum * (uint32_t)m->image->rule.closed_below / d) >> 16); /* at most 2^24 */
+    m->counts.writes += ehmn_draw_rows(dense_weights(m, layer), &along, rates, least, &passed);
     m->counts.macs += 2u * d;
 }
 
@@ -294,7 +248,7 @@ static void write_rows(ehmn_model *m, int32_t factor, const int32_t *error)
         if (r != NULL) {
             int32_t rate = ehmn_mul(ehmn_mul(rule->eta_row[k], factor, 16), 1, frac - rule->row_frac);
             uint32_t passed = offset_of(random[EHMN_STREAM_ROWS - EHMN_STREAM_ROW_DECAY + k]);
-            m->counts.writes += draw_row(m, r, &along, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &passed);
+            m->counts.writes += ehmn_draw_row(r, &along, ehmn_clamp(rate, -MAX_ROW_RATE, MAX_ROW_RATE), &passed);
             m->counts.macs += m->image->d_model;
         }
     }
@@ -322,13 +276,8 @@ static void learn_scale(ehmn_model *m, const int32_t *delta, int32_t frac)
     const ehmn_image *im = m->image;
     const int32_t *plain = ehmn_at(m, m->at.plain);
     int32_t *scale = &ehmn_model_gains(m)->scale;
-#if defined(EHMN_NEON)
-    int32_t sum = ehmn_sat32(ehmn_neon_sum_products(plain, delta, im->d_model, frac));
-#else
-    int32_t *product = ehmn_at(m, m->at.mixed);
-    m->kernels->scale(plain, delta, im->d_model, frac, product);
-    int32_t sum = ehmn_sat32(ehmn_sum(product, im->d_model));
-#endif
+    int32_t *room = ehmn_at(m, m->at.mixed);
+    int32_t sum = ehmn_sat32(ehmn_sum_products(plain, delta, im->d_model, frac, m->kernels->scale, room));
     int32_t moved = ehmn_add(*scale, ehmn_mul(sum, im->rule.eta_scale, im->value_frac + 8));
     *scale = ehmn_clamp(moved, 0, im->rule.gain_max);
     m->counts.macs += im->d_model;

@@ -13,10 +13,16 @@
 #define EHMN_STREAM_FOLLOW 71u
 #define EHMN_STREAM_PHASE 72u    /* + dense adapter; the seed is the image's phase_seed */
 
+/* Of every round: what halves of the state are multiplied by, and what is added to the key. */
+#define EHMN_MULTIPLIER_A 0xD2511F53u
+#define EHMN_MULTIPLIER_B 0xCD9E8D57u
+#define EHMN_KEY_STEP_0 0x9E3779B9u
+#define EHMN_KEY_STEP_1 0xBB67AE85u
+
 /* Four words of 32 random bits. */
 void ehmn_random(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t out[4]);
 
-/* The first word of each of four streams, from `stream` on. */
+/* plastic_loops.c, and vectors_neon_plastic.c on aarch64: the first word of each of four streams, from `stream` on. */
 void ehmn_random_firsts(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t out[4]);
 
 #endif

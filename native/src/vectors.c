@@ -7,7 +7,7 @@
 /* Bits by which a number of this magnitude can be shifted to the left within 31; 30 for zero, which none changes. */
 static int32_t spare_bits(uint32_t magnitude)
 {
-    return 31 - bits_of(magnitude | 1u);
+    return __builtin_clz(magnitude | 1u) - 1;
 }
 
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)

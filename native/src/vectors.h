@@ -25,8 +25,8 @@
 #define ehmn_dot_outputs ehmn_plain_dot_outputs
 #define ehmn_sum ehmn_plain_sum
 #define ehmn_limit ehmn_plain_limit
-#define ehmn_drop_below ehmn_plain_drop_below
 #define ehmn_times_slope ehmn_plain_times_slope
+#define ehmn_length ehmn_plain_length
 #endif
 
 #include "fixed.h"
@@ -50,11 +50,5 @@
 #define UNROLLED_BUT_DSP UNROLLED
 #define FEW_LEFT 0
 #endif
-
-/* Bits of v, which has at most 32. */
-static inline int32_t bits_of(uint32_t v)
-{
-    return v != 0 ? 32 - __builtin_clz(v) : 0;
-}
 
 #endif

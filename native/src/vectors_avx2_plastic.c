@@ -91,15 +91,16 @@ uint64_t ehmn_avx2_limit(int32_t *v, uint32_t n, int32_t most)
     return (uint64_t)total(sum) + ehmn_plain_limit(v + i, n - i, most);
 }
 
-void ehmn_avx2_drop_below(int32_t *v, uint32_t n, uint32_t least)
+uint32_t ehmn_avx2_length(const int8_t *w, uint32_t n)
 {
-    const __m256i low = all((int32_t)least);
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i sum = zero;
     uint32_t i = 0;
-    for (; i + 8u <= n; i += 8u) {
-        __m256i a = load(v + i), magnitude = _mm256_abs_epi32(a);
-        store(v + i, _mm256_and_si256(a, _mm256_cmpeq_epi32(_mm256_max_epu32(magnitude, low), magnitude)));
+    for (; i + 32u <= n; i += 32u) {
+        __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)(w + i));
+        sum = _mm256_add_epi64(sum, _mm256_sad_epu8(_mm256_abs_epi8(a), zero));
     }
-    ehmn_plain_drop_below(v + i, n - i, least);
+    return (uint32_t)total(sum) + ehmn_plain_length(w + i, n - i);
 }
 
 /* The products fit 2^47: what is rounded away of them leaves 32 bits. */

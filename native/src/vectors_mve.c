@@ -294,18 +294,6 @@ uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most)
     return sum;
 }
 
-void ehmn_drop_below(int32_t *v, uint32_t n, uint32_t least)
-{
-    for (uint32_t left = n / 4u; left > 0; left--, v += 4) {
-        uint32x4_t a = vreinterpretq_u32_s32(vabsq_s32(vld1q_s32(v)));
-        vstrwq_p_s32(v, vdupq_n_s32(0), vcmphiq_u32(vdupq_n_u32(least), a));
-    }
-    for (uint32_t i = 0; i < n % 4u; i++) {
-        v[i] = ehmn_abs(v[i]) < least ? 0 : v[i];
-    }
-}
-
-/* A slope of one leaves 32 bits, what it lacks does not: v + round(-v floor(z^2 / 2^15) / 2^15). */
 void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out)
 {
     for (uint32_t left = n / 4u; left > 0; left--, v += 4, z += 4, out += 4) {

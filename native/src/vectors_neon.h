@@ -113,13 +113,18 @@ static inline uint16x8_t ehmn_neon_sigmoid8(int32x4_t x0, int32x4_t x1)
 #define EHMN_SIGNS ehmn_neon_signs
 static inline uint32_t ehmn_neon_signs(const int32_t *v)
 {
-    static const int32_t place[4] = {0, 1, 2, 3};
-    int32x4_t at = vld1q_s32(place);
-    uint32x4_t bits = vdupq_n_u32(0);
-    for (const int32_t *end = v + 32; v < end; v += 4, at = vaddq_s32(at, vdupq_n_s32(4))) {
-        bits = vorrq_u32(bits, vshlq_u32(vshrq_n_u32(vcgtzq_s32(vld1q_s32(v)), 31), at));
+    static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    uint8x16_t bits[2];
+    for (uint32_t k = 0; k < 2u; k++, v += 16) {
+        uint32x4_t a = vcgtzq_s32(vld1q_s32(v)), b = vcgtzq_s32(vld1q_s32(v + 4));
+        uint32x4_t c = vcgtzq_s32(vld1q_s32(v + 8)), d = vcgtzq_s32(vld1q_s32(v + 12));
+        uint8x16_t low = vreinterpretq_u8_u16(vuzp1q_u16(vreinterpretq_u16_u32(a), vreinterpretq_u16_u32(b)));
+        uint8x16_t high = vreinterpretq_u8_u16(vuzp1q_u16(vreinterpretq_u16_u32(c), vreinterpretq_u16_u32(d)));
+        bits[k] = vandq_u8(vuzp1q_u8(low, high), vld1q_u8(places));
     }
-    return vaddvq_u32(bits);
+    uint8x16_t all = vpaddq_u8(bits[0], bits[1]);
+    all = vpaddq_u8(all, all);
+    return vgetq_lane_u32(vreinterpretq_u32_u8(vpaddq_u8(all, all)), 0);
 }
 
 /* out[i] = v[i * stride] for i < n, in the order of i; no byte beyond the last of them is read. */
@@ -130,6 +135,10 @@ static inline int32_t ehmn_neon_spare_bits(uint32_t magnitude)
 {
     return __builtin_clz(magnitude | 1u) - 1;
 }
+
+/* For the compiler memory may change when v is there: where all at once has no room in the registers, what comes next is not
+ * read before. */
+#define EHMN_NOT_BEFORE(v) __asm__ volatile("" : : "w"(v) : "memory")
 
 /* -2^31 becomes -2^31 + 1. */
 static inline int32x4_t ehmn_neon_symmetric(int32x4_t v)
@@ -170,37 +179,7 @@ static inline int ehmn_neon_make_row(ehmn_row *row, const int8_t *w, int32_t fac
 /* As in kernels.h. */
 void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t count);
 
-/* head.c: tokens at quantiles of a prediction, n of them, of which `found` are found. */
-typedef struct {
-    uint32_t *tokens;
-    uint32_t n;
-    uint32_t found;
-    uint64_t step;  /* from one to the next */
-    uint64_t ahead; /* of what has been passed, to the next */
-} ehmn_quantiles;
-
-/* Find those of tokens first..end - 1, whose probabilities ehmn_exp2_neg(max - logits[token]) sum to `rest`. */
-void ehmn_neon_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
-                              ehmn_quantiles *q);
-
-/* plasticity.c: the sum of ehmn_mul(v[i], w[i], shift), shift 1..62. */
-int64_t ehmn_neon_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_t shift);
-
-/* plasticity.c: rates[i] = ehmn_mul(v[i] slope, rate, shift), slope as of ehmn_times_slope, within +-most; returns the sum of
- * their magnitudes. Of n up to 2^12, `most` up to 2^20 and a rate that is not negative, if it can be. */
-static inline int ehmn_neon_can_make_rates(int32_t rate, int32_t shift)
-{
-    return shift <= 31 && 31 - shift <= ehmn_neon_spare_bits((uint32_t)rate) + 31 && rate >= 0;
-}
-uint64_t ehmn_neon_make_rates(const int32_t *v, const int16_t *z, uint32_t n, int32_t rate, int32_t shift, int32_t most,
-                              int32_t *rates);
-
-/* plasticity.c: draw the steps of those of n rows w[n][n] that have a rate. */
-uint32_t ehmn_neon_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t *passed);
-
-/* vectors_reduce.c: the smallest shift by which a magnitude of at most `max` > 0 rounds into `bits` bits with a sign; and
- * what ehmn_rms_normalise begins and ends with. */
-int32_t ehmn_fitting_shift(uint32_t max, int32_t bits);
+/* vectors_reduce.c: what ehmn_rms_normalise begins and ends with. */
 uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift);
 int32_t ehmn_rms_factor(uint64_t sum, uint32_t n, int32_t *shift);
 

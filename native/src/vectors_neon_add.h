@@ -18,11 +18,11 @@ static inline int32x4_t ehmn_neon_add_product(int32x4_t v, int32x4_t a, int32x4_
 #endif
 }
 
-/* Eight values as logits: round(bias gain / 2^20) = round(2 (2^11 bias) gain / 2^32). */
-static inline int16x8_t ehmn_neon_fit8(const int32_t *v, const int16_t *bias, int32x4_t gain)
+/* Eight values as logits: round(bias gain / 2^20) = round(2 (2^11 bias) gain / 2^32), where they are `biased`. */
+static inline int16x8_t ehmn_neon_fit8(const int32_t *v, const int16_t *bias, int biased, int32x4_t gain)
 {
     int32x4_t low = vld1q_s32(v), high = vld1q_s32(v + 4);
-    if (bias != NULL) {
+    if (biased) {
         int16x8_t b = vld1q_s16(bias);
         low = ehmn_neon_add_product(low, vshll_n_s16(vget_low_s16(b), 11), gain);
         high = ehmn_neon_add_product(high, vshll_high_n_s16(b, 11), gain);
@@ -30,27 +30,39 @@ static inline int16x8_t ehmn_neon_fit8(const int32_t *v, const int16_t *bias, in
     return vmaxq_s16(vqmovn_high_s32(vqmovn_s32(low), high), vdupq_n_s16(-INT16_MAX));
 }
 
-/* What a table's `fit` does with n values, at least 16: the first ones twice if they are no whole sixteens. */
-static inline __attribute__((always_inline)) int32_t ehmn_neon_fit(const int32_t *v, const int16_t *bias, int32_t gain,
-                                                                   uint32_t n, int16_t *out)
+static inline __attribute__((always_inline)) void ehmn_neon_fit16(const int32_t *v, const int16_t *bias, int biased,
+                                                                  int32x4_t gain, int16_t *out, int16x8_t *most)
+{
+    int16x8_t a = ehmn_neon_fit8(v, bias, biased, gain), b = ehmn_neon_fit8(v + 8, biased ? bias + 8 : bias, biased, gain);
+    vst1q_s16(out, a);
+    vst1q_s16(out + 8, b);
+    *most = vmaxq_s16(*most, vmaxq_s16(a, b));
+}
+
+/* What a table's `fit` does with n values, at least 32: those that are no whole group of 32 first, and more with them. */
+static inline __attribute__((always_inline)) int32_t ehmn_neon_fit(const int32_t *v, const int16_t *bias, int biased,
+                                                                   int32_t gain, uint32_t n, int16_t *out)
 {
     const int32x4_t gains = vdupq_n_s32(gain);
     const int16_t *end = out + n;
-    int16x8_t most = ehmn_neon_fit8(v, bias, gains), also = ehmn_neon_fit8(v + 8, bias != NULL ? bias + 8 : NULL, gains);
-    uint32_t first = n % 16u != 0 ? n % 16u : 16u;
-    vst1q_s16(out, most);
-    vst1q_s16(out + 8, also);
-    v += first;
-    bias += bias != NULL ? first : 0u;
-    for (out += first; out < end; out += 16, v += 16) {
-        int16x8_t a = ehmn_neon_fit8(v, bias, gains), b = ehmn_neon_fit8(v + 8, bias != NULL ? bias + 8 : NULL, gains);
-        bias += bias != NULL ? 16 : 0;
-        vst1q_s16(out, a);
-        vst1q_s16(out + 8, b);
-        most = vmaxq_s16(most, a);
-        also = vmaxq_s16(also, b);
+    int16x8_t most = vdupq_n_s16(INT16_MIN);
+    if (n % 32u != 0) {
+        ehmn_neon_fit16(v, bias, biased, gains, out, &most);
+        ehmn_neon_fit16(v + 16, biased ? bias + 16 : bias, biased, gains, out + 16, &most);
+        v += n % 32u;
+        bias += biased ? n % 32u : 0u;
+        out += n % 32u;
     }
-    return vmaxvq_s16(vmaxq_s16(most, also));
+    while (out < end) {
+        ehmn_neon_fit16(v, bias, biased, gains, out, &most);
+        ehmn_neon_fit16(v + 16, biased ? bias + 16 : bias, biased, gains, out + 16, &most);
+        v += 32;
+        bias += biased ? 32 : 0;
+        out += 32;
+        EHMN_KEEP_POINTER(v);
+        EHMN_KEEP_POINTER(bias);
+    }
+    return vmaxvq_s16(most);
 }
 
 /* sum[0..3] += what a row gives for sixteen weights. */
@@ -78,6 +90,7 @@ static inline __attribute__((always_inline)) void ehmn_neon_sum_some_rows(int32_
         int32x4_t right = vdupq_n_s32(row->right);
         for (uint32_t k = 0; k < some; k++) {
             ehmn_neon_add_sixteen(sum + 4u * k, w + 16u * k, left, right);
+            EHMN_NOT_BEFORE(sum[4u * k + 3u]);
         }
     }
     for (uint32_t k = 0; k < 4u * some; k++) {

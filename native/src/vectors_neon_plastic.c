@@ -4,6 +4,7 @@
 #if defined(EHMN_NEON)
 
 #include "kernels_tables.h"
+#include "random.h"
 #include "vectors_neon_add.h"
 
 #include <stddef.h>
@@ -15,6 +16,8 @@ typedef struct {
     uint32_t rate;
     uint32_t at;
 } row_steps;
+
+_Static_assert(sizeof(row_steps) == 16u, "four of them are loaded as words");
 
 static inline row_steps steps_of(int8_t *w, int32_t rate, uint32_t at)
 {
@@ -35,58 +38,110 @@ static void step_rest(row_steps row, const uint32_t *edge, const int8_t *sign, u
     }
 }
 
-/* Sixteen weights w: the upper bytes of their places on the line, less those of the weights before, of which the last
- * is in `before`, and then the last of these. An addition that keeps upper halves brings what is added and the first half
- * of the way to the bytes. `way`: 1 or -1. */
-static inline uint8x16_t step_some(int8_t *w, uint32x4x4_t edge, int8x16_t way, uint32x4_t rate, uint32x4_t at,
-                                   uint8x16_t before)
+/* The upper bytes of the places of sixteen weights on the line. An addition that keeps upper halves brings what is added and
+ * the first half of the way to the bytes. */
+static inline uint8x16_t places_of(const uint32x4_t *edge, uint32x4_t rate, uint32x4_t at)
 {
-    uint16x8_t low = vaddhn_high_u32(vaddhn_u32(vmulq_u32(edge.val[0], rate), at), vmulq_u32(edge.val[1], rate), at);
-    uint16x8_t high = vaddhn_high_u32(vaddhn_u32(vmulq_u32(edge.val[2], rate), at), vmulq_u32(edge.val[3], rate), at);
-    uint8x16_t now = vuzp2q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
+    uint16x8_t low = vaddhn_high_u32(vaddhn_u32(vmulq_u32(edge[0], rate), at), vmulq_u32(edge[1], rate), at);
+    uint16x8_t high = vaddhn_high_u32(vaddhn_u32(vmulq_u32(edge[2], rate), at), vmulq_u32(edge[3], rate), at);
+    return vuzp2q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
+}
+
+/* Sixteen weights w, moved by as many steps as lie between places, of which the last before them is in `before`. `way`: 1 or
+ * -1. */
+static inline int8x16_t moved(int8x16_t w, uint8x16_t before, uint8x16_t now, int8x16_t way)
+{
     int8x16_t steps = vreinterpretq_s8_u8(vsubq_u8(now, vextq_u8(before, now, 15)));
-    vst1q_s8(w, vmaxq_s8(vqaddq_s8(vld1q_s8(w), vmulq_s8(steps, way)), vdupq_n_s8(-127)));
+    return vmaxq_s8(vqaddq_s8(w, vmulq_s8(steps, way)), vdupq_n_s8(-127));
+}
+
+static inline uint32x4x4_t next_edges(const uint32_t **edge)
+{
+    uint32x4x4_t sixteen = vld1q_u32_x4(*edge);
+    *edge += 16;
+    EHMN_KEEP_POINTER(*edge);
+    return sixteen;
+}
+
+static inline int8x16_t way_of(int8x16_t sign)
+{
+    return vorrq_s8(sign, vdupq_n_s8(1));
+}
+
+static inline uint8x16_t step16(int8_t *w, uint32x4x4_t edge, int8x16_t way, uint32x4_t rate, uint32x4_t at,
+                                uint8x16_t before)
+{
+    uint8x16_t now = places_of(edge.val, rate, at);
+    vst1q_s8(w, moved(vld1q_s8(w), before, now, way));
     return now;
 }
 
-/* Sixteen weights from `j` on of `count` rows, 1 or 4. */
-static inline __attribute__((always_inline)) void step_block(int8_t *const *w, uint32_t count, size_t j,
-                                                             const uint32_t *edge, const int8_t *sign,
-                                                             const uint32x4_t *rate, const uint32x4_t *at,
-                                                             const uint8x16_t *before, uint8x16_t *now)
+static inline uint8x16_t step32(int8_t **w, uint32x4x4_t edge0, uint32x4x4_t edge1, int8x16_t way0, int8x16_t way1,
+                                uint32x4_t rate, uint32x4_t at, uint8x16_t before)
 {
-    uint32x4x4_t e = vld1q_u32_x4(edge + j);
-    int8x16_t way = vorrq_s8(vld1q_s8(sign + j), vdupq_n_s8(1));
-    now[0] = step_some(w[0] + j, e, way, rate[0], at[0], before[0]);
-    if (count > 1u) {
-        now[1] = step_some(w[1] + j, e, way, rate[1], at[1], before[1]);
-        now[2] = step_some(w[2] + j, e, way, rate[2], at[2], before[2]);
-        now[3] = step_some(w[3] + j, e, way, rate[3], at[3], before[3]);
-    }
+    uint8x16_t now = places_of(edge0.val, rate, at), then = places_of(edge1.val, rate, at);
+    int8x16_t a = moved(vld1q_s8(*w), before, now, way0), b = moved(vld1q_s8(*w + 16), now, then, way1);
+    vst1q_s8(*w, a);
+    vst1q_s8(*w + 16, b);
+    *w += 32;
+    EHMN_KEEP_POINTER(*w);
+    return then;
 }
 
+/* Steps of `count` rows, 1 or 4. */
 static inline __attribute__((always_inline)) void step_rows(const row_steps *row, uint32_t count, const uint32_t *edge,
                                                             const int8_t *sign, uint32_t n)
 {
-    uint32x4_t rate[4], at[4];
-    uint8x16_t before[4], now[4];
-    size_t j = 0;
-    for (uint32_t k = 0; k < count; k++) {
-        rate[k] = vdupq_n_u32(row[k].rate);
-        at[k] = vdupq_n_u32(row[k].at);
-        before[k] = vdupq_n_u8((uint8_t)(row[k].at >> 24));
+    int8_t *w0 = row->w, *w1 = w0, *w2 = w0, *w3 = w0;
+    uint32x4_t r0 = vdupq_n_u32(row->rate), r1 = r0, r2 = r0, r3 = r0;
+    uint32x4_t a0 = vdupq_n_u32(row->at), a1 = a0, a2 = a0, a3 = a0;
+    if (count > 1u) {
+        uint32x4x4_t all = vld4q_u32((const uint32_t *)(const void *)row);
+        w1 = row[1].w;
+        w2 = row[2].w;
+        w3 = row[3].w;
+        r0 = vdupq_laneq_u32(all.val[2], 0);
+        r1 = vdupq_laneq_u32(all.val[2], 1);
+        r2 = vdupq_laneq_u32(all.val[2], 2);
+        r3 = vdupq_laneq_u32(all.val[2], 3);
+        a0 = vdupq_laneq_u32(all.val[3], 0);
+        a1 = vdupq_laneq_u32(all.val[3], 1);
+        a2 = vdupq_laneq_u32(all.val[3], 2);
+        a3 = vdupq_laneq_u32(all.val[3], 3);
     }
-    int8_t *const w[4] = {row[0].w, row[count > 1u].w, row[count > 1u ? 2 : 0].w, row[count > 1u ? 3 : 0].w};
-    if (n & 16u) {
-        step_block(w, count, j, edge, sign, rate, at, before, before);
-        j += 16u;
+    uint8x16_t b0 = vdupq_laneq_u8(vreinterpretq_u8_u32(a0), 3), b1 = vdupq_laneq_u8(vreinterpretq_u8_u32(a1), 3);
+    uint8x16_t b2 = vdupq_laneq_u8(vreinterpretq_u8_u32(a2), 3), b3 = vdupq_laneq_u8(vreinterpretq_u8_u32(a3), 3);
+    uint32_t left = n;
+    if (left & 16u) {
+        uint32x4x4_t e = next_edges(&edge);
+        int8x16_t way = way_of(vld1q_s8(sign));
+        sign += 16;
+        b0 = step16(w0, e, way, r0, a0, b0);
+        w0 += 16;
+        if (count > 1u) {
+            b1 = step16(w1, e, way, r1, a1, b1);
+            b2 = step16(w2, e, way, r2, a2, b2);
+            b3 = step16(w3, e, way, r3, a3, b3);
+            w1 += 16;
+            w2 += 16;
+            w3 += 16;
+        }
     }
-    for (; j + 32u <= n; j += 32u) {
-        step_block(w, count, j, edge, sign, rate, at, before, now);
-        step_block(w, count, j + 16u, edge, sign, rate, at, now, before);
+    for (left /= 32u; left > 0; left--, sign += 32) {
+        uint32x4x4_t e = next_edges(&edge), f = next_edges(&edge);
+        int8x16_t u = way_of(vld1q_s8(sign)), v = way_of(vld1q_s8(sign + 16));
+        b0 = step32(&w0, e, f, u, v, r0, a0, b0);
+        if (count > 1u) {
+            EHMN_NOT_BEFORE(b0);
+            b1 = step32(&w1, e, f, u, v, r1, a1, b1);
+            EHMN_NOT_BEFORE(b1);
+            b2 = step32(&w2, e, f, u, v, r2, a2, b2);
+            EHMN_NOT_BEFORE(b2);
+            b3 = step32(&w3, e, f, u, v, r3, a3, b3);
+        }
     }
-    for (uint32_t k = 0; j < n && k < count; k++) {
-        step_rest(row[k], edge + j, sign + j, n);
+    for (uint32_t k = 0; n % 16u != 0 && k < count; k++) {
+        step_rest(row[k], edge, sign, n);
     }
 }
 
@@ -102,61 +157,66 @@ static void step_four(const row_steps *row, const ehmn_direction *along)
     step_rows(row, 4, along->edge, along->sign, along->n);
 }
 
-/* Of sixteen values, bits 4 i where v[i] is not zero; of the last ones, those that are there. */
-static inline uint64_t which_count(const int32_t *v, uint32_t n)
+/* Bit i: of v[64] the i-th, plus `below`, is above twice that. */
+static inline uint64_t which_are_open(const int32_t *v, uint32_t below)
 {
-    uint64_t bits = 0;
-    if (n >= 16u) {
-        int32x4x4_t a = vld1q_s32_x4(v);
-        uint32x4_t b[4];
-        for (uint32_t k = 0; k < 4u; k++) {
-            b[k] = vtstq_s32(a.val[k], a.val[k]);
+    static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    const uint32x4_t by = vdupq_n_u32(below), most = vdupq_n_u32(2u * below);
+    const uint8x16_t place = vld1q_u8(places);
+    uint8x16_t bits[4];
+    for (uint32_t k = 0; k < 4u; k++, v += 16) {
+        uint32x4_t open[4];
+        for (uint32_t i = 0; i < 4u; i++) {
+            open[i] = vcgtq_u32(vaddq_u32(vreinterpretq_u32_s32(vld1q_s32(v + 4u * i)), by), most);
         }
-        uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(b[0]), vreinterpretq_u16_u32(b[1]));
-        uint16x8_t high = vuzp1q_u16(vreinterpretq_u16_u32(b[2]), vreinterpretq_u16_u32(b[3]));
-        uint8x16_t all = vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
-        uint8x8_t fours = vshrn_n_u16(vreinterpretq_u16_u8(all), 4);
-        return vget_lane_u64(vreinterpret_u64_u8(fours), 0) & 0x1111111111111111u;
+        uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(open[0]), vreinterpretq_u16_u32(open[1]));
+        uint16x8_t high = vuzp1q_u16(vreinterpretq_u16_u32(open[2]), vreinterpretq_u16_u32(open[3]));
+        bits[k] = vandq_u8(vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high)), place);
     }
-    for (uint32_t i = 0; i < n; i++) {
-        bits |= (uint64_t)(v[i] != 0) << 4u * i;
-    }
-    return bits;
+    uint8x16_t all = vpaddq_u8(vpaddq_u8(bits[0], bits[1]), vpaddq_u8(bits[2], bits[3]));
+    return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(all, all)), 0);
 }
 
-/* Most rows are closed, none knows which: they are found by bits, not by branches. The others are stepped four at a time. */
-uint32_t ehmn_neon_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t *passed)
+/* Most rows are closed, none knows which: they are found by bits, not by branches. The others are stepped four at a time;
+ * those of few steps are told by their rates, whose product with the length is about as many. */
+uint32_t ehmn_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t least, uint32_t *passed)
 {
-    const uint32_t n = along->n, length = along->length, few = along->few;
-    uint32_t from = *passed, writes = 0, count = 0;
-    row_steps row[4];
-    for (uint32_t first = 0; first < n; first += 16u) {
-        for (uint64_t open = which_count(rates + first, n - first); open != 0; open &= open - 1u) {
-            uint32_t r = first + (uint32_t)__builtin_ctzll(open) / 4u;
-            uint64_t end = (uint64_t)ehmn_abs(rates[r]) * length + from;
-            uint32_t some = (uint32_t)(end >> EHMN_EVENT_FRAC);
-            int8_t *at = w + (size_t)r * n;
-            writes += some;
-            if (some > few) {
-                row[count++] = steps_of(at, rates[r], from);
-                if (count == 4u) {
-                    step_four(row, along);
-                    count = 0;
+    const uint32_t n = along->n, length = along->length, below = least > 0 ? least - 1u : 0u;
+    const uint32_t few = length > 0 ? (along->few << EHMN_EVENT_FRAC) / length : 0u, part = (1u << EHMN_EVENT_FRAC) - 1u;
+    uint64_t at = *passed; /* on the line of all rows; of its whole steps only differences count */
+    row_steps rows[4], *row = rows;
+    for (uint32_t first = 0; first < n; first += 64u) {
+        int32_t some[64];
+        const int32_t *v = rates + first;
+        if (n - first < 64u) {
+            memset(some, 0, sizeof some);
+            v = memcpy(some, v, 4u * (size_t)(n - first));
+        }
+        for (uint64_t open = which_are_open(v, below); open != 0; open &= open - 1u) {
+            uint32_t r = (uint32_t)__builtin_ctzll(open), magnitude = ehmn_abs(v[r]), from = (uint32_t)at;
+            int8_t *of_row = w + (size_t)(first + r) * n;
+            at += (uint64_t)magnitude * length;
+            if (magnitude > few) {
+                *row++ = steps_of(of_row, v[r], from);
+                if (row == rows + 4) {
+                    step_four(rows, along);
+                    row = rows;
                 }
             } else {
-                ehmn_step_few(at, along, rates[r], from, some);
+                from &= part;
+                uint64_t end = (uint64_t)magnitude * length + from;
+                ehmn_step_few(of_row, along, v[r], from, (uint32_t)(end >> EHMN_EVENT_FRAC));
             }
-            from = (uint32_t)end & ((1u << EHMN_EVENT_FRAC) - 1u);
         }
     }
-    if (count > 0) {
-        for (; count < 4u; count++) {
-            row[count] = steps_of(row[0].w, 0, 0); /* which stays as it is */
+    if (row > rows) {
+        while (row < rows + 4) {
+            *row++ = steps_of(rows->w, 0, 0); /* which stays as it is */
         }
-        step_four(row, along);
+        step_four(rows, along);
     }
-    *passed = from;
-    return writes;
+    *passed = (uint32_t)at & part;
+    return (uint32_t)(at >> EHMN_EVENT_FRAC);
 }
 
 uint32_t ehmn_length(const int8_t *w, uint32_t n)
@@ -172,11 +232,15 @@ uint32_t ehmn_length(const int8_t *w, uint32_t n)
     return all;
 }
 
-int64_t ehmn_neon_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_t shift)
+int64_t ehmn_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_t shift,
+                          void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out),
+                          int32_t *room)
 {
+    (void)scale;
+    (void)room;
     const int64x2_t right = vdupq_n_s64(-shift);
     int64x2_t sum = vdupq_n_s64(0);
-    for (; n >= 8u; n -= 8u, v += 8, w += 8) {
+    for (; shift >= 1 && shift <= 62 && n >= 8u; n -= 8u, v += 8, w += 8) {
         for (uint32_t k = 0; k < 8u; k += 4u) {
             int32x4_t a = vld1q_s32(v + k), b = vld1q_s32(w + k);
             int64x2_t low = vrshlq_s64(vmull_s32(vget_low_s32(a), vget_low_s32(b)), right);
@@ -211,67 +275,46 @@ uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most)
     return all;
 }
 
-void ehmn_drop_below(int32_t *v, uint32_t n, uint32_t least)
-{
-    const uint32x4_t by = vdupq_n_u32(least);
-    for (; n >= 16u; n -= 16u, v += 16) {
-        int32x4x4_t a = vld1q_s32_x4(v);
-        for (uint32_t k = 0; k < 4u; k++) {
-            uint32x4_t stays = vcgeq_u32(vreinterpretq_u32_s32(vabsq_s32(a.val[k])), by);
-            a.val[k] = vandq_s32(a.val[k], vreinterpretq_s32_u32(stays));
-        }
-        vst1q_s32_x4(v, a);
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        v[i] = ehmn_abs(v[i]) < least ? 0 : v[i];
-    }
-}
-
-/* round(v (2^15 - q) / 2^15) = v + round(2 v (-2^16 q) / 2^32), q the upper half of the doubled square: v[8] of z[8]. */
-static inline int32x4x2_t times_slope(const int32_t *v, const int16_t *z)
-{
-    int16x8_t a = vld1q_s16(z), less = vnegq_s16(vqdmulhq_s16(a, a));
-    int32x4x2_t b = {{vld1q_s32(v), vld1q_s32(v + 4)}};
-    b.val[0] = vaddq_s32(b.val[0], vqrdmulhq_s32(b.val[0], vshll_n_s16(vget_low_s16(less), 16)));
-    b.val[1] = vaddq_s32(b.val[1], vqrdmulhq_s32(b.val[1], vshll_high_n_s16(less, 16)));
-    return b;
-}
-
+/* round(v (2^15 - q) / 2^15) = v + round(2 v (-2^16 q) / 2^32), q the upper half of the doubled square. */
 void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out)
 {
     for (; n >= 8u; n -= 8u, v += 8, z += 8, out += 8) {
-        int32x4x2_t b = times_slope(v, z);
-        vst1q_s32(out, b.val[0]);
-        vst1q_s32(out + 4, b.val[1]);
+        int16x8_t a = vld1q_s16(z), less = vnegq_s16(vqdmulhq_s16(a, a));
+        int32x4_t b = vld1q_s32(v), c = vld1q_s32(v + 4);
+        vst1q_s32(out, vaddq_s32(b, vqrdmulhq_s32(b, vshll_n_s16(vget_low_s16(less), 16))));
+        vst1q_s32(out + 4, vaddq_s32(c, vqrdmulhq_s32(c, vshll_high_n_s16(less, 16))));
     }
     for (uint32_t i = 0; i < n; i++) {
         out[i] = ehmn_round_fit((int64_t)v[i] * (32768 - (z[i] * z[i] >> 15)), 15);
     }
 }
 
-/* round(2 (2^left v) (2^right rate) / 2^32), left only what right has no room for: 2^right rate is then 2^30 or more, and
- * where v does not fit, all that comes out is beyond what is allowed. */
-uint64_t ehmn_neon_make_rates(const int32_t *v, const int16_t *z, uint32_t n, int32_t rate, int32_t shift, int32_t most,
-                              int32_t *rates)
+/* round(2 (2^left v) (2^right factor) / 2^32), left only what right has no room for: 2^right factor is then 2^30 or more,
+ * and where v does not fit, all that comes out is beyond what is allowed. */
+uint64_t ehmn_scale_within(int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t most)
 {
-    int32_t spare = ehmn_neon_spare_bits((uint32_t)rate), up = 31 - shift, right = up < spare ? up : spare;
-    const int32x4_t factor = vdupq_n_s32(rate * (1 << right)), left = vdupq_n_s32(up - right);
+    if (factor < 0 || shift > 31 || -shift > ehmn_neon_spare_bits((uint32_t)factor)) {
+        ehmn_scale_all(v, n, factor, shift, v);
+        return ehmn_limit(v, n, most);
+    }
+    int32_t spare = ehmn_neon_spare_bits((uint32_t)factor), up = 31 - shift, right = up < spare ? up : spare;
+    const int32x4_t factors = vdupq_n_s32(factor * (1 << right)), left = vdupq_n_s32(up - right);
     const int32x4_t high = vdupq_n_s32(most), low = vdupq_n_s32(-most), zero = vdupq_n_s32(0);
     int32x4_t sum = zero, also = zero;
-    for (; n >= 8u; n -= 8u, v += 8, z += 8, rates += 8) {
-        int32x4x2_t a = times_slope(v, z);
-        a.val[0] = vmaxq_s32(vminq_s32(vqrdmulhq_s32(vqshlq_s32(a.val[0], left), factor), high), low);
-        a.val[1] = vmaxq_s32(vminq_s32(vqrdmulhq_s32(vqshlq_s32(a.val[1], left), factor), high), low);
-        sum = vabaq_s32(sum, a.val[0], zero);
-        also = vabaq_s32(also, a.val[1], zero);
-        vst1q_s32(rates, a.val[0]);
-        vst1q_s32(rates + 4, a.val[1]);
+    for (; n >= 8u; n -= 8u, v += 8) {
+        int32x4_t a = vqrdmulhq_s32(vqshlq_s32(vld1q_s32(v), left), factors);
+        int32x4_t b = vqrdmulhq_s32(vqshlq_s32(vld1q_s32(v + 4), left), factors);
+        a = vmaxq_s32(vminq_s32(a, high), low);
+        b = vmaxq_s32(vminq_s32(b, high), low);
+        sum = vabaq_s32(sum, a, zero);
+        also = vabaq_s32(also, b, zero);
+        vst1q_s32(v, a);
+        vst1q_s32(v + 4, b);
     }
     uint64_t all = vaddlvq_u32(vreinterpretq_u32_s32(vaddq_s32(sum, also)));
     for (uint32_t i = 0; i < n; i++) {
-        int32_t sloped = ehmn_round_fit((int64_t)v[i] * (32768 - (z[i] * z[i] >> 15)), 15);
-        rates[i] = ehmn_clamp(ehmn_mul(sloped, rate, shift), -most, most);
-        all += ehmn_abs(rates[i]);
+        v[i] = ehmn_clamp(ehmn_mul(v[i], factor, shift), -most, most);
+        all += ehmn_abs(v[i]);
     }
     return all;
 }
@@ -312,6 +355,43 @@ void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t c
     ehmn_neon_sum_all_rows(v, n, rows, count);
 }
 
+/* One row after the other. */
+static void add_each(int32_t *v, const ehmn_rows *of, uint32_t token, const uint32_t *negative, uint32_t many)
+{
+    memset(v, 0, 4u * (size_t)of->n);
+    ehmn_add_weights(v, of->w + (size_t)token * of->n, of->n, (int32_t)many, of->scale[token], of->shift);
+    for (uint32_t s = 0, same; s < many; s += same) {
+        uint32_t row = negative[s];
+        same = ehmn_run_length(negative, many, s);
+        ehmn_add_weights(v, of->w + (size_t)row * of->n, of->n, -(int32_t)same, of->scale[row], of->shift);
+    }
+}
+
+/* All at once, unless something could saturate or has too many fractional bits. */
+uint32_t ehmn_sum_rows(int32_t *v, const ehmn_rows *of, uint32_t token, const uint32_t *negative, uint32_t many)
+{
+    ehmn_row rows[EHMN_MAX_NEGATIVES + 1u];
+    uint64_t most = 0; /* before the shift */
+    uint32_t count = 0, s = 0, row = token;
+    int32_t factor = (int32_t)many, shift = of->shift, within = shift > 0;
+    for (;;) {
+        most += 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)of->scale[row];
+        within &= ehmn_neon_make_row(rows + count++, of->w + (size_t)row * of->n, factor, of->scale[row], shift);
+        if (s == many) {
+            break;
+        }
+        row = negative[s];
+        factor = -(int32_t)ehmn_run_length(negative, many, s);
+        s += (uint32_t)-factor;
+    }
+    if (within && most >> shift < 1u << 30) {
+        (of->sum_rows != NULL ? of->sum_rows : ehmn_neon_sum_rows)(v, of->n, rows, count);
+    } else {
+        add_each(v, of, token, negative, many);
+    }
+    return count;
+}
+
 /* sums[k] = p[0] + ... + p[k] of sixteen, four in each register. */
 static inline void sum_up(const uint32x4_t *p, uint32x4_t *sums)
 {
@@ -350,24 +430,55 @@ static inline void probabilities(const int16_t *logits, uint32_t left, int32_t m
     ehmn_neon_exp2(y, 1, p);
 }
 
-void ehmn_neon_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
-                              ehmn_quantiles *q)
+void ehmn_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
+                         ehmn_quantiles *q)
 {
     uint64_t ahead = q->ahead;
-    for (uint32_t k = first; ahead < rest && q->found < q->n; k += 16u) {
+    uint32_t found = q->found;
+    for (uint32_t k = first; ahead < rest && found < q->n; k += 16u) {
         uint32x4_t p[4], sums[4];
         probabilities(logits + k, end - k, max, p);
         uint32_t sum = vaddvq_u32(vaddq_u32(vaddq_u32(p[0], p[1]), vaddq_u32(p[2], p[3])));
         if (ahead < sum) {
             sum_up(p, sums);
-            for (; ahead < sum && q->found < q->n; ahead += q->step) {
-                q->tokens[q->found++] = k + count_up_to(sums, (uint32_t)ahead);
+            for (; ahead < sum && found < q->n; ahead += q->step) {
+                q->tokens[found++] = k + count_up_to(sums, (uint32_t)ahead);
             }
         }
         ahead -= sum;
         rest -= sum;
     }
+    q->found = found;
     q->ahead = ahead - rest;
+}
+
+/* The upper words of products. */
+static inline uint32x4_t upper(uint32x4_t v, uint32x4_t factor)
+{
+    uint64x2_t low = vmull_u32(vget_low_u32(v), vget_low_u32(factor)), high = vmull_high_u32(v, factor);
+    return vuzp2q_u32(vreinterpretq_u32_u64(low), vreinterpretq_u32_u64(high));
+}
+
+/* A stream in each lane. */
+void ehmn_random_firsts(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t out[4])
+{
+    static const uint32_t lanes[4] = {0, 1, 2, 3};
+    const uint32x4_t by_a = vdupq_n_u32(EHMN_MULTIPLIER_A), by_b = vdupq_n_u32(EHMN_MULTIPLIER_B);
+    const uint32x4_t step0 = vdupq_n_u32(EHMN_KEY_STEP_0), step1 = vdupq_n_u32(EHMN_KEY_STEP_1);
+    uint32x4_t key0 = vdupq_n_u32((uint32_t)seed), key1 = vdupq_n_u32((uint32_t)(seed >> 32));
+    uint32x4_t w0 = vdupq_n_u32((uint32_t)counter), w1 = vdupq_n_u32((uint32_t)(counter >> 32));
+    uint32x4_t w2 = vaddq_u32(vdupq_n_u32(stream), vld1q_u32(lanes)), w3 = vdupq_n_u32(0);
+    for (int round = 0; round < 10; round++) {
+        uint32x4_t a = vmulq_u32(w0, by_a), b = vmulq_u32(w2, by_b), above = upper(w0, by_a);
+        w0 = veorq_u32(veorq_u32(upper(w2, by_b), w1), key0);
+        w2 = veorq_u32(veorq_u32(above, w3), key1);
+        w1 = b;
+        w3 = a;
+        __asm__("" : "+w"(key0), "+w"(key1)); /* no constants of all rounds */
+        key0 = vaddq_u32(key0, step0);
+        key1 = vaddq_u32(key1, step1);
+    }
+    vst1q_u32(out, w0);
 }
 
 #endif

@@ -42,13 +42,6 @@ uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most)
     return sum;
 }
 
-void ehmn_drop_below(int32_t *v, uint32_t n, uint32_t least)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        v[i] = ehmn_abs(v[i]) < least ? 0 : v[i];
-    }
-}
-
 void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out)
 {
     for (uint32_t i = 0; i < n; i++) {

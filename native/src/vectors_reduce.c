@@ -2,26 +2,12 @@
  * found in one pass, and they are rounded in another. SPEC.md, "Arithmetic". */
 #include "vectors.h"
 
-/* The smallest shift by which a magnitude of at most `max` rounds into `bits` bits with a sign. */
-static inline int32_t fitting_shift(uint32_t max, int32_t bits)
-{
-    int32_t shift = bits_of(max) - (bits - 1);
-    return shift + (shift > 0 && ((max >> (shift - 1)) + 1u) >> 1 >> (bits - 1) != 0);
-}
-
-#if defined(EHMN_ASK_X86) || defined(EHMN_NEON)
-int32_t ehmn_fitting_shift(uint32_t max, int32_t bits)
-{
-    return fitting_shift(max, bits);
-}
-#endif
-
 #if defined(EHMN_MVE)
 
 static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)
 {
     uint32_t max = ehmn_mve_max_abs(v, n);
-    return max != 0 ? fitting_shift(max, bits) : 0;
+    return max != 0 ? ehmn_fitting_shift(max, bits) : 0;
 }
 
 #define shift_into8 ehmn_mve_shift_into8
@@ -36,7 +22,7 @@ RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
     for (uint32_t i = 0; i < n; i++) {
         max = ehmn_abs(v[i]) > max ? ehmn_abs(v[i]) : max;
     }
-    return max != 0 ? fitting_shift(max, bits) : 0;
+    return max != 0 ? ehmn_fitting_shift(max, bits) : 0;
 }
 
 /* The smallest shift by which all of v round into `bits` bits; 0 for a zero vector. First with -x taken as x - 1 where x
@@ -53,9 +39,9 @@ static int32_t fitting_most(const int32_t *v, uint32_t n, int32_t bits, uint32_t
         uint32_t a = (uint32_t)(v[i] ^ v[i] >> 31);
         max = a > max ? a : max;
     }
-    int32_t shift = fitting_shift(max, bits);
+    int32_t shift = ehmn_fitting_shift(max, bits);
     *most = max;
-    return max != 0 && shift == fitting_shift(max + 1u, bits) ? shift : fitting_exactly(v, n, bits);
+    return max != 0 && shift == ehmn_fitting_shift(max + 1u, bits) ? shift : fitting_exactly(v, n, bits);
 }
 
 static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits)

@@ -126,14 +126,14 @@ uint64_t ehmn_limit(int32_t *v, uint32_t n, int32_t most)
     return CHOOSE(limit, v, n, most);
 }
 
-void ehmn_drop_below(int32_t *v, uint32_t n, uint32_t least)
-{
-    CHOOSE(drop_below, v, n, least);
-}
-
 void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out)
 {
     CHOOSE(times_slope, v, z, n, out);
+}
+
+uint32_t ehmn_length(const int8_t *w, uint32_t n)
+{
+    return CHOOSE(length, w, n);
 }
 
 uint32_t ehmn_rotate_some(const int16_t *turn, uint32_t half, int32_t *v)

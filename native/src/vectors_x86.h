@@ -31,8 +31,8 @@
     int64_t ehmn_##set##_dot_outputs(const int16_t *z, const int32_t *v, uint32_t n);                                   \
     int64_t ehmn_##set##_sum(const int32_t *v, uint32_t n);                                                             \
     uint64_t ehmn_##set##_limit(int32_t *v, uint32_t n, int32_t most);                                                  \
-    void ehmn_##set##_drop_below(int32_t *v, uint32_t n, uint32_t least);                                               \
     void ehmn_##set##_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *out);                        \
+    uint32_t ehmn_##set##_length(const int8_t *w, uint32_t n);                                                          \
     void ehmn_##set##_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z);                                \
     uint32_t ehmn_##set##_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead)
 
@@ -68,9 +68,7 @@ uint32_t ehmn_avx512_rotate(const int16_t *turn, uint32_t half, int32_t *v);
 #define EHMN_HAS_AVX512                                                                                                 \
     (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
 
-/* Parts of them that vectors.c shares: by how much a vector is shifted whose largest magnitude is max; of
- * ehmn_rms_normalise, what it begins and ends with. */
-int32_t ehmn_fitting_shift(uint32_t max, int32_t bits);
+/* Parts of them that vectors.c shares: of ehmn_rms_normalise, what it begins and ends with. */
 uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift);
 int32_t ehmn_rms_factor(uint64_t sum, uint32_t n, int32_t *shift);
 
