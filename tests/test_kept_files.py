@@ -1,5 +1,6 @@
 """A slip of the keyboard costs no file: what is there and is something else than the output is not written over."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,22 @@ def test_an_output_takes_the_place_of_an_earlier_one(tiny_export: Path, diary: P
     for _ in range(2):
         assert edgehmn("replay", "record", tiny_export, diary, "-o", tmp_path / "a.ehmr", "-q").code == 0
         assert edgehmn("profile", tiny_export, "--target", "host", "--html", tmp_path / "a.html", "-q").code == 0
+
+
+def test_what_is_about_to_be_replaced_is_said(
+    tiny_export: Path, diary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second session that does not start from the first loses what that one learned."""
+    state = tmp_path / "mine.ehmd"
+    words = ("personalise", tiny_export, diary, "--save-state", state)
+    assert "will be replaced" not in edgehmn(*words).err
+    said = edgehmn(*words).err
+    assert f"{state} holds" in said and f"will be replaced; to learn on from it: --load-state {state}" in said
+    assert "will be replaced" not in edgehmn(*words, "--load-state", state).err + edgehmn(*words, "-q").err
+    monkeypatch.setattr("sys.stdin", io.StringIO("a line\n"))
+    assert "will be replaced" in edgehmn("personalise", tiny_export, "-", "--save-state", state).err
+    state.write_bytes(state.read_bytes()[:-1])
+    assert edgehmn(*words).code == 0, "a damaged one is replaced, too"
 
 
 def test_what_is_no_file_is_left_to_who_writes_it(tmp_path: Path) -> None:

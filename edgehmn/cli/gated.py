@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from edgehmn.banks import split
 from edgehmn.cli.output import Outcome, Session
-from edgehmn.errors import LearningDivergedError, LinkLostError
-from edgehmn.files import sha256
+from edgehmn.errors import InvalidFileError, LearningDivergedError, LinkLostError
+from edgehmn.files import read_bytes, sha256
 from edgehmn.gate import KNOWN_TOKENS, Verdict
 from edgehmn.learn import CONTEXT, SECTION, Personalisation, learned_part
 from edgehmn.resume import Keeper
@@ -83,6 +83,21 @@ def dry_personalisation(ids: npt.NDArray[np.int32], runtime: str, keeper: Keeper
     before = f", {done:,} were learned before it was interrupted" if done else ""
     text = f"{len(ids):,} tokens: {half - done:,} would be learned on {runtime}{before}, the other half scored{where}"
     return Outcome(result, text)
+
+
+def check_save_state(session: Session, save_state: str, load_state: str | None) -> None:
+    """Before anything is learned: raises UsageError for a file that is no state, and says what a state will replace."""
+    from edgehmn import states
+
+    path = states.path_of(save_state)
+    states.check_output(path)
+    if path.is_file() and (load_state is None or states.path_of(load_state) != path):
+        with contextlib.suppress(InvalidFileError):  # of another version, say
+            learned = states.describe(save_state, read_bytes(path)).learned
+            session.note(
+                f"{save_state} holds {learned:,} learned tokens, and will be replaced; to learn on from it: "
+                f"--load-state {save_state}"
+            )
 
 
 def keeper_of(

@@ -146,6 +146,7 @@ def personalise_command(
         return personalise_live(session, export, save_state, load_state, gate, where)
     from edgehmn import states
     from edgehmn.cli.gated import (
+        check_save_state,
         dry_personalisation,
         gate_sentence,
         keeper_of,
@@ -159,7 +160,7 @@ def personalise_command(
     from edgehmn.runtime.select import open_runtime
 
     if save_state:
-        states.check_output(states.path_of(save_state))
+        check_save_state(session, save_state, load_state)
     opened = Export.open(export)
     ids = opened.encode(read_texts(texts))
     keeper = keeper_of(save_state, opened.image.id, ids, load_state, where)

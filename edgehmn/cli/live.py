@@ -18,14 +18,14 @@ def personalise_live(
 ) -> Outcome:
     """Learn standard input line by line until it ends. What was learned goes to `save_state` every few lines."""
     from edgehmn import states
-    from edgehmn.cli.gated import gate_result, raise_if_refused
+    from edgehmn.cli.gated import check_save_state, gate_result, raise_if_refused
     from edgehmn.exported import Export
     from edgehmn.files import sha256
     from edgehmn.live import LiveSession
     from edgehmn.runtime.select import open_runtime
 
     if save_state:
-        states.check_output(states.path_of(save_state))
+        check_save_state(session, save_state, load_state)
     opened = Export.open(export)
     start = None if load_state is None else states.load(load_state)
 
