@@ -8,6 +8,7 @@ statistics: where errors are common, where they are rare, and how the final norm
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ import safetensors.numpy
 from edgehmn.calibrate import head_statistics
 from edgehmn.checkpoint import read_checkpoint
 from edgehmn.checkpoint.model import Checkpoint
-from edgehmn.files import read_text
+from edgehmn.errors import EdgeHMNError
+from edgehmn.files import read_text, write_bytes
 from edgehmn.model import FloatModel
 
 TOKENS = 16384
@@ -37,18 +39,29 @@ def sample(checkpoint: Checkpoint, texts: list[str]) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", metavar="CKPT", type=Path, help="folder with model.safetensors, which is changed")
     parser.add_argument("texts", metavar="TEXT", nargs="+", type=Path)
     args = parser.parse_args()
-    checkpoint = read_checkpoint(args.checkpoint)
-    model = FloatModel(checkpoint)
-    ids = sample(checkpoint, [read_text(p) for p in args.texts])
-    statistics = head_statistics(model, model.encode(ids, model.new_state()), ids)
     path = args.checkpoint / "model.safetensors"
+    if not path.is_file():
+        parser.error(f"{path}: no such file; give the folder of a checkpoint of our own")
+    try:
+        put_statistics(path, args.texts)
+    except EdgeHMNError as e:
+        print(f"{parser.prog}: {e}", file=sys.stderr)
+        sys.exit(e.exit_code)
+
+
+def put_statistics(path: Path, texts: list[Path]) -> None:
+    """Into the weights at `path`, measured on the texts."""
+    checkpoint = read_checkpoint(path.parent)
+    model = FloatModel(checkpoint)
+    ids = sample(checkpoint, [read_text(p) for p in texts])
+    statistics = head_statistics(model, model.encode(ids, model.new_state()), ids)
     tensors = safetensors.numpy.load_file(path)
     names = checkpoint.config.statistics_shapes()
     tensors |= dict(zip(names, (vars(statistics)[name.split(".")[1]] for name in names), strict=True))
-    safetensors.numpy.save_file(tensors, path)
+    write_bytes(path, safetensors.numpy.save(tensors))
 
 
 if __name__ == "__main__":

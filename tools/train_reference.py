@@ -16,15 +16,20 @@ import argparse
 import dataclasses
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import tokenizers
-import torch
-import torch.nn.functional as F
-from torch import nn
+
+try:
+    import safetensors.torch
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+except ImportError as e:
+    sys.exit(f"train_reference.py needs PyTorch ({e}): pip install torch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,7 +319,12 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="torch.compile (needs a C++ compiler)")
-    train(parser.parse_args(), Config())
+    args = parser.parse_args()
+    data = Path(args.data)
+    for name in ("wikitext-2/train.txt", "wikitext-2/valid.txt", "text-open/*.txt"):
+        if not any(data.glob(name)):
+            parser.error(f"{data / name}: no such file")
+    train(args, Config())
 
 
 if __name__ == "__main__":
