@@ -429,6 +429,19 @@ def test_a_terminal_without_unicode_still_gets_its_text(tiny_export: Path, tmp_p
     assert done.code == 0 and done.out.startswith("\\u65e5")
 
 
+def test_interrupted_chips_end_and_finished_ones_are_kept(tiny_export: Path, short_text: Path, tmp_path: Path) -> None:
+    """Of an evaluation in several processes."""
+    text, out, seeds = tmp_path / "long.txt", tmp_path / "out", 8
+    text.write_text(short_text.read_text("utf-8") * 10, "utf-8")
+    words = ("eval", "p0", "--model", tiny_export, "--data", text, "--runtime", "tile", "--tokens", "2000")
+    running = process(*words, "--seeds", str(seeds), "--jobs", "2", "--output", out, cwd=tmp_path)
+    wait_for(lambda: any(out.glob("parts/p0-tile-*")) or running.poll() is not None)
+    running.send_signal(signal.SIGINT)
+    done = finish(running)
+    assert done.code == 130 and "Traceback" not in done.err, done
+    assert 1 <= len(list(out.glob("parts/p0-tile-*"))) < seeds
+
+
 def test_nohup_is_heeded(tiny_export: Path, tmp_path: Path) -> None:
     """A session of typed lines, which waits: a terminal that is closed does not end it where SIGHUP is ignored."""
     words = shlex.join([sys.executable, "-m", "edgehmn", "personalise", str(tiny_export), "-"])

@@ -4,9 +4,11 @@ import contextlib
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ from edgehmn.evaluate import text_perplexity
 from edgehmn.evaluation import p1, p2, sequences
 from edgehmn.evaluation.chats import ChatTokenizer, readings
 from edgehmn.evaluation.p0 import p0
+from edgehmn.evaluation.p0_tiles import Chips, _at_once
 from edgehmn.evaluation.p3 import frozen_image, p3
 from edgehmn.evaluation.plan import write
 from edgehmn.evaluation.report import markdown
@@ -264,6 +267,35 @@ def test_p0_on_tiles_stands_beside_the_digital_core(run_of: Callable[..., Run], 
         p0(run_of(runtime="tile", tokens=200, static_only=True, tiles=TileSetup("adapters")))
     assert "simulated, calibrated to HERMES" in markdown({"p0": hermes}) and "by seed" in markdown({"p0": hermes})
     assert "static" in markdown({"p0": still})
+
+
+@dataclass(frozen=True)
+class SlowChips:
+    """Of which all but the first take longer than anybody waits."""
+
+    folder: Path
+    ids: tuple[int, ...] = (1, 2, 3)
+    static_only: bool = True
+
+    def part(self, seed: int) -> dict[str, Any]:
+        (self.folder / str(seed)).touch()
+        time.sleep(0 if seed == 0 else 300)
+        return {"seed": seed}
+
+
+def test_chips_at_once_are_had_one_by_one_and_end_with_what_interrupts_them(tmp_path: Path) -> None:
+    counted: list[int] = []
+    began = time.monotonic()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        _at_once(cast(Chips, SlowChips(tmp_path)), [0, 1, 2, 3], 2, counted.append) as part,
+    ):
+        assert part(0) == {"seed": 0} and counted == [6]
+        while not (tmp_path / "1").exists():
+            assert time.monotonic() - began < 100
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 150 and not (tmp_path / "3").exists()
 
 
 def test_a_frozen_snapshot_is_what_was_learned_so_far(run_of: Callable[..., Run]) -> None:

@@ -6,7 +6,10 @@ process of its own.
 """
 
 import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from statistics import mean
 from typing import Any
@@ -37,9 +40,11 @@ def p0_tiles(run: Run, name: str, text: str, ids: Ids, settings: dict[str, Any])
     settings = settings | asked
     chips = Chips(run.export.image.bytes.tobytes(), ids, target, setup, o.static_only)
     missing = [i for i in range(o.seeds) if not run.store.has(f"{PART}-{i}", settings | {"seed": i})]
-    with run.progress_bar("p0", (2 if o.static_only else 3) * len(ids) * len(missing)) as progress:
-        done = _at_once(chips, missing, o.jobs, progress)
-        parts = run.per_seed(PART, settings, lambda seed: done[seed] if seed in done else chips.part(seed, progress))
+    with (
+        run.progress_bar("p0", (2 if o.static_only else 3) * len(ids) * len(missing)) as progress,
+        _at_once(chips, missing, o.jobs, progress) as part,
+    ):
+        parts = run.per_seed(PART, settings, part)
     totals = {key: mean(p[key] for p in parts) for key in parts[0] if key.endswith("nats")}
     figures = {key: figures_of(total, ids, text) for key, total in totals.items()}
     result: dict[str, Any] = {
@@ -56,17 +61,32 @@ def p0_tiles(run: Run, name: str, text: str, ids: Ids, settings: dict[str, Any])
     return result | summary(parts, len(ids), lambda total: figures_of(total, ids, text))
 
 
-def _at_once(chips: "Chips", seeds: list[int], jobs: int, progress: Progress) -> dict[int, dict[str, Any]]:
-    """Parts of some seeds, in as many processes as asked for; nothing if that is one."""
+@contextmanager
+def _at_once(
+    chips: "Chips", seeds: list[int], jobs: int, progress: Progress
+) -> Iterator[Callable[[int], dict[str, Any]]]:
+    """What gives the part of a seed, of those named, while as many processes as asked for compute the next ones. When
+    this is interrupted they end, too."""
     if min(jobs, len(seeds)) < 2:
-        return {}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(seeds)), mp_context=context) as pool:
-        done = {}
-        for seed, part in zip(seeds, pool.map(chips.part, seeds), strict=True):
-            done[seed] = part
+        yield lambda seed: chips.part(seed, progress)
+        return
+    others, context = set(multiprocessing.active_children()), multiprocessing.get_context("spawn")
+    ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal comes to all of them
+    with ProcessPoolExecutor(min(jobs, len(seeds)), context, signal.signal, ignore) as pool:
+        running = {seed: pool.submit(chips.part, seed) for seed in seeds}
+
+        def part(seed: int) -> dict[str, Any]:
+            found = running[seed].result()
             progress((2 if chips.static_only else 3) * len(chips.ids))
-        return done
+            return found
+
+        try:
+            yield part
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
 
 
 @dataclass(frozen=True)
