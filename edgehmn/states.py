@@ -3,6 +3,7 @@ its name is its file name."""
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,12 +129,12 @@ def load_into(runtime: Runtime, name: str, banks: int = 1) -> None:
         raise InvalidFileError(f"{path_of(name)}: {e}", **e.detail) from e
 
 
-def list_states() -> list[State]:
-    """All sound named states, by name."""
+def list_states(note: Callable[[str], None] = lambda message: None) -> list[State]:
+    """All sound named states, by name. note: gets what is wrong with each of the others."""
     out = []
     for path in sorted(folder().glob(f"*{SUFFIX}")):
         try:
             out.append(describe(path.stem, read_bytes(path)))
-        except InvalidFileError:
-            continue
+        except (InvalidFileError, UsageError) as e:
+            note(str(e))
     return out

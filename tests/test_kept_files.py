@@ -83,6 +83,19 @@ def test_what_is_about_to_be_replaced_is_said(
     assert edgehmn(*words).code == 0, "a damaged one is replaced, too"
 
 
+def test_a_state_that_is_not_listed_is_said(
+    tiny_export: Path, diary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEHMN_STATES", str(tmp_path))
+    assert edgehmn("personalise", tiny_export, diary, "--save-state", "mine").code == 0
+    (tmp_path / "half.ehmd").write_bytes((tmp_path / "mine.ehmd").read_bytes()[:-1])
+    (tmp_path / "folder.ehmd").mkdir()
+    done = edgehmn("state", "list")
+    assert done.code == 0 and "half" not in done.out and "mine" in done.out
+    assert "half: truncated or damaged" in done.err and "folder.ehmd: a folder" in done.err
+    assert edgehmn("state", "list", "-q").err == edgehmn("state", "list", "--json").err == ""
+
+
 def test_what_is_no_file_is_left_to_who_writes_it(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing", Path("/dev/null")):
         check_replaceable(path, "state", b"EHMD")

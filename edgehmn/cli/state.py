@@ -87,7 +87,7 @@ def load_command(session: Session, name: str, port: str | None, target: Path | N
 def list_command(session: Session) -> Outcome:
     from edgehmn import states
 
-    known = states.list_states()
+    known = states.list_states(session.note)
     rows = [(s.name, f"{s.learned:,}", str(s.banks), f"{s.bytes:,}", s.image_id[:16]) for s in known]
     text = table(rows, ("state", "learned", "banks", "bytes", "image")) if rows else f"no states in {states.folder()}"
     return Outcome({"states": [_row(s) for s in known]}, text)
