@@ -442,6 +442,15 @@ def test_interrupted_chips_end_and_finished_ones_are_kept(tiny_export: Path, sho
     assert 1 <= len(list(out.glob("parts/p0-tile-*"))) < seeds
 
 
+def test_a_name_gives_a_terminal_no_orders(tiny_export: Path, tmp_path: Path) -> None:
+    evil = tmp_path / "\x1b]0;title\x07\x9b2J.txt"
+    evil.write_text("short")
+    for words in (("run", evil, "a"), ("profile", evil, "--target", "host"), ("personalise", tiny_export, f"{evil}?")):
+        said = edgehmn(*words).err
+        assert "\\x1b]0;title\\x07\\x9b2J" in said
+        assert all(c.isprintable() or c == "\n" for c in said)
+
+
 def test_nohup_is_heeded(tiny_export: Path, tmp_path: Path) -> None:
     """A session of typed lines, which waits: a terminal that is closed does not end it where SIGHUP is ignored."""
     words = shlex.join([sys.executable, "-m", "edgehmn", "personalise", str(tiny_export), "-"])

@@ -78,9 +78,9 @@ def _finite(value: Any) -> Any:
 
 
 def say(message: str) -> None:
-    """A line to stderr, which is lost where nobody reads it: it ends no work."""
+    """A line to stderr, which is lost where nobody reads it: it ends no work. A name in it moves no cursor."""
     with contextlib.suppress(OSError):
-        click.echo(message, err=True)
+        click.echo("".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in message), err=True)
 
 
 def write_stdout(text: str) -> None:
