@@ -494,4 +494,4 @@ def test_an_unknown_board_is_a_usage_error() -> None:
     assert BOARD in boards()
     assert BOARD in machines()
     with pytest.raises(UsageError, match=BOARD):
-        Emulator(None, "mps2-an999")
+        Emulator(None, f"{BOARD}x")
