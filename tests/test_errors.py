@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgehmn.cli.output import Session
@@ -214,6 +215,16 @@ def test_a_missing_package_is_named_with_the_line_that_mends_it(
     done = edgehmn(*(places.get(a, a) for a in arguments), "-q")
     assert done.code == 10 and line in done.err and done.err.count("\n") == 1, done
     assert not list(tmp_path.glob("place/*"))
+
+
+def test_memory_that_is_not_there_is_no_fault_of_ours(tiny_export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*_: object) -> None:
+        np.empty(1 << 50, np.uint8)
+
+    monkeypatch.setattr("edgehmn.planning.plan", too_much)
+    done = edgehmn("plan", tiny_export)
+    assert done.code == 6 and "not so much memory is free" in done.err and "fault of edgehmn" not in done.err
+    assert edgehmn("plan", tiny_export, "--json").envelope["error"]["code"] == 6
 
 
 def test_a_fault_of_our_own(tiny_export: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from edgehmn.errors import (
     INTERRUPTED,
     CannotWriteError,
     DependencyError,
+    DoesNotFitError,
     EdgeHMNError,
     InvalidFileError,
     UsageError,
@@ -160,6 +161,12 @@ def _unforeseen(e: Exception) -> tuple[int, str]:
         return CannotWriteError.exit_code, f"{e.filename or 'standard output'}: cannot be written ({e.strerror})"
     if isinstance(e, OSError) and e.filename is not None:
         return InvalidFileError.exit_code, f"{e.filename}: cannot be read ({e.strerror})"
+    if isinstance(e, MemoryError):
+        why = f" ({e})" if str(e) else ""
+        return (
+            DoesNotFitError.exit_code,
+            f"not so much memory is free here{why}; end other programs",
+        )
     if isinstance(e, ModuleNotFoundError) and (e.name or "").startswith("edgehmn."):
         hint = "pip install . in a checkout, then the command 'edgehmn', or Python in another folder"
         return DependencyError.exit_code, f"{e.name} is missing: these are sources that are not installed; {hint}"
