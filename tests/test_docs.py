@@ -108,6 +108,18 @@ def test_commands_of_the_readme_are_understood() -> None:
 
 
 @pytest.mark.skipif(which("arm-none-eabi-gcc") is None, reason="not run here: arm-none-eabi-gcc missing")
+def test_the_python_of_the_readme_does_what_it_says(
+    reference_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = README.split("```python\n")[1].split("```")[0]
+    says = re.search(r"print\(.*#\s*(.+)\n", code)
+    assert says is not None
+    (tmp_path / "ref").symlink_to(reference_export)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == says[1]
+
+
 def test_the_readme_names_all_that_flash_needs(tiny_export: Path, run_cli: Callable[..., Result]) -> None:
     [line] = re.findall(r"^edgehmn (flash ref .*)", README, re.M)
     words = [str(tiny_export) if word == "ref" else word for word in shlex.split(line, comments=True)]
