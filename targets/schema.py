@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from edgehmn.errors import DependencyError, InvalidFileError, UsageError
+from edgehmn.errors import DependencyError, InvalidFileError, UsageError, no_such
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,6 +24,7 @@ PROFILES = Path(__file__).resolve().parent / "profiles"
 KINDS = ("microcontroller", "single-board computer", "gpu", "host", "emulated")
 LEVELS = ("tcm", "sram", "l2", "l3", "dram", "flash", "xip", "psram", "card")  # roughly from fast to slow
 MAX_PROFILE_BYTES = 1 << 16
+LISTED = "'edgehmn targets' lists them, and FILE.toml is a profile of your own"
 
 
 def _limits(low: float, high: float) -> Any:
@@ -153,9 +154,7 @@ def load_target(name: str) -> Target:
     if path.suffix != ".toml":
         path = PROFILES / f"{name}.toml"
         if name not in target_names():
-            raise UsageError(
-                f"no target '{name:.80}'; there are {', '.join(target_names())}, and any profile of your own: FILE.toml"
-            )
+            raise no_such("target", name, target_names(), LISTED)
     elif not path.is_file():
         raise UsageError(f"{path}: no such profile")
     return read_target(path)

@@ -129,13 +129,12 @@ def _targets(names: Sequence[str]) -> tuple[list["Target"], list[str]]:
     """Boards, and names of tiles, each once. Raises UsageError for a name that is neither, InvalidFileError."""
     from edgehmn.estimate_tiles import is_tile
     from edgehmn.targets.memristive.presets import PRESETS
-    from edgehmn.targets.schema import load_target, target_names
+    from edgehmn.targets.schema import LISTED, load_target, target_names
 
     boards, known = [name for name in dict.fromkeys(names) if not is_tile(name)], target_names()
     for name in boards:
         if name not in known and not name.endswith(".toml"):
-            listed = "'edgehmn targets' lists them, and FILE.toml is a profile of your own"
-            raise no_such("target", name, [*known, *PRESETS], listed)
+            raise no_such("target", name, [*known, *PRESETS], LISTED)
     return [load_target(name) for name in boards], [name for name in dict.fromkeys(names) if is_tile(name)]
 
 
