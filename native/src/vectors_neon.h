@@ -109,24 +109,6 @@ static inline uint16x8_t ehmn_neon_sigmoid8(int32x4_t x0, int32x4_t x1)
     return vsubq_u16(veorq_u16(y, minus), minus); /* 2^16 - y */
 }
 
-/* Bit k: v[k] is above zero, k below 32. */
-#define EHMN_SIGNS ehmn_neon_signs
-static inline uint32_t ehmn_neon_signs(const int32_t *v)
-{
-    static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-    uint8x16_t bits[2];
-    for (uint32_t k = 0; k < 2u; k++, v += 16) {
-        uint32x4_t a = vcgtzq_s32(vld1q_s32(v)), b = vcgtzq_s32(vld1q_s32(v + 4));
-        uint32x4_t c = vcgtzq_s32(vld1q_s32(v + 8)), d = vcgtzq_s32(vld1q_s32(v + 12));
-        uint8x16_t low = vreinterpretq_u8_u16(vuzp1q_u16(vreinterpretq_u16_u32(a), vreinterpretq_u16_u32(b)));
-        uint8x16_t high = vreinterpretq_u8_u16(vuzp1q_u16(vreinterpretq_u16_u32(c), vreinterpretq_u16_u32(d)));
-        bits[k] = vandq_u8(vuzp1q_u8(low, high), vld1q_u8(places));
-    }
-    uint8x16_t all = vpaddq_u8(bits[0], bits[1]);
-    all = vpaddq_u8(all, all);
-    return vgetq_lane_u32(vreinterpretq_u32_u8(vpaddq_u8(all, all)), 0);
-}
-
 /* out[i] = v[i * stride] for i < n, in the order of i; no byte beyond the last of them is read. */
 void ehmn_neon_collect(const int8_t *v, uint32_t stride, uint32_t n, int8_t *out);
 
