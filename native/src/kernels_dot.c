@@ -208,7 +208,7 @@ static uint32_t multiply_128(const int8_t *w, uint32_t rows, const bytes16 *in, 
         low[k] = in[k].low;
         high[k] = in[k].high;
     }
-    for (const int32_t *end = acc + (rows & ~3u); acc < end; acc += 4) { /* high bytes first: all sums are then times 256 */
+    for (const int32_t *end = acc + (rows & ~3u); acc < end; acc += 4) { /* high bytes first, times 256 */
         int32x4_t s[4];
         for (uint32_t r = 0; r < 4u; r++) {
             int8x16x4_t a = vld1q_s8_x4(w);
