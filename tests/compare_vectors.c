@@ -160,6 +160,12 @@ static void plastic(uint32_t n, int32_t limit)
     int32_t *a = copy(v, 4u * n);
     int8_t *bytes = copy(w, n);
     int16_t *outputs = copy(z, 2u * n);
+    uint32_t bits[(MOST + 31u) / 32u] = {0}, *signs = malloc(sizeof *signs * ((n + 31u) / 32u));
+    for (uint32_t i = 0; i < n; i++) {
+        bits[i / 32u] |= (uint32_t)(v[i] > 0) << i % 32u;
+    }
+    ehmn_signs(a, n, signs);
+    same("ehmn_signs", (n + 31u) / 32u, bits, signs, 4);
     got[0] = ehmn_sum(a, n);
     got[1] = ehmn_dot_weights(bytes, a, n);
     got[2] = ehmn_dot_outputs(outputs, a, n);

@@ -272,6 +272,9 @@ int64_t ehmn_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_
  * costs what the steps cost, it is not known. */
 int ehmn_has_no_step(const int8_t *w, uint32_t n, uint32_t rate, uint32_t passed);
 
+/* Bits v[i] > 0, 32 in a word, the last of which is filled up with zeros. */
+void ehmn_signs(const int32_t *v, uint32_t n, uint32_t *bits);
+
 /* The sum of |w[i]|. */
 uint32_t ehmn_length(const int8_t *w, uint32_t n);
 

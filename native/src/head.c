@@ -48,7 +48,7 @@ void ehmn_adapted_norm(ehmn_model *m, const int16_t *hidden, int32_t *v)
  * sums. */
 static uint32_t block_shift(const ehmn_image *im)
 {
-    for (uint32_t shift = 5; shift <= 7u; shift++) { /* a sum of 128 fits 32 bits */
+    for (uint32_t shift = 6; shift <= 7u; shift++) { /* a sum of 128 fits 32 bits */
         if (im->vocab_size >> shift < im->n_ctx) {
             return shift;
         }

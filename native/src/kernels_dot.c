@@ -110,11 +110,10 @@ static inline int32x4_t put_together(const int32x4_t *low, const int32x4_t *high
 static inline uint32_t multiply_contiguous(const int8_t *w, uint32_t rows, const uint32_t n, const int8_t *x, int32_t *acc)
 {
     int8x16x4_t v[4];
-    uint32_t r = 0;
     for (uint32_t c = 0; c < n; c++) {
         v[c] = vld1q_s8_x4(x + 64u * c);
     }
-    for (; r + 8u <= rows; r += 8u, acc += 8) {
+    for (const int32_t *end = acc + (rows & ~7u); acc < end; acc += 8) {
         int32x4_t s[8];
         for (uint32_t k = 0; k < 8u; k++) {
             s[k] = vdupq_n_s32(0);
@@ -130,7 +129,7 @@ static inline uint32_t multiply_contiguous(const int8_t *w, uint32_t rows, const
         vst1q_s32(acc, sum4(s));
         vst1q_s32(acc + 4, sum4(s + 4));
     }
-    return r;
+    return rows & ~7u;
 }
 
 /* Rows of any number of columns from 16 on, wherever they lie. Apart: it has much more in hand than what comes before it. */
@@ -177,11 +176,10 @@ static inline uint32_t multiply_short(const int8_t *w, uint32_t rows, const uint
                                       const bytes16 *x, int32_t *acc)
 {
     bytes16 v[4];
-    uint32_t r = 0;
     for (uint32_t c = 0; c < sixteens; c++) {
         v[c] = x[c];
     }
-    for (; r + 4u <= rows; r += 4u) {
+    for (const int32_t *end = acc + (rows & ~3u); acc < end; acc += 4) {
         int8x16_t row[4][4];
         int32x4_t s[4];
         for (uint32_t k = 0; k < 4u; k++, w += stride) {
@@ -197,21 +195,20 @@ static inline uint32_t multiply_short(const int8_t *w, uint32_t rows, const uint
                 s[k] = vdotq_s32(s[k], row[k][c], v[c].low);
             }
         }
-        vst1q_s32(acc + r, sum4(s));
+        vst1q_s32(acc, sum4(s));
     }
-    return r;
+    return rows & ~3u;
 }
 
 /* Rows of 128 columns, one behind the other, which stay in registers. Returns how many: all whole fours. */
 static uint32_t multiply_128(const int8_t *w, uint32_t rows, const bytes16 *in, int32_t *acc)
 {
-    uint32_t done = 0;
     int8x16_t low[8], high[8];
     for (uint32_t k = 0; k < 8u; k++) {
         low[k] = in[k].low;
         high[k] = in[k].high;
     }
-    for (; done + 4u <= rows; done += 4u, acc += 4) { /* high bytes first: all sums are then times 256 */
+    for (const int32_t *end = acc + (rows & ~3u); acc < end; acc += 4) { /* high bytes first, times 256 */
         int32x4_t s[4];
         for (uint32_t r = 0; r < 4u; r++) {
             int8x16x4_t a = vld1q_s8_x4(w);
@@ -231,7 +228,7 @@ static uint32_t multiply_128(const int8_t *w, uint32_t rows, const bytes16 *in, 
         }
         vst1q_s32(acc, sum4(s));
     }
-    return done;
+    return rows & ~3u;
 }
 
 /* acc = or += rows of `cols` columns, at least 16. */
@@ -296,6 +293,96 @@ static void matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t s
     }
 }
 
+/* l0..l3 and h0..h3 += weights 4 `lane` to 4 `lane` + 3 times sixteen values of four rows, whose columns become words. */
+#define ADD_FOUR(r0, r1, r2, r3, l0, l1, l2, l3, h0, h1, h2, h3, lane)                    \
+    do {                                                                                  \
+        int8x16_t even = vzip1q_s8(r0, r2), odd = vzip1q_s8(r1, r3);                      \
+        int8x16_t even2 = vzip2q_s8(r0, r2), odd2 = vzip2q_s8(r1, r3);                    \
+        int8x16_t c0 = vzip1q_s8(even, odd), c1 = vzip2q_s8(even, odd);                   \
+        int8x16_t c2 = vzip1q_s8(even2, odd2), c3 = vzip2q_s8(even2, odd2);               \
+        l0 = vdotq_laneq_s32(l0, c0, f.low, lane);                                        \
+        h0 = vdotq_laneq_s32(h0, c0, f.high, lane);                                       \
+        l1 = vdotq_laneq_s32(l1, c1, f.low, lane);                                        \
+        h1 = vdotq_laneq_s32(h1, c1, f.high, lane);                                       \
+        l2 = vdotq_laneq_s32(l2, c2, f.low, lane);                                        \
+        h2 = vdotq_laneq_s32(h2, c2, f.high, lane);                                       \
+        l3 = vdotq_laneq_s32(l3, c3, f.low, lane);                                        \
+        h3 = vdotq_laneq_s32(h3, c3, f.high, lane);                                       \
+        EHMN_NOT_BEFORE(h3);                                                              \
+    } while (0)
+
+/* Both halves of the next row. */
+static inline int8x16x2_t next_row(const int8_t **w, size_t stride)
+{
+    int8x16x2_t row = vld1q_s8_x2(*w);
+    *w += stride;
+    EHMN_KEEP_POINTER(*w);
+    return row;
+}
+
+#define ADD_ROWS(lane)                                                                    \
+    do {                                                                                  \
+        int8x16x2_t a = next_row(&w, stride), b = next_row(&w, stride);                   \
+        int8x16x2_t c = next_row(&w, stride), d = next_row(&w, stride);                   \
+        ADD_FOUR(a.val[0], b.val[0], c.val[0], d.val[0], l0, l1, l2, l3, h0, h1, h2, h3, lane); \
+        ADD_FOUR(a.val[1], b.val[1], c.val[1], d.val[1], l4, l5, l6, l7, h4, h5, h6, h7, lane); \
+    } while (0)
+
+static inline void store_sum(int32_t *acc, int32x4_t low, int32x4_t high)
+{
+    vst1q_s32(acc, vnegq_s32(vaddq_s32(low, vshlq_n_s32(high, 8))));
+}
+
+/* Thirty-two columns of rows, sixteen of them at a time. Weights enter negated, since 2^15 has no place in 16 bits, and as two
+ * bytes. */
+static void sum_columns(const int8_t *w, uint32_t rows, size_t stride, const int32_t *weight, int32_t *acc)
+{
+    int32x4_t l0 = vdupq_n_s32(0), l1 = l0, l2 = l0, l3 = l0, l4 = l0, l5 = l0, l6 = l0, l7 = l0;
+    int32x4_t h0 = l0, h1 = l0, h2 = l0, h3 = l0, h4 = l0, h5 = l0, h6 = l0, h7 = l0;
+    int32_t last_weights[16];
+    int8_t last[16u * 32u];
+    for (uint32_t left = rows; left > 0; left = left > 16u ? left - 16u : 0u) {
+        if (left < 16u) { /* with zeros they are sixteen, too */
+            memset(last, 0, sizeof last);
+            memset(last_weights, 0, sizeof last_weights);
+            for (uint32_t r = 0; r < left; r++) {
+                memcpy(last + 32u * r, w + r * stride, 32);
+            }
+            w = last;
+            stride = 32;
+            weight = memcpy(last_weights, weight, 4u * (size_t)left);
+        }
+        int16x8_t first = vmovn_high_s32(vmovn_s32(vnegq_s32(vld1q_s32(weight))), vnegq_s32(vld1q_s32(weight + 4)));
+        int16x8_t then = vmovn_high_s32(vmovn_s32(vnegq_s32(vld1q_s32(weight + 8))), vnegq_s32(vld1q_s32(weight + 12)));
+        bytes16 f = bytes_of(first, then);
+        ADD_ROWS(0);
+        ADD_ROWS(1);
+        ADD_ROWS(2);
+        ADD_ROWS(3);
+        weight += 16;
+    }
+    store_sum(acc, l0, h0);
+    store_sum(acc + 4, l1, h1);
+    store_sum(acc + 8, l2, h2);
+    store_sum(acc + 12, l3, h3);
+    store_sum(acc + 16, l4, h4);
+    store_sum(acc + 20, l5, h5);
+    store_sum(acc + 24, l6, h6);
+    store_sum(acc + 28, l7, h7);
+}
+
+static void weighted_sum(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int32_t *weight,
+                         int32_t *acc)
+{
+    uint32_t c = 0;
+    for (; c + 32u <= cols; c += 32u) {
+        sum_columns(w + c, rows, stride, weight, acc + c);
+    }
+    if (c < cols) {
+        ehmn_kernels_rows_weighted_sum(w + c, rows, cols - c, stride, weight, acc + c);
+    }
+}
+
 /* Those of NEON, with an instruction that these processors have, too. */
 static int32_t fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
 {
@@ -313,7 +400,7 @@ static void sum_rows(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t coun
 
 #define TABLE_OF_ONE_VECTOR                                                                                             \
     .matvec_s8 = matvec_s8, .matvec_s16 = matvec_s16, .matvec_s4 = matvec_s4,                                            \
-    .weighted_sum = ehmn_kernels_neon_weighted_sum, .scale = ehmn_kernels_neon_scale,                                    \
+    .weighted_sum = weighted_sum, .scale = ehmn_kernels_neon_scale,                                    \
     .scale_steps = ehmn_neon_scale_steps, .step_row = ehmn_kernels_neon_step_row, .few_steps = 3u,                       \
     .exp_sum = ehmn_kernels_neon_exp_sum, .soften = ehmn_kernels_neon_soften, .gate = ehmn_kernels_neon_gate,            \
     .fit = fit, .nearest = ehmn_kernels_neon_nearest, .sum_rows = sum_rows

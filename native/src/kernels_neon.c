@@ -277,26 +277,36 @@ uint32_t ehmn_kernels_neon_exp_sum(const int16_t *logits, uint32_t n, int32_t ma
     return n > 0 ? all + ehmn_kernels_rows_exp_sum(logits, n, max) : all;
 }
 
+/* Sixteen scores, or thirty-two for `n` 2; adds to *sum what they become. */
+static inline __attribute__((always_inline)) void soften_some(int32_t *scores, uint32_t n, int32x4_t most, uint32x4_t *sum)
+{
+    int16x8_t y[4];
+    uint32x4_t p[8];
+    for (uint32_t k = 0; k < 2u * n; k++) {
+        int16x4_t low = vqmovn_s32(vqsubq_s32(vld1q_s32(scores + 8u * k), most));
+        y[k] = vqmovn_high_s32(low, vqsubq_s32(vld1q_s32(scores + 8u * k + 4u), most));
+    }
+    ehmn_neon_exp2(y, n, p);
+    for (uint32_t k = 0; k < 4u * n; k++) {
+        p[k] = vrshrq_n_u32(p[k], 9);
+        *sum = vaddq_u32(*sum, p[k]);
+        vst1q_s32(scores + 4u * k, vreinterpretq_s32_u32(p[k]));
+    }
+}
+
 uint32_t ehmn_kernels_neon_soften(int32_t *scores, uint32_t n, int32_t max)
 {
     const int32x4_t most = vdupq_n_s32(max);
-    uint32x4_t sum = vdupq_n_u32(0), p[4];
-    uint32_t i = 0;
-    for (; i + 16u <= n; i += 16u) {
-        int32x4x4_t s = vld1q_s32_x4(scores + i);
-        int16x8_t y[2];
-        for (uint32_t k = 0; k < 2u; k++) {
-            int16x4_t low = vqmovn_s32(vqsubq_s32(s.val[2u * k], most));
-            y[k] = vqmovn_high_s32(low, vqsubq_s32(s.val[2u * k + 1u], most));
-        }
-        ehmn_neon_exp2(y, 1, p);
-        for (uint32_t k = 0; k < 4u; k++) {
-            p[k] = vrshrq_n_u32(p[k], 9);
-            sum = vaddq_u32(sum, p[k]);
-            vst1q_s32(scores + i + 4u * k, vreinterpretq_s32_u32(p[k]));
-        }
+    uint32x4_t sum = vdupq_n_u32(0);
+    for (; n >= 32u; n -= 32u, scores += 32) {
+        soften_some(scores, 2, most, &sum);
     }
-    return vaddvq_u32(sum) + ehmn_kernels_rows_soften(scores + i, n - i, max);
+    if (n >= 16u) {
+        soften_some(scores, 1, most, &sum);
+        n -= 16u;
+        scores += 16;
+    }
+    return vaddvq_u32(sum) + ehmn_kernels_rows_soften(scores, n, max);
 }
 
 void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_t frac)

@@ -1,8 +1,6 @@
 /* Memories of words: a bias of every token, n-grams, and episodes, which are past states like the present one and what
  * came then. SPEC.md, "Learning". */
 #include "model.h"
-#include "vectors_neon.h"
-#include "vectors_x86.h"
 
 #include <string.h>
 
@@ -104,8 +102,8 @@ void ehmn_learn_bias(ehmn_model *m, uint32_t token, const uint32_t *negative, in
     const ehmn_rule *rule = &m->image->rule;
     int16_t *bias = ehmn_in_delta(m, m->in.bias);
     uint32_t n = rule->n_negatives;
-    int32_t log_n = ehmn_bit_length(n) - 1;
-    if (rule->bias_step == 0) {
+    int32_t log_n = ehmn_bit_length(n) - 1, step = rule->bias_step;
+    if (step == 0) {
         return;
     }
     int64_t difference = (int64_t)n * bias[token]; /* of what came and the mean of what did not, n times */
@@ -116,10 +114,10 @@ void ehmn_learn_bias(ehmn_model *m, uint32_t token, const uint32_t *negative, in
     if (!write) {
         return;
     }
-    bias[token] = ehmn_sat16(bias[token] + rule->bias_step);
+    bias[token] = ehmn_sat16(bias[token] + step);
     for (uint32_t s = 0, same; s < n; s += same) {
         same = ehmn_run_length(negative, n, s);
-        bias[negative[s]] = ehmn_sat16(bias[negative[s]] + ehmn_round_shift32(-(int32_t)same * rule->bias_step, log_n));
+        bias[negative[s]] = ehmn_sat16(bias[negative[s]] + ehmn_round_shift32(-(int32_t)same * step, log_n));
     }
 }
 
@@ -136,24 +134,6 @@ void ehmn_decay_bias(ehmn_model *m, int32_t factor)
     }
     for (uint32_t v = first; v < first + share && v < vocab; v++) {
         bias[v] = (int16_t)(bias[v] - ehmn_mul(bias[v], decay, 16));
-    }
-}
-
-static void make_key(ehmn_model *m)
-{
-    const int32_t *x = ehmn_at(m, m->at.standard), *end = x + m->image->d_model;
-    uint32_t *key = ehmn_at(m, m->at.key);
-#if defined(EHMN_SIGNS)
-    for (; end - x >= 32; x += 32) {
-        *key++ = EHMN_SIGNS(x);
-    }
-#endif
-    for (; x < end; key++) {
-        uint32_t word = 0;
-        for (uint32_t bit = 1; x < end && bit != 0; bit <<= 1) {
-            word |= *x++ > 0 ? bit : 0u;
-        }
-        *key = word;
     }
 }
 
@@ -242,7 +222,7 @@ static void recall_episodes(ehmn_model *m)
 {
     int16_t *logits = ehmn_at(m, m->at.logits);
     uint32_t found[EHMN_RECALLED];
-    make_key(m);
+    ehmn_signs(ehmn_at(m, m->at.standard), m->image->d_model, ehmn_at(m, m->at.key));
     uint32_t n = find_nearest(m, found);
     if (n == 0) {
         return;

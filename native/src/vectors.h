@@ -27,6 +27,7 @@
 #define ehmn_limit ehmn_plain_limit
 #define ehmn_times_slope ehmn_plain_times_slope
 #define ehmn_length ehmn_plain_length
+#define ehmn_signs ehmn_plain_signs
 #endif
 
 #include "fixed.h"

@@ -128,30 +128,28 @@ void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
     }
 }
 
-/* Eight sums at a time in 16 bits: each has the one before added, then that two before, and that four before. */
-static inline uint16x8_t sums_of(uint16x8_t v)
-{
-    const uint16x8_t zero = vdupq_n_u16(0);
-    v = vaddq_u16(v, vextq_u16(zero, v, 7));
-    v = vaddq_u16(v, vextq_u16(zero, v, 6));
-    return vaddq_u16(v, vextq_u16(zero, v, 4));
-}
-
+/* Sixteen sums at a time: each has the one before added, as bytes, then in 16 bits that two before, that four before and that
+ * eight before. */
 void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign)
 {
+    const uint16x8_t zero = vdupq_n_u16(0);
     uint32x4_t before = vdupq_n_u32(0);
     for (; n >= 16u; n -= 16u, v += 16, edge += 16, sign += 16) {
         int8x16_t w = vld1q_s8(v);
         uint8x16_t a = vreinterpretq_u8_s8(vabsq_s8(w));
-        uint16x8_t low = sums_of(vmovl_u8(vget_low_u8(a))), high = sums_of(vmovl_high_u8(a));
-        uint32x4x4_t sums;
-        sums.val[0] = vaddw_u16(before, vget_low_u16(low));
-        sums.val[1] = vaddw_high_u16(before, low);
-        before = vdupq_laneq_u32(sums.val[1], 3);
-        sums.val[2] = vaddw_u16(before, vget_low_u16(high));
-        sums.val[3] = vaddw_high_u16(before, high);
-        before = vdupq_laneq_u32(sums.val[3], 3);
-        vst1q_u32_x4(edge, sums);
+        a = vaddq_u8(a, vextq_u8(vdupq_n_u8(0), a, 15));
+        uint16x8_t low = vmovl_u8(vget_low_u8(a)), high = vmovl_high_u8(a);
+        high = vaddq_u16(high, vextq_u16(low, high, 6));
+        low = vaddq_u16(low, vextq_u16(zero, low, 6));
+        high = vaddq_u16(high, vextq_u16(low, high, 4));
+        low = vaddq_u16(low, vextq_u16(zero, low, 4));
+        high = vaddq_u16(high, low);
+        vst1q_u32(edge, vaddw_u16(before, vget_low_u16(low)));
+        vst1q_u32(edge + 4, vaddw_high_u16(before, low));
+        vst1q_u32(edge + 8, vaddw_u16(before, vget_low_u16(high)));
+        before = vaddw_high_u16(before, high);
+        vst1q_u32(edge + 12, before);
+        before = vdupq_laneq_u32(before, 3);
         vst1q_s8(sign, vreinterpretq_s8_u8(vclezq_s8(w)));
     }
     uint32_t sum = vgetq_lane_u32(before, 0);

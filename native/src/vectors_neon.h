@@ -74,11 +74,12 @@ static inline int32x4_t ehmn_neon_sigmoid(int32x4_t x)
     return vreinterpretq_s32_u32(y);
 }
 
-static inline uint32_t ehmn_neon_entry(uint32_t index)
+/* An entry of the table and the next, by bytes from its beginning. */
+static inline uint32x2_t ehmn_neon_entry(uint32_t offset)
 {
     uint32_t two;
-    memcpy(&two, ehmn_sigmoid_table + index, sizeof two);
-    return two;
+    memcpy(&two, (const uint8_t *)ehmn_sigmoid_table + offset, sizeof two);
+    return vcreate_u32(two);
 }
 
 /* The same of eight values, 1..65535, in 16 bits, whose products with rounding halve a doubled upper half: step is at most
@@ -89,16 +90,12 @@ static inline uint16x8_t ehmn_neon_sigmoid8(int32x4_t x0, int32x4_t x1)
     const uint32x4_t last = vdupq_n_u32((1u << 20) - 1u);
     uint32x4_t a0 = vminq_u32(vreinterpretq_u32_s32(vabsq_s32(x0)), last);
     uint32x4_t a1 = vminq_u32(vreinterpretq_u32_s32(vabsq_s32(x1)), last);
-    uint16x8_t at = vshrn_high_n_u32(vshrn_n_u32(a0, 11), a1, 11);
-    uint32x4_t w0 = vdupq_n_u32(0), w1 = w0; /* an entry and the next */
-    w0 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 0)), w0, 0);
-    w1 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 4)), w1, 0);
-    w0 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 1)), w0, 1);
-    w1 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 5)), w1, 1);
-    w0 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 2)), w0, 2);
-    w1 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 6)), w1, 2);
-    w0 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 3)), w0, 3);
-    w1 = vsetq_lane_u32(ehmn_neon_entry(vgetq_lane_u16(at, 7)), w1, 3);
+    uint16x8_t at = vbicq_u16(vshrn_high_n_u32(vshrn_n_u32(a0, 10), a1, 10), vdupq_n_u16(1)); /* in bytes */
+    uint32x2_t e0 = vzip1_u32(ehmn_neon_entry(vgetq_lane_u16(at, 0)), ehmn_neon_entry(vgetq_lane_u16(at, 1)));
+    uint32x2_t e1 = vzip1_u32(ehmn_neon_entry(vgetq_lane_u16(at, 2)), ehmn_neon_entry(vgetq_lane_u16(at, 3)));
+    uint32x2_t e2 = vzip1_u32(ehmn_neon_entry(vgetq_lane_u16(at, 4)), ehmn_neon_entry(vgetq_lane_u16(at, 5)));
+    uint32x2_t e3 = vzip1_u32(ehmn_neon_entry(vgetq_lane_u16(at, 6)), ehmn_neon_entry(vgetq_lane_u16(at, 7)));
+    uint32x4_t w0 = vcombine_u32(e0, e1), w1 = vcombine_u32(e2, e3);
     uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(w0), vreinterpretq_u16_u32(w1));
     uint16x8_t next = vuzp2q_u16(vreinterpretq_u16_u32(w0), vreinterpretq_u16_u32(w1));
     uint16x8_t part = vshlq_n_u16(vuzp1q_u16(vreinterpretq_u16_u32(a0), vreinterpretq_u16_u32(a1)), 4);
@@ -107,24 +104,6 @@ static inline uint16x8_t ehmn_neon_sigmoid8(int32x4_t x0, int32x4_t x1)
     uint16x8_t y = vaddq_u16(low, vreinterpretq_u16_s16(vqrdmulhq_s16(step, vreinterpretq_s16_u16(part))));
     uint16x8_t minus = vcltzq_s16(vuzp2q_s16(vreinterpretq_s16_s32(x0), vreinterpretq_s16_s32(x1)));
     return vsubq_u16(veorq_u16(y, minus), minus); /* 2^16 - y */
-}
-
-/* Bit k: v[k] is above zero, k below 32. */
-#define EHMN_SIGNS ehmn_neon_signs
-static inline uint32_t ehmn_neon_signs(const int32_t *v)
-{
-    static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-    uint8x16_t bits[2];
-    for (uint32_t k = 0; k < 2u; k++, v += 16) {
-        uint32x4_t a = vcgtzq_s32(vld1q_s32(v)), b = vcgtzq_s32(vld1q_s32(v + 4));
-        uint32x4_t c = vcgtzq_s32(vld1q_s32(v + 8)), d = vcgtzq_s32(vld1q_s32(v + 12));
-        uint8x16_t low = vreinterpretq_u8_u16(vuzp1q_u16(vreinterpretq_u16_u32(a), vreinterpretq_u16_u32(b)));
-        uint8x16_t high = vreinterpretq_u8_u16(vuzp1q_u16(vreinterpretq_u16_u32(c), vreinterpretq_u16_u32(d)));
-        bits[k] = vandq_u8(vuzp1q_u8(low, high), vld1q_u8(places));
-    }
-    uint8x16_t all = vpaddq_u8(bits[0], bits[1]);
-    all = vpaddq_u8(all, all);
-    return vgetq_lane_u32(vreinterpretq_u32_u8(vpaddq_u8(all, all)), 0);
 }
 
 /* out[i] = v[i * stride] for i < n, in the order of i; no byte beyond the last of them is read. */

@@ -219,6 +219,34 @@ uint32_t ehmn_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *r
     return (uint32_t)(at >> EHMN_EVENT_FRAC);
 }
 
+/* Bit k: v[k] is above zero, k below 32. */
+static inline uint32_t signs_of(const int32_t *v)
+{
+    static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    uint8x16_t bits[2];
+    for (uint32_t k = 0; k < 2u; k++, v += 16) {
+        uint32x4_t a = vcgtzq_s32(vld1q_s32(v)), b = vcgtzq_s32(vld1q_s32(v + 4));
+        uint32x4_t c = vcgtzq_s32(vld1q_s32(v + 8)), d = vcgtzq_s32(vld1q_s32(v + 12));
+        uint8x16_t low = vreinterpretq_u8_u16(vuzp1q_u16(vreinterpretq_u16_u32(a), vreinterpretq_u16_u32(b)));
+        uint8x16_t high = vreinterpretq_u8_u16(vuzp1q_u16(vreinterpretq_u16_u32(c), vreinterpretq_u16_u32(d)));
+        bits[k] = vandq_u8(vuzp1q_u8(low, high), vld1q_u8(places));
+    }
+    uint8x16_t all = vpaddq_u8(bits[0], bits[1]);
+    all = vpaddq_u8(all, all);
+    return vgetq_lane_u32(vreinterpretq_u32_u8(vpaddq_u8(all, all)), 0);
+}
+
+void ehmn_signs(const int32_t *v, uint32_t n, uint32_t *bits)
+{
+    for (; n >= 32u; n -= 32u, v += 32) {
+        *bits++ = signs_of(v);
+    }
+    if (n > 0) {
+        int32_t some[32] = {0};
+        *bits = signs_of(memcpy(some, v, 4u * (size_t)n));
+    }
+}
+
 uint32_t ehmn_length(const int8_t *w, uint32_t n)
 {
     uint32x4_t sum = vdupq_n_u32(0);

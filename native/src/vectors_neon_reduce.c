@@ -14,8 +14,9 @@ uint32_t ehmn_neon_max_abs(const int32_t *v, uint32_t n)
         uint32x4_t b = vreinterpretq_u32_s32(vabsq_s32(vld1q_s32(v + 4)));
         uint32x4_t c = vreinterpretq_u32_s32(vabsq_s32(vld1q_s32(v + 8)));
         uint32x4_t d = vreinterpretq_u32_s32(vabsq_s32(vld1q_s32(v + 12)));
-        most = vmaxq_u32(vmaxq_u32(most, a), b);
-        others = vmaxq_u32(vmaxq_u32(others, c), d);
+        most = vmaxq_u32(most, vmaxq_u32(a, b));
+        others = vmaxq_u32(others, vmaxq_u32(c, d));
+        __asm__("" : "+w"(most), "+w"(others)); /* which stay where they are */
     }
     uint32_t max = vmaxvq_u32(vmaxq_u32(most, others));
     for (uint32_t i = 0; i < n; i++) {

@@ -63,6 +63,19 @@ uint32_t ehmn_length(const int8_t *w, uint32_t n)
 }
 #endif
 
+#if !defined(EHMN_NEON)
+EHMN_SMALL void ehmn_signs(const int32_t *v, uint32_t n, uint32_t *bits)
+{
+    for (const int32_t *end = v + n; v < end; bits++) {
+        uint32_t word = 0;
+        for (uint32_t bit = 1; v < end && bit != 0; bit <<= 1) {
+            word |= *v++ > 0 ? bit : 0u;
+        }
+        *bits = word;
+    }
+}
+#endif
+
 /* The first j of 0..n - 1 with edge[j] > least, where no number is below the one before; n - 1 if no other is. */
 static inline uint32_t find_edge(const uint32_t *edge, uint32_t n, uint32_t least)
 {

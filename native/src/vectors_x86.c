@@ -4,6 +4,8 @@
 
 #if defined(EHMN_ASK_X86)
 
+#include <immintrin.h>
+
 #define CHOOSE(name, ...) \
     (__builtin_cpu_supports("avx2") ? ehmn_avx2_##name(__VA_ARGS__) : ehmn_plain_##name(__VA_ARGS__))
 
@@ -134,6 +136,27 @@ void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *o
 uint32_t ehmn_length(const int8_t *w, uint32_t n)
 {
     return CHOOSE(length, w, n);
+}
+
+/* Bit k: v[k] is above zero, k below 32. */
+static inline uint32_t signs_of(const int32_t *v)
+{
+    const __m128i zero = _mm_setzero_si128();
+    uint32_t bits = 0;
+    for (uint32_t k = 0; k < 32u; k += 4u) {
+        __m128i above = _mm_cmpgt_epi32(_mm_loadu_si128((const __m128i *)(const void *)(v + k)), zero);
+        bits |= (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(above)) << k;
+    }
+    return bits;
+}
+
+/* By SSE2, which every such processor has. */
+void ehmn_signs(const int32_t *v, uint32_t n, uint32_t *bits)
+{
+    for (; n >= 32u; n -= 32u, v += 32) {
+        *bits++ = signs_of(v);
+    }
+    ehmn_plain_signs(v, n, bits);
 }
 
 uint32_t ehmn_rotate_some(const int16_t *turn, uint32_t half, int32_t *v)

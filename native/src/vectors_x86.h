@@ -4,10 +4,6 @@
 
 #include <stdint.h>
 
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
-
 #define EHMN_DECLARE_VECTORS(set)                                                                                       \
     int32_t ehmn_##set##_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);                            \
     int32_t ehmn_##set##_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);           \
@@ -59,6 +55,8 @@ int32_t ehmn_avx512_align_weights(const int8_t *value_frac, uint32_t stride, uin
 void ehmn_avx512_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z);
 uint32_t ehmn_avx512_pass_over(const int16_t *logits, uint32_t n, int32_t max, uint64_t *ahead);
 
+void ehmn_plain_signs(const int32_t *v, uint32_t n, uint32_t *bits);
+
 /* As in encoder.c. Returns how many pairs were rotated, from the first on. */
 uint32_t ehmn_rotate_some(const int16_t *turn, uint32_t half, int32_t *v);
 uint32_t ehmn_avx2_rotate(const int16_t *turn, uint32_t half, int32_t *v);
@@ -71,20 +69,5 @@ uint32_t ehmn_avx512_rotate(const int16_t *turn, uint32_t half, int32_t *v);
 /* Parts of them that vectors.c shares: of ehmn_rms_normalise, what it begins and ends with. */
 uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift);
 int32_t ehmn_rms_factor(uint64_t sum, uint32_t n, int32_t *shift);
-
-#if defined(__SSE2__)
-/* Bit k: v[k] is above zero, k below 32. */
-#define EHMN_SIGNS ehmn_sse2_signs
-static inline uint32_t ehmn_sse2_signs(const int32_t *v)
-{
-    const __m128i zero = _mm_setzero_si128();
-    uint32_t bits = 0;
-    for (uint32_t k = 0; k < 32u; k += 4u) {
-        __m128i above = _mm_cmpgt_epi32(_mm_loadu_si128((const __m128i *)(const void *)(v + k)), zero);
-        bits |= (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(above)) << k;
-    }
-    return bits;
-}
-#endif
 
 #endif
