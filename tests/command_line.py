@@ -54,6 +54,13 @@ def texts(path: Path) -> tuple[str | Path, ...]:
     return "--calibration", path, "--evaluation", path
 
 
+def program(code: str, *words: str | Path, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Python code in a process of its own that has ended. `cwd` must not be the checkout, as in `process`."""
+    command = [sys.executable, "-c", code, *map(str, words)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.run(command, cwd=cwd, text=True, check=False, **pipes)
+
+
 def process(*arguments: str | Path, cwd: Path, encoding: str = "utf-8", **options: Any) -> subprocess.Popen[str]:
     """A command in a process of its own. `cwd` must not be the checkout: its sources are not put together."""
     command = [sys.executable, "-m", "edgehmn", *map(str, arguments)]

@@ -1,13 +1,12 @@
 """Linux may refuse a process the tiles that its processor has: the core then takes AVX-512, with the same results."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgehmn.core import CoreModel, Image, ffi, lib
+from tests.command_line import program
 from tests.models import TINY, tiny_image
 
 SEED = 5
@@ -63,9 +62,8 @@ def test_without_tiles_the_table_of_avx512_computes_the_same(refusal: str, tmp_p
     image = tiny_image()
     (tmp_path / "model.ehmn").write_bytes(image)
     tokens = np.random.default_rng(1).integers(0, TINY.vocab_size, 100, dtype=np.int32)
-    program = PROGRAM.format(refusal=REFUSALS[refusal], seed=SEED)
-    command = [sys.executable, "-c", program, str(tmp_path / "model.ehmn"), tokens.tobytes().hex()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    code = PROGRAM.format(refusal=REFUSALS[refusal], seed=SEED)
+    done = program(code, tmp_path / "model.ehmn", tokens.tobytes().hex(), cwd=tmp_path)
     if done.stderr.strip() == "cannot":
         pytest.skip(f"not run here: this system has no {refusal}")
     assert done.returncode == 0, done.stderr

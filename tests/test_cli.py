@@ -18,7 +18,7 @@ from edgehmn.core import Image
 from edgehmn.errors import EXIT_CODES
 from edgehmn.export.pipeline import DEFAULT_LIMITS
 from edgehmn.runtime.select import DEFAULT_BOARD, DEFAULT_TILE
-from tests.command_line import edgehmn, finish, process, texts
+from tests.command_line import edgehmn, finish, process, program, texts
 
 ENVELOPE = {"edgehmn", "schema", "command", "status", "error", "result"}
 KINDS = {"image", "onnx", "tflite", "c", "tokenizer", "vectors"}
@@ -326,7 +326,7 @@ def test_defaults_in_words_are_those_of_the_product() -> None:
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     """Each command's help, in a fresh process: only click is needed to print it."""
-    program = f"""
+    code = f"""
 import sys
 from edgehmn.cli import main
 for command in {[[], *([c] for c in COMMANDS)]!r}:
@@ -337,7 +337,7 @@ for command in {[[], *([c] for c in COMMANDS)]!r}:
 heavy = {{"numpy", "onnx", "onnxruntime", "ai_edge_litert", "tokenizers", "safetensors", "rich", "edgehmn._core"}}
 sys.exit(", ".join(heavy & sys.modules.keys()) or 0)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    done = program(code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import zlib
@@ -35,6 +33,7 @@ from edgehmn.errors import (
     UsageError,
 )
 from edgehmn.runtime.device import DeviceRuntime
+from tests.command_line import program
 from tests.models import TINY, random_tokens, repetitive_tokens, tiny_image, with_settings
 
 BOARD = "mps2-an386"
@@ -438,8 +437,8 @@ def test_the_emulator_ends_when_it_is_forgotten() -> None:
 
 
 def test_the_emulator_ends_with_a_program_that_fails(tmp_path: Path) -> None:
-    program = "from edgehmn.device.emulator import Emulator; e = Emulator(None); print(e._process.pid); 1 / 0"
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    code = "from edgehmn.device.emulator import Emulator; e = Emulator(None); print(e._process.pid); 1 / 0"
+    done = program(code, cwd=tmp_path)
     assert "ZeroDivisionError" in done.stderr
     assert not is_running(int(done.stdout))
 

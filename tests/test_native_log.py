@@ -3,13 +3,12 @@
 import logging
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from edgehmn.runtime.native_log import MAX_BYTES, native_log
-from tests.command_line import finish, process
+from tests.command_line import finish, process, program
 
 
 def said(capfd: pytest.CaptureFixture[str]) -> str:
@@ -41,9 +40,9 @@ def test_it_ends_with_what_ends_it(capfd: pytest.CaptureFixture[str], caplog: py
     os.close(before)
 
 
-def test_where_standard_error_is_closed_it_does_nothing() -> None:
+def test_where_standard_error_is_closed_it_does_nothing(tmp_path: Path) -> None:
     code = "import os; os.close(2)\nfrom edgehmn.runtime.native_log import native_log\nwith native_log(): print('done')"
-    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False)
+    done = program(code, cwd=tmp_path, stderr=None)
     assert (done.returncode, done.stdout) == (0, "done\n")
 
 

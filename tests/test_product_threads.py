@@ -1,31 +1,33 @@
 """Threads of the float model's products: one for a small model, unless the user says otherwise."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from edgehmn.cli.threads import CHOSEN_BY, SMALL_BYTES, one_thread_for_small
+from tests.command_line import program
 
 VARIABLE = CHOSEN_BY[0]
 
 
-def chosen(checkpoint: Path, *before: str, **environment: str) -> str:
+def chosen(cwd: Path, checkpoint: Path, *before: str, **environment: str) -> str:
     """What a fresh process has in the environment after the choice."""
     code = ["import os, sys", *before, "from edgehmn.cli.threads import one_thread_for_small",
             "one_thread_for_small(sys.argv[1])", f"print(os.environ.get('{VARIABLE}', 'all'))"]  # fmt: skip
     clean = {name: value for name, value in os.environ.items() if name not in CHOSEN_BY}
-    command = [sys.executable, "-c", "\n".join(code), str(checkpoint)]
-    return subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True).stdout.strip()
+    done = program("\n".join(code), checkpoint, cwd=cwd, env=clean | environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def test_a_small_model_has_one_thread(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    assert chosen(tiny_checkpoint) == chosen(Path("reference")) == chosen(tmp_path / "nothing") == "1"
-    assert chosen(tiny_checkpoint, **{VARIABLE: "3"}) == "3"
-    assert chosen(tiny_checkpoint, OMP_NUM_THREADS="3") == chosen(tiny_checkpoint, "import numpy") == "all"
-    assert chosen(tmp_path / ("x" * 300)) == "all", "what cannot be looked at is left to whoever reads it"
+    for small in (tiny_checkpoint, Path("reference"), tmp_path / "nothing"):
+        assert chosen(tmp_path, small) == "1"
+    assert chosen(tmp_path, tiny_checkpoint, **{VARIABLE: "3"}) == "3"
+    assert chosen(tmp_path, tiny_checkpoint, OMP_NUM_THREADS="3") == "all"
+    assert chosen(tmp_path, tiny_checkpoint, "import numpy") == "all"
+    assert chosen(tmp_path, tmp_path / ("x" * 300)) == "all", "what cannot be looked at is left to whoever reads it"
 
 
 def test_a_large_model_has_all(tmp_path: Path) -> None:
@@ -33,7 +35,7 @@ def test_a_large_model_has_all(tmp_path: Path) -> None:
     for size, threads in ((SMALL_BYTES, "1"), (SMALL_BYTES + 1, "all")):
         with large.open("wb") as file:
             file.truncate(size)
-        assert chosen(large) == chosen(tmp_path) == threads
+        assert chosen(tmp_path, large) == chosen(tmp_path, tmp_path) == threads
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ def test_commands_choose_before_numpy_is_there(command: tuple[str, ...], tiny_ch
         "t.one_thread_for_small = ask\nfrom edgehmn.cli import main\nmain(sys.argv[1:])"
     )
     words = [{"CKPT": str(tiny_checkpoint), "OUT": str(tmp_path)}.get(word, word) for word in command]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    done = program(code, *words, cwd=tmp_path)
     assert done.stderr.strip() == f"{tiny_checkpoint} False"
 
 

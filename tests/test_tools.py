@@ -8,6 +8,7 @@ from pathlib import Path
 import safetensors.numpy
 
 from edgehmn.checkpoint import read_checkpoint
+from tests.command_line import program
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
@@ -16,12 +17,12 @@ def tool(name: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, TOOLS / name, *words], capture_output=True, text=True, check=False)
 
 
-def test_training_without_pytorch_says_how_to_get_it() -> None:
+def test_training_without_pytorch_says_how_to_get_it(tmp_path: Path) -> None:
     code = (
         "import runpy, sys\nsys.modules['torch'] = None\n"
         f"runpy.run_path({str(TOOLS / 'train_reference.py')!r}, run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = program(code, cwd=tmp_path)
     assert done.returncode == 1 and "pip install torch" in done.stderr and done.stderr.count("\n") == 1
 
 
