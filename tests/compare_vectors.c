@@ -170,7 +170,8 @@ static void plastic(uint32_t n, int32_t limit)
     got[1] = ehmn_dot_weights(bytes, a, n);
     got[2] = ehmn_dot_outputs(outputs, a, n);
     same("ehmn_sum, ehmn_dot_weights or ehmn_dot_outputs", 3, sums, copy(got, sizeof got), 8);
-    int32_t rate = between(0, 1) ? between(0, 1 << 25) : between(-99, 99), shift = between(-20, 34), down = between(1, 62);
+    int32_t rate = between(0, 1) ? between(0, 1 << 25) : between(-99, 99), shift = between(-20, 34);
+    int32_t down = between(1, 62);
     int32_t *room = malloc(4u * n);
     int64_t products = 0, made_sum = ehmn_sum_products(a, out, n, down, ehmn_kernels_rows.scale, room);
     free(room);
@@ -234,7 +235,8 @@ static void drawing(uint32_t n)
     static int8_t w[MOST * MOST];
     int8_t v[MOST], sign[MOST];
     int32_t rates[MOST];
-    uint32_t edge[MOST], passed = (uint32_t)between(0, (1 << EHMN_EVENT_FRAC) - 1), from = passed, writes = 0, length = 0;
+    uint32_t edge[MOST], passed = (uint32_t)between(0, (1 << EHMN_EVENT_FRAC) - 1), from = passed, writes = 0,
+             length = 0;
     for (uint32_t i = 0; i < n; i++) {
         v[i] = (int8_t)(between(0, 3) ? between(-127, 127) : 0);
         length += ehmn_abs(v[i]);
@@ -283,7 +285,8 @@ static void summing(uint32_t n)
     int32_t out[MOST] = {0}, shift = between(8, 33);
     uint32_t count = 0;
     for (uint32_t tries = (uint32_t)between(1, 9); tries > 0; tries--) {
-        int32_t factor = between(-64, 64), scale = between(0, 1) ? between(0, INT32_MAX) >> between(0, 9) : between(0, 99);
+        int32_t factor = between(-64, 64);
+        int32_t scale = between(0, 1) ? between(0, INT32_MAX) >> between(0, 9) : between(0, 99);
         if ((13 + 31 - shift) > 26 + __builtin_clz((uint32_t)scale | 1u)) { /* nine might leave 31 bits */
             continue;
         }

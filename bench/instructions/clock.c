@@ -1,5 +1,5 @@
-/* Nanoseconds of a cycle of the processor that runs it: of multiplications that wait for each other, three cycles each on
- * x86-64 since 2008. The quickest of many short stretches counts. */
+/* Nanoseconds of a cycle of the processor that runs it: of multiplications that wait for each other, three cycles each
+ * on x86-64 since 2008. The quickest of many short stretches counts. */
 #include <stdio.h>
 #include <time.h>
 

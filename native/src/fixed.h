@@ -259,17 +259,18 @@ typedef struct {
 /* edge[i] = sum of |v[0]| to |v[i]|; sign[i] = 0 where v[i] is positive and -1 elsewhere. */
 void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign);
 
-/* plastic_loops.c, and vectors_neon_plastic.c on aarch64. v[i] = ehmn_mul(v[i], factor, shift), within +-most; returns the
- * sum of their magnitudes. n up to 2^12, `most` up to 2^20. */
+/* plastic_loops.c, and vectors_neon_plastic.c on aarch64. v[i] = ehmn_mul(v[i], factor, shift), within +-most; returns
+ * the sum of their magnitudes. n up to 2^12, `most` up to 2^20. */
 uint64_t ehmn_scale_within(int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t most);
 
 /* The sum of ehmn_mul(v[i], w[i], shift). `scale` is that of kernels.h, and there is room for n values. */
 int64_t ehmn_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_t shift,
-                          void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out),
+                          void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift,
+                                        int32_t *out),
                           int32_t *room);
 
-/* 1 if it is known that a row of which each weight expects |w[i]| rate / 2^24 steps has none, `passed` as below. Where this
- * costs what the steps cost, it is not known. */
+/* 1 if it is known that a row of which each weight expects |w[i]| rate / 2^24 steps has none, `passed` as below. Where
+ * this costs what the steps cost, it is not known. */
 int ehmn_has_no_step(const int8_t *w, uint32_t n, uint32_t rate, uint32_t passed);
 
 /* Bits v[i] > 0, 32 in a word, the last of which is filled up with zeros. */

@@ -211,7 +211,8 @@ int32_t ehmn_score(const ehmn_model *m, uint32_t token, uint32_t *bits)
     return EHMN_OK;
 }
 
-/* How many whole blocks can be taken from *ahead, and are. Never all: before the last quantile is less than the mass. */
+/* How many whole blocks can be taken from *ahead, and are. Never all: before the last quantile
+ * is less than the mass. */
 static uint32_t pass_blocks(const uint32_t *sums, uint64_t *ahead)
 {
     const uint32_t *at = sums;

@@ -22,9 +22,9 @@ typedef struct {
     void (*sum_rows)(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t count); /* below */
 } ehmn_rows;
 
-/* plastic_loops.c, and vectors_neon_plastic.c on aarch64: v = many times row `token`, less the rows negative[many], of which
- * those that are equal stand next to each other and are taken together: each times its scale and rounded. Returns how many
- * rows that was. */
+/* plastic_loops.c, and vectors_neon_plastic.c on aarch64: v = many times row `token`, less the rows negative[many], of
+ * which those that are equal stand next to each other and are taken together: each times its scale and rounded. Returns
+ * how many rows that was. */
 uint32_t ehmn_sum_rows(int32_t *v, const ehmn_rows *of, uint32_t token, const uint32_t *negative, uint32_t many);
 
 typedef struct {
@@ -85,7 +85,8 @@ typedef struct {
                              const int32_t *pairs, int32_t *acc);
     void (*matvec_s16_paired)(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,
                               const int32_t *pairs, int32_t *acc);
-    /* NULL, or v[i] = the sum over `count` rows of round(2 w[i] left right / 2^32); no sum of magnitudes reaches 2^31. */
+    /* NULL, or v[i] = the sum over `count` rows of round(2 w[i] left right / 2^32); no sum of
+     * magnitudes reaches 2^31. */
     void (*sum_rows)(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t count);
 } ehmn_kernels;
 

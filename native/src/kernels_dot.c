@@ -1,5 +1,5 @@
-/* aarch64 with dot products of bytes (FEAT_DotProd: A76, A78, Neoverse): an instruction multiplies sixteen bytes. Inputs
- * of 16 bits are split, x = 256 high + low, both bytes with a sign. What gains nothing is that of NEON. */
+/* aarch64 with dot products of bytes (FEAT_DotProd: A76, A78, Neoverse): an instruction multiplies sixteen bytes.
+ * Inputs of 16 bits are split, x = 256 high + low, both bytes with a sign. What gains nothing is that of NEON. */
 #include "fixed.h"
 #include "kernels_tables.h"
 
@@ -10,7 +10,8 @@
 
 #define COLS 512u /* split at a time */
 
-/* Where less than sixteen columns are left, the last sixteen are taken once more, times zeros where they were before. */
+/* Where less than sixteen columns are left, the last sixteen are taken once more, times zeros
+ * where they were before. */
 
 /* acc[r] += fewer columns than fill a register. */
 RARE void add_few8(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int8_t *x, int32_t *acc)
@@ -107,7 +108,8 @@ static inline int32x4_t put_together(const int32x4_t *low, const int32x4_t *high
 }
 
 /* Rows that follow each other, of 64 n columns, which stay in registers. Returns how many: all whole eights. */
-static inline uint32_t multiply_contiguous(const int8_t *w, uint32_t rows, const uint32_t n, const int8_t *x, int32_t *acc)
+static inline uint32_t multiply_contiguous(const int8_t *w, uint32_t rows, const uint32_t n, const int8_t *x,
+                                           int32_t *acc)
 {
     int8x16x4_t v[4];
     for (uint32_t c = 0; c < n; c++) {
@@ -132,7 +134,8 @@ static inline uint32_t multiply_contiguous(const int8_t *w, uint32_t rows, const
     return rows & ~7u;
 }
 
-/* Rows of any number of columns from 16 on, wherever they lie. Apart: it has much more in hand than what comes before it. */
+/* Rows of any number of columns from 16 on, wherever they lie. Apart: it has much more in hand than
+ * what comes before it. */
 static __attribute__((noinline)) void multiply_others(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride,
                                                       const int8_t *x, int32_t *acc)
 {
@@ -170,8 +173,8 @@ static void matvec_s8(const int8_t *w, uint32_t rows, uint32_t cols, uint32_t st
     }
 }
 
-/* Four rows at a time of few columns, which stay in registers, as those of a head's keys do: first the high bytes, then the
- * low ones. Returns how many rows. */
+/* Four rows at a time of few columns, which stay in registers, as those of a head's keys do: first the high bytes, then
+ * the low ones. Returns how many rows. */
 static inline uint32_t multiply_short(const int8_t *w, uint32_t rows, const uint32_t sixteens, size_t stride,
                                       const bytes16 *x, int32_t *acc)
 {
@@ -293,7 +296,8 @@ static void matvec_s4(const uint8_t *w, uint32_t rows, uint32_t cols, uint32_t s
     }
 }
 
-/* l0..l3 and h0..h3 += weights 4 `lane` to 4 `lane` + 3 times sixteen values of four rows, whose columns become words. */
+/* l0..l3 and h0..h3 += weights 4 `lane` to 4 `lane` + 3 times sixteen values of four rows, whose
+ * columns become words. */
 #define ADD_FOUR(r0, r1, r2, r3, l0, l1, l2, l3, h0, h1, h2, h3, lane)                    \
     do {                                                                                  \
         int8x16_t even = vzip1q_s8(r0, r2), odd = vzip1q_s8(r1, r3);                      \
@@ -333,8 +337,8 @@ static inline void store_sum(int32_t *acc, int32x4_t low, int32x4_t high)
     vst1q_s32(acc, vnegq_s32(vaddq_s32(low, vshlq_n_s32(high, 8))));
 }
 
-/* Thirty-two columns of rows, sixteen of them at a time. Weights enter negated, since 2^15 has no place in 16 bits, and as two
- * bytes. */
+/* Thirty-two columns of rows, sixteen of them at a time. Weights enter negated, since 2^15 has no place in 16
+ * bits, and as two bytes. */
 static void sum_columns(const int8_t *w, uint32_t rows, size_t stride, const int32_t *weight, int32_t *acc)
 {
     int32x4_t l0 = vdupq_n_s32(0), l1 = l0, l2 = l0, l3 = l0, l4 = l0, l5 = l0, l6 = l0, l7 = l0;
@@ -398,11 +402,11 @@ static void sum_rows(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t coun
     ehmn_neon_sum_all_rows(v, n, rows, count);
 }
 
-#define TABLE_OF_ONE_VECTOR                                                                                             \
-    .matvec_s8 = matvec_s8, .matvec_s16 = matvec_s16, .matvec_s4 = matvec_s4,                                            \
-    .weighted_sum = weighted_sum, .scale = ehmn_kernels_neon_scale,                                    \
-    .scale_steps = ehmn_neon_scale_steps, .step_row = ehmn_kernels_neon_step_row, .few_steps = 3u,                       \
-    .exp_sum = ehmn_kernels_neon_exp_sum, .soften = ehmn_kernels_neon_soften, .gate = ehmn_kernels_neon_gate,            \
+#define TABLE_OF_ONE_VECTOR                                                                                   \
+    .matvec_s8 = matvec_s8, .matvec_s16 = matvec_s16, .matvec_s4 = matvec_s4,                                 \
+    .weighted_sum = weighted_sum, .scale = ehmn_kernels_neon_scale,                                           \
+    .scale_steps = ehmn_neon_scale_steps, .step_row = ehmn_kernels_neon_step_row, .few_steps = 3u,            \
+    .exp_sum = ehmn_kernels_neon_exp_sum, .soften = ehmn_kernels_neon_soften, .gate = ehmn_kernels_neon_gate, \
     .fit = fit, .nearest = ehmn_kernels_neon_nearest, .sum_rows = sum_rows
 
 const ehmn_kernels ehmn_kernels_dot = {

@@ -37,8 +37,8 @@ static inline bytes16 split16(const int16_t *x, int16x8_t *most)
     return bytes_of(a, b);
 }
 
-/* Split `cols` values; where fewer than sixteen are left, zeros come before them. Returns whether one exceeds MOST_WHOLE:
- * its high byte is -128. */
+/* Split `cols` values; where fewer than sixteen are left, zeros come before them. Returns whether one exceeds
+ * MOST_WHOLE: its high byte is -128. */
 static inline int split(const int16_t *x, uint32_t cols, bytes16 *out)
 {
     int16x8_t most = vdupq_n_s16(INT16_MIN);

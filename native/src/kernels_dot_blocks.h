@@ -1,8 +1,7 @@
-/* Blocks of a matrix times several vectors, with dot products or products of matrices of bytes: how either walks over rows
- * and vectors. Each file that includes this lays them out in its own way, and has before it
- *   columns_of_rows     eight rows, SOME_COLS columns of them, and lay_out, which fills it
- *   columns_of_vectors  as many columns of TOKENS vectors; lay_out_words and lay_out_bytes, which fill it
- *   tiles               all rows times these vectors. */
+/* Blocks of a matrix times several vectors, with dot products or products of matrices of bytes: how either walks over
+ * rows and vectors. Each file that includes this lays them out in its own way, and has before it columns_of_rows
+ * eight rows, SOME_COLS columns of them, and lay_out, which fills it columns_of_vectors  as many columns of TOKENS
+ * vectors; lay_out_words and lay_out_bytes, which fill it tiles               all rows times these vectors. */
 #ifndef EHMN_KERNELS_DOT_BLOCKS_H
 #define EHMN_KERNELS_DOT_BLOCKS_H
 

@@ -139,7 +139,8 @@ EHMN_INTO static inline void tile(const columns4 *part, uint32_t cols, const col
 
 /* Rows that are laid out times up to `most` vectors of bytes, whose high bytes, unless NULL, count 256. */
 EHMN_INTO static inline void tiles_of(columns_of_rows *part, uint32_t rows, uint32_t cols, const columns16 *x,
-                                      const columns16 *high, uint32_t tokens, const uint32_t most, int add, int32_t *acc,
+                                      const columns16 *high, uint32_t tokens, const uint32_t most, int add,
+                                      int32_t *acc,
                                       size_t acc_stride)
 {
     for (uint32_t r = 0; r < rows; r += 8u, part++) {
@@ -159,7 +160,8 @@ EHMN_INTO static inline void tiles_of(columns_of_rows *part, uint32_t rows, uint
     }
 }
 
-EHMN_INTO static inline void tiles(columns_of_rows *part, uint32_t rows, uint32_t cols, const columns16 *x, const columns16 *high,
+EHMN_INTO static inline void tiles(columns_of_rows *part, uint32_t rows, uint32_t cols, const columns16 *x,
+                                   const columns16 *high,
                                    uint32_t tokens, int add, int32_t *acc, size_t acc_stride)
 {
     if (tokens > TOKENS / 2u) {

@@ -1,6 +1,6 @@
-/* Several vectors at once with products of matrices of bytes on aarch64 (FEAT_I8MM: Neoverse V1 and N2, A510, A710, X2):
- * an instruction multiplies two rows by two vectors, eight columns of each. Rows and vectors are laid out in pairs. Of
- * values of 16 bits the high bytes are multiplied first, then the low ones. */
+/* Several vectors at once with products of matrices of bytes on aarch64 (FEAT_I8MM: Neoverse V1 and N2, A510, A710,
+ * X2): an instruction multiplies two rows by two vectors, eight columns of each. Rows and vectors are laid out in
+ * pairs. Of values of 16 bits the high bytes are multiplied first, then the low ones. */
 #include "kernels_blocks.h"
 
 #if defined(EHMN_NEON) && defined(__ARM_FEATURE_DOTPROD) && defined(__ARM_FEATURE_MATMUL_INT8)
@@ -141,7 +141,8 @@ EHMN_INTO static inline void tiles_of(columns_of_rows *part, uint32_t rows, uint
     }
 }
 
-EHMN_INTO static inline void tiles(columns_of_rows *part, uint32_t rows, uint32_t cols, const columns8 *x, const columns8 *high,
+EHMN_INTO static inline void tiles(columns_of_rows *part, uint32_t rows, uint32_t cols, const columns8 *x,
+                                   const columns8 *high,
                                    uint32_t tokens, int add, int32_t *acc, size_t acc_stride)
 {
     if (tokens > TOKENS / 2u) {

@@ -111,8 +111,9 @@ static inline int32x4_t multiply8(const int8_t *w, int8x16_t v, int32x4_t sum)
     return vpadalq_s16(sum, vmlal_high_s8(vmull_s8(vget_low_s8(a), vget_low_s8(v)), a, v));
 }
 
-/* Rows that follow each other, of 128 columns: the input stays in registers. Four side by side, since not all of these cores
- * put instructions in another order: one by one they are 4 % less instructions and a tenth more cycles. Returns how many. */
+/* Rows that follow each other, of 128 columns: the input stays in registers. Four side by side, since not all of
+ * these cores put instructions in another order: one by one they are 4 % less instructions and a tenth more
+ * cycles. Returns how many. */
 static uint32_t multiply_contiguous(const int8_t *w, uint32_t rows, const int8_t *x, int32_t *acc)
 {
     int8x16_t v[8];
@@ -228,8 +229,8 @@ static inline int32x4_t scale_exactly(int32x4_t v, int32x4_t factor, int64x2_t r
     return vmaxq_s32(vqmovn_high_s64(vqmovn_s64(low), high), vdupq_n_s32(-INT32_MAX));
 }
 
-/* The doubled products' upper halves are enough for shifts above 31. They would not fit for -2^31 times itself alone, and
- * the one less that they become is rounded away. */
+/* The doubled products' upper halves are enough for shifts above 31. They would not fit for -2^31 times itself alone,
+ * and the one less that they become is rounded away. */
 void ehmn_kernels_neon_scale(const int32_t *v, const int32_t *factor, uint32_t n, int32_t shift, int32_t *out)
 {
     const int64x2_t right = vdupq_n_s64(-shift);
@@ -278,7 +279,8 @@ uint32_t ehmn_kernels_neon_exp_sum(const int16_t *logits, uint32_t n, int32_t ma
 }
 
 /* Sixteen scores, or thirty-two for `n` 2; adds to *sum what they become. */
-static inline __attribute__((always_inline)) void soften_some(int32_t *scores, uint32_t n, int32x4_t most, uint32x4_t *sum)
+static inline __attribute__((always_inline)) void soften_some(int32_t *scores, uint32_t n, int32x4_t most,
+                                                              uint32x4_t *sum)
 {
     int16x8_t y[4];
     uint32x4_t p[8];
@@ -337,7 +339,8 @@ void ehmn_kernels_neon_gate(const int32_t *gate, int32_t *up, uint32_t n, int32_
     ehmn_kernels_rows_gate(gate + i, up + i, n - i, frac);
 }
 
-int32_t ehmn_kernels_neon_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max, int16_t *out)
+int32_t ehmn_kernels_neon_fit(const int32_t *v, const int16_t *bias, int32_t gain, uint32_t n, int32_t max,
+                              int16_t *out)
 {
     if (n < 32u) {
         return ehmn_kernels_rows_fit(v, bias, gain, n, max, out);
@@ -384,8 +387,8 @@ _Static_assert(EHMN_RECALLED == 16u, "what was found fills four registers");
 #define KEYS 1024u /* whose distances are kept at a time */
 #define NONE 255u  /* no distance: there are at most 128 */
 
-/* count[i]: in how many bits keys of four words, n in sixteens, differ from `own`; NONE up to whole groups of 64. Returns
- * how many groups there are. */
+/* count[i]: in how many bits keys of four words, n in sixteens, differ from `own`; NONE up to whole groups of 64.
+ * Returns how many groups there are. */
 static inline uint32_t count_differences(const uint32_t *keys, uint32_t n, uint8x16_t own, uint8_t *count)
 {
     const uint8_t *at = (const uint8_t *)keys, *end = at + (size_t)16u * n;
@@ -400,8 +403,8 @@ static inline uint32_t count_differences(const uint32_t *keys, uint32_t n, uint8
     return (n + 63u) / 64u;
 }
 
-/* A distance that is not below the sixteenth smallest, and not far above it: so many of 64 lanes have seen one that is not
- * above it. */
+/* A distance that is not below the sixteenth smallest, and not far above it: so many of 64 lanes have seen one
+ * that is not above it. */
 static inline uint32_t limit_of(const uint8_t *count, uint32_t groups)
 {
     uint8x16_t a = vdupq_n_u8(NONE), b = a, c = a, d = a;
@@ -414,7 +417,8 @@ static inline uint32_t limit_of(const uint8_t *count, uint32_t groups)
     uint32_t limit = 0;
     for (uint32_t bit = 64; bit > 0; bit >>= 1) { /* to be added if too few lanes are below what it makes */
         uint8x16_t by = vdupq_n_u8((uint8_t)(limit + bit - 1u));
-        uint8x16_t up_to = vaddq_u8(vaddq_u8(vcleq_u8(a, by), vcleq_u8(b, by)), vaddq_u8(vcleq_u8(c, by), vcleq_u8(d, by)));
+        uint8x16_t low = vaddq_u8(vcleq_u8(a, by), vcleq_u8(b, by));
+        uint8x16_t up_to = vaddq_u8(low, vaddq_u8(vcleq_u8(c, by), vcleq_u8(d, by)));
         int32_t less_lanes = vaddvq_s8(vreinterpretq_s8_u8(up_to));
         limit += bit & (uint32_t)((-(int32_t)EHMN_RECALLED - less_lanes) >> 31);
     }

@@ -65,7 +65,8 @@ static void lay_out(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride
     } while (0)
 
 /* s[t] += eight rows times vector t, of `cols` columns, a multiple of eight. */
-EHMN_INTO static inline void multiply(const int16x8_t *column, uint32_t cols, const int16_t *const *x, const uint32_t most,
+EHMN_INTO static inline void multiply(const int16x8_t *column, uint32_t cols, const int16_t *const *x,
+                                      const uint32_t most,
                                       int32x4_t (*s)[2])
 {
     for (uint32_t c = 0; c < cols; c += 8u, column += 8) {
@@ -144,7 +145,8 @@ void ehmn_kernels_neon_matmat_s4(const void *w, uint32_t rows, uint32_t cols, ui
 #define TILE 4u
 #define ROWS8 64u
 
-/* sum[t]: four rows times vector t, of `cols` columns, a multiple of 16; the first stands in for those beyond `rows`. */
+/* sum[t]: four rows times vector t, of `cols` columns, a multiple of 16; the first stands in
+ * for those beyond `rows`. */
 static inline void tile(const int8_t *w, uint32_t rows, size_t stride, const int8_t *const *x, uint32_t cols,
                         int32x4_t *sum)
 {

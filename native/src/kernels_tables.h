@@ -6,9 +6,9 @@
 #include "vectors_mve.h"
 #include "vectors_neon.h"
 
-/* EHMN_ASK_X86, EHMN_AMX beside it if the compiler knows tiles; EHMN_ASK_AARCH64, EHMN_I8MM beside it if it knows products
- * of matrices: the build compiles the files of some tables with the flags of their instruction sets, and the processor is
- * asked (CMakeLists.txt). */
+/* EHMN_ASK_X86, EHMN_AMX beside it if the compiler knows tiles; EHMN_ASK_AARCH64, EHMN_I8MM beside it if it knows
+ * products of matrices: the build compiles the files of some tables with the flags of their instruction sets, and the
+ * processor is asked (CMakeLists.txt). */
 #if defined(EHMN_MVE)
 #elif defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 #define EHMN_ARM_DSP

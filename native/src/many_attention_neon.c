@@ -1,6 +1,7 @@
-/* Attention of several tokens on aarch64. Nothing is exchanged in the window: a token's scores of its rows and of the new
- * ones stand side by side, and what it does not see, the rows that tokens up to it have replaced and the new ones of later
- * tokens, is masked. The values are turned, so that sums of them are products along rows, by weights of 16 bits. */
+/* Attention of several tokens on aarch64. Nothing is exchanged in the window: a token's scores of its rows and
+ * of the new ones stand side by side, and what it does not see, the rows that tokens up to it have replaced and
+ * the new ones of later tokens, is masked. The values are turned, so that sums of them are products along rows,
+ * by weights of 16 bits. */
 #include "many_attention.h"
 #include "vectors_neon.h"
 
@@ -42,7 +43,8 @@ static inline void put_left(rows *r, uint32_t first, int8x16_t key_frac)
 static const int8_t *new_row(const rows *r, uint32_t token)
 {
     const ehmn_at_head *h = r->head;
-    return (const int8_t *)ehmn_own(h->tokens, h->tokens->rows, h->first + token) + h->kv_head * ehmn_d_head(h->m->image);
+    const int8_t *own = ehmn_own(h->tokens, h->tokens->rows, h->first + token);
+    return own + h->kv_head * ehmn_d_head(h->m->image);
 }
 
 static const int8_t *new_frac(const rows *r, uint32_t token)
@@ -131,7 +133,8 @@ static inline void look_up(const uint8x16_t *at, const uint32_t n, uint16x8_t (*
     uint8x16_t low[3], high[3];
 #pragma GCC unroll 4
     for (uint32_t quarter = 0; quarter < 4u; quarter++, table += 64) {
-        __asm__("" : "+r"(table)); /* its registers are loaded one quarter after the other: they have no room together */
+        /* its registers are loaded one quarter after the other: they have no room together */
+        __asm__("" : "+r"(table));
         uint8x16x4_t lows = vld1q_u8_x4(table), highs = vld1q_u8_x4(table + 256);
         for (uint32_t k = 0; k < n; k++) {
             uint8x16_t place = vsubq_u8(at[k], vdupq_n_u8((uint8_t)(64u * quarter)));

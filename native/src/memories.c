@@ -159,7 +159,8 @@ static int32_t similarity(const ehmn_model *m, uint32_t distance)
     return ehmn_cos((high << 12) + (rest << 12) / d);
 }
 
-/* floor(2^16 part / whole) of part <= whole <= 2^28, where processors of 32 bits divide no more at once four bits at a time. */
+/* floor(2^16 part / whole) of part <= whole <= 2^28, where processors of 32 bits divide no more at
+ * once four bits at a time. */
 static uint32_t share_of(uint32_t part, uint32_t whole)
 {
 #if UINTPTR_MAX > UINT32_MAX
@@ -174,15 +175,16 @@ static uint32_t share_of(uint32_t part, uint32_t whole)
 #endif
 }
 
-/* Sum the weights of the n recalled episodes by token: fills m->recalled, with the parts of the whole. Of equal distances,
- * which stand side by side, all weigh the same. */
+/* Sum the weights of the n recalled episodes by token: fills m->recalled, with the parts of the whole. Of equal
+ * distances, which stand side by side, all weigh the same. */
 static void weigh(ehmn_model *m, const uint32_t *found, uint32_t n, int32_t best)
 {
     const uint32_t *tokens = ehmn_in_delta(m, m->in.tokens);
     int32_t sharpness = m->image->rule.sharpness;
     int32_t least = ehmn_mul(32768 - best, sharpness, 15);
     uint32_t distance = found[0] >> 16, weight = 1u << 24, total = 0;
-    uint32_t seen = 0; /* bits that tokens have set by their lowest bits: of most, which are new, no other is looked at */
+    /* bits that tokens have set by their lowest bits: of most, which are new, no other is looked at */
+    uint32_t seen = 0;
     ehmn_recall *end = m->recalled;
     for (uint32_t i = 0; i < n; i++) {
         if (found[i] >> 16 != distance) {

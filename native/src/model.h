@@ -324,8 +324,8 @@ static inline void *ehmn_in_delta(const ehmn_model *m, uint32_t offset)
     return ehmn_at(m, m->at.delta + offset);
 }
 
-/* head.c: the final norm of hidden at value_frac; what the head reads of it, adapted if the model is plastic; and the head's
- * input out of v[d_model] at value_frac. */
+/* head.c: the final norm of hidden at value_frac; what the head reads of it, adapted if the model is plastic; and the
+ * head's input out of v[d_model] at value_frac. */
 void ehmn_final_norm(ehmn_model *m, const int16_t *hidden, int32_t *normed);
 void ehmn_adapted_norm(ehmn_model *m, const int16_t *hidden, int32_t *v);
 int32_t ehmn_reduce_head(ehmn_model *m, int32_t *v);
@@ -349,8 +349,9 @@ void ehmn_change_logit(ehmn_model *m, uint32_t token, int32_t logit);
 uint32_t ehmn_surprise(const ehmn_model *m, uint32_t token);
 uint32_t ehmn_entropy(const ehmn_model *m);
 
-/* adapters.c: advance the traces and put what the adapters make of `plain` into out[d_model] at value_frac; and the same of a
- * guard vector, in its place, by the dense adapters and the scale alone, without traces and without keeping what learning needs. */
+/* adapters.c: advance the traces and put what the adapters make of `plain` into out[d_model] at value_frac; and the
+ * same of a guard vector, in its place, by the dense adapters and the scale alone, without traces and without
+ * keeping what learning needs. */
 void ehmn_adapt(ehmn_model *m, int32_t *out);
 void ehmn_adapt_guard(ehmn_model *m, int32_t *v);
 

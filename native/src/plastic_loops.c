@@ -60,7 +60,8 @@ uint64_t ehmn_scale_within(int32_t *v, uint32_t n, int32_t factor, int32_t shift
 }
 
 int64_t ehmn_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_t shift,
-                          void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out),
+                          void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift,
+                                        int32_t *out),
                           int32_t *room)
 {
     scale(v, w, n, shift, room);

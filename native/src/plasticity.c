@@ -185,8 +185,8 @@ static uint64_t make_rates(const ehmn_model *m, uint32_t layer, int32_t rate, in
     return ehmn_scale_within(rates, d, rate, shift, MAX_ROW_RATE);
 }
 
-/* Teach one dense adapter. `rate`: Q24. Units whose rates are below closed_below times the mean are closed: most of what
- * is taught is in the others, and a row that is not written costs nothing. */
+/* Teach one dense adapter. `rate`: Q24. Units whose rates are below closed_below times the mean are closed: most of
+ * what is taught is in the others, and a row that is not written costs nothing. */
 static void write_dense(ehmn_model *m, uint32_t layer, int32_t rate, const int32_t *error)
 {
     uint32_t d = m->image->d_model;

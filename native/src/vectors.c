@@ -103,7 +103,8 @@ void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t fa
     }
     uint32_t i = 0;
 #if defined(EHMN_CORTEX_M)
-    int32_t lift = 32 - shift, of_scale = spare < lift ? spare : lift; /* bits that make a product's upper half the sum */
+    /* bits that make a product's upper half the sum */
+    int32_t lift = 32 - shift, of_scale = spare < lift ? spare : lift;
     lift -= of_scale;
     if (shift <= 32 && lift < 16 && ehmn_in_range(-factor * (1 << lift), INT16_MIN, INT16_MAX)) {
         i = ehmn_cortex_m_take_weights(v, w, n, -factor * (1 << lift), scale << of_scale);

@@ -198,7 +198,8 @@ static inline __attribute__((always_inline)) void add_weights(int32_t *v, const 
     int32_t beyond = shift + spare + 17 - 32; /* as in plain C */
     uint32_t i = 0;
     if (beyond >= 1 && beyond <= 30) {
-        __m256i half = all(1 << (beyond - 1)), f = all(factor * (1 << 17)), s = all((int32_t)((uint32_t)scale << spare));
+        __m256i half = all(1 << (beyond - 1)), f = all(factor * (1 << 17)),
+                s = all((int32_t)((uint32_t)scale << spare));
         __m128i count = _mm_cvtsi32_si128(beyond);
         for (; i + 8u <= n; i += 8u) {
             __m256i weights = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(w + i)));

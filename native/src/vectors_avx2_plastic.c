@@ -145,7 +145,8 @@ void ehmn_avx2_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
             x = _mm256_sll_epi32(_mm256_max_epi32(_mm256_min_epi32(x, all(1 << 20)), all(-(1 << 20))), up);
         }
         __m256i a = _mm256_min_epu32(_mm256_abs_epi32(x), all((1 << 19) - 1));
-        __m256i word = _mm256_i32gather_epi32((const int *)(const void *)ehmn_sigmoid_table, _mm256_srli_epi32(a, 10), 2);
+        const int *table = (const int *)(const void *)ehmn_sigmoid_table;
+        __m256i word = _mm256_i32gather_epi32(table, _mm256_srli_epi32(a, 10), 2);
         __m256i low = _mm256_and_si256(word, all(65535)), step = _mm256_sub_epi32(_mm256_srli_epi32(word, 16), low);
         __m256i part = _mm256_mullo_epi32(step, _mm256_and_si256(a, all(1023)));
         part = _mm256_srli_epi32(_mm256_add_epi32(part, all(512)), 10);

@@ -1,5 +1,5 @@
-/* Those of the functions of vectors.c that gain most, for AVX-512: sixteen values at a time, the last ones under a mask.
- * What is rare is left to plain C. */
+/* Those of the functions of vectors.c that gain most, for AVX-512: sixteen values at a time, the last ones under a
+ * mask. What is rare is left to plain C. */
 #include "vectors_x86.h"
 
 #if defined(EHMN_ASK_X86)
@@ -29,8 +29,8 @@ static int32_t fitting(const int32_t *v, uint32_t n, int32_t bits)
     return max != 0 ? ehmn_fitting_shift(max, bits) : 0;
 }
 
-/* A shift by which values are brought to fewer bits, rounded, or to more. Counts are in every lane: that takes half the work
- * of a count for all. */
+/* A shift by which values are brought to fewer bits, rounded, or to more. Counts are in every lane: that takes half the
+ * work of a count for all. */
 typedef struct {
     __m512i right; /* but one bit, if there is a bit to go */
     __m512i left;
@@ -128,7 +128,8 @@ static inline __attribute__((always_inline)) void add_weights(int32_t *v, const 
         ehmn_plain_add_weights(v, w, n, factor, scale, shift);
         return;
     }
-    const __m512i half = all(1 << (beyond - 1)), f = all(factor * (1 << 17)), s = all((int32_t)((uint32_t)scale << spare));
+    const __m512i half = all(1 << (beyond - 1)), f = all(factor * (1 << 17)),
+                  s = all((int32_t)((uint32_t)scale << spare));
     const __m512i count = all(beyond);
     for (uint32_t i = 0; i < n; i += 16u) {
         __mmask16 some = first16(n - i);
@@ -197,8 +198,8 @@ void ehmn_avx512_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32
     ehmn_avx512_scale_all(out, n, factor, down, out);
 }
 
-/* Sixteen bytes that stand `stride` apart, from v[first * stride] on. The first are read with three bytes more behind each,
- * the others, of which there may be less, with three before. */
+/* Sixteen bytes that stand `stride` apart, from v[first * stride] on. The first are read with three bytes more behind
+ * each, the others, of which there may be less, with three before. */
 static inline __m512i bytes_apart(const int8_t *v, uint32_t stride, uint32_t first, __mmask16 some)
 {
     const int8_t *from = v + (size_t)first * stride - (first > 0 ? 3 : 0);

@@ -182,7 +182,8 @@ static inline uint32_t ehmn_cortex_m_align(const int8_t **value_frac, uint32_t s
 /* clang-format on */
 
 /* v[i] += round(-w[i] factor scale / 2^32), within 32 bits; the factor has 16. */
-static inline uint32_t ehmn_cortex_m_take_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale)
+static inline uint32_t ehmn_cortex_m_take_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor,
+                                                  int32_t scale)
 {
 #if !defined(EHMN_ARM_DSP)
     factor = -factor;
@@ -349,8 +350,8 @@ static inline uint32_t ehmn_dsp_least(const int8_t **from, uint32_t stride, uint
 }
 
 /* clang-format off */
-/* Four values as 16 bits, then as bytes: each of them times the reciprocal has its byte from bit 16 on. SEL takes bytes 0
- * and 2 of one word and 1 and 3 of the other. */
+/* Four values as 16 bits, then as bytes: each of them times the reciprocal has its byte from bit 16 on. SEL takes bytes
+ * 0 and 2 of one word and 1 and 3 of the other. */
 #define EHMN_SHIFT4 \
     "ldmia %[v]!, {r4, r5, r6, r8}\n\t"                \
     "smmulr r4, r4, %[down]\n\t"                      \

@@ -142,8 +142,8 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
     }
 }
 
-/* Of round(a b / 2^shift): the bits by which b is shifted up, as many as it has spare; those that are left for a, so that
- * the rounded upper half of the doubled product is the result. */
+/* Of round(a b / 2^shift): the bits by which b is shifted up, as many as it has spare; those that are left for a, so
+ * that the rounded upper half of the doubled product is the result. */
 static int32_t lift_of(int32_t shift, uint32_t b, int32_t *left)
 {
     int32_t lift = 31 - shift, spare = spare_bits(b), of_b = lift < spare ? lift : spare;
@@ -321,7 +321,8 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
     }
 }
 
-/* round(difference rate / 2^16) is the upper half of 2 difference (2^15 rate), rounded; a rate of one has no such factor. */
+/* round(difference rate / 2^16) is the upper half of 2 difference (2^15 rate), rounded; a rate of
+ * one has no such factor. */
 void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 {
     const int32x4_t least = vdupq_n_s32(-INT32_MAX);

@@ -28,8 +28,8 @@ static inline uint32x4_t ehmn_mve_exp2_of(uint32x4_t entry, int32x4_t rest)
     return vrshlq_u32(entry, rest); /* to the left, or to the right with rounding: ehmn_exp2_neg rounds in two parts */
 }
 
-/* ehmn_exp2_neg(max - logits) of the even and the odd ones of eight logits, at most max. Differences saturate: what they
- * stand for is zero. Of a shift only the low byte counts. */
+/* ehmn_exp2_neg(max - logits) of the even and the odd ones of eight logits, at most max. Differences saturate: what
+ * they stand for is zero. Of a shift only the low byte counts. */
 static inline uint32x4_t ehmn_mve_exp2(int16x8_t logits, int32_t max, uint32x4_t *odd)
 {
     int16x8_t y = vaddq_n_s16(vqsubq_n_s16(logits, (int16_t)max), 9 << 8);

@@ -37,13 +37,15 @@ void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_
     }
 }
 
-/* The larger the factor, the less of a doubled product counts: from 31 bits on that are rounded away, its upper half. */
+/* The larger the factor, the less of a doubled product counts: from 31 bits on that are rounded
+ * away, its upper half. */
 void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
 {
     const int64x2_t right = vdupq_n_s64(-shift);
     int32_t spare = factor != INT32_MIN ? ehmn_neon_spare_bits(ehmn_abs(factor)) : 0;
     if (shift + spare >= 32 && shift + spare <= 62) {
-        const int32x4_t factors = vdupq_n_s32((int32_t)((uint32_t)factor << spare)), down = vdupq_n_s32(31 - shift - spare);
+        const int32x4_t factors = vdupq_n_s32((int32_t)((uint32_t)factor << spare)),
+                        down = vdupq_n_s32(31 - shift - spare);
         for (; n >= 8u; n -= 8u, v += 8, out += 8) {
             int32x4x2_t a = vld1q_s32_x2(v);
             a.val[0] = vrshlq_s32(vqdmulhq_s32(a.val[0], factors), down);
@@ -128,8 +130,8 @@ void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
     }
 }
 
-/* Sixteen sums at a time: each has the one before added, as bytes, then in 16 bits that two before, that four before and that
- * eight before. */
+/* Sixteen sums at a time: each has the one before added, as bytes, then in 16 bits that two before, that four before
+ * and that eight before. */
 void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign)
 {
     const uint16x8_t zero = vdupq_n_u16(0);
@@ -242,7 +244,8 @@ static inline int32x4_t shifted(const int32_t *v, int16x4_t bits)
 
 int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
 {
-    const int16x8_t left = vdupq_n_s16(ehmn_sat16(to - frac)), up = vdupq_n_s16(MOST_LEFT), down = vdupq_n_s16(-MOST_LEFT);
+    const int16x8_t left = vdupq_n_s16(ehmn_sat16(to - frac)), up = vdupq_n_s16(MOST_LEFT),
+                    down = vdupq_n_s16(-MOST_LEFT);
     int8_t of_key[EHMN_MAX_CTX], *at = of_key;
     int32x4_t most = vdupq_n_s32(INT32_MIN), others = most;
     ehmn_neon_collect(key_frac, stride, n, of_key);

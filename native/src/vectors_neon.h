@@ -19,7 +19,8 @@ extern const uint8_t ehmn_exp2_bytes_table[512]; /* the low bytes of 2^15 and eh
 static inline void ehmn_neon_look_up(const uint8_t *table, const uint8x16_t *at, uint32_t n, uint8x16_t *out)
 {
     for (uint32_t quarter = 0; quarter < 4u; quarter++) {
-        __asm__ volatile("" : "+r"(table)); /* its registers are loaded one quarter after the other: they have no room together */
+        /* its registers are loaded one quarter after the other: they have no room together */
+        __asm__ volatile("" : "+r"(table));
         uint8x16x4_t part = vld1q_u8_x4(table);
         table += 64;
         for (uint32_t k = 0; k < n; k++) {
@@ -82,9 +83,9 @@ static inline uint32x2_t ehmn_neon_entry(uint32_t offset)
     return vcreate_u32(two);
 }
 
-/* The same of eight values, 1..65535, in 16 bits, whose products with rounding halve a doubled upper half: step is at most
- * 2^9, and 2^4 times the distance from the entry fits, too. The table's last entries are alike, so that what
- * lies beyond may become the last within. */
+/* The same of eight values, 1..65535, in 16 bits, whose products with rounding halve a doubled upper half: step is at
+ * most 2^9, and 2^4 times the distance from the entry fits, too. The table's last entries are alike, so that what lies
+ * beyond may become the last within. */
 static inline uint16x8_t ehmn_neon_sigmoid8(int32x4_t x0, int32x4_t x1)
 {
     const uint32x4_t last = vdupq_n_u32((1u << 20) - 1u);
@@ -115,8 +116,8 @@ static inline int32_t ehmn_neon_spare_bits(uint32_t magnitude)
     return __builtin_clz(magnitude | 1u) - 1;
 }
 
-/* For the compiler memory may change when v is there: where all at once has no room in the registers, what comes next is not
- * read before. */
+/* For the compiler memory may change when v is there: where all at once has no room in the registers, what comes
+ * next is not read before. */
 #define EHMN_NOT_BEFORE(v) __asm__ volatile("" : : "w"(v) : "memory")
 
 /* -2^31 becomes -2^31 + 1. */
@@ -125,7 +126,8 @@ static inline int32x4_t ehmn_neon_symmetric(int32x4_t v)
     return vmaxq_s32(v, vdupq_n_s32(-INT32_MAX));
 }
 
-/* v[0..7] += round(a factor 2^(down - 15)), saturated; down: below zero, in every lane. Upper halves of doubled products. */
+/* v[0..7] += round(a factor 2^(down - 15)), saturated; down: below zero, in every lane. Upper
+ * halves of doubled products. */
 static inline void ehmn_neon_add_scaled(int32_t *v, int16x8_t a, int32x4_t factor, int32x4_t down)
 {
     int32x4x2_t sum = vld1q_s32_x2(v);
@@ -136,8 +138,8 @@ static inline void ehmn_neon_add_scaled(int32_t *v, int16x8_t a, int32x4_t facto
     vst1q_s32_x2(v, sum);
 }
 
-/* A row that gives ehmn_mul(w[i] factor, scale, shift), for factors within +-64 and scales that are not negative; 0 if there
- * is none. */
+/* A row that gives ehmn_mul(w[i] factor, scale, shift), for factors within +-64 and scales that are not
+ * negative; 0 if there is none. */
 static inline int ehmn_neon_make_row(ehmn_row *row, const int8_t *w, int32_t factor, int32_t scale, int32_t shift)
 {
     int32_t up = 31 - shift, right = 0; /* all to the left if there is room */

@@ -33,13 +33,15 @@ static inline int16x8_t ehmn_neon_fit8(const int32_t *v, const int16_t *bias, in
 static inline __attribute__((always_inline)) void ehmn_neon_fit16(const int32_t *v, const int16_t *bias, int biased,
                                                                   int32x4_t gain, int16_t *out, int16x8_t *most)
 {
-    int16x8_t a = ehmn_neon_fit8(v, bias, biased, gain), b = ehmn_neon_fit8(v + 8, biased ? bias + 8 : bias, biased, gain);
+    int16x8_t a = ehmn_neon_fit8(v, bias, biased, gain);
+    int16x8_t b = ehmn_neon_fit8(v + 8, biased ? bias + 8 : bias, biased, gain);
     vst1q_s16(out, a);
     vst1q_s16(out + 8, b);
     *most = vmaxq_s16(*most, vmaxq_s16(a, b));
 }
 
-/* What a table's `fit` does with n values, at least 32: those that are no whole group of 32 first, and more with them. */
+/* What a table's `fit` does with n values, at least 32: those that are no whole group of 32
+ * first, and more with them. */
 static inline __attribute__((always_inline)) int32_t ehmn_neon_fit(const int32_t *v, const int16_t *bias, int biased,
                                                                    int32_t gain, uint32_t n, int16_t *out)
 {
@@ -77,7 +79,8 @@ static inline void ehmn_neon_add_sixteen(int32x4_t *sum, const int8_t *w, int16x
 }
 
 /* v[0..16 some - 1] of all rows, some 1 or 4. */
-static inline __attribute__((always_inline)) void ehmn_neon_sum_some_rows(int32_t *v, uint32_t some, const ehmn_row *rows,
+static inline __attribute__((always_inline)) void ehmn_neon_sum_some_rows(int32_t *v, uint32_t some,
+                                                                          const ehmn_row *rows,
                                                            uint32_t count, size_t from)
 {
     int32x4_t sum[16];

@@ -38,8 +38,8 @@ static void step_rest(row_steps row, const uint32_t *edge, const int8_t *sign, u
     }
 }
 
-/* The upper bytes of the places of sixteen weights on the line. An addition that keeps upper halves brings what is added and
- * the first half of the way to the bytes. */
+/* The upper bytes of the places of sixteen weights on the line. An addition that keeps upper halves brings what is
+ * added and the first half of the way to the bytes. */
 static inline uint8x16_t places_of(const uint32x4_t *edge, uint32x4_t rate, uint32x4_t at)
 {
     uint16x8_t low = vaddhn_high_u32(vaddhn_u32(vmulq_u32(edge[0], rate), at), vmulq_u32(edge[1], rate), at);
@@ -47,8 +47,8 @@ static inline uint8x16_t places_of(const uint32x4_t *edge, uint32x4_t rate, uint
     return vuzp2q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
 }
 
-/* Sixteen weights w, moved by as many steps as lie between places, of which the last before them is in `before`. `way`: 1 or
- * -1. */
+/* Sixteen weights w, moved by as many steps as lie between places, of which the last before them is in
+ * `before`. `way`: 1 or -1. */
 static inline int8x16_t moved(int8x16_t w, uint8x16_t before, uint8x16_t now, int8x16_t way)
 {
     int8x16_t steps = vreinterpretq_s8_u8(vsubq_u8(now, vextq_u8(before, now, 15)));
@@ -177,12 +177,13 @@ static inline uint64_t which_are_open(const int32_t *v, uint32_t below)
     return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(all, all)), 0);
 }
 
-/* Most rows are closed, none knows which: they are found by bits, not by branches. The others are stepped four at a time;
- * those of few steps are told by their rates, whose product with the length is about as many. */
+/* Most rows are closed, none knows which: they are found by bits, not by branches. The others are stepped four at a
+ * time; those of few steps are told by their rates, whose product with the length is about as many. */
 uint32_t ehmn_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t least, uint32_t *passed)
 {
     const uint32_t n = along->n, length = along->length, below = least > 0 ? least - 1u : 0u;
-    const uint32_t few = length > 0 ? (along->few << EHMN_EVENT_FRAC) / length : 0u, part = (1u << EHMN_EVENT_FRAC) - 1u;
+    const uint32_t few = length > 0 ? (along->few << EHMN_EVENT_FRAC) / length : 0u,
+                   part = (1u << EHMN_EVENT_FRAC) - 1u;
     uint64_t at = *passed; /* on the line of all rows; of its whole steps only differences count */
     row_steps rows[4], *row = rows;
     for (uint32_t first = 0; first < n; first += 64u) {
@@ -261,7 +262,8 @@ uint32_t ehmn_length(const int8_t *w, uint32_t n)
 }
 
 int64_t ehmn_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_t shift,
-                          void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift, int32_t *out),
+                          void (*scale)(const int32_t *v, const int32_t *scale, uint32_t n, int32_t shift,
+                                        int32_t *out),
                           int32_t *room)
 {
     (void)scale;
@@ -317,8 +319,8 @@ void ehmn_times_slope(const int32_t *v, const int16_t *z, uint32_t n, int32_t *o
     }
 }
 
-/* round(2 (2^left v) (2^right factor) / 2^32), left only what right has no room for: 2^right factor is then 2^30 or more,
- * and where v does not fit, all that comes out is beyond what is allowed. */
+/* round(2 (2^left v) (2^right factor) / 2^32), left only what right has no room for: 2^right factor is then 2^30 or
+ * more, and where v does not fit, all that comes out is beyond what is allowed. */
 uint64_t ehmn_scale_within(int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t most)
 {
     if (factor < 0 || shift > 31 || -shift > ehmn_neon_spare_bits((uint32_t)factor)) {

@@ -1,5 +1,5 @@
-/* Functions of vectors_reduce.c for aarch64, and what follows products of bytes. A shift with rounding to the right by a
- * negative number is one to the left. */
+/* Functions of vectors_reduce.c for aarch64, and what follows products of bytes. A shift with rounding to the right by
+ * a negative number is one to the left. */
 #include "vectors_neon.h"
 
 #if defined(EHMN_NEON)

@@ -25,8 +25,8 @@ RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
     return max != 0 ? ehmn_fitting_shift(max, bits) : 0;
 }
 
-/* The smallest shift by which all of v round into `bits` bits; 0 for a zero vector. First with -x taken as x - 1 where x
- * is positive, which is shorter, and almost always comes to the same. *most: the largest of these magnitudes, which
+/* The smallest shift by which all of v round into `bits` bits; 0 for a zero vector. First with -x taken as x - 1 where
+ * x is positive, which is shorter, and almost always comes to the same. *most: the largest of these magnitudes, which
  * rounds as the largest of v does, since halves are rounded up. */
 static int32_t fitting_most(const int32_t *v, uint32_t n, int32_t bits, uint32_t *most)
 {

@@ -1,12 +1,12 @@
-/* Counts the guest instructions that each function executes, exactly, and how often each block of them: a plugin of QEMU
- * (TCG plugin API, version 1), with declarations of its own, as distributions do not package that header.
+/* Counts the guest instructions that each function executes, exactly, and how often each block of them: a plugin of
+ * QEMU (TCG plugin API, version 1), with declarations of its own, as distributions do not package that header.
  *
  *   gcc -O2 -shared -fPIC -o instructions.so instructions.c
  *   qemu-system-arm ... -plugin ./instructions.so,out=counts.txt -kernel firmware.elf
  *
  * When the emulation ends, `out` holds a line "count function" for each symbol of the program that ran; with
- * blocks=FILE, that file holds a line "count address instructions" for each block: what QEMU translated as one, up to the
- * next branch. A block that is entered in the middle is another. */
+ * blocks=FILE, that file holds a line "count address instructions" for each block: what QEMU translated as one, up to
+ * the next branch. A block that is entered in the middle is another. */
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stddef.h>
