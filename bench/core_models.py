@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 OLDEST = 17  # of LLVM, the first with a model of the Cortex-A76's pipelines, which are those of the Neoverse N1
+PACKAGED = 19  # the oldest of these that Debian 12 has
 ITERATIONS = 100
 AT_ONCE = 200  # blocks
 
@@ -45,7 +46,7 @@ def tool(name: str) -> str:
     for version in range(40, OLDEST - 1, -1):
         if path := shutil.which(f"{name}-{version}"):
             return path
-    raise SystemExit(f"{name} of LLVM {OLDEST} or later is missing; sudo apt-get install llvm-{OLDEST}")
+    raise SystemExit(f"{name} of LLVM {OLDEST} or later is missing; sudo apt-get install llvm-{PACKAGED}")
 
 
 def disassembled(program: Path, comment: str) -> tuple[list[int], list[str]]:
