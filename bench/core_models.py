@@ -65,7 +65,7 @@ def listing(text: str, comment: str) -> tuple[list[int], list[str]]:
 
 def cycles(core: Core, program: Path, blocks: Counter[Block]) -> tuple[float, float]:
     """Of blocks that ran so often: each run again and again, and each alone. Raises ValueError for a block that is not
-    in the program."""
+    in the program, or of which the model leaves out instructions."""
     addresses, lines = disassembled(program, core.comment)
     place = {address: i for i, address in enumerate(addresses)}
     names = {f"{address:x}-{n}": (address, n) for address, n in blocks}

@@ -28,6 +28,13 @@ def keep(results: Path, found: Mapping[str, Any]) -> None:
     work.replace(FOLDER / results.name)
 
 
+def finish_beside(results: Path, key: Mapping[str, Any], runs: Mapping[str, Any]) -> dict[str, Any]:
+    """Write runs beside those that the results have of the same values of `key`; returns all."""
+    found = {**key, "runs": of_same(results, key).get("runs", {}) | runs}
+    finish(results, found)
+    return found
+
+
 def finish(results: Path, found: Mapping[str, Any], *, sort_keys: bool = False) -> None:
     """Write the results; the next run begins anew."""
     results.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ interrupted goes on. `--tokens 2000` is the short form, without it whole texts.
 """
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -27,7 +26,7 @@ import numpy.typing as npt
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # it was started as a script
 
-from bench.kept import begun, finish, keep, of_same
+from bench.kept import begun, finish_beside, keep
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import CoreModel, Image
 from edgehmn.files import read_text
@@ -267,8 +266,7 @@ def main() -> None:
         results["runs"][job.key] = run(encoded, job)
         keep(RESULTS, results)
         print(job.key, results["runs"][job.key]["nats"], flush=True)
-    finish(RESULTS, key | {"runs": of_same(RESULTS, key).get("runs", {}) | results["runs"]})
-    RESULTS.with_suffix(".md").write_text(markdown(json.loads(RESULTS.read_text("utf-8"))), "utf-8")
+    RESULTS.with_suffix(".md").write_text(markdown(finish_beside(RESULTS, key, results["runs"])), "utf-8")
 
 
 if __name__ == "__main__":

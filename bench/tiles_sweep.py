@@ -11,7 +11,6 @@ tiles-sweep.md; a run that was interrupted goes on.
 
 import argparse
 import itertools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.kept import begun, finish, keep, of_same
+from bench.kept import begun, finish_beside, keep
 from bench.tiles import Encoded, without_cells
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import Image
@@ -177,8 +176,7 @@ def main() -> None:
                 }  # fmt: skip
                 keep(RESULTS, results)
                 print(key, results["runs"][key], flush=True)
-    finish(RESULTS, same | {"runs": of_same(RESULTS, same).get("runs", {}) | results["runs"]})
-    RESULTS.with_suffix(".md").write_text(markdown(json.loads(RESULTS.read_text("utf-8"))), "utf-8")
+    RESULTS.with_suffix(".md").write_text(markdown(finish_beside(RESULTS, same, results["runs"])), "utf-8")
 
 
 if __name__ == "__main__":

@@ -223,7 +223,9 @@ class CoreModel:
 
     def follow(self, token: int) -> None:
         """Let the gains follow that `token` came, with every weight frozen."""
-        check(lib.ehmn_follow(self._model, _unsigned(token)), f"token {token}")
+        status = lib.ehmn_follow(self._model, _unsigned(token))
+        if status:
+            check(status, f"token {token}")
 
     def guard_score(self, index: int) -> int:
         """Score of a guard vector of the image by what has been learned so far."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgehmn.checkpoint.read import REFERENCE
+from edgehmn.checkpoint.read import CONFIG, REFERENCE
 from edgehmn.checkpoint.tokenizer import read_tokenizer
 from edgehmn.core import Image
 from edgehmn.errors import InvalidFileError, UsageError
@@ -18,7 +18,6 @@ from edgehmn.runtime.encoder import Encoder
 from edgehmn.runtime.encoder_runtime import EncoderRuntime
 
 MANIFEST = "manifest.json"
-CONFIG = "config.json"  # of a checkpoint directory
 SIGNATURE = "manifest.sig"  # of the manifest, if the export is signed: edgehmn/signing.py
 SCHEMA = 1
 MAX_MANIFEST_BYTES = 1 << 20

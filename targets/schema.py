@@ -6,6 +6,7 @@ cannot be, is an InvalidFileError that names file and key.
 
 import dataclasses
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -148,20 +149,21 @@ def target_names() -> list[str]:
     return sorted(path.stem for path in PROFILES.glob("*.toml"))
 
 
-def load_target(name: str) -> Target:
-    """A target by its name, or a TOML file by its path. Raises UsageError if there is none, InvalidFileError."""
+def load_target(name: str, others: Iterable[str] = ()) -> Target:
+    """A target by its name, or a TOML file by its path. others: names beside those of targets that the caller knows.
+    Raises UsageError if there is none, InvalidFileError."""
     path = Path(name)
     if path.suffix != ".toml":
         path = PROFILES / f"{name}.toml"
         if name not in target_names():
-            raise no_such("target", name, target_names(), LISTED)
+            raise no_such("target", name, [*target_names(), *others], LISTED)
     elif not path.is_file():
         raise UsageError(f"{path}: no such profile")
     return read_target(path)
 
 
-def read_target(path: Path) -> Target:
-    """Raises InvalidFileError, naming file and key."""
+def read_target(path: Path, *, but_measured: bool = False) -> Target:
+    """Raises InvalidFileError, naming file and key. but_measured: leave out what anchoring measured and replaces."""
     if tomllib is None:
         raise DependencyError("tomli is missing, which reads the profiles of targets: pip install tomli")
     try:
@@ -175,6 +177,8 @@ def read_target(path: Path) -> Target:
         raise InvalidFileError(f"{path}: cannot be read ({e.strerror})") from e
     if "path" in values:
         raise InvalidFileError(f"{path}: unknown key 'path'")
+    if but_measured:
+        values.pop("measured", None)
     target: Target = _table(Target, values | {"path": path}, path, "")
     _check(target, path)
     return target

@@ -113,6 +113,27 @@ def test_a_profile_of_a_version_before_says_what_to_do(tmp_path: Path) -> None:
             load_target(str(path))
 
 
+def test_a_profile_of_a_version_before_is_anchored_again(
+    tmp_path: Path, run_cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the error for it says; what is wrong elsewhere in it stays for its owner to mend."""
+    asked: list[Path] = []
+
+    def anchored(profile: Path, *_: Any) -> dict[str, Any]:
+        asked.append(profile)
+        return SPEEDS | {"beyond_bytes": (), "seconds_per_byte": ()}
+
+    monkeypatch.setattr("edgehmn.measure.anchor.anchor_host", anchored)
+    path = tmp_path / "board.toml"
+    text = as_toml(replace(load_target("host"), name="board"))
+    path.write_text(text + '\n[measured]\ndate = "2026-01-01"\ncached_bytes = 1000000\n', "utf-8")
+    assert "--anchor does so again" in run_cli("profile", tmp_path, "--target", path).err
+    assert run_cli("profile", path, "--anchor").code == 0 and asked == [path]
+    path.write_text(text.replace("idle_w", "idle_mw") + "\n[measured]\n", "utf-8")
+    done = run_cli("profile", path, "--anchor")
+    assert done.code == UsageError.exit_code and "idle_mw" in done.err and asked == [path]
+
+
 def test_anchor_of_another_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Result]
 ) -> None:

@@ -384,7 +384,7 @@ def test_tables_of_other_machines(machine: str, tmp_path: Path) -> None:
     if absent or (not emulator and platform.machine() != "x86_64"):
         pytest.skip(f"not run here: {', '.join(absent) or 'another processor'}")
     sources = [*sorted((NATIVE / "src").glob("kernels*.c")), *(NATIVE / "src" / f"{n}.c" for n in VECTORS)]
-    sources += [Path(__file__).parent / f"compare_{n}.c" for n in ("kernels", "vectors")]
+    sources += [Path(__file__).parent / f"compare_{n}.c" for n in ("kernels", "vectors", "plastic")]
     objects = []
     for source in sources:
         objects.append(str(tmp_path / f"{source.stem}.o"))

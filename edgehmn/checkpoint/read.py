@@ -8,6 +8,7 @@ from edgehmn.checkpoint.settings import read_settings
 from edgehmn.checkpoint.trans_hmn import MODEL_TYPE, member, read_trans_hmn
 from edgehmn.errors import InvalidFileError, UsageError
 
+CONFIG = "config.json"  # of a checkpoint directory
 REFERENCE = "reference"  # the name that stands for the model that ships with the package
 
 
@@ -39,9 +40,9 @@ def _refuse(tokenizer: str | Path | None, path: Path) -> None:
 
 
 def _read_folder(folder: Path, n_ctx: int | None) -> Checkpoint:
-    if (folder / "manifest.json").is_file() and not (folder / "config.json").exists():
+    if (folder / "manifest.json").is_file() and not (folder / CONFIG).exists():
         raise InvalidFileError(f"{folder}: an export already; give the checkpoint that it was made from")
-    settings = read_settings(member(folder, "config.json"))
+    settings = read_settings(member(folder, CONFIG))
     if settings.values.get("model_type") == MODEL_TYPE:
         return read_trans_hmn(folder, settings, n_ctx)
     from edgehmn.checkpoint.hugging_face import read_hugging_face

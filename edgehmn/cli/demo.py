@@ -9,7 +9,7 @@ from edgehmn.cli.learning import personalisation_text
 from edgehmn.cli.output import Outcome, Session, command
 from edgehmn.cli.threads import one_thread_for_small
 
-REFERENCE = "reference"
+REFERENCE = "reference"  # of edgehmn.checkpoint, which reads NumPy: too early to choose its threads
 
 
 @command("demo", "Export the reference model, personalise it on an emulated Cortex-M4, power-cycle it.")

@@ -9,7 +9,7 @@ import click
 from edgehmn.cli.output import Outcome, Session, command, table
 from edgehmn.cli.tiles import tile_options
 from edgehmn.cli.types import Number
-from edgehmn.errors import InvalidFileError, UsageError, no_such
+from edgehmn.errors import InvalidFileError, UsageError
 
 if TYPE_CHECKING:
     from edgehmn.targets.schema import Target
@@ -129,13 +129,10 @@ def _targets(names: Sequence[str]) -> tuple[list["Target"], list[str]]:
     """Boards, and names of tiles, each once. Raises UsageError for a name that is neither, InvalidFileError."""
     from edgehmn.estimate_tiles import is_tile
     from edgehmn.targets.memristive.presets import PRESETS
-    from edgehmn.targets.schema import LISTED, load_target, target_names
+    from edgehmn.targets.schema import load_target
 
-    boards, known = [name for name in dict.fromkeys(names) if not is_tile(name)], target_names()
-    for name in boards:
-        if name not in known and not name.endswith(".toml"):
-            raise no_such("target", name, [*known, *PRESETS], LISTED)
-    return [load_target(name) for name in boards], [name for name in dict.fromkeys(names) if is_tile(name)]
+    once = list(dict.fromkeys(names))
+    return [load_target(name, PRESETS) for name in once if not is_tile(name)], [name for name in once if is_tile(name)]
 
 
 def _profile(
@@ -200,7 +197,7 @@ def _anchor(session: Session, profile: Path, names: tuple[str, ...], options: di
         raise UsageError("--anchor takes one --target: the board that is measured")
     if profile.is_file():
         try:
-            read_target(profile)
+            read_target(profile, but_measured=True)
         except InvalidFileError as e:
             raise UsageError(f"{profile}: exists and is no profile ({e}); choose another name, or remove it") from e
     check_place(profile)

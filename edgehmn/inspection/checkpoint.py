@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from edgehmn.checkpoint.read import CONFIG
 from edgehmn.checkpoint.settings import parse_object
 from edgehmn.checkpoint.trans_hmn import MODEL_TYPE
 from edgehmn.errors import InvalidFileError
@@ -10,7 +11,6 @@ from edgehmn.inspection import safetensors
 from edgehmn.inspection.facts import Facts, StoredTensor, known, tensor_facts
 from edgehmn.inspection.source import Source, opened
 
-CONFIG = "config.json"
 MAX_CONFIG_BYTES = 1 << 20
 MAX_TOKENIZER_BYTES = 1 << 26
 MAX_FILES = 1000

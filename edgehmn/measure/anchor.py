@@ -131,9 +131,10 @@ def fit(timings: Iterable[Timing]) -> dict[str, Any]:
     """Of Measured: speeds of the models that the nearest memory holds, and what the weights of larger ones cost."""
     known = sorted(timings, key=lambda t: t.image_bytes)
     near = min(FEWEST, len(known))
-    while near < len(known) and known[near].frozen_s < SLOWER * frozen_seconds(known[near], fit_speeds(known[:near])):
-        near += 1
     speeds: dict[str, Any] = fit_speeds(known[:near])
+    while near < len(known) and known[near].frozen_s < SLOWER * frozen_seconds(known[near], speeds):
+        near += 1
+        speeds = fit_speeds(known[:near])
     return speeds | fit_memory(known[near:], known[near - 1].image_bytes, speeds)
 
 
@@ -162,10 +163,15 @@ def products_seconds(t: Timing, speeds: dict[str, float]) -> float:
     return t.macs * speeds["seconds_per_mac"] + t.rows * speeds["seconds_per_row"]
 
 
+def rest_seconds(t: Timing, speeds: dict[str, float]) -> float:
+    """Of a frozen token, beside the products: attention, and what every token takes."""
+    attention = t.attention_macs * speeds["seconds_per_attention_mac"] + t.scores * speeds["seconds_per_score"]
+    return attention + speeds["seconds_per_token"]
+
+
 def frozen_seconds(t: Timing, speeds: dict[str, float]) -> float:
     """Per token, if nothing waits for memory."""
-    rest = t.attention_macs * speeds["seconds_per_attention_mac"] + t.scores * speeds["seconds_per_score"]
-    return products_seconds(t, speeds) + rest + speeds["seconds_per_token"]
+    return products_seconds(t, speeds) + rest_seconds(t, speeds)
 
 
 def time_copies(image: Image, ids: npt.NDArray[np.int32], timing: Timing) -> list[Timing]:
@@ -195,9 +201,8 @@ def fit_memory(large: Iterable[Timing], held: int, speeds: dict[str, float]) -> 
     beyond: list[int] = []
     slow: list[float] = []
     for t in large:
-        products = products_seconds(t, speeds)
-        reading = t.frozen_s - (frozen_seconds(t, speeds) - products)
-        before = slow[-1] * t.weight_bytes if slow else products
+        reading = t.frozen_s - rest_seconds(t, speeds)
+        before = slow[-1] * t.weight_bytes if slow else products_seconds(t, speeds)
         if reading > SLOWER * before:
             beyond.append(round((held * t.image_bytes) ** 0.5))  # somewhere there a cache ends
             slow.append(reading / t.weight_bytes)

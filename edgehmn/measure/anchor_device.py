@@ -70,8 +70,7 @@ def anchor_board(port: str, out: Path, profile: Path, base: str) -> dict[str, An
     speeds: dict[str, Any] = {
         "seconds_per_mac": per_mac, "seconds_per_row": 0.0, "seconds_per_attention_mac": per_mac,
         "seconds_per_score": 0.0, "seconds_per_token": 0.0, "beyond_bytes": (), "seconds_per_byte": (),
-        "seconds_per_plastic_mac": ratio * per_mac, "seconds_per_write": per_write,
-        "seconds_per_learned_token": 0.0,
+        "seconds_per_plastic_mac": ratio * per_mac, "seconds_per_write": per_write, "seconds_per_learned_token": 0.0,
         "interval_factor": ONE_MODEL_FACTOR,
     }  # fmt: skip
     what = f"{out.name} on {name}, {step * 1e3:.4g} ms a token by its timer"

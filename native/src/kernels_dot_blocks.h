@@ -1,9 +1,22 @@
 /* Blocks of a matrix times several vectors, with dot products or products of matrices of bytes: how either walks over
- * rows and vectors. Each file that includes this lays them out in its own way, and has before it columns_of_rows
- * eight rows, SOME_COLS columns of them, and lay_out, which fills it columns_of_vectors  as many columns of TOKENS
- * vectors; lay_out_words and lay_out_bytes, which fill it tiles               all rows times these vectors. */
+ * rows and vectors. Each file that includes this lays them out in its own way, and has before it
+ *   columns_of_rows     eight rows, SOME_COLS columns of them, and lay_out, which fills it
+ *   columns_of_vectors  as many columns of TOKENS vectors; lay_out_words and lay_out_bytes, which fill it
+ *   tiles_of            all rows times up to so many of these vectors. */
 #ifndef EHMN_KERNELS_DOT_BLOCKS_H
 #define EHMN_KERNELS_DOT_BLOCKS_H
+
+/* All rows times these vectors; where there are few, in half the registers. */
+EHMN_INTO static inline void tiles(columns_of_rows *part, uint32_t rows, uint32_t cols, const columns_of_vectors x,
+                                   const columns_of_vectors high, uint32_t tokens, int add, int32_t *acc,
+                                   size_t acc_stride)
+{
+    if (tokens > TOKENS / 2u) {
+        tiles_of(part, rows, cols, x, high, tokens, TOKENS, add, acc, acc_stride);
+    } else {
+        tiles_of(part, rows, cols, x, high, tokens, TOKENS / 2u, add, acc, acc_stride);
+    }
+}
 
 /* Up to ROWS rows and SOME_COLS columns. */
 static void block(const int8_t *w, uint32_t rows, uint32_t cols, size_t stride, const int16_t *x, uint32_t n,

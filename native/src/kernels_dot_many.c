@@ -140,8 +140,7 @@ EHMN_INTO static inline void tile(const columns4 *part, uint32_t cols, const col
 /* Rows that are laid out times up to `most` vectors of bytes, whose high bytes, unless NULL, count 256. */
 EHMN_INTO static inline void tiles_of(columns_of_rows *part, uint32_t rows, uint32_t cols, const columns16 *x,
                                       const columns16 *high, uint32_t tokens, const uint32_t most, int add,
-                                      int32_t *acc,
-                                      size_t acc_stride)
+                                      int32_t *acc, size_t acc_stride)
 {
     for (uint32_t r = 0; r < rows; r += 8u, part++) {
         int32x4_t s[TOKENS][2];
@@ -157,17 +156,6 @@ EHMN_INTO static inline void tiles_of(columns_of_rows *part, uint32_t rows, uint
         }
         tile(*part, cols, x, most, s);
         put_eights(s, tokens, most, rows - r, add, acc + r, acc_stride);
-    }
-}
-
-EHMN_INTO static inline void tiles(columns_of_rows *part, uint32_t rows, uint32_t cols, const columns16 *x,
-                                   const columns16 *high,
-                                   uint32_t tokens, int add, int32_t *acc, size_t acc_stride)
-{
-    if (tokens > TOKENS / 2u) {
-        tiles_of(part, rows, cols, x, high, tokens, TOKENS, add, acc, acc_stride);
-    } else {
-        tiles_of(part, rows, cols, x, high, tokens, TOKENS / 2u, add, acc, acc_stride);
     }
 }
 

@@ -141,17 +141,6 @@ EHMN_INTO static inline void tiles_of(columns_of_rows *part, uint32_t rows, uint
     }
 }
 
-EHMN_INTO static inline void tiles(columns_of_rows *part, uint32_t rows, uint32_t cols, const columns8 *x,
-                                   const columns8 *high,
-                                   uint32_t tokens, int add, int32_t *acc, size_t acc_stride)
-{
-    if (tokens > TOKENS / 2u) {
-        tiles_of(part, rows, cols, x, high, tokens, TOKENS, add, acc, acc_stride);
-    } else {
-        tiles_of(part, rows, cols, x, high, tokens, TOKENS / 2u, add, acc, acc_stride);
-    }
-}
-
 #include "kernels_dot_blocks.h"
 
 void ehmn_kernels_mmla_matmat_s16(const void *w, uint32_t rows, uint32_t cols, uint32_t stride, const int16_t *x,

@@ -10,8 +10,7 @@
 
 /* What does not fill registers: `tokens` sums of `rows` rows, which stand `apart`. */
 static __attribute__((noinline)) void put_some(const int32_t *sum, uint32_t apart, uint32_t tokens, uint32_t rows,
-                                               int add,
-                                               int32_t *acc, size_t acc_stride)
+                                               int add, int32_t *acc, size_t acc_stride)
 {
     for (uint32_t t = 0; t < tokens; t++, sum += apart, acc += acc_stride) {
         for (uint32_t r = 0; r < apart && r < rows; r++) {
