@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -218,6 +218,25 @@ def test_a_linux_board_behind_a_real_sshd(run_cli: Cli, export: Export, linux: P
     (linux / ".local").write_text("a file in the way")
     done = run_cli(*arguments, "board")
     assert (done.code, "ssh ended with code" in done.out) == (8, True)
+
+
+@needs_sshd
+def test_ports_that_others_have_are_not_insisted_on(
+    run_cli: Cli, export: Export, linux: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The board's here is this machine: one port is taken for its server, then one for ssh."""
+    words = ("flash", export.folder, "--target", "linux", "--json", "--port", "board")
+    with socket.create_server(("127.0.0.1", 0)) as taken, ExitStack() as stack:
+        used = taken.getsockname()[1]
+        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
+        free = [server.getsockname()[1] for server in held]
+        stack.close()
+        ports = iter([used, free[0], free[1], used, free[2], free[3]])
+        monkeypatch.setattr("edgehmn.device.flash.ssh.random.choice", lambda among: next(ports))
+        assert run_cli(*words).result["self_test"] == "ok" and next(ports, None) is None
+        monkeypatch.setattr("edgehmn.device.flash.ssh.random.choice", lambda among: used)
+        done = run_cli(*words)
+    assert done.code == FlashError.exit_code and "already in use" in done.out, "in the end it gives up"
 
 
 @needs_sshd

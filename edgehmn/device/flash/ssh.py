@@ -18,6 +18,8 @@ SERVER, IMAGE, STATE = "edgehmn-device", "model.ehmn", "state"
 ASK_S = 30.0
 START_S = 10.0
 PORTS = range(20000, 60000)
+TRIES = 5  # with other ports, where one was taken
+TAKEN = b"Address already in use"  # by ssh of its end, by edgehmn-device of the other
 
 
 class LinuxBoard:
@@ -76,25 +78,32 @@ class LinuxBoard:
     @contextlib.contextmanager
     def running(self, place: Place, line: str | None) -> Iterator[str | None]:
         """The server there for as long as it is needed, through a forwarded port."""
+        for left in reversed(range(TRIES)):
+            process, near = self._start(place)
+            try:
+                assert process.stdout is not None and process.stderr is not None
+                said = process.stdout.readline()
+                if said.startswith(b"socket://"):
+                    yield f"socket://127.0.0.1:{near}"
+                    return
+                process.kill()  # what it says besides ends then
+                said += process.stdout.read() + b"\n" + process.stderr.read()
+            finally:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(START_S)
+                process.kill()
+                process.communicate()
+            if TAKEN not in said or left == 0:
+                raise FlashError(f"{place.name}: the server does not start: {last_lines(said)}")
+
+    def _start(self, place: Place) -> "tuple[subprocess.Popen[bytes], int]":
+        """The server by ssh, with ports of our choice, and the one here."""
         far, near = random.choice(PORTS), random.choice(PORTS)
         there = f"cd {self._folder} && exec ./{SERVER} {IMAGE} --listen {far} --state {STATE}"
         words = [*self._words(), "-L", f"127.0.0.1:{near}:127.0.0.1:{far}", "-tt", place.name, there]
         pipe = subprocess.PIPE
-        process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe)
-        try:
-            assert process.stdout is not None and process.stderr is not None
-            said = process.stdout.readline()
-            if not said.startswith(b"socket://"):
-                process.kill()  # what it says besides ends then
-                said += process.stdout.read() + b"\n" + process.stderr.read()
-                raise FlashError(f"{place.name}: the server does not start: {last_lines(said)}")
-            yield f"socket://127.0.0.1:{near}"
-        finally:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(START_S)
-            process.kill()
-            process.communicate()
+        return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe), near
 
     def _words(self) -> list[str]:
         return [self._program, "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ExitOnForwardFailure=yes"]
