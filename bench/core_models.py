@@ -24,20 +24,22 @@ Block = tuple[int, int]  # address, instructions
 
 @dataclass(frozen=True)
 class Core:
-    """machine: of bench.count_instructions. model: LLVM's processor. comment: how one begins in its assembly."""
+    """machine: of bench.count_instructions. model: LLVM's processor. stands_for: cores of target profiles. comment: how
+    one begins in its assembly."""
 
     name: str
     machine: str
     triple: str
     model: str
+    stands_for: tuple[str, ...]
     comment: str = "//"
 
 
 CORES = (
-    Core("Cortex-A53", "aarch64", "aarch64-linux-gnu", "cortex-a53"),
-    Core("Cortex-A57 and A72", "aarch64", "aarch64-linux-gnu", "cortex-a72"),
-    Core("Cortex-A76 and A78", "aarch64-dotprod", "aarch64-linux-gnu", "neoverse-n1"),
-    Core("Golden Cove, with AVX2", "x86-64", "x86_64-linux-gnu", "alderlake", "#"),
+    Core("Cortex-A53", "aarch64", "aarch64-linux-gnu", "cortex-a53", ("Cortex-A53",)),
+    Core("Cortex-A57 and A72", "aarch64", "aarch64-linux-gnu", "cortex-a72", ("Cortex-A57", "Cortex-A72")),
+    Core("Cortex-A76 and A78", "aarch64-dotprod", "aarch64-linux-gnu", "neoverse-n1", ("Cortex-A76", "Cortex-A78AE")),
+    Core("Golden Cove, with AVX2", "x86-64", "x86_64-linux-gnu", "alderlake", ("x86-64",), "#"),
 )
 
 

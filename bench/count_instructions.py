@@ -4,7 +4,7 @@
     python tools/run.py bench.count_instructions OUT --prompts    shows them, prompts and aarch64-i8mm; writes nothing
 
 OUT: an export of the reference model. Needs qemu-user and, for aarch64, its cross compiler.
-Per token of the second half of 2 x 130 tokens, the first of which fill the window; what runs before and between is
+Per token of the second half of 2 x 300 tokens, the first of which fill the window; what runs before and between is
 subtracted.
 """
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from bench.instruction_plugin import Plugin
 from bench.native import NATIVE, core_library
+from edgehmn.evaluation.p3 import EMULATED
 from edgehmn.exported import Export
 from edgehmn.texts import EVALUATION, shipped
 from edgehmn.workload_export import count_learning
@@ -29,7 +30,7 @@ from edgehmn.workload_export import count_learning
 ROOT = Path(__file__).resolve().parents[1]
 COUNTS = ROOT / "targets" / "counts.json"
 PROGRAM = ROOT / "bench" / "instructions" / "run.c"
-HALF = 130  # tokens, more than the window
+HALF = EMULATED  # tokens: the same that are counted on emulated boards
 ARM, ARM_EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 # Compiler, emulator and its processor: what a processor cannot do, the core does not choose.
 MACHINES = {

@@ -164,7 +164,7 @@ def plan_lines(results: dict[str, Any]) -> list[str]:
     lines.append(
         f"- **P3, cost**: {p3['macs_added_percent']:+.1f} % multiply-accumulates over static; on the emulated "
         f"Cortex-M4 plasticity takes {100 * p3['emulated']['plasticity_share']:.1f} % of the instructions of a learned "
-        "token; "
+        f"token, adapters and memories that predict {100 * p3['emulated']['adapters_share']:.1f} %; "
         f"{p3['writes_per_learned_token']:,.0f} weight steps per token."
     )
     return lines

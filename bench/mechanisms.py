@@ -18,7 +18,7 @@ from typing import Any
 from edgehmn.calibrate import calibration_ids
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import Image
-from edgehmn.evaluation.p3 import frozen_image
+from edgehmn.evaluation import p3
 from edgehmn.image import image_of, with_rule
 from edgehmn.plasticity import Rule
 from edgehmn.runtime.device import DeviceRuntime
@@ -56,7 +56,7 @@ def shares(board: str) -> dict[str, Any]:
     checkpoint = read_checkpoint(REFERENCE)
     image = image_of(checkpoint)
     ids = calibration_ids(checkpoint)[: WARM + TOKENS]
-    static, _ = per_token(frozen_image(Image(image)).bytes.tobytes(), board, ids)
+    static, _ = per_token(p3.frozen_image(Image(image)).bytes.tobytes(), board, ids)
     predicted, learning = per_token(image, board, ids)
     learned = predicted + learning
     added = {}
@@ -81,8 +81,14 @@ def table(boards: dict[str, Any]) -> str:
         row(f"+ {name}", [b["added"][name] for b in boards.values()])
     row("learned token", [b["learned"] for b in boards.values()])
     row("of it predicting", [b["predicted"] for b in boards.values()])
-    plastic = ", ".join(f"{100 * (1 - b['static'] / b['learned']):.1f} % ({BOARDS[n]})" for n, b in boards.items())
-    return "\n".join([*lines, "", f"Share of plasticity in a learned token: {plastic}.", ""])
+
+    def share(part: str) -> str:
+        return ", ".join(f"{100 * p3.shares(b)[f'{part}_share']:.1f} % ({BOARDS[n]})" for n, b in boards.items())
+
+    told = (
+        f"Of a learned token, plasticity takes {share('plasticity')}; adapters and memories take {share('adapters')}."
+    )
+    return "\n".join([*lines, "", told, ""])
 
 
 def main() -> None:

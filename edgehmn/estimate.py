@@ -19,11 +19,11 @@ from edgehmn.workload import Operation, Workload
 SPREADS = 1.94  # deviations to either side of a 90 % interval: Student's t with 6 degrees of freedom
 FITTED = PROFILES.parent / "fitted.json"
 COUNTS = PROFILES.parent / "counts.json"
+PLASTIC_CYCLES = PROFILES.parent / "plastic_cycles.json"
 MEMORY_FACTOR = 1.3  # what a bandwidth may be off by, with 90 %
-# How many times as long an instruction of the plastic parts takes as one of the frozen, and within which factor, with
-# 90 %. Cores whose kernels were counted; cores with vector units, whose streams of products run without a stop
-# (bench/results/plastic-cycles.md); cores for which another's instructions stand in.
-COUNTED, VECTOR, STAND_IN = (1.0, 1.3), (1.45, 1.3), (1.0, 1.6)
+# Within which factor it is known, with 90 %, how many times as long as a frozen one a plastic instruction takes: where
+# kernels were counted or pipelines modelled; where another core's instructions stand in.
+KNOWN_FACTOR, STAND_IN_FACTOR = 1.3, 1.6
 COUNTED_CORES = ("Cortex-M4F", "Cortex-M33", "Cortex-M7")
 VECTOR_CODE = ("aarch64", "aarch64-dotprod", "x86-64")
 LINE_BYTES = 64  # what a synapse moves where there are caches; without, its 4 bytes twice
@@ -87,7 +87,8 @@ class MemoryPlan:
 @dataclass(frozen=True)
 class Estimate:
     """seconds, joules: per token or inference, frozen; seconds_learned, joules_learned: of a token that is learned,
-    None where nothing learns; share: of the plastic parts in that energy."""
+    None where nothing learns. Of that energy, plasticity_share: of learning, the sparse updates and what decides on
+    them; adapters_share: of the adapters and memories that predict, learning or not."""
 
     target: Target
     tier: str
@@ -99,7 +100,8 @@ class Estimate:
     sources: tuple[str, ...]
     seconds_learned: Quantity | None = None
     joules_learned: Quantity | None = None
-    share: Quantity | None = None
+    plasticity_share: Quantity | None = None
+    adapters_share: Quantity | None = None
 
     def idle_joules(self) -> float:
         """Of the joules, those that the board would have taken awake and idle."""
@@ -221,19 +223,30 @@ def own_speeds(target: Target) -> Speeds:
     cycle = target.own_core.cycles_per_instruction / target.core.clock_hz
     per, macs = c["instructions_per_token"], c["macs_per_token"]
     frozen = per["static"] / macs["static"] * cycle
-    slower = cycle * plastic_cycles(target)[0]
-    predicted = (per["predicted"] - per["static"]) / (macs["predicted"] - macs["static"]) * slower
-    written = (per["learned"] - per["predicted"]) / c["writes_per_learned_token"] * slower
+    plastic = plastic_cycles(target)
+    predicted = (per["predicted"] - per["static"]) / (macs["predicted"] - macs["static"]) * cycle * plastic.adapters
+    written = (per["learned"] - per["predicted"]) / c["writes_per_learned_token"] * cycle * plastic.learning
     return Speeds(frozen, 0, frozen, 0, 0, predicted, written, 0)
 
 
-def plastic_cycles(target: Target) -> tuple[float, float]:
-    """How much longer an instruction of the plastic parts takes, and within which factor."""
-    if target.measured is not None:
-        return COUNTED
-    if target.own_core.instructions in VECTOR_CODE:
-        return VECTOR
-    return COUNTED if target.core.name in COUNTED_CORES else STAND_IN
+@dataclass(frozen=True)
+class PlasticCycles:
+    """How many times as long as one of the frozen model an instruction takes of the adapters that predict and of
+    learning; within which factor, with 90 %."""
+
+    adapters: float
+    learning: float
+    factor: float
+
+
+def plastic_cycles(target: Target) -> PlasticCycles:
+    """On cores with vector units as bench.plastic_cycles found it: frozen parts are streams of products there, which
+    run without a stop."""
+    if target.measured is None and target.own_core.instructions in VECTOR_CODE:
+        found = _read(PLASTIC_CYCLES)
+        return PlasticCycles(**found["cores"].get(target.core.name, found["others"]), factor=KNOWN_FACTOR)
+    known = target.measured is not None or target.core.name in COUNTED_CORES
+    return PlasticCycles(1.0, 1.0, KNOWN_FACTOR if known else STAND_IN_FACTOR)
 
 
 def _counts(target: Target) -> dict[str, Any]:
@@ -262,22 +275,36 @@ def _own(workload: Workload, target: Target) -> Estimate:
         return out
     learned = _positive([f + p for f, p in zip(frozen, plastic, strict=True)])
 
-    def ratio(compute: float, memory: float) -> float:
+    def seconds_of(compute: float, memory: float) -> tuple[float, float, float]:
+        """Of the frozen model, of adapters that predict, and of learning."""
         frozen = _own_seconds(workload, speeds, bandwidth, compute, memory, target)
-        return _plastic_seconds(workload, target, speeds, compute, memory) / frozen
+        plastic = _plastic_seconds(workload, target, speeds, compute, memory)
+        adapters = min(plastic, _adapters_seconds(workload, speeds, compute))
+        return frozen, adapters, plastic - adapters
 
-    share = _share(ratio, factor, plastic_cycles(target)[1])
-    return replace(out, seconds_learned=learned, joules_learned=_joules(learned, target), share=share)
+    def learning_to_rest(compute: float, memory: float) -> float:
+        frozen, adapters, learning = seconds_of(compute, memory)
+        return learning / (frozen + adapters)
+
+    def adapters_to_rest(compute: float, memory: float) -> float:
+        frozen, adapters, learning = seconds_of(compute, memory)
+        return adapters / (frozen + learning)
+
+    spreads = factor, plastic_cycles(target).factor
+    return replace(
+        out, seconds_learned=learned, joules_learned=_joules(learned, target),
+        plasticity_share=_share(learning_to_rest, *spreads), adapters_share=_share(adapters_to_rest, *spreads),
+    )  # fmt: skip
 
 
 def _share(ratio: Callable[[float, float], float], factor: float, plastic: float) -> Quantity:
-    """Of the plastic parts in all, from their ratio to the rest where computing and memory are so many times as slow.
+    """Of a plastic part in all, from its ratio to the rest where computing and memory are so many times as slow.
 
     What slows both parts alike leaves the share as it is: it is only the ratio that is uncertain, by what does not fall
     on both, each of these by itself."""
-    middle = ratio(1, 1)
+    middle = max(ratio(1, 1), 1e-9)
     changes = [
-        math.log(ratio(*at) / middle)
+        math.log(max(ratio(*at), 1e-9) / middle)
         for at in ((factor, 1), (1 / factor, 1), (1, MEMORY_FACTOR), (1, 1 / MEMORY_FACTOR))
     ]
     changes += [math.log(plastic), -math.log(plastic)]
@@ -305,8 +332,7 @@ def _plastic_seconds(w: Workload, target: Target, s: Speeds, compute: float, mem
     if w.learning is None:
         return 0.0
     learning = w.learning
-    work = learning.macs_predicted * s.per_plastic_mac + learning.writes * s.per_write
-    computing = compute * (work + s.per_learned_token)
+    computing = _adapters_seconds(w, s, compute) + compute * (learning.writes * s.per_write + s.per_learned_token)
     if target.measured is not None:
         return computing
     caches = [m for m in target.memory if m.level in ("l2", "l3") and m.bytes >= w.ram_learning_bytes]
@@ -314,6 +340,11 @@ def _plastic_seconds(w: Workload, target: Target, s: Speeds, compute: float, mem
     of_write = LINE_BYTES if any(m.level == "dram" for m in target.memory) else 8
     moved = min(learning.writes * of_write, 2 * learning.delta_bytes)
     return max(computing, memory * moved / ram.bandwidth_bytes_per_s)
+
+
+def _adapters_seconds(w: Workload, s: Speeds, compute: float) -> float:
+    """Seconds that adapters and memories add to a prediction."""
+    return compute * w.learning.macs_predicted * s.per_plastic_mac if w.learning is not None else 0.0
 
 
 def _positive(values: list[float]) -> Quantity:

@@ -82,7 +82,8 @@ def test_learning_meets_the_promises(bench: ModuleType) -> None:
     for sequence in r["p2"]["sequences"].values():
         assert sequence["banks"]["4"]["forgetting_nats"] <= (0.10 if sequence["tuned"] else 0.15)
     assert r["p3"]["macs_added_percent"] <= 5
-    assert r["p3"]["emulated"]["plasticity_share"] <= 0.08, "the paper asks for 0.10"
+    emulated = r["p3"]["emulated"]
+    assert emulated["plasticity_share"] + emulated["adapters_share"] <= 0.08, "the paper asks 0.10 of plasticity alone"
 
 
 def test_exit_codes_of_the_readme() -> None:

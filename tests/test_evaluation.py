@@ -379,7 +379,9 @@ def test_p3_counts_what_learning_adds(run_of: Callable[..., Run], monkeypatch: p
     result = p3(run_of(note=notes.append))
     macs = result["macs_per_token"]
     assert 0 < macs["static"] < macs["predicted"] < macs["learned"]
-    assert result["plasticity_share_of_macs"] == pytest.approx(1 - macs["static"] / macs["learned"])
+    of_learned = 1 - macs["predicted"] / macs["learned"]
+    assert 0 < result["plasticity_share_of_macs"] == pytest.approx(of_learned)
+    assert 0 < result["adapters_share_of_macs"] == pytest.approx(1 - macs["static"] / macs["learned"] - of_learned)
     sizes = result["bytes"]
     assert sizes["arena_added"] == sizes["arena_plastic"] - sizes["arena_static"] > 0
     assert sizes["banks_2"] >= 2 * sizes["delta"]
@@ -391,7 +393,9 @@ def test_p3_prices_instructions_of_a_board(run_of: Callable[..., Run]) -> None:
     result = p3(run_of(tokens=100))
     counts, energy = result["emulated"]["instructions_per_token"], result["energy_modelled"]
     assert 0 < counts["static"] < counts["predicted"] < counts["learned"]
-    assert energy["plasticity_share"] == pytest.approx(1 - counts["static"] / counts["learned"])
+    assert 0 < energy["plasticity_share"] == pytest.approx(1 - counts["predicted"] / counts["learned"])
+    added = (counts["predicted"] - counts["static"]) / counts["learned"]
+    assert 0 < energy["adapters_share"] == pytest.approx(added)
     assert energy["millijoules_per_token"]["static"] == pytest.approx(
         counts["static"] * energy["nanojoules_per_instruction"] * 1e-6
     )

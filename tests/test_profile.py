@@ -44,7 +44,7 @@ def test_command(tiny_export: Path, tmp_path: Path, run_cli: Callable[..., Resul
     assert [t["name"] for t in r["targets"]] == ["stm32h743", "rp2350"] and r["layers"]
     keys = (
         "latency_ms_per_token", "latency_ms_per_learned_token", "energy_mj_per_token", "energy_mj_per_learned_token",
-        "plasticity_share_of_energy",
+        "plasticity_share_of_energy", "adapters_share_of_energy",
     )  # fmt: skip
     for t in r["targets"]:
         assert t["tier"] and t["sources"] and t["memory"]["fits"]
@@ -53,7 +53,7 @@ def test_command(tiny_export: Path, tmp_path: Path, run_cli: Callable[..., Resul
             assert low < t[key] < high
     assert all(path.stat().st_size > 500 for path in files)
     text = run_cli("profile", tiny_export, "--target", "rp2350")
-    assert "plasticity" in text.out and "90 %" in text.out and "█" in text.out
+    assert "plasticity" in text.out and "adapters and memories" in text.out and "90 %" in text.out and "█" in text.out
 
 
 @pytest.mark.parametrize("name", ["encoder.tflite", "encoder.onnx"])

@@ -1,4 +1,9 @@
-"""P3: what learning costs, beside predicting: operations, writes, memory, instructions, and energy by a model."""
+"""P3: what learning costs, beside predicting: operations, writes, memory, instructions, and energy by a model.
+
+Plasticity is what a learned token has beyond one that is only predicted with what was learned: the sparse updates and
+what decides on them. What adapters and memories add to a prediction is told apart: a device that has learned pays for
+it whether it goes on learning or not.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -44,7 +49,7 @@ def p3(run: Run) -> dict[str, Any]:
     out: dict[str, Any] = {
         "macs_per_token": macs,
         "macs_added_percent": 100 * (macs["learned"] / macs["static"] - 1),
-        "plasticity_share_of_macs": 1 - macs["static"] / macs["learned"],
+        **{f"{part}_of_macs": share for part, share in shares(macs).items()},
         "writes_per_learned_token": sum(h["writes_per_learned_token"] for h in host) / len(host),
         "bytes": _bytes(run.export.image, run.options.banks),
         "seeds": [{"seed": i, **h} for i, h in enumerate(host)],
@@ -60,6 +65,14 @@ def p3(run: Run) -> dict[str, Any]:
         run.note(f"p3: no instructions are counted: {e}")
         return out
     return out | {"emulated": emulated, "energy_modelled": _energy(emulated)}
+
+
+def shares(cost: dict[str, float]) -> dict[str, float]:
+    """Of the cost of a learned token, from those of a static, a predicted and a learned one."""
+    return {
+        "plasticity_share": 1 - cost["predicted"] / cost["learned"],
+        "adapters_share": (cost["predicted"] - cost["static"]) / cost["learned"],
+    }
 
 
 def _count(image: Image, ids: Ids, seed: int) -> dict[str, Any]:
@@ -112,7 +125,7 @@ def count_on_board(image: Image, ids: Ids, board: str = DEFAULT_BOARD) -> dict[s
     return {
         "board": board,
         "instructions_per_token": {"static": static, "predicted": predicted, "learned": learned},
-        "plasticity_share": 1 - static / learned,
+        **shares({"static": static, "predicted": predicted, "learned": learned}),
     }
 
 
@@ -138,5 +151,5 @@ def _energy(emulated: dict[str, Any]) -> dict[str, Any]:
         "source": SOURCE,
         "nanojoules_per_instruction": NANOJOULES_PER_CYCLE,
         "millijoules_per_token": {k: v * NANOJOULES_PER_CYCLE * 1e-6 for k, v in per_token.items()},
-        "plasticity_share": emulated["plasticity_share"],
+        **shares(per_token),
     }

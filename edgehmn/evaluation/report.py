@@ -191,7 +191,8 @@ def _p3(r: dict[str, Any]) -> str:
     out = ["### P3: cost per token", table(("", "static", "predicted with what was learned", "and learned"), rows)]
     shares = [f"multiply-accumulates {r['macs_added_percent']:+.2f} % over static"]
     if emulated is not None:
-        shares.append(f"share of plasticity in instructions and energy {100 * emulated['plasticity_share']:.2f} %")
+        plasticity, adapters = (f"{100 * emulated[f'{part}_share']:.2f} %" for part in ("plasticity", "adapters"))
+        shares.append(f"of a learned token's instructions and energy, plasticity {plasticity}, adapters {adapters}")
     sizes = ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in r["bytes"].items())
     writes = f"{r['writes_per_learned_token']:,.0f} writes per learned token"
     out.append(f"{'; '.join(shares)}; {writes}. Bytes: {sizes}.")

@@ -55,7 +55,11 @@ def as_html(result: Result) -> str:
         f"<h2>Millijoules per {per}</h2>", _bars(result, f"energy_mj_per_{per}", "o"),
     ]  # fmt: skip
     if "learning" in result:
-        body += ["<h2>Plasticity's share of the energy of a learned token</h2>", _shares(result)]
+        body += [
+            "<h2>Plasticity's share of the energy of a learned token</h2>",
+            "<p>Pale: what adapters and memories add to a prediction, whether the device goes on learning or not.</p>",
+            _shares(result),
+        ]
     if any("tile" in t for t in result["targets"]):
         body += ["<h2>Simulated memristive tiles</h2>", _tiles(result)]
     body += [
@@ -144,9 +148,9 @@ def _bars(result: Result, key: str, colour: str) -> str:
 
 
 def _shares(result: Result) -> str:
-    key = "plasticity_share_of_energy"
+    key, pale = "plasticity_share_of_energy", "adapters_share_of_energy"
     targets = [t for t in result["targets"] if key in t]
-    most = max([0.12, *(t["interval_90"][key][1] for t in targets)])
+    most = max([0.12, *(max(t["interval_90"][key][1], t[key] + t.get(pale, 0.0)) for t in targets)])
     scale = (WIDTH - 2 * LEFT) / most
     limit = LEFT + 0.1 * scale
     bottom = len(targets) * ROW + 4
@@ -156,7 +160,11 @@ def _shares(result: Result) -> str:
         y = i * ROW
         a, b = (LEFT + v * scale for v in t["interval_90"][key])
         out.append(f'<text x="{LEFT}" y="{y + 14}">{escape(t["name"])}  {share(t)}</text>')
-        out.append(f'<rect class="g" x="{LEFT}" y="{y + 19}" width="{t[key] * scale:.1f}" height="9" rx="2"/>')
+        width, more = t[key] * scale, t.get(pale, 0.0) * scale
+        out.append(f'<rect class="g" x="{LEFT}" y="{y + 19}" width="{width:.1f}" height="9" rx="2"/>')
+        out.append(
+            f'<rect class="g" opacity="0.3" x="{LEFT + width:.1f}" y="{y + 19}" width="{more:.1f}" height="9" rx="2"/>'
+        )
         out.append(f'<line class="w" x1="{a:.1f}" x2="{b:.1f}" y1="{y + 23.5}" y2="{y + 23.5}"/>')
     return _svg(len(targets), "".join(out), "plasticity's share of energy")
 

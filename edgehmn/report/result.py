@@ -50,8 +50,9 @@ def _target(workload: Workload, e: Estimate, use: Use) -> Result:
     if e.seconds_learned is not None and e.joules_learned is not None:
         values["latency_ms_per_learned_token"] = e.seconds_learned.times(1e3)
         values["energy_mj_per_learned_token"] = e.joules_learned.times(1e3)
-    if e.share is not None:
-        values["plasticity_share_of_energy"] = e.share
+    if e.plasticity_share is not None and e.adapters_share is not None:
+        values["plasticity_share_of_energy"] = e.plasticity_share
+        values["adapters_share_of_energy"] = e.adapters_share
     learned = use.learned_per_day if e.joules_learned is not None else 0.0
     day = e.per_day(use.per_day, learned)
     return {

@@ -28,8 +28,9 @@ def with_interval(target: Result, key: str) -> str:
     return f"{figure(target[key])} [{figure(low)}, {figure(high)}]"
 
 
-def share(target: Result) -> str:
-    key = "plasticity_share_of_energy"
+def share(target: Result, part: str = "plasticity") -> str:
+    """Of the energy of a learned token; part: "plasticity" or "adapters"."""
+    key = f"{part}_share_of_energy"
     if key not in target:
         return "-"
     low, high = target["interval_90"][key]
@@ -118,7 +119,8 @@ def _target_text(t: Result, result: Result) -> str:
             f"{figure(t[f'active_energy_mj_per_{per}'])} mJ; asleep {figure(t['sleep_energy_j_per_day'])} J a day"
         )
     if "plasticity_share_of_energy" in t:
-        lines.append(f"  {'plasticity':<18} {share(t)} of the energy of a learned token")
+        adapters = f"; adapters and memories {share(t, 'adapters')}" if "adapters_share_of_energy" in t else ""
+        lines.append(f"  {'plasticity':<18} {share(t)} of the energy of a learned token{adapters}")
     learned = f", {use['learned_per_day']:,.0f} of them learned" if "plasticity_share_of_energy" in t else ""
     lines.append(
         f"  {'a day':<18} {figure(t['energy_j_per_day'])} J for {use['per_day']:,.0f}{learned}; "
@@ -192,6 +194,7 @@ def as_csv(result: Result) -> str:
         "latency_ms_per_learned_token",
         "energy_mj_per_learned_token",
         "plasticity_share_of_energy",
+        "adapters_share_of_energy",
     )
     columns += [k + end for k in keys for end in ("", "_low", "_high")]
     columns += ["energy_j_per_day", "battery_days", "fits"]
