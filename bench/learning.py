@@ -12,6 +12,7 @@ import argparse
 import shutil
 import sys
 import sysconfig
+import textwrap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -137,7 +138,13 @@ def readme_table(results: dict[str, Any]) -> str:
         "",
         *plan_lines(results),
     ]
-    return "\n".join(lines)
+    return "\n".join(line if line.startswith("|") else wrapped(line) for line in lines)
+
+
+def wrapped(line: str) -> str:
+    """A paragraph or an item of a list, at the width of the documents."""
+    after = "  " if line.startswith("- ") else ""
+    return textwrap.fill(line, 120, subsequent_indent=after, break_long_words=False, break_on_hyphens=False)
 
 
 def plan_lines(results: dict[str, Any]) -> list[str]:

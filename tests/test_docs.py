@@ -127,11 +127,25 @@ def test_the_readme_names_all_that_flash_needs(tiny_export: Path, run_cli: Calla
     assert run_cli(*words, "--dry-run").code == 0
 
 
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "edgehmn/**/*.md", "export/**/*.md", "fuzz/*.md")
+    for path in ROOT.glob(pattern)
+)
+
+
 def test_documents_link_to_files_that_exist() -> None:
-    for document in ("README.md", "DESIGN.md", "edgehmn/reference/MODEL_CARD.md"):
-        path = ROOT / document
+    assert {path.name for path in DOCUMENTS} >= {"README.md", "DESIGN.md", "SPEC.md", "porting.md", "MODEL_CARD.md"}
+    for path in DOCUMENTS:
         for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text("utf-8")):
-            assert (path.parent / link).exists(), f"{document} links to {link}"
+            assert (path.parent / link).exists(), f"{path.relative_to(ROOT)} links to {link}"
+
+
+def test_no_line_of_prose_is_wider_than_an_editor() -> None:
+    for path in DOCUMENTS:
+        text = re.sub(r"^( *)```.*?^\1```", "", path.read_text("utf-8"), flags=re.M | re.S)
+        wide = [line for line in text.splitlines() if len(line) > 120 and not line.lstrip().startswith("|")]
+        assert not wide, f"{path.relative_to(ROOT)}: {wide[0][:80]}..."
 
 
 def test_reference_is_small_and_complete(reference: Checkpoint) -> None:
