@@ -26,7 +26,8 @@ EMBEDDINGS = {
     "llama3.18b": 128256 * 4096, "qwen2.57b": 152064 * 3584, "deepseekr17b": 152064 * 3584,
     "deepseekr11.5b": 151936 * 1536, "deepseekr114b": 152064 * 5120, "deepseekr132b": 152064 * 5120,
     "phi3.53b": 32064 * 3072, "mistral7b": 32000 * 4096, "llama27b": 32000 * 4096, "llama213b": 32000 * 5120,
-    "llama270b": 32000 * 8192, "tinyllama": 32000 * 2048, "qwen38b": 151936 * 4096,
+    "llama270b": 32000 * 8192, "tinyllama": 32000 * 2048, "qwen38b": 151936 * 4096, "qwen1.8b": 151936 * 2048,
+    "deepseekcoder1.3b": 32256 * 2048,
 }  # fmt: skip
 BYTES_OF_WEIGHT = 4.5 / 8  # of the four-bit formats that these rows have
 # MLC's q4f16_ft, which the script makes that the rows of MLC name as their source; the file has estimates at 4.5 bits.
