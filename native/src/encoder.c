@@ -14,7 +14,7 @@
 int32_t ehmn_reduce_into(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *mantissas, int8_t *narrow,
                          int32_t *step)
 {
-#if !defined(EHMN_MVE) && !defined(EHMN_ASK_X86)
+#if !defined(EHMN_MVE)
     if (bits == 8u) {
         return ehmn_quantise_narrow(v, n, frac, narrow, step);
     }

@@ -192,9 +192,8 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
 /* Mantissas v of 16 bits as bytes, at most 127, and the step that the bytes count in, which is returned: v[i] is about
  * step * out[i]. The largest becomes 127, where a power of two would leave up to a bit unused. */
 int32_t ehmn_narrow(const int16_t *v, uint32_t n, int8_t *out);
-/* Both, of 16 bits and then of 8, without what is between; *step as ehmn_narrow returns it. And ehmn_quantise16 with
- * the largest magnitude that it gives, or one more. In builds that have no vectors of their own; the first on aarch64,
- * too. */
+/* Both, of 16 bits and then of 8, without what is between; *step as ehmn_narrow returns it. Not with Helium. And
+ * ehmn_quantise16 with the largest magnitude that it gives, or one more; in builds without vectors of their own. */
 int32_t ehmn_quantise_narrow(const int32_t *v, uint32_t n, int32_t frac, int8_t *out, int32_t *step);
 int32_t ehmn_quantise_most(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out, uint32_t *most);
 /* Parts of them: the step of mantissas up to max, and its reciprocal, by which they are multiplied. */

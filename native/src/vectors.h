@@ -7,6 +7,7 @@
 #define ehmn_quantise8 ehmn_plain_quantise8
 #define ehmn_quantise16 ehmn_plain_quantise16
 #define ehmn_narrow ehmn_plain_narrow
+#define ehmn_quantise_narrow ehmn_plain_quantise_narrow
 #define ehmn_multiply_all ehmn_plain_multiply_all
 #define ehmn_shift_all ehmn_plain_shift_all
 #define ehmn_add_all ehmn_plain_add_all

@@ -58,6 +58,13 @@ static inline int32_t largest(__m256i v)
     return _mm_cvtsi128_si32(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xB1)));
 }
 
+static inline uint32_t largest_of(__m256i v)
+{
+    __m128i m = _mm_max_epu32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4E));
+    return (uint32_t)_mm_cvtsi128_si32(_mm_max_epu32(m, _mm_shuffle_epi32(m, 0xB1)));
+}
+
 /* By how much v is shifted to fit `bits` bits. */
 static int32_t fitting(const int32_t *v, uint32_t n, int32_t bits)
 {
@@ -66,9 +73,7 @@ static int32_t fitting(const int32_t *v, uint32_t n, int32_t bits)
     for (; i + 8u <= n; i += 8u) {
         most = _mm256_max_epu32(most, _mm256_abs_epi32(load(v + i)));
     }
-    __m128i m = _mm_max_epu32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
-    m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4E));
-    uint32_t max = (uint32_t)_mm_cvtsi128_si32(_mm_max_epu32(m, _mm_shuffle_epi32(m, 0xB1)));
+    uint32_t max = largest_of(most);
     for (; i < n; i++) {
         max = ehmn_abs(v[i]) > max ? ehmn_abs(v[i]) : max;
     }
@@ -155,6 +160,45 @@ int32_t ehmn_avx2_narrow(const int16_t *v, uint32_t n, int8_t *out)
         out[i] = (int8_t)((v[i] * factor + EHMN_RECIPROCAL_HALF) >> EHMN_RECIPROCAL_FRAC);
     }
     return step;
+}
+
+static inline __m256i stepped(const int32_t *v, __m128i but_one, __m256i reciprocal)
+{
+    __m256i x = _mm256_mullo_epi32(shifted(v, but_one), reciprocal);
+    return _mm256_srai_epi32(_mm256_add_epi32(x, all(EHMN_RECIPROCAL_HALF)), EHMN_RECIPROCAL_FRAC);
+}
+
+int32_t ehmn_avx2_quantise_narrow(const int32_t *v, uint32_t n, int32_t frac, int8_t *out, int32_t *step)
+{
+    __m256i most = _mm256_setzero_si256();
+    uint32_t i = 0;
+    for (; i + 8u <= n; i += 8u) {
+        most = _mm256_max_epu32(most, _mm256_xor_si256(load(v + i), _mm256_srai_epi32(load(v + i), 31)));
+    }
+    uint32_t max = largest_of(most); /* of a negative value one less: it rounds alike */
+    for (; i < n; i++) {
+        max = (uint32_t)(v[i] ^ v[i] >> 31) > max ? (uint32_t)(v[i] ^ v[i] >> 31) : max;
+    }
+    int32_t shift = ehmn_fitting_shift(max, 16);
+    if (shift < 1 || shift != ehmn_fitting_shift(max + 1u, 16)) {
+        return ehmn_plain_quantise_narrow(v, n, frac, out, step);
+    }
+    *step = ehmn_step_of(((max >> (shift - 1)) + 1u) >> 1);
+    const int32_t factor = EHMN_RECIPROCAL(*step);
+    const __m256i reciprocal = all(factor);
+    const __m128i but_one = _mm_cvtsi32_si128(shift - 1);
+    for (i = 0; i + 16u <= n; i += 16u) {
+        __m256i words = _mm256_packs_epi32(stepped(v + i, but_one, reciprocal),
+                                           stepped(v + i + 8u, but_one, reciprocal));
+        words = _mm256_permute4x64_epi64(words, 0xD8);
+        __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        _mm_storeu_si128((__m128i *)(void *)(out + i), bytes);
+    }
+    for (; i < n; i++) {
+        int32_t mantissa = ((v[i] >> (shift - 1)) + 1) >> 1;
+        out[i] = (int8_t)((mantissa * factor + EHMN_RECIPROCAL_HALF) >> EHMN_RECIPROCAL_FRAC);
+    }
+    return frac - shift;
 }
 
 void ehmn_avx2_multiply_all(int32_t *v, uint32_t n, int32_t factor)

@@ -90,6 +90,31 @@ int32_t ehmn_avx512_narrow(const int16_t *v, uint32_t n, int8_t *out)
     return step;
 }
 
+/* Where all but one bit goes by a shift and the largest magnitude says how far; else in plain C. */
+int32_t ehmn_avx512_quantise_narrow(const int32_t *v, uint32_t n, int32_t frac, int8_t *out, int32_t *step)
+{
+    __m512i most = _mm512_setzero_si512();
+    for (uint32_t i = 0; i < n; i += 16u) {
+        __m512i x = _mm512_maskz_loadu_epi32(first16(n - i), v + i);
+        most = _mm512_max_epu32(most, _mm512_xor_si512(x, _mm512_srai_epi32(x, 31)));
+    }
+    uint32_t max = _mm512_reduce_max_epu32(most); /* of a negative value one less: it rounds alike */
+    int32_t shift = ehmn_fitting_shift(max, 16);
+    if (shift < 1 || shift != ehmn_fitting_shift(max + 1u, 16)) {
+        return ehmn_plain_quantise_narrow(v, n, frac, out, step);
+    }
+    *step = ehmn_step_of(((max >> (shift - 1)) + 1u) >> 1);
+    const __m512i but_one = all(shift - 1), one = all(1), reciprocal = all(EHMN_RECIPROCAL(*step));
+    for (uint32_t i = 0; i < n; i += 16u) {
+        __mmask16 some = first16(n - i);
+        __m512i x = _mm512_srav_epi32(_mm512_maskz_loadu_epi32(some, v + i), but_one);
+        x = _mm512_srai_epi32(_mm512_add_epi32(x, one), 1);
+        x = _mm512_add_epi32(_mm512_mullo_epi32(x, reciprocal), all(EHMN_RECIPROCAL_HALF));
+        _mm512_mask_cvtepi32_storeu_epi8(out + i, some, _mm512_srai_epi32(x, EHMN_RECIPROCAL_FRAC));
+    }
+    return frac - shift;
+}
+
 void ehmn_avx512_multiply_all(int32_t *v, uint32_t n, int32_t factor)
 {
     for (uint32_t i = 0; i < n; i += 16u) {

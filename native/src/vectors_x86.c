@@ -26,6 +26,11 @@ int32_t ehmn_narrow(const int16_t *v, uint32_t n, int8_t *out)
     return CHOOSE3(narrow, v, n, out);
 }
 
+int32_t ehmn_quantise_narrow(const int32_t *v, uint32_t n, int32_t frac, int8_t *out, int32_t *step)
+{
+    return CHOOSE3(quantise_narrow, v, n, frac, out, step);
+}
+
 void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor)
 {
     CHOOSE3(multiply_all, v, n, factor);

@@ -9,6 +9,7 @@
     int32_t ehmn_##set##_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);                           \
     int32_t ehmn_##set##_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);          \
     int32_t ehmn_##set##_narrow(const int16_t *v, uint32_t n, int8_t *out);                                            \
+    int32_t ehmn_##set##_quantise_narrow(const int32_t *v, uint32_t n, int32_t frac, int8_t *out, int32_t *step);      \
     void ehmn_##set##_multiply_all(int32_t *v, uint32_t n, int32_t factor);                                            \
     void ehmn_##set##_shift_all(int32_t *v, const int32_t *shift, uint32_t n);                                         \
     void ehmn_##set##_add_all(int32_t *v, const int32_t *more, uint32_t n);                                            \
@@ -42,6 +43,7 @@ void ehmn_avx2_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32
 int32_t ehmn_avx512_quantise8(const int32_t *v, uint32_t n, int32_t frac, int8_t *out);
 int32_t ehmn_avx512_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bits, int16_t *out);
 int32_t ehmn_avx512_narrow(const int16_t *v, uint32_t n, int8_t *out);
+int32_t ehmn_avx512_quantise_narrow(const int32_t *v, uint32_t n, int32_t frac, int8_t *out, int32_t *step);
 void ehmn_avx512_multiply_all(int32_t *v, uint32_t n, int32_t factor);
 void ehmn_avx512_add_all(int32_t *v, const int32_t *more, uint32_t n);
 void ehmn_avx512_add_weights(int32_t *v, const int8_t *w, uint32_t n, int32_t factor, int32_t scale, int32_t shift);
