@@ -51,7 +51,8 @@ def test_the_gate_of_the_readme_is_the_measured_one() -> None:
     kept = statistics.median(row["gain_kept_percent"] for row in r["honest"])
     rise = max(row["kept_text_rise_percent"] for row in r["destructive"])
     left, honest = f"text within {rise:.2f} %", f"{len(r['honest'])} honest texts keep {kept:.1f} %"
-    assert len(r["destructive"]) == 6 and left in README and honest in README
+    words = " ".join(README.split())  # wherever lines end
+    assert len(r["destructive"]) == 6 and left in words and honest in words
 
 
 def test_results_belong_to_the_model_that_ships(bench: ModuleType, reference_image: bytes) -> None:
