@@ -169,3 +169,18 @@ def test_modules_of_the_checkout_say_what_they_do_and_what_is_wrong(tmp_path: Pa
     assert run("bench.nothing") == (1, "", "bench.nothing: no module of bench, fuzz or tests\n")
     code, out, err = run("bench.plastic_cycles", "nothing")
     assert (code, out, err.count("\n")) == (2, "", 1) and "no such folder" in err
+
+
+def test_the_table_of_what_is_generated_is_whole() -> None:
+    table = (ROOT / "docs" / "development.md").read_text("utf-8").split("## What is generated")[1]
+    rows = [[cell.strip() for cell in row.split("|")[1:3]] for row in re.findall(r"^\|.*\|$", table, re.M)[2:]]
+    files = {name for cell, _ in rows for name in re.findall(r"`([^`]+)`", cell)}
+    assert {p.name for p in (ROOT / "bench" / "results").iterdir()} <= files, "each result says what makes it"
+    assert {f"targets/{p.name}" for p in (ROOT / "targets").glob("*.json")} <= files
+    for name in files:
+        assert (ROOT / name).exists() or (ROOT / "bench" / "results" / name).exists(), name
+    for _, command in rows:
+        for module in re.findall(r"`((?:bench|tests)\.\w+)", command):
+            assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+        for script in re.findall(r"python (\S+\.py)", command):
+            assert (ROOT / script).exists(), script
