@@ -272,11 +272,7 @@ static void reductions(uint32_t n, int32_t limit)
         turn[i] = (int16_t)between(-32767, 32767);
     }
     own = copy(v, 4u * n);
-#if defined(EHMN_MVE)
-    uint32_t half = n / 2u, done = ehmn_mve_rotate(turn, half, own);
-#else
-    uint32_t half = n / 2u, done = ehmn_neon_rotate(turn, half, own);
-#endif
+    uint32_t half = n / 2u, done = ehmn_rotate_some(turn, half, own);
     memcpy(turned, v, 4u * n);
     for (uint32_t i = 0; i < done; i++) {
         int64_t c = turn[2u * i], s = turn[2u * i + 1u], x = v[i], y = v[i + half];

@@ -3,11 +3,7 @@
 #include "kernels_tables.h"
 #include "model.h"
 #include "values.h"
-#include "vectors_mve.h"
-#include "vectors_neon.h"
-#if defined(EHMN_ASK_X86)
-#include "vectors_x86.h"
-#endif
+#include "vectors_first.h"
 
 #include <string.h>
 
@@ -144,15 +140,7 @@ void ehmn_normalise(const ehmn_model *m, uint32_t index, const int32_t *v, int32
 
 void ehmn_rotate(const int16_t *turn, uint32_t half, int32_t *v)
 {
-    uint32_t i = 0;
-#if defined(EHMN_MVE)
-    i = ehmn_mve_rotate(turn, half, v);
-#elif defined(EHMN_NEON)
-    i = ehmn_neon_rotate(turn, half, v);
-#elif defined(EHMN_ASK_X86)
-    i = ehmn_rotate_some(turn, half, v);
-#endif
-    for (; i < half; i++) {
+    for (uint32_t i = ehmn_rotate_some(turn, half, v); i < half; i++) {
         int64_t c = turn[2u * i];
         int64_t s = turn[2u * i + 1u];
         int32_t a = v[i];

@@ -1,7 +1,7 @@
 /* Cortex-M, with the DSP extension and without: sums, weights and gates that no compiler makes of C as short. */
 #include "fixed.h"
 #include "kernels_tables.h"
-#include "vectors_cortex_m.h"
+#include "vectors_first.h"
 
 #include <stddef.h>
 
@@ -423,7 +423,7 @@ _Static_assert(EHMN_RECALLED == 16u, "what was found moves up by three times fou
 static int lengthen(const int32_t *v, uint32_t n, uint32_t more, int32_t *out)
 {
     uint32_t any = 0;
-    for (uint32_t i = ehmn_cortex_m_any(v, n, &any); i < n; i++) {
+    for (uint32_t i = ehmn_first_any(v, n, &any); i < n; i++) {
         any |= (uint32_t)(v[i] ^ v[i] >> 31);
     }
     if (any >> (31u - more) != 0) {

@@ -12,11 +12,7 @@ static int32_t spare_bits(uint32_t magnitude)
 
 void ehmn_add_all(int32_t *v, const int32_t *more, uint32_t n)
 {
-    uint32_t i = 0;
-#if defined(EHMN_ARM_DSP)
-    i = ehmn_dsp_add_all(v, more, n);
-#endif
-    for (; i < n; i++) {
+    for (uint32_t i = ehmn_first_add(v, more, n); i < n; i++) {
         v[i] = ehmn_add(v[i], more[i]);
     }
 }
@@ -31,10 +27,7 @@ void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_
 /* The bits that are set in any of v, or in its complement where it is negative. */
 static uint32_t any_bits(const int32_t *v, uint32_t n)
 {
-    uint32_t any = 0, i = 0;
-#if defined(EHMN_CORTEX_M)
-    i = ehmn_cortex_m_any(v, n, &any);
-#endif
+    uint32_t any = 0, i = ehmn_first_any(v, n, &any);
     UNROLLED_BUT_CORTEX_M
     for (; i < n; i++) {
         any |= (uint32_t)(v[i] ^ v[i] >> 31);
@@ -62,10 +55,7 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
     up = up > 0 ? up : 0;
     shift += up;
     int32_t half = (int32_t)(1u << (shift - 33)); /* the upper halves of the products are enough */
-    uint32_t i = 0;
-#if defined(EHMN_ARM_DSP)
-    i = ehmn_dsp_scale(v, n, up, factor, half, shift - 32, out);
-#endif
+    uint32_t i = ehmn_first_scale(v, n, up, factor, half, shift - 32, out);
     UNROLLED_BUT_DSP
     for (; i < n; i++) {
         out[i] = ((int32_t)(((int64_t)(int32_t)((uint32_t)v[i] << up) * factor) >> 32) + half) >> (shift - 32);
@@ -101,15 +91,7 @@ void ehmn_add_weights_within(int32_t *v, const int8_t *w, uint32_t n, int32_t fa
         ehmn_add_weights(v, w, n, factor, scale, shift);
         return;
     }
-    uint32_t i = 0;
-#if defined(EHMN_CORTEX_M)
-    /* bits that make a product's upper half the sum */
-    int32_t lift = 32 - shift, of_scale = spare < lift ? spare : lift;
-    lift -= of_scale;
-    if (shift <= 32 && lift < 16 && ehmn_in_range(-factor * (1 << lift), INT16_MIN, INT16_MAX)) {
-        i = ehmn_cortex_m_take_weights(v, w, n, -factor * (1 << lift), scale << of_scale);
-    }
-#endif
+    uint32_t i = ehmn_first_add_weights(v, w, n, factor, scale, shift, spare);
     scale = (int32_t)((uint32_t)scale << spare);
     int32_t half = 1 << (beyond - 1);
     factor *= 1 << 17;
@@ -166,11 +148,7 @@ RARE int32_t follow_rarely(int32_t mean, int32_t value, int32_t rate)
 
 void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 {
-    uint32_t i = 0;
-#if defined(EHMN_ARM_DSP)
-    i = rate < 65536 ? ehmn_dsp_follow(mean, v, n, rate) : ehmn_dsp_replace(mean, v, n);
-#endif
-    for (; i < n; i++) {
+    for (uint32_t i = ehmn_first_follow(mean, v, n, rate); i < n; i++) {
         int32_t m = mean[i];
         uint32_t a = (uint32_t)m, b = (uint32_t)v[i];
         if (FEW_LEFT || ((a ^ a << 1) | (b ^ b << 1)) >> 31 != 0) {
@@ -184,28 +162,7 @@ void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
 void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign)
 {
     uint32_t sum = 0;
-    uint32_t i = 0;
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
-    uint32_t ones = UINT32_MAX;
-    for (const int8_t *end = v + (n & ~3u); v < end; i += 4u) { /* a flag of each byte: whether it is not positive */
-        __asm__ volatile("ldr r4, [%[v]], #4\n"
-                         "mov r5, #0\n"
-                         "ssub8 r6, r5, r4\n"
-                         "sel r4, r6, r4\n"
-                         "sel r5, %[ones], r5\n"
-                         "str r5, [%[sign]], #4\n"
-                         "uxtab r5, %[sum], r4\n"
-                         "uxtab r6, r5, r4, ror #8\n"
-                         "uxtab r8, r6, r4, ror #16\n"
-                         "uxtab %[sum], r8, r4, ror #24\n"
-                         "stmia %[edge]!, {r5, r6, r8}\n"
-                         "str %[sum], [%[edge]], #4\n"
-                         : [v] "+r"(v), [sum] "+r"(sum), [edge] "+r"(edge), [sign] "+r"(sign)
-                         : [ones] "r"(ones)
-                         : "r4", "r5", "r6", "r8", "cc", "memory");
-    }
-#endif
-    for (; i < n; i++) {
+    for (uint32_t i = ehmn_first_running_sums(&v, n, &edge, &sign, &sum); i < n; i++) {
         int32_t value = *v++; /* read once: for all that the compiler knows, edge and sign may be the same memory */
         sum += (uint32_t)((value ^ value >> 31) - (value >> 31));
         *edge++ = sum;
@@ -215,11 +172,7 @@ void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign
 
 int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
 {
-    int32_t max = INT32_MIN;
-    int32_t *end = scores + n;
-#if defined(EHMN_CORTEX_M)
-    max = ehmn_cortex_m_fit_scores(&key_frac, stride, &scores, n, frac - to);
-#endif
+    int32_t *end = scores + n, max = ehmn_first_fit_scores(&key_frac, stride, &scores, n, frac - to);
     for (int32_t *at = scores; at < end; at++, key_frac += stride) {
         int32_t but_one = frac + *key_frac - to - 1; /* of the bits that are rounded away */
         int32_t score = (uint32_t)but_one < 31u ? ((*at >> but_one) + 1) >> 1 : ehmn_round_rarely(*at, but_one + 1);
@@ -233,19 +186,13 @@ int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n
 {
     const int8_t *frac = value_frac;
     int32_t least = *value_frac;
-    uint32_t i = 0;
-#if defined(EHMN_ARM_DSP)
-    i = ehmn_dsp_least(&frac, stride, n, &least);
-#endif
+    uint32_t i = ehmn_first_least(&frac, stride, n, &least);
     UNROLLED_BUT_DSP
     for (; i < n; i++, frac += stride) {
         least = *frac < least ? *frac : least;
     }
     frac = value_frac;
-    i = 0;
-#if defined(EHMN_CORTEX_M)
-    i = least >= 0 && least < 16 ? ehmn_cortex_m_align(&frac, stride, n, least, weights) : 0u;
-#endif
+    i = ehmn_first_align(&frac, stride, n, least, weights);
     UNROLLED_BUT_CORTEX_M
     for (; i < n; i++, frac += stride) {
         uint32_t shift = (uint32_t)(*frac - least);

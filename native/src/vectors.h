@@ -32,7 +32,7 @@
 #endif
 
 #include "fixed.h"
-#include "vectors_cortex_m.h"
+#include "vectors_first.h"
 #include "vectors_mve.h"
 #include "vectors_neon.h"
 

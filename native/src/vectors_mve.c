@@ -424,7 +424,7 @@ static inline int32x4_t turn_part(int32x4_t high_c, int32x4_t high_s, int32x4_t 
     return vaddq_s32(vsubq_s32(high_c, high_s), vrshrq_n_s32(vsubq_s32(low_c, low_s), 15));
 }
 
-uint32_t ehmn_mve_rotate(const int16_t *turn, uint32_t half, int32_t *v)
+uint32_t ehmn_rotate_some(const int16_t *turn, uint32_t half, int32_t *v)
 {
     const int32x4_t low_bits = vdupq_n_s32(32767);
     if (ehmn_mve_max_abs(v, 2u * half) >= 1u << 29) {

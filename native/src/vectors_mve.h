@@ -68,7 +68,7 @@ void ehmn_mve_spread(const int8_t *v, uint32_t n, int8_t *out, uint32_t stride);
 const int16_t *ehmn_mve_negate16(int32_t *weights, uint32_t n);
 
 /* As in encoder.c. Returns how many pairs were rotated, from the first on: all whole fours, or none. */
-uint32_t ehmn_mve_rotate(const int16_t *turn, uint32_t half, int32_t *v);
+uint32_t ehmn_rotate_some(const int16_t *turn, uint32_t half, int32_t *v);
 
 #endif
 

@@ -189,7 +189,7 @@ void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n)
     }
 }
 
-uint32_t ehmn_neon_rotate(const int16_t *turn, uint32_t half, int32_t *v)
+uint32_t ehmn_rotate_some(const int16_t *turn, uint32_t half, int32_t *v)
 {
     uint32_t i = 0;
     for (; i + 4u <= half; i += 4u) {

@@ -172,7 +172,7 @@ void ehmn_neon_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps
 void ehmn_neon_scale_steps(int32_t *v, const int32_t *scale, uint32_t n, int32_t step, int32_t shift);
 
 /* As in encoder.c. Returns how many pairs were rotated, from the first on: all whole fours. */
-uint32_t ehmn_neon_rotate(const int16_t *turn, uint32_t half, int32_t *v);
+uint32_t ehmn_rotate_some(const int16_t *turn, uint32_t half, int32_t *v);
 
 #endif
 

@@ -30,10 +30,7 @@ RARE int32_t fitting_exactly(const int32_t *v, uint32_t n, int32_t bits)
  * rounds as the largest of v does, since halves are rounded up. */
 static int32_t fitting_most(const int32_t *v, uint32_t n, int32_t bits, uint32_t *most)
 {
-    uint32_t max = 0, i = 0;
-#if defined(EHMN_CORTEX_M)
-    i = ehmn_cortex_m_max(v, n, &max);
-#endif
+    uint32_t max = 0, i = ehmn_first_max(v, n, &max);
     UNROLLED_BUT_CORTEX_M
     for (; i < n; i++) {
         uint32_t a = (uint32_t)(v[i] ^ v[i] >> 31);
@@ -64,13 +61,7 @@ static inline void shift_into8(const int32_t *v, uint32_t n, int32_t shift, int8
         }
         return;
     }
-    uint32_t i = 0;
-#if defined(EHMN_ARM_DSP)
-    i = shift > 1 ? ehmn_dsp_shift_into8(v, n, shift, out) : 0u;
-#elif defined(EHMN_THUMB)
-    i = ehmn_thumb_shift_into8(v, n, shift, out);
-#endif
-    for (; i < n; i++) {
+    for (uint32_t i = ehmn_first_into8(v, n, shift, out); i < n; i++) {
         out[i] = (int8_t)(((v[i] >> (shift - 1)) + 1) >> 1);
     }
 }
@@ -83,10 +74,7 @@ static inline void shift_into16(const int32_t *v, uint32_t n, int32_t shift, int
         }
         return;
     }
-    uint32_t i = 0;
-#if defined(EHMN_ARM_DSP)
-    i = shift > 1 ? ehmn_dsp_shift_into16(v, n, shift, out) : 0u;
-#endif
+    uint32_t i = ehmn_first_into16(v, n, shift, out);
     UNROLLED_BUT_DSP
     for (; i < n; i++) {
         out[i] = (int16_t)(((v[i] >> (shift - 1)) + 1) >> 1);
@@ -97,10 +85,7 @@ static inline void shift_into16(const int32_t *v, uint32_t n, int32_t shift, int
 static inline uint64_t square(const int32_t *v, uint32_t n, int32_t shift, int32_t *out)
 {
     uint64_t sum = 0;
-    uint32_t first = 0;
-#if defined(EHMN_ARM_DSP)
-    first = shift > 1 ? ehmn_dsp_square(v, n, shift, out, &sum) : 0u;
-#endif
+    uint32_t first = ehmn_first_square(v, n, shift, out, &sum);
     for (uint32_t i = first; i < n && shift > 0; i++) {
         int32_t q = ((v[i] >> (shift - 1)) + 1) >> 1;
         sum += (uint64_t)((int64_t)q * q);
@@ -134,11 +119,7 @@ int32_t ehmn_quantise16(const int32_t *v, uint32_t n, int32_t frac, uint32_t bit
 
 void ehmn_shift_all(int32_t *v, const int32_t *shift, uint32_t n)
 {
-    uint32_t i = 0;
-#if defined(EHMN_CORTEX_M)
-    i = ehmn_cortex_m_shift(v, shift, n);
-#endif
-    for (; i < n; i++) {
+    for (uint32_t i = ehmn_first_shift(v, shift, n); i < n; i++) {
         v[i] >>= shift[i];
     }
 }
@@ -188,7 +169,7 @@ RARE int32_t narrow_slowly(const int32_t *v, uint32_t n, int32_t shift, int8_t *
 
 int32_t ehmn_quantise_narrow(const int32_t *v, uint32_t n, int32_t frac, int8_t *out, int32_t *step)
 {
-    uint32_t most, i = 0;
+    uint32_t most;
     int32_t shift = fitting_most(v, n, 16, &most), left = shift < 0 ? -shift : 0;
     *step = ehmn_step_of(shift > 0 ? ((most >> (shift - 1)) + 1u) >> 1 : most << left);
     if (shift < 1 && *step != ehmn_step_of((most + 1u) << left)) {
@@ -196,12 +177,7 @@ int32_t ehmn_quantise_narrow(const int32_t *v, uint32_t n, int32_t frac, int8_t 
         return frac - shift;
     }
     int32_t reciprocal = EHMN_RECIPROCAL(*step) * (1 << left); /* of 15 bits before, unless all are zero */
-#if defined(EHMN_ARM_DSP)
-    i = shift > 1 ? ehmn_dsp_narrow(v, n, shift, reciprocal, out) : 0u;
-#elif defined(EHMN_THUMB)
-    i = shift > 0 ? ehmn_thumb_narrow(v, n, shift, reciprocal, out) : 0u;
-#endif
-    for (; i < n; i++) {
+    for (uint32_t i = ehmn_first_narrow(v, n, shift, reciprocal, out); i < n; i++) {
         out[i] = narrowed(shift > 0 ? ((v[i] >> (shift - 1)) + 1) >> 1 : v[i], reciprocal);
     }
     return frac - shift;
@@ -219,26 +195,9 @@ int32_t ehmn_quantise_most(const int32_t *v, uint32_t n, int32_t frac, uint32_t 
 
 void ehmn_multiply_all(int32_t *v, uint32_t n, int32_t factor)
 {
-#if defined(__thumb2__)
-    for (int32_t *end = v + n / 8u * 8u; v < end;) {
-        __asm__ volatile("ldmia %[v], {r3, r4, r5, r6, r8, r9, r10, r12}\n"
-                         "mul r3, r3, %[factor]\n"
-                         "mul r4, r4, %[factor]\n"
-                         "mul r5, r5, %[factor]\n"
-                         "mul r6, r6, %[factor]\n"
-                         "mul r8, r8, %[factor]\n"
-                         "mul r9, r9, %[factor]\n"
-                         "mul r10, r10, %[factor]\n"
-                         "mul r12, r12, %[factor]\n"
-                         "stmia %[v]!, {r3, r4, r5, r6, r8, r9, r10, r12}\n"
-                         : [v] "+r"(v)
-                         : [factor] "r"(factor)
-                         : "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r12", "memory");
-    }
-    n %= 8u;
-#endif
+    uint32_t i = ehmn_first_multiply(v, n, factor);
     UNROLLED_BUT_CORTEX_M
-    for (uint32_t i = 0; i < n; i++) {
+    for (; i < n; i++) {
         v[i] *= factor;
     }
 }
