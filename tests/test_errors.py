@@ -42,6 +42,9 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
     assert edgehmn("export", folder / "other", "-o", folder / "stranger", *texts(short_text)).code == 0
     state = folder / "stranger.ehmd"
     assert edgehmn("personalise", folder / "stranger", short_text, "--save-state", state).code == 0
+    own, replay = folder / "own.ehmd", folder / "stranger.ehmr"
+    assert edgehmn("personalise", tiny_export, short_text, "--save-state", own).code == 0
+    assert edgehmn("replay", "record", folder / "stranger", short_text, "-o", replay).code == 0
     (folder / "cut.ehmd").write_bytes(state.read_bytes()[:-1])
     shutil.copytree(image_only, folder / "half")
     (folder / "half" / "model.ehmn").unlink()
@@ -123,6 +126,19 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "a state of another image": (
             4, [*run, "a", "--load-state", state], ["stranger.ehmd", "another image", "give the export"],
         ),
+        **{
+            f"a state of another image, {name}": (4, words, [f"{file}: was", "another image", "give the export"])
+            for name, file, words in (
+                ("to learn on", state, ["personalise", tiny_export, short_text, "--load-state", state]),
+                ("to learn on, live", state, ["personalise", tiny_export, "-", "--load-state", state]),
+                ("on a tile", state, [*run, "a", "--runtime", "tile", "--load-state", state]),
+                ("to settle", state, ["state", "settle", tiny_export, "--name", state]),
+                ("to record", state,
+                 ["replay", "record", tiny_export, short_text, "-o", folder / "x.ehmr", "--load-state", state]),
+                ("as a replay", replay, ["replay", "run", tiny_export, replay]),
+            )
+        },
+        "states of two images": (4, ["state", "diff", state, own], ["nothing in common"]),
         "states of another image": (
             4, ["state", "diff", state, state, "--image", tiny_export], ["stranger.ehmd", "another image"],
         ),

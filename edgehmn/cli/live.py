@@ -27,7 +27,7 @@ def personalise_live(
     if save_state:
         check_save_state(session, save_state, load_state)
     opened = Export.open(export)
-    start = None if load_state is None else states.load(load_state)
+    start = None if load_state is None else states.load_for(opened.image.id, load_state, where["banks"])
 
     def keep(delta: bytes) -> None:
         if save_state:
