@@ -1,5 +1,6 @@
 """The commands, end to end: what they print, as text and as JSON, and what they leave behind."""
 
+import json
 import os
 import shlex
 import signal
@@ -361,6 +362,42 @@ def test_an_interrupted_export_leaves_the_old_one(
     assert done.code == 130 and "interrupted" in done.err and "Traceback" not in done.err
     assert contents(out) == contents(tiny_export)
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+# The command `edgehmn`, interrupted when the nth module of its own is looked for.
+INTERRUPTED = """
+import os, runpy, signal, sys
+at, n = int(sys.argv.pop(1)), 0
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        global n
+        n += name == "edgehmn.cli" or n > 0
+        if n == at:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("edgehmn", run_name="__main__")
+"""
+
+
+def test_an_interrupt_while_it_loads_is_answered_like_any_other(tiny_export: Path, tmp_path: Path) -> None:
+    words = ("run", tiny_export, "a", "-n", "1")
+    for at in (1, 2, 3, *range(4, 150, 20)):
+        done = program(INTERRUPTED, str(at), *words, "--json", cwd=tmp_path)
+        assert (done.returncode, done.stderr.strip()) == (130, ""), (at, done)  # click ends the line of ^C
+        assert json.loads(done.stdout)["error"]["code"] == 130, (at, done)
+    said = program(INTERRUPTED, "1", *words, cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (130, "")
+    assert said.stderr == "edgehmn run: interrupted; nothing was left half-written\n"
+    assert program(INTERRUPTED, "-1", *words, cwd=tmp_path).returncode == 0
+
+
+def test_what_is_ignored_in_the_background_stays_ignored(tiny_export: Path, tmp_path: Path) -> None:
+    done = program(INTERRUPTED, "1", "inspect", tiny_export, cwd=tmp_path, preexec_fn=ignore_interrupts)
+    assert (done.returncode, done.stderr) == (0, ""), done
+
+
+def ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def test_a_reader_that_goes_away_is_no_error(tiny_export: Path, tmp_path: Path) -> None:

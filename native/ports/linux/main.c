@@ -34,7 +34,7 @@ static const char usage[] =
     "Serve the model in the file IMAGE on port PORT of 127.0.0.1 (0: any that is free) or on the Unix socket PATH.\n"
     "FILE keeps what was learned; without it the state lives as long as the process.\n"
     "N threads share the products of large matrices; without it there is one.\n"
-    "Exit codes: 2 usage, 4 no sound image or state file, 6 not enough memory, 7 no place to listen, 13 cannot write.\n";
+    "Exit codes: 2 usage, 4 no sound image or state file, 6 out of memory, 7 no place to listen, 13 cannot write.\n";
 
 /* Exit codes, as of every command of edgehmn. */
 enum { INTERNAL = 1, USAGE = 2, INVALID_FILE = 4, DOES_NOT_FIT = 6, NO_DEVICE = 7, CANNOT_WRITE = 13 };
