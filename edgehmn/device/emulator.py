@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from edgehmn.device.boards import Board, find_board, machines
+from edgehmn.device.companion import Companion
 from edgehmn.device.firmware import build_firmware
 from edgehmn.errors import CannotWriteError, DependencyError, DeviceError, UsageError
 from edgehmn.files import check_place
@@ -27,7 +28,7 @@ class Emulator:
     """A running emulated board with an image in its memory, answering at `url` (for `Link`) until it is closed.
 
     Time on the board is the count of its instructions, so what it measures is the same in every run. An
-    emulator that is not closed ends with the Python process.
+    emulator that is not closed ends with the Python process, even one that is killed.
     """
 
     def __init__(
@@ -65,16 +66,12 @@ class Emulator:
         with socket.create_server(("127.0.0.1", 0)) as server, self._log.open("wb") as log:
             self.url = f"socket://127.0.0.1:{server.getsockname()[1]}"
             chardev = f"socket,id=host,fd={server.fileno()},server=on,wait=off,nodelay=on"
-            self._process = subprocess.Popen(
+            qemu = Companion(
                 [program, *arguments, "-chardev", chardev],
-                cwd=self._folder.name,
-                pass_fds=[server.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # an interrupt at the keyboard must not reach it before we have saved
-            )
-        self._stop = weakref.finalize(self, _stop, self._process, self._folder)
+                cwd=self._folder.name, pass_fds=[server.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        self._process = qemu.process
+        self._stop = weakref.finalize(self, _stop, qemu, self._folder)
 
     def failure(self) -> str | None:
         """How QEMU ended by itself, with its last words; None if it runs. Only before `close`."""
@@ -137,11 +134,6 @@ def _folder_with(image: bytes | None) -> "tempfile.TemporaryDirectory[str]":
     return folder
 
 
-def _stop(process: "subprocess.Popen[bytes]", folder: "tempfile.TemporaryDirectory[str]") -> None:
-    process.terminate()  # not killed at once: plugins write what they counted when QEMU ends
-    try:
-        process.wait(GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _stop(qemu: Companion, folder: "tempfile.TemporaryDirectory[str]") -> None:
+    qemu.end(GRACE_S)  # not killed at once: plugins write what they counted when QEMU ends
     folder.cleanup()
