@@ -38,9 +38,10 @@ def read_bytes(path: str | Path, limit: int = MAX_INPUT_BYTES) -> bytes:
 
 
 def read_text(path: str | Path) -> str:
-    """A UTF-8 text file. Raises as read_bytes, and InvalidFileError for bytes that are no UTF-8."""
+    """A UTF-8 text file; what Windows writes more, its line ends and the mark at the beginning, is no part of the text.
+    Raises as read_bytes, and InvalidFileError for bytes that are no UTF-8."""
     try:
-        return read_bytes(path).decode("utf-8")
+        return read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as e:
         raise InvalidFileError(f"{path}: not UTF-8 text (byte {e.start}); convert it first") from e
 
@@ -93,7 +94,8 @@ def check_place(path: str | Path) -> None:
             raise CannotWriteError(f"{path}: exists and is no file; choose another name")
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            code = errno.EROFS if os.statvfs(path.parent).f_flag & os.ST_RDONLY else errno.EACCES
+            raise OSError(code, os.strerror(code))
 
 
 def check_replaceable(path: str | Path, what: str, *begins: bytes) -> None:

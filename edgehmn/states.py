@@ -10,7 +10,7 @@ from pathlib import Path
 from edgehmn.banks import MAGIC, is_joined, split
 from edgehmn.core import ffi, lib
 from edgehmn.errors import InvalidFileError, UsageError, no_such
-from edgehmn.files import check_replaceable, read_bytes, write_bytes
+from edgehmn.files import check_place, check_replaceable, read_bytes, write_bytes
 from edgehmn.runtime.protocol import Runtime
 
 SUFFIX = ".ehmd"
@@ -48,7 +48,9 @@ def path_of(name: str) -> Path:
 
 
 def check_output(path: Path) -> None:
-    """Raises UsageError for a file that is there and is no state: none can be kept in its place."""
+    """Raises UsageError for a file that is there and is no state: none can be kept in its place; and CannotWriteError
+    where no file can be made."""
+    check_place(path)
     check_replaceable(path, "learned state", DELTA_MAGIC, MAGIC)
 
 

@@ -182,9 +182,11 @@ def personalise_command(
             banks=where["banks"],
         )
         cost = tile_cost(runtime)
+        refused = outcome.verdict is not None and outcome.verdict.refused
+        saved = str(states.save(save_state, outcome.delta)) if save_state and not refused else None
+        if keeper is not None:
+            keeper.remove()
     result = personalisation_result(outcome, where["banks"]) | ({} if cost is None else {"tile": cost})
-    refused = outcome.verdict is not None and outcome.verdict.refused
-    saved = str(states.save(save_state, outcome.delta)) if save_state and not refused else None
     raise_if_refused(outcome.learning.rollbacks, outcome.verdict, saved, **result)
     text = f"{personalisation_text(outcome)}\n{gate_sentence(outcome.verdict)}" + (
         f"\nlearned state: {saved}" if saved else ""
