@@ -1,6 +1,7 @@
 """Boards emulated by QEMU, running the firmware of edgehmn."""
 
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -12,7 +13,7 @@ from types import TracebackType
 from edgehmn.device.boards import Board, find_board, machines
 from edgehmn.device.companion import Companion
 from edgehmn.device.firmware import build_firmware
-from edgehmn.errors import CannotWriteError, DependencyError, DeviceError, UsageError
+from edgehmn.errors import CannotWriteError, DependencyError, DeviceError, EdgeHMNError, UsageError
 from edgehmn.files import check_place
 
 QEMU = "qemu-system-arm"
@@ -56,7 +57,7 @@ class Emulator:
         firmware = build_firmware(board)
         if image is not None:
             target.check_size(len(image))
-        self._folder = _folder_with(image)
+        self._folder, self._flash = _folder_with(image), flash
         self._log = Path(self._folder.name) / "qemu.log"
         arguments = [*_machine(target, flash), "-kernel", str(firmware), "-icount", "shift=0"]
         arguments += ["-nodefaults", "-display", "none", "-serial", "chardev:host", *options]
@@ -73,14 +74,16 @@ class Emulator:
         self._process = qemu.process
         self._stop = weakref.finalize(self, _stop, qemu, self._folder)
 
-    def failure(self) -> str | None:
+    def failure(self) -> EdgeHMNError | None:
         """How QEMU ended by itself, with its last words; None if it runs. Only before `close`."""
         try:
             code = self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
             return None
+        if code == -signal.SIGBUS and self._flash is not None:  # it writes to the file as to memory
+            return CannotWriteError(f"{self._flash}: there is no room for what the board stores; free space")
         words = self._log.read_text("utf-8", "replace").strip()
-        return f"{QEMU} ended with code {code}: {words or 'it said nothing'}"
+        return DeviceError(f"{QEMU} ended with code {code}: {words or 'it said nothing'}")
 
     def close(self) -> None:
         """Stop the board; what it learned since the last save is gone. Closing twice is allowed."""

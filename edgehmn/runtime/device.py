@@ -65,7 +65,7 @@ class DeviceRuntime:
             try:
                 runtime = cls(emulator.url, timeout_s=timeout_s, instructions_per_second=INSTRUCTIONS_PER_SECOND)
             except (DeviceError, LinkLostError) as e:
-                raise DeviceError(emulator.failure() or str(e)) from e
+                raise (emulator.failure() or DeviceError(str(e))) from e
             stack.callback(runtime._link.close)
             runtime._resources = stack.pop_all()
         return runtime
