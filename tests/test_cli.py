@@ -401,11 +401,22 @@ def ignore_interrupts() -> None:
 
 
 def test_a_reader_that_goes_away_is_no_error(tiny_export: Path, tmp_path: Path) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = finish(process("inspect", tiny_export, cwd=tmp_path, stdout=writing))
-    os.close(writing)
-    assert (done.code, done.err) == (0, "")
+    for words in (("inspect", tiny_export), ("--help",), ("run", "--help")):
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = finish(process(*words, cwd=tmp_path, stdout=writing))
+        os.close(writing)
+        assert (done.code, done.err) == (0, ""), words
+
+
+def test_lines_that_cannot_be_read_are_no_fault_of_ours(tiny_export: Path, tmp_path: Path) -> None:
+    """Standard input that is closed, or no text, in a locale in which Python reads anything."""
+    words = shlex.join([sys.executable, "-m", "edgehmn", "personalise", str(tiny_export), "-"])
+    environment = os.environ | {"LC_ALL": "C"}
+    for end, code, said in ((" <&-", 2, "standard input is closed"), (" <latin", 4, "not UTF-8 text")):
+        (tmp_path / "latin").write_bytes(b"a line\nGr\xfc\xdfe\n")
+        done = subprocess.run(words + end, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (code, "") and said in done.stderr, done
 
 
 @pytest.mark.parametrize("option", [[], ["--json"], ["--help"]])

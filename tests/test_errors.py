@@ -15,8 +15,13 @@ import numpy as np
 import pytest
 
 from edgehmn.cli.output import Session
+from edgehmn.device.boards import find_board
+from edgehmn.device.flash.emulated import Emulated
+from edgehmn.device.flash.parts import Part
+from edgehmn.device.flash.programmer import Place
 from edgehmn.errors import EXIT_CODES, CannotWriteError, UsageError
-from edgehmn.files import new_folder, read_bytes, write_bytes
+from edgehmn.files import new_folder, read_bytes, read_text, write_bytes
+from edgehmn.replay import Replay
 from tests.checkpoint_files import write_checkpoint
 from tests.command_line import edgehmn, texts
 from tests.models import TINY, random_checkpoint
@@ -95,6 +100,11 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "no such state": (2, [*run, "a", "--load-state", "nothing"], ["nothing", "known are: none"]),
         "a folder for a state": (2, ["personalise", tiny_export, short_text, "--save-state", "x/"], ["x/", "folder"]),
         "a name that is none": (2, [*run, "a", "--load-state", "two words"], ["letters"]),
+        "an option that is given twice": (2, [*run, "a", "-n", "2", "--tokens", "3"], ["--tokens is given twice"]),
+        "a command of a group almost": (2, ["state", "lst"], ["did you mean list?", "settle"]),
+        "a tile to run, almost": (2, [*run, "a", "--runtime", "tile", "--target", "hermse"], ["did you mean hermes"]),
+        "a port beyond all ports": (2, ["state", "save", "x", "--port", "socket://a:99999"], ["socket://HOST:PORT"]),
+        "an address of nothing": (2, ["state", "save", "x", "--port", "socket://"], ["socket://HOST:PORT"]),
         "a state from nowhere": (2, ["state", "save", "x"], ["--port", "--from"]),
         "a state to nowhere": (2, ["state", "load", "x"], ["--port", "--to"]),
         "an evaluation text without words": (2, [*export, "--evaluation", folder / "empty"], ["evaluation", "empty"]),
@@ -160,11 +170,21 @@ def test_a_place_that_cannot_be_written_is_found_out_before_the_work(
     def work(*_: object) -> None:
         raise AssertionError("the work was begun")
 
-    for name in ("replay.Recorder", "evaluation.plan.evaluate", "workload.workload_of", "measure.anchor.anchor_host"):
+    (short_text.parent / "a.ehmr").write_bytes(Replay("0" * 64, 0, (), "0" * 64, "0" * 64).to_bytes())
+    for name in (
+        "replay.Recorder",
+        "replay.again",
+        "learn.personalise",
+        "evaluation.plan.evaluate",
+        "workload.workload_of",
+        "measure.anchor.anchor_host",
+    ):
         monkeypatch.setattr(f"edgehmn.{name}", work)
     inside = short_text / "x"
     for words in (
         ["replay", "record", tiny_export, short_text, "-o", inside],
+        ["replay", "run", tiny_export, short_text.parent / "a.ehmr", "--save-state", inside],
+        ["personalise", tiny_export, short_text, "--save-state", inside],
         ["eval", "p3", "--model", tiny_export, "--output", inside],
         ["profile", tiny_export, "--target", "host", "--html", inside],
         ["profile", f"{inside}.toml", "--anchor"],
@@ -327,6 +347,15 @@ def test_a_full_disk_leaves_the_old_state(
     assert contents(states_folder) == before
 
 
+def test_a_full_disk_leaves_no_half_of_an_emulated_flash(tmp_path: Path) -> None:
+    board, path = Emulated(find_board("mps2-an386")), tmp_path / "flash"
+    with files_end_at(4096), pytest.raises(CannotWriteError, match="free space"):
+        board.write(Place(str(path), ""), [Part("image", 0, b"x")])
+    assert not path.exists()
+    with pytest.raises(CannotWriteError, match="/proc/flash: cannot be written"):
+        board.write(Place("/proc/flash", ""), [])
+
+
 def foreign(folder: Path, kind: str, export: Path) -> None:
     if kind == "a web application":
         folder.mkdir()
@@ -386,6 +415,11 @@ def test_writing_follows_links_and_spares_what_is_no_file(tmp_path: Path) -> Non
         write_bytes(tmp_path, b"text")
     with pytest.raises(UsageError):
         read_bytes(tmp_path / "target" / "below a file")
+
+
+def test_a_text_from_windows_is_the_text(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes("\ufeffa line\r\nand\rone more\r\n\ufeff".encode())
+    assert read_text(tmp_path / "text") == "a line\nand\rone more\n\ufeff"
 
 
 def test_learned_states_are_as_private_as_the_user_wants(tmp_path: Path) -> None:

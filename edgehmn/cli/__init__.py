@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from edgehmn import __version__
-from edgehmn.cli.output import drop_broken_outputs, envelope, say, write_stdout
+from edgehmn.cli.output import Group, drop_broken_outputs, envelope, say, write_stdout
 from edgehmn.errors import (
     EXIT_CODES,
     INTERRUPTED,
@@ -23,7 +23,6 @@ from edgehmn.errors import (
     EdgeHMNError,
     InvalidFileError,
     UsageError,
-    no_such,
 )
 
 # Command -> module of edgehmn.cli that holds it under the same name.
@@ -48,7 +47,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group whose commands are imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -60,13 +59,6 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"edgehmn.cli.{COMMANDS[name]}")
         command: click.Command = getattr(module, f"{name}_command")
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise no_such("command", args[0], COMMANDS, "'edgehmn --help' lists them")
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -112,6 +104,7 @@ def main(argv: list[str] | None = None, early: Sequence[int] = ()) -> None:
     """Run a command and leave with its documented exit code. Without argv it is that of this process. early: signals
     that came before, and asked for its end."""
     arguments = sys.argv[1:] if argv is None else argv
+    stdout = sys.stdout
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     try:
         if argv is None:
@@ -122,6 +115,10 @@ def main(argv: list[str] | None = None, early: Sequence[int] = ()) -> None:
         if argv is None:
             _give_process_back()
         code = _fail(options, INTERRUPTED, "interrupted; nothing was left half-written")
+    except SystemExit:
+        if sys.stdout is stdout:
+            raise
+        code = 0  # click replaces it where the reader of a help has gone: as in write_stdout, no error
     except click.exceptions.NoArgsIsHelpError as e:
         e.show()
         code = UsageError.exit_code
