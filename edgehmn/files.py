@@ -63,6 +63,17 @@ def _texts_below(folder: Path) -> list[Path]:
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
+def user_folder(variable: str, below_home: str) -> Path:
+    """A folder of the user's: what the variable of the environment names, else the one below their home. Raises
+    UsageError if they have none."""
+    if chosen := os.environ.get(variable):
+        return Path(chosen)
+    try:
+        return Path.home() / below_home
+    except RuntimeError:
+        raise UsageError(f"this user has no home folder: set HOME, or {variable} to a folder") from None
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 

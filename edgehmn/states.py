@@ -10,7 +10,7 @@ from pathlib import Path
 from edgehmn.banks import MAGIC, is_joined, split
 from edgehmn.core import ffi, lib
 from edgehmn.errors import InvalidFileError, UsageError, no_such
-from edgehmn.files import check_place, check_replaceable, read_bytes, write_bytes
+from edgehmn.files import check_place, check_replaceable, read_bytes, user_folder, write_bytes
 from edgehmn.runtime.protocol import Runtime
 
 SUFFIX = ".ehmd"
@@ -33,7 +33,7 @@ def folder() -> Path:
     """Where named states live: $EDGEHMN_STATES, else edgehmn/states in the user's data folder."""
     if chosen := os.environ.get("EDGEHMN_STATES"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "edgehmn" / "states"
+    return user_folder("XDG_DATA_HOME", ".local/share") / "edgehmn" / "states"
 
 
 def path_of(name: str) -> Path:

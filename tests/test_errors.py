@@ -417,6 +417,18 @@ def test_writing_follows_links_and_spares_what_is_no_file(tmp_path: Path) -> Non
         read_bytes(tmp_path / "target" / "below a file")
 
 
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "EDGEHMN_STATES", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for words, variable in ((["state", "list"], "XDG_DATA_HOME"), (["build"], "XDG_CACHE_HOME")):
+        done = edgehmn(*words, "-q")
+        assert done.code == 2 and f"set HOME, or {variable}" in done.err and done.err.count("\n") == 1, done
+
+
 def test_a_text_from_windows_is_the_text(tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes("\ufeffa line\r\nand\rone more\r\n\ufeff".encode())
     assert read_text(tmp_path / "text") == "a line\nand\rone more\n\ufeff"
