@@ -253,6 +253,20 @@ def test_a_missing_package_is_named_with_the_line_that_mends_it(
     assert not list(tmp_path.glob("place/*"))
 
 
+def test_a_missing_program_is_named_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(*_: object) -> None:
+        raise AssertionError("the work was begun")
+
+    monkeypatch.setattr("edgehmn.demonstration.export_reference", work)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for words, package in (
+        (["demo", "-o", tmp_path / "demo"], "qemu-system-arm"),
+        (["profile", tmp_path / "x.toml", "--anchor", "--host", "me@board"], "openssh-client"),
+    ):
+        done = edgehmn(*words, "-q")
+        assert done.code == 10 and f"apt-get install {package}" in done.err and done.err.count("\n") == 1, done
+
+
 def test_memory_that_is_not_there_is_no_fault_of_ours(tiny_export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_much(*_: object) -> None:
         np.empty(1 << 50, np.uint8)

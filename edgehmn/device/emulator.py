@@ -48,13 +48,7 @@ class Emulator:
         such a memory, DeviceError for a file that is none, DoesNotFitError for an image too large for it, and
         CannotWriteError where there is no room for files.
         """
-        target = find_board(board)
-        if target.machine is None:
-            raise UsageError(f"{board} cannot be emulated; these can: {', '.join(machines())}")
-        program = shutil.which(QEMU)
-        if program is None:
-            raise DependencyError(f"{QEMU} is missing, no board can be emulated; {INSTALL_LINE}")
-        firmware = build_firmware(board)
+        target, (program, firmware) = find_board(board), needs_of(board)
         if image is not None:
             target.check_size(len(image))
         self._folder, self._flash = _folder_with(image), flash
@@ -96,6 +90,17 @@ class Emulator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def needs_of(board: str) -> tuple[str, Path]:
+    """QEMU and the firmware, which is built if needed. Raises DependencyError, UsageError and CannotWriteError as
+    Emulator says."""
+    if find_board(board).machine is None:
+        raise UsageError(f"{board} cannot be emulated; these can: {', '.join(machines())}")
+    program = shutil.which(QEMU)
+    if program is None:
+        raise DependencyError(f"{QEMU} is missing, no board can be emulated; {INSTALL_LINE}")
+    return program, build_firmware(board)
 
 
 def external_memory(board: Board) -> tuple[int, int] | None:
