@@ -1,5 +1,6 @@
 """Boards emulated by QEMU, running the firmware of edgehmn."""
 
+import fcntl
 import shutil
 import signal
 import socket
@@ -9,6 +10,7 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from edgehmn.device.boards import Board, find_board, machines
 from edgehmn.device.companion import Companion
@@ -45,15 +47,17 @@ class Emulator:
         what the board stores lives as long as the emulator. options: further ones of QEMU, such as a plugin.
 
         Raises DependencyError where QEMU or a build tool is missing, UsageError for an unknown board or one without
-        such a memory, DeviceError for a file that is none, DoesNotFitError for an image too large for it, and
-        CannotWriteError where there is no room for files.
+        such a memory, DeviceError for a file that is none or another board's, DoesNotFitError for an image too large
+        for it, and CannotWriteError where there is no room for files.
         """
         target, (program, firmware) = find_board(board), needs_of(board)
         if image is not None:
             target.check_size(len(image))
+        machine = _machine(target, flash)
         self._folder, self._flash = _folder_with(image), flash
+        claimed = None if flash is None else claim(flash)
         self._log = Path(self._folder.name) / "qemu.log"
-        arguments = [*_machine(target, flash), "-kernel", str(firmware), "-icount", "shift=0"]
+        arguments = [*machine, "-kernel", str(firmware), "-icount", "shift=0"]
         arguments += ["-nodefaults", "-display", "none", "-serial", "chardev:host", *options]
         if image is not None:
             address = target.numbers["BOARD_IMAGE_ADDRESS"]
@@ -66,7 +70,7 @@ class Emulator:
                 cwd=self._folder.name, pass_fds=[server.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         self._process = qemu.process
-        self._stop = weakref.finalize(self, _stop, qemu, self._folder)
+        self._stop = weakref.finalize(self, _stop, qemu, self._folder, claimed)
 
     def failure(self) -> EdgeHMNError | None:
         """How QEMU ended by itself, with its last words; None if it runs. Only before `close`."""
@@ -111,9 +115,28 @@ def external_memory(board: Board) -> tuple[int, int] | None:
 
 
 def check_flash(path: Path, size: int) -> None:
-    """Raises DeviceError for anything but external memory of so many bytes. What is not there will be made."""
-    if path.exists() and not (path.is_file() and path.stat().st_size == size):
+    """Raises DeviceError for anything but external memory of so many bytes. What is not there, or empty, will be
+    made."""
+    if path.exists() and not (path.is_file() and path.stat().st_size in (0, size)):
         raise DeviceError(f"{path}: no flash of an emulated board (a file of {size:,} bytes); choose another name")
+
+
+def claim(flash: Path) -> BinaryIO:
+    """The file of an emulated flash, made where there is none, for one board or one that writes it until it is closed.
+    Raises DeviceError if somebody else has it, and CannotWriteError."""
+    check_place(flash)
+    try:
+        file = flash.open("ab")
+    except OSError as e:
+        raise CannotWriteError(f"{flash}: cannot be written ({e.strerror}); choose another") from e
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise DeviceError(f"{flash}: is the flash of an emulated board that runs; stop that one first") from None
+    except OSError:
+        return file  # on a file system that has no locks
+    return file
 
 
 def _machine(board: Board, flash: Path | None) -> list[str]:
@@ -127,7 +150,6 @@ def _machine(board: Board, flash: Path | None) -> list[str]:
     if "," in str(flash):
         raise UsageError(f"{flash}: QEMU takes no file name with a comma; choose another")
     check_flash(flash, memory[0])
-    check_place(flash)
     backend = f"memory-backend-file,id=external,size={memory[0]},mem-path={flash.absolute()},share=on"
     return ["-M", f"{board.machine},memory-backend=external", "-object", backend]
 
@@ -142,6 +164,8 @@ def _folder_with(image: bytes | None) -> "tempfile.TemporaryDirectory[str]":
     return folder
 
 
-def _stop(qemu: Companion, folder: "tempfile.TemporaryDirectory[str]") -> None:
+def _stop(qemu: Companion, folder: "tempfile.TemporaryDirectory[str]", claimed: BinaryIO | None) -> None:
     qemu.end(GRACE_S)  # not killed at once: plugins write what they counted when QEMU ends
     folder.cleanup()
+    if claimed is not None:
+        claimed.close()

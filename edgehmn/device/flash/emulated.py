@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgehmn.device.boards import Board
-from edgehmn.device.emulator import Emulator, check_flash, external_memory
+from edgehmn.device.emulator import Emulator, check_flash, claim, external_memory
 from edgehmn.device.flash.parts import Part
 from edgehmn.device.flash.programmer import Place
 from edgehmn.errors import CannotWriteError, DeviceError, UsageError
-from edgehmn.files import check_place
 
 
 class Emulated:
@@ -33,10 +32,9 @@ class Emulated:
 
     def write(self, place: Place, parts: Sequence[Part]) -> None:
         path = Path(place.name)
-        check_place(path)
         fresh = not path.exists()
         try:
-            with path.open("w+b" if fresh else "r+b") as f:
+            with claim(path), path.open("r+b") as f:
                 f.truncate(self._bytes)
                 for part in self._stored(parts):
                     f.seek(self._at(part))
