@@ -93,13 +93,15 @@ def _parts(
     with_float: str | None, count: int, target: str | None, tiles: Any,
     jobs: int,
 ) -> Outcome:  # fmt: skip
-    from edgehmn.evaluation.plan import evaluate, write
+    from edgehmn.evaluation.plan import check_output, evaluate, write
     from edgehmn.evaluation.report import markdown
     from edgehmn.evaluation.run import Options, Run
     from edgehmn.evaluation.sources import Sources
     from edgehmn.evaluation.store import Store
 
     asked = Options(seeds, tokens, banks, bleu, runtime, static_only, with_float, target, tiles, jobs)
+    if output is not None:
+        check_output(output)
     store = Store(output, export.image)
     run = Run(export, Sources(data, code), asked, store, session.progress, session.note)
     results = evaluate(run, names)
