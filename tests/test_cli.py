@@ -15,9 +15,12 @@ import pytest
 
 from edgehmn import __version__
 from edgehmn.cli import COMMANDS, cli
+from edgehmn.cli.learning import personalisation_text
 from edgehmn.core import Image
 from edgehmn.errors import EXIT_CODES
 from edgehmn.export.pipeline import DEFAULT_LIMITS
+from edgehmn.learn import Personalisation
+from edgehmn.runtime.protocol import Counts
 from edgehmn.runtime.select import DEFAULT_BOARD, DEFAULT_TILE
 from tests.command_line import edgehmn, finish, process, program, texts
 
@@ -497,6 +500,13 @@ def test_a_name_gives_a_terminal_no_orders(tiny_export: Path, tmp_path: Path) ->
         said = edgehmn(*words).err
         assert "\\x1b]0;title\\x07\\x9b2J" in said
         assert all(c.isprintable() or c == "\n" for c in said)
+
+
+def test_what_rose_did_not_fall() -> None:
+    counts = Counts(0, 0, 0, 0, 0)
+    said = [personalisation_text(Personalisation(9, 4.0, after, 4.0, 4.0, counts, b"")) for after in (3.0, 4.0, 5.0)]
+    words = [text.split("perplexity ")[-1].split(";")[0] for text in said]
+    assert words == ["fell by 25.0 %", "fell by 0.0 %", "rose by 25.0 %"]
 
 
 def test_nohup_is_heeded(tiny_export: Path, tmp_path: Path) -> None:

@@ -207,8 +207,9 @@ def personalisation_text(outcome: Any) -> str:
         ("with a unigram cache of the first half", f"{outcome.unigram_cache:.3f}"),
         ("after learning the first half", f"{outcome.after:.3f}"),
     ]
+    went = f"{'fell' if outcome.fall >= 0 else 'rose'} by {100 * abs(outcome.fall):.1f} %"
     return (
         table(rows, ("second half, weights frozen", "perplexity"))
-        + f"\n\nperplexity fell by {100 * outcome.fall:.1f} %; {outcome.tokens} tokens, "
+        + f"\n\nperplexity {went}; {outcome.tokens} tokens, "
         + f"{outcome.learning.writes_per_learned_token:,.0f} weight steps per learned token"
     )
