@@ -98,15 +98,20 @@ def write_bytes(path: str | Path, data: bytes | bytearray) -> None:
 
 def check_place(path: str | Path) -> None:
     """What cannot be written is found out before the work whose result it is: raises CannotWriteError unless a file of
-    this name can be made. Its folder is made where there is none."""
+    this name, and its folder if there is none, can be made. Nothing is."""
     with _writing(path):
         path = Path(os.path.realpath(path))
         if path.is_dir():
             raise CannotWriteError(f"{path}: exists and is no file; choose another name")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            code = errno.EROFS if os.statvfs(path.parent).f_flag & os.ST_RDONLY else errno.EACCES
-            raise OSError(code, os.strerror(code))
+        there = next(folder for folder in path.parents if folder.exists())
+        code = errno.EACCES
+        if not there.is_dir():
+            code = errno.ENOTDIR
+        elif os.access(there, os.W_OK):
+            return
+        elif os.statvfs(there).f_flag & os.ST_RDONLY:
+            code = errno.EROFS
+        raise OSError(code, os.strerror(code))
 
 
 def check_replaceable(path: str | Path, what: str, *begins: bytes) -> None:

@@ -20,7 +20,7 @@ from edgehmn.device.flash.emulated import Emulated
 from edgehmn.device.flash.parts import Part
 from edgehmn.device.flash.programmer import Place
 from edgehmn.errors import EXIT_CODES, CannotWriteError, UsageError
-from edgehmn.files import new_folder, read_bytes, read_text, write_bytes
+from edgehmn.files import check_place, new_folder, read_bytes, read_text, write_bytes
 from edgehmn.replay import Replay
 from tests.checkpoint_files import write_checkpoint
 from tests.command_line import edgehmn, texts
@@ -108,6 +108,9 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "a state from nowhere": (2, ["state", "save", "x"], ["--port", "--from"]),
         "a state to nowhere": (2, ["state", "load", "x"], ["--port", "--to"]),
         "an evaluation text without words": (2, [*export, "--evaluation", folder / "empty"], ["evaluation", "empty"]),
+        "an evaluation text too short": (
+            2, [*export, "--calibration", short_text, "--evaluation", folder / "few words"], ["evaluation", "64"],
+        ),
         "a calibration text too short": (2, [*export, "--calibration", folder / "few words"], ["calibration", "256"]),
         "a test text without words": (2, ["eval", "p0", "--model", tiny_export, "--data", folder / "empty"], ["empty"]),
         "no test text": (2, ["eval", "p0", "--model", tiny_export, "--data", folder], ["test.txt"]),
@@ -446,6 +449,15 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
 def test_a_text_from_windows_is_the_text(tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes("\ufeffa line\r\nand\rone more\r\n\ufeff".encode())
     assert read_text(tmp_path / "text") == "a line\nand\rone more\n\ufeff"
+
+
+def test_looking_whether_a_place_can_be_written_makes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check_place(tmp_path / "no" / "such" / "folder" / "file")
+    for place in (tmp_path / "file" / "x", tmp_path / "file" / "x" / "y", tmp_path):
+        with pytest.raises(CannotWriteError):
+            check_place(place)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_learned_states_are_as_private_as_the_user_wants(tmp_path: Path) -> None:

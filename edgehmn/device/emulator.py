@@ -126,6 +126,7 @@ def claim(flash: Path) -> BinaryIO:
     Raises DeviceError if somebody else has it, and CannotWriteError."""
     check_place(flash)
     try:
+        flash.parent.mkdir(parents=True, exist_ok=True)
         file = flash.open("ab")
     except OSError as e:
         raise CannotWriteError(f"{flash}: cannot be written ({e.strerror}); choose another") from e
