@@ -33,7 +33,7 @@ def read_bytes(path: str | Path, limit: int = MAX_INPUT_BYTES) -> bytes:
     except OSError as e:
         raise InvalidFileError(f"{path}: cannot be read ({e.strerror})") from e
     if len(data) > limit:
-        raise InvalidFileError(f"{path}: larger than {limit} bytes; this cannot be an edgehmn file")
+        raise InvalidFileError(f"{path}: larger than {limit:,} bytes, the most that is read of a file")
     return data
 
 

@@ -120,6 +120,7 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "nothing to take excerpts of": (
             2, ["eval", "excerpts", "--model", tiny_export, "--data", folder / "eighty"], ["2,000 tokens"],
         ),
+        "excerpts of no text": (2, ["eval", "excerpts", "--model", tiny_export], ["no --data given"]),
         "excerpts of nothing": (2, ["eval", "excerpts", "--model", tiny_export, "--data", folder / "nil"], ["nil"]),
         "perplexity that may not rise": (3, [*export, *measured, "--max-ppl-increase", "-99"], ["--max-ppl-increase"]),
         "a limit that is no number": (2, [*export, *measured, "--max-ppl-increase", "nan"], ["--max-ppl-increase"]),

@@ -119,6 +119,8 @@ def _excerpts(session: Session, export: Any, data: tuple[Path, ...], count: int)
     from edgehmn.excerpts import excerpts
     from edgehmn.learn import personalise
 
+    if not data:
+        raise UsageError("no --data given: name files or folders with text")
     chosen = excerpts(data, export.encode, count)
     if not chosen:
         raise UsageError("no .txt or .py file in --data is long enough for an excerpt of 2,000 tokens")
