@@ -6,7 +6,9 @@ import hashlib
 import os
 import secrets
 import shutil
+import socket
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -123,6 +125,23 @@ def check_replaceable(path: str | Path, what: str, *begins: bytes) -> None:
                 start = f.read(max(map(len, begins)))
             if start and not start.startswith(begins):
                 raise UsageError(f"{path}: exists and is no {what}; choose another name, or remove it")
+
+
+@contextlib.contextmanager
+def alone_at(path: str | Path | None) -> Iterator[None]:
+    """While a long work for this file is done, no other process of this machine does one: its end would take the place
+    of what this one has done. Raises CannotWriteError if one does. None: of no file, nothing."""
+    with contextlib.ExitStack() as stack:
+        if path is not None and sys.platform == "linux":  # which has names that are nobody's when their process ends
+            name = sha256(os.fsencode(os.path.realpath(path)))
+            claim = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            try:
+                claim.bind(f"\0edgehmn-{name}")
+            except OSError:
+                raise CannotWriteError(
+                    f"{path}: another edgehmn is learning for it; wait for its end, or choose another name"
+                ) from None
+        yield
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -199,6 +200,25 @@ def test_what_could_not_be_saved_is_not_lost(
     assert run_cli(*command, "--dry-run").result["would_learn"] == 0
     assert run_cli(*command).result == whole | {"saved": str(tmp_path / "mine.ehmd")}
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_two_that_learn_for_one_state_do_not_replace_each_other(
+    run_cli: Cli, tiny_export: Path, short_text: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link.ehmd").symlink_to("mine.ehmd")
+    words = ("personalise", tiny_export, "-", "--save-state", tmp_path / "mine.ehmd")
+    first = process(*words, cwd=tmp_path, stdin=subprocess.PIPE)
+    assert first.stdin is not None and first.stderr is not None
+    first.stdin.write("a line\n")
+    first.stdin.flush()
+    assert "keys saved" in first.stderr.readline()
+    for text in (short_text, "-"):
+        done = run_cli("personalise", tiny_export, text, "--save-state", tmp_path / "link.ehmd")
+        assert (done.code, "another edgehmn is learning for it" in done.err) == (13, True), done
+    assert run_cli("personalise", tiny_export, short_text, "--save-state", tmp_path / "other.ehmd").code == 0
+    assert first.communicate(timeout=300)[0].startswith("line 1") and first.returncode == 0
+    assert run_cli("personalise", tiny_export, short_text, "--save-state", tmp_path / "link.ehmd").code == 0
+    assert (tmp_path / "link.ehmd").is_symlink()
 
 
 def test_ctrl_c_keeps_what_was_reached(tiny_export: Path, tmp_path: Path) -> None:

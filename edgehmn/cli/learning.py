@@ -141,9 +141,12 @@ def personalise_command(
             raise UsageError("'-' is standard input, learned as it is typed: it goes alone")
         if dry_run:
             raise UsageError("--dry-run goes with files: what will be typed is not known before")
+        from edgehmn import states
         from edgehmn.cli.live import personalise_live
+        from edgehmn.files import alone_at
 
-        return personalise_live(session, export, save_state, load_state, gate, where)
+        with alone_at(states.path_of(save_state) if save_state else None):
+            return personalise_live(session, export, save_state, load_state, gate, where)
     from edgehmn import states
     from edgehmn.cli.gated import (
         check_save_state,
@@ -155,7 +158,7 @@ def personalise_command(
         telling_how_to_go_on,
     )
     from edgehmn.exported import Export
-    from edgehmn.files import read_texts
+    from edgehmn.files import alone_at, read_texts
     from edgehmn.learn import personalise
     from edgehmn.runtime.select import open_runtime
 
@@ -165,6 +168,7 @@ def personalise_command(
     ids = opened.encode(read_texts(texts))
     keeper = keeper_of(save_state, opened.image.id, ids, load_state, where)
     with (
+        alone_at(keeper and keeper.output),
         open_runtime(opened, **where) as runtime,
         session.progress("personalising", len(ids) * 3 // 2) as progress,
         telling_how_to_go_on(session, keeper),
