@@ -293,6 +293,16 @@ def test_a_fault_of_our_own(tiny_export: Path, monkeypatch: pytest.MonkeyPatch) 
     assert long.code == 1 and "Traceback" in long.err and long.envelope["error"]["code"] == 1
 
 
+def test_a_pipe_that_breaks_inside_is_no_success(tiny_export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("edgehmn.planning.plan", broken)
+    done = edgehmn("plan", tiny_export)
+    assert (done.code, done.out, "Broken pipe" in done.err) == (1, "", True), done
+    assert edgehmn("plan", tiny_export, "--json").envelope["error"]["code"] == 1
+
+
 def test_ctrl_c_leaves_the_old_export(
     tiny_export: Path, tiny_checkpoint: Path, short_text: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

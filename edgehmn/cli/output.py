@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from edgehmn import __version__
-from edgehmn.errors import CannotWriteError, no_such
+from edgehmn.errors import CannotWriteError, EdgeHMNError, no_such
 
 SCHEMA = 1
 
@@ -120,7 +120,10 @@ def command(name: str, help: str) -> Callable[[Callable[..., Outcome]], click.Co
             session = Session(json_, quiet, verbose, not no_progress)
             if verbose:
                 _show_log()
-            outcome = function(session, **options)
+            try:
+                outcome = function(session, **options)
+            except BrokenPipeError as e:  # which click would take for a reader of ours that has gone
+                raise EdgeHMNError(f"a program that this one talked to has ended ({e})") from e
             if json_:
                 write_stdout(envelope(invoked_command(), outcome.result))
             elif outcome.text:
