@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgehmn.device import companion as companion_module
 from edgehmn.device.companion import Companion
 from edgehmn.device.emulator import QEMU
 from edgehmn.device.firmware import TOOLS
@@ -67,6 +68,15 @@ def test_nothing_is_left_of_a_program_that_was_ended(tmp_path: Path) -> None:
         companion.end(grace_s)
         companion.end(grace_s)
         assert code in (None, companion.process.returncode) and not left(companion.process.pid), words
+
+
+def test_where_nobody_can_wait_nothing_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a system without /dev/fd."""
+    monkeypatch.setattr(companion_module, "_WATCHED", companion_module._WATCHED.replace("/dev/fd", "/dev/no"))
+    companion = Companion(["sleep", "300"])
+    time.sleep(0.3)
+    assert companion.process.poll() is None
+    companion.end(0)
 
 
 def test_it_has_the_files_that_it_was_given_and_its_own_end() -> None:

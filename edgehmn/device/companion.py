@@ -12,7 +12,8 @@ from typing import Any
 # pipe closes, whose other end this process alone has: it closes with the process. The group cannot be another's by
 # then, as its number can, because the one that waits is in it. (The signal that Linux sends at a parent's death goes by
 # the thread that started the child, and must be asked for between fork and exec, where threads make that unsafe.)
-_WATCHED = '{ read -r _ </dev/fd/"$0"; kill -9 0; } </dev/null >/dev/null 2>&1 & exec "$@"'
+# Where a system has no /dev/fd nobody waits, and nothing is killed.
+_WATCHED = '{ exec </dev/fd/"$0" || exit; read -r _; kill -9 0; } </dev/null >/dev/null 2>&1 & exec "$@"'
 
 
 class Companion:
