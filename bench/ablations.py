@@ -11,7 +11,6 @@ bench/results/ablations.json, the table in ablations.md beside it.
 
 import argparse
 import sys
-import sysconfig
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # it was started as a script
 
 from bench.kept import begun, finish, keep
+from bench.texts import persona_chat, python_code
 from edgehmn.calibrate import Calibration, calibrate, calibration_ids
 from edgehmn.checkpoint import REFERENCE, Checkpoint, read_checkpoint
 from edgehmn.core import Image
@@ -70,12 +70,11 @@ NEUTRAL = "without the preconditioner"  # a matter of the image's statistics, no
 
 
 def texts(data: Path) -> dict[str, str]:
-    library = Path(sysconfig.get_paths()["stdlib"])
     return {
         "WikiText-2": read_text(data / "wikitext-2" / "valid.txt")[550_000:],
         "AG News": read_text(data / "ag-news" / "test.txt")[1_400_000:],
-        "Persona-Chat": read_text(sorted((data / "persona-chat").glob("*.txt"))[0])[250_000:],
-        "code": "".join(read_text(library / name) for name in MODULES),
+        "Persona-Chat": persona_chat(data)[250_000:],
+        "code": python_code(*MODULES),
     }
 
 

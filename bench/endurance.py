@@ -9,12 +9,15 @@ limits, the gains, the guard's loss and the frozen model's. Results land in benc
 
 import argparse
 import json
-import sysconfig
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # it was started as a script
+
+from bench.texts import persona_chat, python_code
 from edgehmn.checkpoint import REFERENCE, Checkpoint, read_checkpoint
 from edgehmn.core import CoreModel, Image, ffi
 from edgehmn.files import read_text
@@ -28,14 +31,13 @@ TURNS = 4  # of each kind in a round
 
 def one_round(checkpoint: Checkpoint, data: Path) -> np.ndarray:
     """Tokens (n,) of a round."""
-    library = Path(sysconfig.get_paths()["stdlib"])
     files = sorted((data / "text-open").glob("*.txt"))
     kinds = [read_text(p) for p in files if p.stem.startswith(("gutenberg", "reviews", "masc", "us_speeches"))]
     kinds += [
         read_text(data / "wikitext-2" / "valid.txt"),
         read_text(data / "ag-news" / "test.txt"),
-        read_text(sorted((data / "persona-chat").glob("*.txt"))[0]),
-        "".join(read_text(library / name) for name in ("argparse.py", "tarfile.py", "typing.py", "doctest.py")),
+        persona_chat(data),
+        python_code("argparse.py", "tarfile.py", "typing.py", "doctest.py"),
     ]
     ids = [checkpoint.encode(text[len(text) // 3 :][: 8 * TURN * TURNS])[: TURN * TURNS] for text in kinds]
     return np.concatenate([part[turn * TURN : (turn + 1) * TURN] for turn in range(TURNS) for part in ids])

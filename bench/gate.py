@@ -12,6 +12,7 @@ Results land in bench/results/gate.json and gate.md.
 
 import argparse
 import json
+import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # it was started as a script
+
+from bench.texts import persona_chat
 from edgehmn.checkpoint import REFERENCE, Checkpoint, read_checkpoint
 from edgehmn.core import CoreModel, Image
 from edgehmn.evaluate import score_stream
@@ -143,7 +147,7 @@ def measured(checkpoint: Checkpoint, data: Path, tokens: int) -> dict[str, Any]:
     ordinary = encode(shipped(EVALUATION))
     opened = data / "text-open"
     classes = [read_text(opened / name)[50_000:] for name in ("gutenberg_pd.txt", "reviews_ccby.txt")]
-    classes += [read_text(data / "ag-news" / "test.txt"), read_text(sorted((data / "persona-chat").glob("*.txt"))[0])]
+    classes += [read_text(data / "ag-news" / "test.txt"), persona_chat(data)]
     streams = destructive(encode, image.vocab_size, read_text(data / "ag-news" / "test.txt"), tokens, classes)
     places = (data / "ag-news", data / "persona-chat", Path(sysconfig.get_paths()["stdlib"]))
     texts = [("diary", encode(shipped(PERSONAL))), *excerpts(places, encode, EXCERPTS)]

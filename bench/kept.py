@@ -28,11 +28,13 @@ def keep(results: Path, found: Mapping[str, Any]) -> None:
     work.replace(FOLDER / results.name)
 
 
-def finish_beside(results: Path, key: Mapping[str, Any], runs: Mapping[str, Any]) -> dict[str, Any]:
-    """Write runs beside those that the results have of the same values of `key`; returns all."""
-    found = {**key, "runs": of_same(results, key).get("runs", {}) | runs}
-    finish(results, found)
-    return found
+def finish_beside(results: Path, key: Mapping[str, Any], found: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Write what was found; of what stands under `name`, beside what the results have there of the same values of
+    `key`. Returns all."""
+    there = of_same(results, key)
+    together = {**there, **found, name: there.get(name, {}) | found[name]}
+    finish(results, together)
+    return together
 
 
 def finish(results: Path, found: Mapping[str, Any], *, sort_keys: bool = False) -> None:

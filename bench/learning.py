@@ -27,7 +27,7 @@ from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import CoreModel
 from edgehmn.evaluate import Perplexity, Progress, float_perplexity, no_progress, text_perplexity
 from edgehmn.evaluation.plan import PARTS
-from edgehmn.evaluation.report import markdown
+from edgehmn.evaluation.report import markdown, percent
 from edgehmn.evaluation.run import Options, Run
 from edgehmn.evaluation.sources import Sources
 from edgehmn.evaluation.store import Store
@@ -165,7 +165,7 @@ def plan_lines(results: dict[str, Any]) -> list[str]:
         lines.append(
             f"- **P2, {name}**{'' if sequence['tuned'] else ' (untuned)'}, there and back, 4 banks: gain on the second "
             f"text {r['gain_nats']:.2f} nat, forgetting F {r['forgetting_nats']:+.3f} nat; when it returns, "
-            + ", ".join("-" if share is None else f"{100 * share:.0f} %" for share in again)
+            + ", ".join(map(percent, again))
             + " of the uninterrupted gain in its first 500 tokens, the next 1,000, and the rest."
         )
     lines.append(

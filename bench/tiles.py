@@ -266,7 +266,7 @@ def main() -> None:
         results["runs"][job.key] = run(encoded, job)
         keep(RESULTS, results)
         print(job.key, results["runs"][job.key]["nats"], flush=True)
-    RESULTS.with_suffix(".md").write_text(markdown(finish_beside(RESULTS, key, results["runs"])), "utf-8")
+    RESULTS.with_suffix(".md").write_text(markdown(finish_beside(RESULTS, key, results, "runs")), "utf-8")
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ def main() -> None:
                 }  # fmt: skip
                 keep(RESULTS, results)
                 print(key, results["runs"][key], flush=True)
-    RESULTS.with_suffix(".md").write_text(markdown(finish_beside(RESULTS, same, results["runs"])), "utf-8")
+    RESULTS.with_suffix(".md").write_text(markdown(finish_beside(RESULTS, same, results, "runs")), "utf-8")
 
 
 if __name__ == "__main__":

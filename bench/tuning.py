@@ -10,7 +10,6 @@ test set of the evaluation plan. Results land in bench/results/tuning.json; a ru
 import argparse
 import json
 import sys
-import sysconfig
 import time
 from pathlib import Path
 from statistics import mean, stdev
@@ -19,6 +18,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # it was started as a script
 
 from bench.kept import begun, finish, keep
+from bench.texts import persona_chat, python_code
 from edgehmn.checkpoint import REFERENCE, Checkpoint, read_checkpoint
 from edgehmn.core import Image
 from edgehmn.files import read_text, sha256
@@ -34,13 +34,11 @@ CODE = ("argparse.py", "ast.py")
 
 
 def texts(data: Path, checkpoint: Checkpoint) -> list[Text]:
-    stdlib = Path(sysconfig.get_paths()["stdlib"])
-    persona = sorted((data / "persona-chat").glob("*.txt"))[0]
     parts = {
         "wikitext-2 valid": read_text(data / "wikitext-2" / "valid.txt"),
         "ag-news from character 1,000,000": read_text(data / "ag-news" / "test.txt")[1_000_000:],
-        "persona-chat from character 500,000": read_text(persona)[500_000:],
-        "code: " + ", ".join(CODE): "".join(read_text(stdlib / name)[: CHARACTERS // len(CODE)] for name in CODE),
+        "persona-chat from character 500,000": persona_chat(data)[500_000:],
+        "code: " + ", ".join(CODE): "".join(python_code(name)[: CHARACTERS // len(CODE)] for name in CODE),
     }
     out = []
     for name, part in parts.items():

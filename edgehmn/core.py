@@ -255,11 +255,14 @@ class CoreModel:
         check(lib.ehmn_sample(self._model, round(temperature * 256), self._bits), "sample")
         return int(self._bits[0])
 
-    def generate(self, n: int, *, temperature: float = 0.0) -> npt.NDArray[np.int32]:
+    def generate(
+        self, n: int, *, temperature: float = 0.0, feed: Callable[[int], None] | None = None
+    ) -> npt.NDArray[np.int32]:
+        """feed: takes each token in the place of `step`, where the encoder is another."""
         out = np.empty(n, np.int32)
         for i in range(n):
             out[i] = self.sample(temperature)
-            self.step(int(out[i]))
+            (feed or self.step)(int(out[i]))
         return out
 
     def reset(self) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import CoreModel
+from edgehmn.device.emulator import needs_of
 from edgehmn.errors import EdgeHMNError
 from edgehmn.evaluate import Progress, score_stream
 from edgehmn.export.pipeline import ExportResult, Settings, export_model
@@ -19,7 +20,7 @@ from edgehmn.exported import Export
 from edgehmn.learn import Personalisation, personalise
 from edgehmn.planning import plan
 from edgehmn.runtime.protocol import perplexity
-from edgehmn.runtime.select import open_emulator
+from edgehmn.runtime.select import DEFAULT_BOARD, open_emulator
 from edgehmn.states import save
 from edgehmn.texts import EVALUATION, PERSONAL, shipped
 
@@ -83,6 +84,7 @@ def host_speed(export: Export, ids: npt.NDArray[np.int32]) -> float:
 
 def demonstrate(folder: Path, report: Callable[[str], None], progress_bar: ProgressBar) -> Demonstration:
     """Run the loop with the reference model in `folder`. Raises if what was learned did not survive."""
+    needs_of(DEFAULT_BOARD)  # what is missing is said before all that needs nothing of it
     result = export_reference(folder, report)
     export = Export.open(folder)
     ids = export.encode(shipped(PERSONAL))

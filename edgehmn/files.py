@@ -6,7 +6,9 @@ import hashlib
 import os
 import secrets
 import shutil
+import socket
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -33,14 +35,15 @@ def read_bytes(path: str | Path, limit: int = MAX_INPUT_BYTES) -> bytes:
     except OSError as e:
         raise InvalidFileError(f"{path}: cannot be read ({e.strerror})") from e
     if len(data) > limit:
-        raise InvalidFileError(f"{path}: larger than {limit} bytes; this cannot be an edgehmn file")
+        raise InvalidFileError(f"{path}: larger than {limit:,} bytes, the most that is read of a file")
     return data
 
 
 def read_text(path: str | Path) -> str:
-    """A UTF-8 text file. Raises as read_bytes, and InvalidFileError for bytes that are no UTF-8."""
+    """A UTF-8 text file; what Windows writes more, its line ends and the mark at the beginning, is no part of the text.
+    Raises as read_bytes, and InvalidFileError for bytes that are no UTF-8."""
     try:
-        return read_bytes(path).decode("utf-8")
+        return read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as e:
         raise InvalidFileError(f"{path}: not UTF-8 text (byte {e.start}); convert it first") from e
 
@@ -60,6 +63,17 @@ def read_texts(paths: Iterable[str | Path]) -> str:
 def _texts_below(folder: Path) -> list[Path]:
     found = (p for p in folder.rglob("*") if p.suffix in TEXT_SUFFIXES and p.is_file())
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def user_folder(variable: str, below_home: str) -> Path:
+    """A folder of the user's: what the variable of the environment names, else the one below their home. Raises
+    UsageError if they have none."""
+    if chosen := os.environ.get(variable):
+        return Path(chosen)
+    try:
+        return Path.home() / below_home
+    except RuntimeError:
+        raise UsageError(f"this user has no home folder: set HOME, or {variable} to a folder") from None
 
 
 def sha256(data: bytes) -> str:
@@ -86,14 +100,20 @@ def write_bytes(path: str | Path, data: bytes | bytearray) -> None:
 
 def check_place(path: str | Path) -> None:
     """What cannot be written is found out before the work whose result it is: raises CannotWriteError unless a file of
-    this name can be made. Its folder is made where there is none."""
+    this name, and its folder if there is none, can be made. Nothing is."""
     with _writing(path):
         path = Path(os.path.realpath(path))
         if path.is_dir():
             raise CannotWriteError(f"{path}: exists and is no file; choose another name")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        there = next(folder for folder in path.parents if folder.exists())
+        code = errno.EACCES
+        if not there.is_dir():
+            code = errno.ENOTDIR
+        elif os.access(there, os.W_OK):
+            return
+        elif os.statvfs(there).f_flag & os.ST_RDONLY:
+            code = errno.EROFS
+        raise OSError(code, os.strerror(code))
 
 
 def check_replaceable(path: str | Path, what: str, *begins: bytes) -> None:
@@ -105,6 +125,23 @@ def check_replaceable(path: str | Path, what: str, *begins: bytes) -> None:
                 start = f.read(max(map(len, begins)))
             if start and not start.startswith(begins):
                 raise UsageError(f"{path}: exists and is no {what}; choose another name, or remove it")
+
+
+@contextlib.contextmanager
+def alone_at(path: str | Path | None) -> Iterator[None]:
+    """While a long work for this file is done, no other process of this machine does one: its end would take the place
+    of what this one has done. Raises CannotWriteError if one does. None: of no file, nothing."""
+    with contextlib.ExitStack() as stack:
+        if path is not None and sys.platform == "linux":  # which has names that are nobody's when their process ends
+            name = sha256(os.fsencode(os.path.realpath(path)))
+            claim = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            try:
+                claim.bind(f"\0edgehmn-{name}")
+            except OSError:
+                raise CannotWriteError(
+                    f"{path}: another edgehmn is learning for it; wait for its end, or choose another name"
+                ) from None
+        yield
 
 
 @contextlib.contextmanager

@@ -54,8 +54,8 @@ def personalise(
     left with an empty context. Progress counts len(ids) + len(second half) tokens.
 
     gate: the runtime's image; what was learned is then judged, settled or refused, see edgehmn.gate. keeper: keeps how
-    far this has come, and brings what an interrupted one reached; the end is the same to the bit. banks: of the
-    runtime.
+    far this has come, and brings what an interrupted one reached; the end is the same to the bit. Who has put the state
+    where it belongs removes what it keeps. banks: of the runtime.
     """
     half = learned_part(ids)
     first, second = ids[:half], ids[half:]
@@ -68,8 +68,6 @@ def personalise(
             runtime.load(delta)
     after = score_stream(runtime, second, learn=False, follow=True, progress=progress)
     runtime.reset()
-    if keeper is not None:
-        keeper.remove()
     return Personalisation(
         tokens=len(ids),
         before=perplexity(reached.before),

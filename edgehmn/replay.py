@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgehmn.errors import InvalidFileError, UsageError
+from edgehmn.errors import InvalidFileError
 from edgehmn.files import read_bytes, sha256, write_bytes
 from edgehmn.runtime.protocol import Counts, Runtime
 from edgehmn.sealed import seal, unseal
+from edgehmn.states import check_image
 
 MAGIC = b"EHMR"
 VERSION = 1
@@ -160,13 +161,12 @@ class Outcome:
     same_results: bool = False
 
 
-def again(replay: Replay, runtime: Runtime, progress: Callable[[int], None] = lambda n: None) -> Outcome:
-    """Do every call of a replay on a runtime, from a fresh model on. Raises UsageError if it has another image."""
-    if runtime.image_id != replay.image_id:
-        raise UsageError(
-            f"the replay was recorded with image {replay.image_id[:16]}, this is {runtime.image_id[:16]}; "
-            "give the export that it was recorded with"
-        )
+def again(
+    replay: Replay, runtime: Runtime, progress: Callable[[int], None] = lambda n: None, name: str = "replay"
+) -> Outcome:
+    """Do every call of a replay on a runtime, from a fresh model on. Raises InvalidFileError, which begins with `name`,
+    if it has another image."""
+    check_image(name, replay.image_id, runtime.image_id, "recorded")
     recorder = Recorder(runtime, replay.seed)
     for call in replay.calls:
         if call.kind in (FROZEN, LEARN, FOLLOW):

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgehmn.banks import MAGIC, is_joined, split
 from edgehmn.core import ffi, lib
 from edgehmn.errors import InvalidFileError, UsageError, no_such
-from edgehmn.files import check_replaceable, read_bytes, write_bytes
+from edgehmn.files import check_place, check_replaceable, read_bytes, user_folder, write_bytes
 from edgehmn.runtime.protocol import Runtime
 
 SUFFIX = ".ehmd"
@@ -33,7 +33,7 @@ def folder() -> Path:
     """Where named states live: $EDGEHMN_STATES, else edgehmn/states in the user's data folder."""
     if chosen := os.environ.get("EDGEHMN_STATES"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "edgehmn" / "states"
+    return user_folder("XDG_DATA_HOME", ".local/share") / "edgehmn" / "states"
 
 
 def path_of(name: str) -> Path:
@@ -48,7 +48,9 @@ def path_of(name: str) -> Path:
 
 
 def check_output(path: Path) -> None:
-    """Raises UsageError for a file that is there and is no state: none can be kept in its place."""
+    """Raises UsageError for a file that is there and is no state: none can be kept in its place; and CannotWriteError
+    where no file can be made."""
+    check_place(path)
     check_replaceable(path, "learned state", DELTA_MAGIC, MAGIC)
 
 
@@ -102,27 +104,34 @@ def load(name: str) -> bytes:
     return state
 
 
-def check_image(name: str, state: State, image_id: str) -> None:
-    """Raises InvalidFileError for a state of another image."""
-    if state.image_id != image_id:
+def check_image(name: str, of: str, image_id: str, done: str = "learned") -> None:
+    """Raises InvalidFileError for what was made with another image than this one. of: its image's id; done: what it is
+    that was done with it."""
+    if of != image_id:
         raise InvalidFileError(
-            f"{name}: was learned with another image, {state.image_id[:16]}; this is {image_id[:16]}: give the export "
-            "that it was learned with",
-            image_id=state.image_id,
+            f"{name}: was {done} with another image, {of[:16]}; this is {image_id[:16]}: give the export that it was "
+            f"{done} with",
+            image_id=of,
         )
 
 
-def load_into(runtime: Runtime, name: str, banks: int = 1) -> None:
-    """Give a state to a runtime of so many banks. Raises as `load`, UsageError if it has more banks, and
-    InvalidFileError if it belongs to another image."""
+def load_for(image_id: str, name: str, banks: int = 1) -> bytes:
+    """The state of a name, for a model of that image with so many banks. Raises as `load`, UsageError if it has more
+    banks, and InvalidFileError if it belongs to another image."""
     state = load(name)
     described = describe(name, state)
-    check_image(str(path_of(name)), described, runtime.image_id)
+    check_image(str(path_of(name)), described.image_id, image_id)
     if (has := described.banks) > banks:
         raise UsageError(
             f"{path_of(name)}: was learned in {has} banks, and there is room for {banks}: give --banks {has} or more "
             "to a run on this host; a board has one bank"
         )
+    return state
+
+
+def load_into(runtime: Runtime, name: str, banks: int = 1) -> None:
+    """Give a state to a runtime of so many banks. Raises as `load_for`."""
+    state = load_for(runtime.image_id, name, banks)
     try:
         runtime.load(state)
     except InvalidFileError as e:

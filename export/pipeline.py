@@ -39,6 +39,7 @@ ALL = (*ENCODERS, "c")  # what the word "all" stands for; projects hold the imag
 FORMATS = (*ALL, *PROJECTS)
 INPUTS = ("16", "8", "auto")  # bits of what the image's matrices multiply
 NARROW_RISE = 0.3  # in per cent, of the image over float: beyond it `auto` takes inputs of 16 bits after all
+LEAST_EVALUATION = 64  # tokens: the first is a guess of every model, and few say nothing
 DEFAULT_LIMITS = {"image": 1.0, "onnx": 1.0, "tflite": 2.0}  # largest rise of token perplexity over float, %
 
 Report = Callable[[str], None]  # told what is being done
@@ -109,6 +110,11 @@ def export_model(
         report("reading the model")
         checkpoint = read()
         encode = checkpoint.encoder()
+        if (tokens := len(encode(settings.evaluation_text))) < LEAST_EVALUATION:
+            raise UsageError(
+                f"the evaluation text has {tokens} tokens; at least {LEAST_EVALUATION} are needed, some thousands are "
+                "better"
+            )
         report("calibrating")
         ids = calibration_ids(checkpoint, settings.calibration_text)
         calibration = calibrate(checkpoint, ids)

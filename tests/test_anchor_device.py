@@ -90,8 +90,10 @@ def test_another_model_on_the_board(server: Server, tiny_export: Path, tmp_path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DeviceRuntime, "image_id", property(lambda _: "0" * 64, lambda *_: None), raising=False)
         arguments = ("--anchor", "--port", server.url, "--export", other, "--target", "host")
-        done = run_cli("profile", tmp_path / "x.toml", *arguments)
-    assert done.code == DeviceError.exit_code and "another model" in done.err
+        anchored = run_cli("profile", tmp_path / "x.toml", *arguments)
+        ran = run_cli("run", other, "a", "--runtime", "device", "--port", server.url)
+    for done in (anchored, ran):
+        assert done.code == DeviceError.exit_code and f"linux runs image {'0' * 16}, {other} is" in done.err, done
 
 
 @needs_qemu

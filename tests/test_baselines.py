@@ -1,6 +1,5 @@
 """The baselines of bench/baselines: exact gradients, no look ahead, and each learns what it can learn."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "bench"))
-
-from baselines import adapters, cache, dynamic, mixture, ngram, tuning
-from baselines.methods import METHODS, Workplace
-from baselines.network import Network
-from baselines.streams import Stream, prepare
-
+from bench.baselines import adapters, cache, dynamic, mixture, ngram, tuning
+from bench.baselines.methods import METHODS, Workplace
+from bench.baselines.network import Network
+from bench.baselines.streams import Stream, prepare
 from edgehmn.checkpoint import Checkpoint, Config
 from edgehmn.model import FloatModel, log_softmax
 from tests.models import TINY, random_checkpoint, random_tokens, repetitive_tokens

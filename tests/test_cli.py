@@ -1,5 +1,6 @@
 """The commands, end to end: what they print, as text and as JSON, and what they leave behind."""
 
+import json
 import os
 import shlex
 import signal
@@ -14,9 +15,12 @@ import pytest
 
 from edgehmn import __version__
 from edgehmn.cli import COMMANDS, cli
+from edgehmn.cli.learning import personalisation_text
 from edgehmn.core import Image
 from edgehmn.errors import EXIT_CODES
 from edgehmn.export.pipeline import DEFAULT_LIMITS
+from edgehmn.learn import Personalisation
+from edgehmn.runtime.protocol import Counts
 from edgehmn.runtime.select import DEFAULT_BOARD, DEFAULT_TILE
 from tests.command_line import edgehmn, finish, process, program, texts
 
@@ -363,12 +367,59 @@ def test_an_interrupted_export_leaves_the_old_one(
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
+# The command `edgehmn`, interrupted when the nth module of its own is looked for.
+INTERRUPTED = """
+import os, runpy, signal, sys
+at, n = int(sys.argv.pop(1)), 0
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        global n
+        n += name == "edgehmn.cli" or n > 0
+        if n == at:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("edgehmn", run_name="__main__")
+"""
+
+
+def test_an_interrupt_while_it_loads_is_answered_like_any_other(tiny_export: Path, tmp_path: Path) -> None:
+    words = ("run", tiny_export, "a", "-n", "1")
+    for at in (1, 2, 3, *range(4, 150, 20)):
+        done = program(INTERRUPTED, str(at), *words, "--json", cwd=tmp_path)
+        assert (done.returncode, done.stderr.strip()) == (130, ""), (at, done)  # click ends the line of ^C
+        assert json.loads(done.stdout)["error"]["code"] == 130, (at, done)
+    said = program(INTERRUPTED, "1", *words, cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (130, "")
+    assert said.stderr == "edgehmn run: interrupted; nothing was left half-written\n"
+    assert program(INTERRUPTED, "-1", *words, cwd=tmp_path).returncode == 0
+
+
+def test_what_is_ignored_in_the_background_stays_ignored(tiny_export: Path, tmp_path: Path) -> None:
+    done = program(INTERRUPTED, "1", "inspect", tiny_export, cwd=tmp_path, preexec_fn=ignore_interrupts)
+    assert (done.returncode, done.stderr) == (0, ""), done
+
+
+def ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def test_a_reader_that_goes_away_is_no_error(tiny_export: Path, tmp_path: Path) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = finish(process("inspect", tiny_export, cwd=tmp_path, stdout=writing))
-    os.close(writing)
-    assert (done.code, done.err) == (0, "")
+    for words in (("inspect", tiny_export), ("--help",), ("run", "--help")):
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = finish(process(*words, cwd=tmp_path, stdout=writing))
+        os.close(writing)
+        assert (done.code, done.err) == (0, ""), words
+
+
+def test_lines_that_cannot_be_read_are_no_fault_of_ours(tiny_export: Path, tmp_path: Path) -> None:
+    """Standard input that is closed, or no text, in a locale in which Python reads anything."""
+    words = shlex.join([sys.executable, "-m", "edgehmn", "personalise", str(tiny_export), "-"])
+    environment = os.environ | {"LC_ALL": "C"}
+    for end, code, said in ((" <&-", 2, "standard input is closed"), (" <latin", 4, "not UTF-8 text")):
+        (tmp_path / "latin").write_bytes(b"a line\nGr\xfc\xdfe\n")
+        done = subprocess.run(words + end, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (code, "") and said in done.stderr, done
 
 
 @pytest.mark.parametrize("option", [[], ["--json"], ["--help"]])
@@ -449,6 +500,13 @@ def test_a_name_gives_a_terminal_no_orders(tiny_export: Path, tmp_path: Path) ->
         said = edgehmn(*words).err
         assert "\\x1b]0;title\\x07\\x9b2J" in said
         assert all(c.isprintable() or c == "\n" for c in said)
+
+
+def test_what_rose_did_not_fall() -> None:
+    counts = Counts(0, 0, 0, 0, 0)
+    said = [personalisation_text(Personalisation(9, 4.0, after, 4.0, 4.0, counts, b"")) for after in (3.0, 4.0, 5.0)]
+    words = [text.split("perplexity ")[-1].split(";")[0] for text in said]
+    assert words == ["fell by 25.0 %", "fell by 0.0 %", "rose by 25.0 %"]
 
 
 def test_nohup_is_heeded(tiny_export: Path, tmp_path: Path) -> None:

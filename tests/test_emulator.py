@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import shutil
+import signal
 import socket
 import tempfile
 import threading
@@ -376,9 +377,17 @@ def test_a_board_that_dies_is_a_lost_link(image: bytes) -> None:
         emulator._process.kill()
         with pytest.raises(LinkLostError):
             runtime.process(random_tokens(100), learn=True)
-        assert "ended with code -9" in (emulator.failure() or "")
+        assert "ended with code -9" in str(emulator.failure())
         runtime.close()
         runtime.close()
+
+
+def test_a_flash_without_room_is_a_disk_that_is_full(tmp_path: Path) -> None:
+    """The file is memory to QEMU: where it cannot grow, the system sends this signal."""
+    with Emulator(None, flash=tmp_path / "flash") as emulator:
+        emulator._process.send_signal(signal.SIGBUS)
+        failure = emulator.failure()
+    assert isinstance(failure, CannotWriteError) and str(tmp_path / "flash") in str(failure)
 
 
 def test_a_board_without_a_sound_image_says_so(image: bytes) -> None:

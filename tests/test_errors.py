@@ -15,8 +15,13 @@ import numpy as np
 import pytest
 
 from edgehmn.cli.output import Session
+from edgehmn.device.boards import find_board
+from edgehmn.device.flash.emulated import Emulated
+from edgehmn.device.flash.parts import Part
+from edgehmn.device.flash.programmer import Place
 from edgehmn.errors import EXIT_CODES, CannotWriteError, UsageError
-from edgehmn.files import new_folder, read_bytes, write_bytes
+from edgehmn.files import check_place, new_folder, read_bytes, read_text, write_bytes
+from edgehmn.replay import Replay
 from tests.checkpoint_files import write_checkpoint
 from tests.command_line import edgehmn, texts
 from tests.models import TINY, random_checkpoint
@@ -42,6 +47,9 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
     assert edgehmn("export", folder / "other", "-o", folder / "stranger", *texts(short_text)).code == 0
     state = folder / "stranger.ehmd"
     assert edgehmn("personalise", folder / "stranger", short_text, "--save-state", state).code == 0
+    own, replay = folder / "own.ehmd", folder / "stranger.ehmr"
+    assert edgehmn("personalise", tiny_export, short_text, "--save-state", own).code == 0
+    assert edgehmn("replay", "record", folder / "stranger", short_text, "-o", replay).code == 0
     (folder / "cut.ehmd").write_bytes(state.read_bytes()[:-1])
     shutil.copytree(image_only, folder / "half")
     (folder / "half" / "model.ehmn").unlink()
@@ -92,9 +100,17 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "no such state": (2, [*run, "a", "--load-state", "nothing"], ["nothing", "known are: none"]),
         "a folder for a state": (2, ["personalise", tiny_export, short_text, "--save-state", "x/"], ["x/", "folder"]),
         "a name that is none": (2, [*run, "a", "--load-state", "two words"], ["letters"]),
+        "an option that is given twice": (2, [*run, "a", "-n", "2", "--tokens", "3"], ["--tokens is given twice"]),
+        "a command of a group almost": (2, ["state", "lst"], ["did you mean list?", "settle"]),
+        "a tile to run, almost": (2, [*run, "a", "--runtime", "tile", "--target", "hermse"], ["did you mean hermes"]),
+        "a port beyond all ports": (2, ["state", "save", "x", "--port", "socket://a:99999"], ["socket://HOST:PORT"]),
+        "an address of nothing": (2, ["state", "save", "x", "--port", "socket://"], ["socket://HOST:PORT"]),
         "a state from nowhere": (2, ["state", "save", "x"], ["--port", "--from"]),
         "a state to nowhere": (2, ["state", "load", "x"], ["--port", "--to"]),
         "an evaluation text without words": (2, [*export, "--evaluation", folder / "empty"], ["evaluation", "empty"]),
+        "an evaluation text too short": (
+            2, [*export, "--calibration", short_text, "--evaluation", folder / "few words"], ["evaluation", "64"],
+        ),
         "a calibration text too short": (2, [*export, "--calibration", folder / "few words"], ["calibration", "256"]),
         "a test text without words": (2, ["eval", "p0", "--model", tiny_export, "--data", folder / "empty"], ["empty"]),
         "no test text": (2, ["eval", "p0", "--model", tiny_export, "--data", folder], ["test.txt"]),
@@ -104,6 +120,7 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "nothing to take excerpts of": (
             2, ["eval", "excerpts", "--model", tiny_export, "--data", folder / "eighty"], ["2,000 tokens"],
         ),
+        "excerpts of no text": (2, ["eval", "excerpts", "--model", tiny_export], ["no --data given"]),
         "excerpts of nothing": (2, ["eval", "excerpts", "--model", tiny_export, "--data", folder / "nil"], ["nil"]),
         "perplexity that may not rise": (3, [*export, *measured, "--max-ppl-increase", "-99"], ["--max-ppl-increase"]),
         "a limit that is no number": (2, [*export, *measured, "--max-ppl-increase", "nan"], ["--max-ppl-increase"]),
@@ -123,6 +140,19 @@ def causes(tiny_export: Path, tiny_checkpoint: Path, short_text: Path, tmp_path_
         "a state of another image": (
             4, [*run, "a", "--load-state", state], ["stranger.ehmd", "another image", "give the export"],
         ),
+        **{
+            f"a state of another image, {name}": (4, words, [f"{file}: was", "another image", "give the export"])
+            for name, file, words in (
+                ("to learn on", state, ["personalise", tiny_export, short_text, "--load-state", state]),
+                ("to learn on, live", state, ["personalise", tiny_export, "-", "--load-state", state]),
+                ("on a tile", state, [*run, "a", "--runtime", "tile", "--load-state", state]),
+                ("to settle", state, ["state", "settle", tiny_export, "--name", state]),
+                ("to record", state,
+                 ["replay", "record", tiny_export, short_text, "-o", folder / "x.ehmr", "--load-state", state]),
+                ("as a replay", replay, ["replay", "run", tiny_export, replay]),
+            )
+        },
+        "states of two images": (4, ["state", "diff", state, own], ["nothing in common"]),
         "states of another image": (
             4, ["state", "diff", state, state, "--image", tiny_export], ["stranger.ehmd", "another image"],
         ),
@@ -144,11 +174,21 @@ def test_a_place_that_cannot_be_written_is_found_out_before_the_work(
     def work(*_: object) -> None:
         raise AssertionError("the work was begun")
 
-    for name in ("replay.Recorder", "evaluation.plan.evaluate", "workload.workload_of", "measure.anchor.anchor_host"):
+    (short_text.parent / "a.ehmr").write_bytes(Replay("0" * 64, 0, (), "0" * 64, "0" * 64).to_bytes())
+    for name in (
+        "replay.Recorder",
+        "replay.again",
+        "learn.personalise",
+        "evaluation.plan.evaluate",
+        "workload.workload_of",
+        "measure.anchor.anchor_host",
+    ):
         monkeypatch.setattr(f"edgehmn.{name}", work)
     inside = short_text / "x"
     for words in (
         ["replay", "record", tiny_export, short_text, "-o", inside],
+        ["replay", "run", tiny_export, short_text.parent / "a.ehmr", "--save-state", inside],
+        ["personalise", tiny_export, short_text, "--save-state", inside],
         ["eval", "p3", "--model", tiny_export, "--output", inside],
         ["profile", tiny_export, "--target", "host", "--html", inside],
         ["profile", f"{inside}.toml", "--anchor"],
@@ -217,6 +257,20 @@ def test_a_missing_package_is_named_with_the_line_that_mends_it(
     assert not list(tmp_path.glob("place/*"))
 
 
+def test_a_missing_program_is_named_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(*_: object) -> None:
+        raise AssertionError("the work was begun")
+
+    monkeypatch.setattr("edgehmn.demonstration.export_reference", work)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for words, package in (
+        (["demo", "-o", tmp_path / "demo"], "qemu-system-arm"),
+        (["profile", tmp_path / "x.toml", "--anchor", "--host", "me@board"], "openssh-client"),
+    ):
+        done = edgehmn(*words, "-q")
+        assert done.code == 10 and f"apt-get install {package}" in done.err and done.err.count("\n") == 1, done
+
+
 def test_memory_that_is_not_there_is_no_fault_of_ours(tiny_export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_much(*_: object) -> None:
         np.empty(1 << 50, np.uint8)
@@ -237,6 +291,16 @@ def test_a_fault_of_our_own(tiny_export: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "Traceback" not in short.err
     long = edgehmn("plan", tiny_export, "-v", "--json")
     assert long.code == 1 and "Traceback" in long.err and long.envelope["error"]["code"] == 1
+
+
+def test_a_pipe_that_breaks_inside_is_no_success(tiny_export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("edgehmn.planning.plan", broken)
+    done = edgehmn("plan", tiny_export)
+    assert (done.code, done.out, "Broken pipe" in done.err) == (1, "", True), done
+    assert edgehmn("plan", tiny_export, "--json").envelope["error"]["code"] == 1
 
 
 def test_ctrl_c_leaves_the_old_export(
@@ -311,6 +375,15 @@ def test_a_full_disk_leaves_the_old_state(
     assert contents(states_folder) == before
 
 
+def test_a_full_disk_leaves_no_half_of_an_emulated_flash(tmp_path: Path) -> None:
+    board, path = Emulated(find_board("mps2-an386")), tmp_path / "flash"
+    with files_end_at(4096), pytest.raises(CannotWriteError, match="free space"):
+        board.write(Place(str(path), ""), [Part("image", 0, b"x")])
+    assert not path.exists()
+    with pytest.raises(CannotWriteError, match="/proc/flash: cannot be written"):
+        board.write(Place("/proc/flash", ""), [])
+
+
 def foreign(folder: Path, kind: str, export: Path) -> None:
     if kind == "a web application":
         folder.mkdir()
@@ -370,6 +443,32 @@ def test_writing_follows_links_and_spares_what_is_no_file(tmp_path: Path) -> Non
         write_bytes(tmp_path, b"text")
     with pytest.raises(UsageError):
         read_bytes(tmp_path / "target" / "below a file")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "EDGEHMN_STATES", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for words, variable in ((["state", "list"], "XDG_DATA_HOME"), (["build"], "XDG_CACHE_HOME")):
+        done = edgehmn(*words, "-q")
+        assert done.code == 2 and f"set HOME, or {variable}" in done.err and done.err.count("\n") == 1, done
+
+
+def test_a_text_from_windows_is_the_text(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes("\ufeffa line\r\nand\rone more\r\n\ufeff".encode())
+    assert read_text(tmp_path / "text") == "a line\nand\rone more\n\ufeff"
+
+
+def test_looking_whether_a_place_can_be_written_makes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check_place(tmp_path / "no" / "such" / "folder" / "file")
+    for place in (tmp_path / "file" / "x", tmp_path / "file" / "x" / "y", tmp_path):
+        with pytest.raises(CannotWriteError):
+            check_place(place)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_learned_states_are_as_private_as_the_user_wants(tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ from edgehmn.evaluation.p0 import p0
 from edgehmn.evaluation.p0_tiles import Chips, _at_once
 from edgehmn.evaluation.p3 import frozen_image, p3
 from edgehmn.evaluation.plan import write
-from edgehmn.evaluation.report import markdown
+from edgehmn.evaluation.report import markdown, percent
 from edgehmn.evaluation.run import Options, Run
 from edgehmn.evaluation.sources import Dialogue, Sources, Turn, parse_dialogues, spread
+from edgehmn.evaluation.statistics import LEAST_GAIN_NATS, share_of_gain
 from edgehmn.evaluation.store import Store
 from edgehmn.exported import Export
 from edgehmn.runtime.protocol import nats
@@ -346,7 +347,15 @@ def test_p2_measures_each_sequence(run_of: Callable[..., Run]) -> None:
             low, high = s["interval_95"]["forgetting_nats"]
             assert low <= s["forgetting_nats"] + 1e-9 and s["forgetting_nats"] <= high + 1e-9
             assert [w["tokens"] for w in s["a_returns"]] == [[0, 4], [4, 12], [12, 80]]
+            for w in s["a_returns"] + s["b_returns"]:
+                assert w["share"] == share_of_gain(w["gain_nats"], w["uninterrupted_gain_nats"])
             assert len(s["topics"]["delays_tokens"]) == 1
+
+
+def test_there_is_no_share_of_next_to_nothing() -> None:
+    assert share_of_gain(0.05, LEAST_GAIN_NATS) == 0.05 / LEAST_GAIN_NATS
+    assert share_of_gain(-0.23, 0.99 * LEAST_GAIN_NATS) is share_of_gain(1, 0) is share_of_gain(1, -1) is None
+    assert (percent(0.9951), percent(-0.2), percent(None)) == ("100 %", "-20 %", "-")
 
 
 def test_p2_leaves_out_what_has_no_text_and_says_so(run_of: Callable[..., Run], data: Path, tmp_path: Path) -> None:

@@ -217,6 +217,10 @@ def test_an_emulated_board_gets_a_new_model_and_keeps_what_it_learned(
         board.store()
         board.confirm()
         board.close()
+        done = run_cli(*arguments)
+        assert (done.code, "stop that one first" in done.out) == (7, True)
+        with pytest.raises(DeviceError, match="stop that one first"):
+            Emulator(None, name, flash=file)
     assert run_cli(*arguments).result["self_test"] == "ok"
     with Emulator(None, name, flash=file) as emulator:
         board = DeviceRuntime(emulator.url)

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from bench import kept, learning, tiles
+from bench.baselines import run as baselines
+from bench.baselines import streams as texts
+from edgehmn.checkpoint import Checkpoint
 from edgehmn.errors import UsageError
 
 COMMITTED: dict[str, Any] = json.loads(learning.RESULTS.read_text("utf-8"))
@@ -117,3 +120,45 @@ def test_one_tile_is_measured_beside_those_that_are_committed(tmp_path: Path, mo
         own[target] = json.loads(results.read_text())["runs"]
     assert len(own["hermes"]) == len(own["neurram"]) > len(done), "and the other target stays"
     assert (tmp_path / "tiles.md").read_text() == str(len(own["hermes"]))
+
+
+def test_a_baseline_is_measured_beside_those_that_are_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: Checkpoint
+) -> None:
+    """One method at a time, the second cut short before its last figure: it goes on, and the first stays."""
+    monkeypatch.setattr(kept, "FOLDER", tmp_path / "build")
+    results, ids = tmp_path / "results" / "baselines.json", reference.encode("A river runs. " * 20)
+    streams = dict.fromkeys((f"{texts.WHOLE}-{texts.FIRST}", texts.WHOLE), ids)
+    monkeypatch.setattr(texts, "tuning_ids", lambda *_: {"a": ids[:30]})
+    monkeypatch.setattr(texts, "final_ids", lambda *_: streams)
+    done: list[str] = []
+    finish = baselines.finish
+
+    def noted(name: str, method: Any, workplace: Any, stream: Any, *rest: Any) -> None:
+        done.append(f"{name} {stream.name}")
+        if (tmp_path / "cut").exists() and stream.name == texts.WHOLE:
+            raise UsageError("cut short")
+        finish(name, method, workplace, stream, *rest)
+
+    def run(name: str) -> None:
+        words = ["--data", str(tmp_path), "--scratch", str(tmp_path / "scratch"), "--results", str(results)]
+        monkeypatch.setattr("sys.argv", ["run", *words, "--only", name])
+        baselines.main()
+
+    monkeypatch.setattr(baselines, "finish", noted)
+    run("static")
+    first = json.loads(results.read_text())
+    assert first["methods"]["static"]["final"].keys() == streams.keys() and len(done) == 2
+    (tmp_path / "cut").touch()
+    with pytest.raises(SystemExit):
+        run("ngram-cache")
+    assert json.loads(results.read_text()) == first, "nothing half-measured is committed"
+    log = json.loads((tmp_path / "build" / results.name).read_text())["methods"]["ngram-cache"]["log"]
+    (tmp_path / "cut").unlink()
+    run("ngram-cache")
+    found = json.loads(results.read_text())["methods"]
+    assert found["static"] == first["methods"]["static"] and found["ngram-cache"]["log"] == log, "it went on"
+    assert found["ngram-cache"]["final"].keys() == streams.keys() and not (tmp_path / "build" / results.name).exists()
+    done.clear()
+    run("static")
+    assert len(done) == 2 and json.loads(results.read_text())["methods"].keys() == found.keys(), "measured again"

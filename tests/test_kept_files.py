@@ -45,6 +45,8 @@ def test_no_output_takes_the_place_of_what_was_read(
     assert refused("state", "load", state, "--to", diary)
     assert refused("state", "save", diary, "--from", state)
     assert refused("profile", model, "--target", "host", "--html", model)
+    for form in ("--html", "--csv", "--markdown"):
+        assert refused("profile", tiny_export, "--target", "host", form, diary)
     assert refused("build", "-o", diary)
     assert {path: path.read_bytes() for path in before} == before
 
@@ -64,7 +66,26 @@ def test_an_output_takes_the_place_of_an_earlier_one(tiny_export: Path, diary: P
             assert edgehmn("personalise", tiny_export, diary, "--save-state", tmp_path / name, "-q").code == 0
     for _ in range(2):
         assert edgehmn("replay", "record", tiny_export, diary, "-o", tmp_path / "a.ehmr", "-q").code == 0
-        assert edgehmn("profile", tiny_export, "--target", "host", "--html", tmp_path / "a.html", "-q").code == 0
+        reports = [word for form in ("html", "csv", "markdown") for word in (f"--{form}", tmp_path / f"a.{form}")]
+        assert edgehmn("profile", tiny_export, "--target", "host", *reports, "-q").code == 0
+
+
+def test_an_evaluation_takes_the_place_of_an_earlier_one_alone(
+    tiny_export: Path, diary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("eval", "p0", "--model", tiny_export, "--data", diary, "--tokens", "100", "--seeds", "1", "-q", "--output")
+    for _ in range(2):
+        assert edgehmn(*words, tmp_path / "out").code == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_file())
+    assert {"results.json", "table.md", "p0.svg"} <= set(names)
+    monkeypatch.setattr("edgehmn.evaluation.plan.evaluate", None)
+    for name in names:
+        other = tmp_path / name
+        other.mkdir()
+        (other / name).write_text("mine")
+        done = edgehmn(*words, other)
+        assert done.code == 2 and name in done.err and "choose another" in done.err, done
+        assert [path.read_text() for path in other.iterdir()] == ["mine"]
 
 
 def test_what_is_about_to_be_replaced_is_said(

@@ -91,7 +91,7 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     assert metadata["License-Expression"] == "Apache-2.0" and f"{folder}/licenses/LICENSE" in wheel.namelist()
     extras = set(metadata.get_all("Provides-Extra") or [])
     assert extras >= {"onnx", "tflite", "device", "all"}
-    assert "edgehmn = edgehmn.cli:main" in wheel.read(f"{folder}/entry_points.txt").decode()
+    assert "edgehmn = edgehmn.__main__:main" in wheel.read(f"{folder}/entry_points.txt").decode()
     assert str(metadata.get_payload()).strip() == (ROOT / "README.md").read_text("utf-8").strip()
 
 

@@ -12,7 +12,7 @@ from edgehmn.core import CoreModel, Image
 from edgehmn.device.emulator import QEMU
 from edgehmn.device.firmware import TOOLS
 from edgehmn.device.server import Server
-from edgehmn.errors import InvalidFileError, UsageError
+from edgehmn.errors import InvalidFileError
 from edgehmn.replay import CALL, HEADER, MAGIC, VERSION, Recorder, Replay, again
 from edgehmn.runtime.device import DeviceRuntime
 from edgehmn.sealed import seal
@@ -61,7 +61,7 @@ def test_a_difference_is_noticed() -> None:
     other = Replay(replay.image_id, replay.seed + 1, replay.calls, replay.delta_sha256, replay.results_sha256)
     outcome = again(other, CoreModel(Image(image)))
     assert not outcome.same_delta and not outcome.same_results
-    with pytest.raises(UsageError, match="recorded with image"):
+    with pytest.raises(InvalidFileError, match="recorded with another image"):
         again(replay, CoreModel(Image(tiny_image(seed=1))))
 
 

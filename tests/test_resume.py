@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -80,7 +81,9 @@ def test_cut_at_random_tokens_it_ends_in_the_same_bits(banks: int, tmp_path: Pat
                 model = open_core(image, 0, banks)
     assert cuts > 3
     same(done, whole)
-    assert not list(tmp_path.iterdir()), "no progress is left behind"
+    for kept_in in ("whole", "cut"):
+        reached = Keeper(tmp_path / kept_in).read()
+        assert reached is not None and reached.learning == whole.learning, "it is removed by who keeps the state"
 
 
 @pytest.mark.usefixtures("short_sections")
@@ -178,6 +181,44 @@ def test_the_command_goes_on_after_a_lost_link_on_another_runtime(
     assert run_cli("state", "save", "copy", "--from", state).code == 0
     assert sha256(state.read_bytes()) == whole["delta_sha256"]
     assert not Path(f"{state}.part").exists()
+
+
+def test_what_could_not_be_saved_is_not_lost(
+    run_cli: Cli, tiny_export: Path, long_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when all is learned."""
+
+    def full(name: str, state: bytes) -> Path:
+        raise CannotWriteError(f"{name}: cannot be written")
+
+    command = ("personalise", tiny_export, long_text, "--save-state", tmp_path / "mine.ehmd", "--json")
+    whole = run_cli("personalise", tiny_export, long_text, "--json").result
+    monkeypatch.setattr("edgehmn.states.save", full)
+    done = run_cli(*command)
+    assert done.code == 13 and "give the same command again to go on" in done.out, done
+    monkeypatch.undo()
+    assert run_cli(*command, "--dry-run").result["would_learn"] == 0
+    assert run_cli(*command).result == whole | {"saved": str(tmp_path / "mine.ehmd")}
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_two_that_learn_for_one_state_do_not_replace_each_other(
+    run_cli: Cli, tiny_export: Path, short_text: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link.ehmd").symlink_to("mine.ehmd")
+    words = ("personalise", tiny_export, "-", "--save-state", tmp_path / "mine.ehmd")
+    first = process(*words, cwd=tmp_path, stdin=subprocess.PIPE)
+    assert first.stdin is not None and first.stderr is not None
+    first.stdin.write("a line\n")
+    first.stdin.flush()
+    assert "keys saved" in first.stderr.readline()
+    for text in (short_text, "-"):
+        done = run_cli("personalise", tiny_export, text, "--save-state", tmp_path / "link.ehmd")
+        assert (done.code, "another edgehmn is learning for it" in done.err) == (13, True), done
+    assert run_cli("personalise", tiny_export, short_text, "--save-state", tmp_path / "other.ehmd").code == 0
+    assert first.communicate(timeout=300)[0].startswith("line 1") and first.returncode == 0
+    assert run_cli("personalise", tiny_export, short_text, "--save-state", tmp_path / "link.ehmd").code == 0
+    assert (tmp_path / "link.ehmd").is_symlink()
 
 
 def test_ctrl_c_keeps_what_was_reached(tiny_export: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from edgehmn.core import CoreModel, Image
 from edgehmn.device import link as link_module
 from edgehmn.device.link import Link
 from edgehmn.device.server import COMPILERS, Server, build_server
-from edgehmn.errors import DeviceError, InvalidFileError, LinkLostError, UsageError
+from edgehmn.errors import DeviceError, LinkLostError, UsageError
 from edgehmn.runtime.device import DeviceRuntime
 from tests.models import repetitive_tokens, tiny_image
 
@@ -153,14 +154,44 @@ def test_a_megabyte_of_noise_changes_nothing(image: bytes, file: Path, monkeypat
         board.close()
 
 
+@pytest.mark.parametrize(
+    "code, said, words",
+    [
+        (4, "empty: is no image", ["empty", "--listen", "0"]),
+        (4, "short: is no image", ["short", "--listen", "0"]),
+        (4, "text: is no sound image (E_MAGIC)", ["text", "--listen", "0"]),
+        (4, "damaged: is no sound image (E_CRC)", ["damaged", "--listen", "0"]),
+        (4, "pipe: is no image (and no file)", ["pipe", "--listen", "0"]),
+        (4, ".: is no image (and no file)", [".", "--listen", "0"]),
+        (4, "short: is no state file", ["image", "--listen", "0", "--state", "short"]),
+        (2, "missing: cannot be read", ["missing", "--listen", "0"]),
+        (2, "x: is no port", ["image", "--listen", "x"]),
+        (2, "65536: is no port", ["image", "--listen", "65536"]),
+        (2, "-1: is no port", ["image", "--listen", "-1"]),
+        (2, "0: is no number of threads", ["image", "--listen", "0", "--threads", "0"]),
+        (2, "usage: edgehmn-device", ["image"]),
+        (2, "usage: edgehmn-device", ["image", "--listen"]),
+        (7, "text: cannot be listened on", ["image", "--unix", "text"]),
+        (13, "no/such: cannot be opened", ["image", "--listen", "0", "--state", "no/such"]),
+    ],
+)
+def test_what_it_cannot_serve_has_its_exit_code(
+    code: int, said: str, words: list[str], image: bytes, tmp_path: Path
+) -> None:
+    files = {"image": image, "empty": b"", "short": b"x" * 100, "text": b"x" * 9999, "damaged": image[:-3] + b"\1\2\3"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    os.mkfifo(tmp_path / "pipe")
+    done = subprocess.run([build_server(), *words], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout, said in done.stderr) == (code, "", True), done
+    assert done.stderr.count("\n") == 1 or said.startswith("usage"), done
+
+
 def test_what_is_no_image_or_no_state_file_is_refused(file: Path, tmp_path: Path) -> None:
-    for content, said in ((b"", "is no image"), (b"x" * 100, "is no image")):
-        (tmp_path / "bad").write_bytes(content)
-        with pytest.raises(DeviceError, match=said):
-            Server(tmp_path / "bad")
     (tmp_path / "damaged").write_bytes(file.read_bytes()[:-3] + b"\1\2\3")
-    with Server(tmp_path / "damaged", state=tmp_path / "unused") as server, pytest.raises(InvalidFileError):
-        DeviceRuntime(server.url)
+    with pytest.raises(DeviceError, match="no sound image"):
+        Server(tmp_path / "damaged", state=tmp_path / "unused")
+    assert not (tmp_path / "unused").exists()
     (tmp_path / "state").write_bytes(b"x" * 1000)
     with pytest.raises(DeviceError, match="no state file"):
         Server(file, state=tmp_path / "state")

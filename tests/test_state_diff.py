@@ -101,7 +101,7 @@ def test_the_command(run_cli: Cli, tiny_export: Path, short_text: Path, tmp_path
     other = tmp_path / "other.ehmd"
     other.write_bytes(learned(opened(tiny_image(SMALL, BUSY)), 10))
     done = run_cli("state", "diff", "one", other)
-    assert (done.code, "nothing in common" in done.err) == (2, True)
+    assert (done.code, "nothing in common" in done.err) == (4, True)
     empty = tmp_path / "empty"
     empty.write_text("")
     assert run_cli("state", "diff", "one", "two", "--image", tiny_export, "--text", empty).code == 2

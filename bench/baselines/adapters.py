@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from baselines.cost import Cost, head_macs
-from baselines.streams import Losses
+from bench.baselines.cost import Cost, head_macs
+from bench.baselines.streams import Losses
 from edgehmn.checkpoint import Checkpoint, Config
 from edgehmn.checkpoint.model import FloatArray
 

@@ -6,8 +6,8 @@ p = (1 - lambda) p_model + lambda p_cache
 
 import numpy as np
 
-from baselines.cost import Cost
-from baselines.mixture import Probabilities
+from bench.baselines.cost import Cost
+from bench.baselines.mixture import Probabilities
 from edgehmn.checkpoint import Config
 from edgehmn.checkpoint.model import FloatArray
 from edgehmn.model import rms_norm

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from baselines.cost import Cost, attention_macs, encoder_weights, head_macs
-from baselines.network import Array, Network
-from baselines.streams import Losses
+from bench.baselines.cost import Cost, attention_macs, encoder_weights, head_macs
+from bench.baselines.network import Array, Network
+from bench.baselines.streams import Losses
 from edgehmn.checkpoint import Checkpoint, Config
 from edgehmn.checkpoint.model import FloatArray
 from edgehmn.model import log_softmax

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baselines import adapters, cache, dynamic, mixture, ngram
-from baselines.cost import Cost
-from baselines.network import Network
-from baselines.streams import Ids, Losses, Stream
-from baselines.tuning import Axes, Settings
+from bench.baselines import adapters, cache, dynamic, mixture, ngram
+from bench.baselines.cost import Cost
+from bench.baselines.network import Network
+from bench.baselines.streams import Ids, Losses, Stream
+from bench.baselines.tuning import Axes, Settings
 from edgehmn.checkpoint import Checkpoint
 from edgehmn.checkpoint.model import FloatArray
 

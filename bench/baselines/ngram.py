@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from baselines.cost import Cost
-from baselines.mixture import Buckets, Probabilities
+from bench.baselines.cost import Cost
+from bench.baselines.mixture import Buckets, Probabilities
 
 ORDERS = 6  # contexts of 0 .. 5 tokens
 COUNTS = 4  # 1, 2, 3, 4 or more

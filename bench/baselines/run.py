@@ -4,9 +4,9 @@
 
 DIR holds wikitext-2/{train,valid,test}.txt, ag-news/test.txt and persona-chat/*.txt; the code is that of the running
 interpreter's standard library. One setting for all streams, chosen by the mean loss over the four, by hill climbing.
-The log of every setting tried, the choice, the final figures and the cost land in bench/results/baselines.json at once,
-so that a run that was interrupted goes on. NumPy alone, one process, two hours or so on one core for everything. Set
-OPENBLAS_NUM_THREADS=1.
+The log of every setting tried, the choice, the final figures and the cost land in bench/results/baselines.json, beside
+the methods there that were not asked for; a run that was interrupted goes on. NumPy alone, one process, two hours or so
+on one core for everything. Set OPENBLAS_NUM_THREADS=1.
 """
 
 import argparse
@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # this folder is a package, and was started as a script
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # it was started as a script
 
-from baselines import streams as texts
-from baselines.cost import static_macs
-from baselines.methods import METHODS, TRAINING_TOKENS, Method, Workplace
-from baselines.streams import Losses, Stream
-from baselines.tuning import Entry, Settings, climb
+from bench.baselines import streams as texts
+from bench.baselines.cost import static_macs
+from bench.baselines.methods import METHODS, TRAINING_TOKENS, Method, Workplace
+from bench.baselines.streams import Losses, Stream
+from bench.baselines.tuning import Entry, Settings, climb
+from bench.kept import begun, finish_beside, keep, of_same
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.errors import EdgeHMNError
 from edgehmn.evaluation.report import table as markdown_table
@@ -34,12 +35,16 @@ RESULTS = ROOT / "bench" / "results" / "baselines.json"
 
 
 class Results:
-    """The JSON file, written anew after every change."""
+    """What this run, and the one that it goes on with, has found."""
 
     def __init__(self, path: Path, model: str) -> None:
-        self.path = path
-        found = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        self.content: dict[str, Any] = found if found.get("model") == model else {"model": model, "methods": {}}
+        self.path, self.key = path, {"model": model}
+        self.content: dict[str, Any] = {"methods": {}} | begun(path, self.key)
+
+    def chosen(self) -> dict[str, Settings]:
+        """The settings of the methods that are tuned, those of earlier runs included."""
+        methods = of_same(self.path, self.key).get("methods", {}) | self.content["methods"]
+        return {name: entry["chosen"] for name, entry in methods.items() if "chosen" in entry}
 
     def of(self, name: str, statistics: str | None = None) -> dict[str, Any]:
         """What is known of a method. What was found with other statistics of the head counts as an earlier log."""
@@ -52,10 +57,10 @@ class Results:
         return entry
 
     def save(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".part")
-        partial.write_text(json.dumps(self.content, indent=1) + "\n", "utf-8")
-        partial.replace(self.path)
+        keep(self.path, self.content)
+
+    def finish(self) -> None:
+        self.content = finish_beside(self.path, self.key, self.content, "methods")
 
 
 def tune(name: str, method: Method, workplace: Workplace, streams: list[Stream], results: Results) -> Settings:
@@ -170,13 +175,14 @@ def run(args: argparse.Namespace) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     results = Results(args.results, model)
     workplace = Workplace(checkpoint, scratch, lambda: texts.training_ids(args.data, checkpoint, TRAINING_TOKENS))
-    workplace.chosen = {name: e["chosen"] for name, e in results.content["methods"].items() if "chosen" in e}
+    workplace.chosen = results.chosen()
     tuning = [texts.prepare(n, ids, checkpoint, scratch) for n, ids in texts.tuning_ids(args.data, checkpoint).items()]
     describe(results, tuning, "tuning_streams")
     for name in args.only:
         workplace.chosen[name] = tune(name, METHODS[name], workplace, tuning, results)
         print(f"{name} tuned: {results.of(name)['tuning']}", flush=True)
     if args.skip_final:
+        results.finish()
         return
     workplace.memory.clear()
     final = [texts.prepare(n, ids, checkpoint, scratch) for n, ids in texts.final_ids(args.data, checkpoint).items()]
@@ -186,6 +192,7 @@ def run(args: argparse.Namespace) -> None:
             if stream.name != texts.WHOLE or not METHODS[name].slow:
                 finish(name, METHODS[name], workplace, stream, results, scratch)
         workplace.memory.clear()
+    results.finish()
     print(table(results))
 
 

@@ -6,7 +6,6 @@ different ends are far apart. Nothing is tuned on the final streams.
 """
 
 import hashlib
-import sysconfig
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from bench.texts import persona_chat, python_code
 from edgehmn.checkpoint import Checkpoint
 from edgehmn.checkpoint.model import FloatArray
 from edgehmn.errors import UsageError
 from edgehmn.evaluate import Perplexity, count_words
+from edgehmn.files import read_text
 from edgehmn.model import FloatModel, log_softmax
 
 Ids = npt.NDArray[np.int32]
@@ -59,22 +60,22 @@ class Stream:
 def tuning_ids(data: Path, checkpoint: Checkpoint) -> dict[str, Ids]:
     """Tokens of the four validation streams by name."""
     return {
-        "wikitext2-valid": _part(checkpoint, data / "wikitext-2" / "valid.txt", 0),
-        "news-1000000": _part(checkpoint, data / "ag-news" / "test.txt", 1_000_000),
-        "persona-500000": _part(checkpoint, _persona(data), 500_000),
-        "code-tuning": _code(checkpoint, TUNING_CODE)[:TOKENS],
+        "wikitext2-valid": _part(checkpoint, "wikitext-2", read_text(data / "wikitext-2" / "valid.txt"), 0),
+        "news-1000000": _part(checkpoint, "ag-news", read_text(data / "ag-news" / "test.txt"), 1_000_000),
+        "persona-500000": _part(checkpoint, "persona-chat", persona_chat(data), 500_000),
+        "code-tuning": checkpoint.encode(python_code(*TUNING_CODE))[:TOKENS],
     }
 
 
 def final_ids(data: Path, checkpoint: Checkpoint) -> dict[str, Ids]:
     """Tokens of the streams that are reported: WikiText-2 test, its beginning and whole, and TOKENS of the others."""
-    test = checkpoint.encode(_read(data / "wikitext-2" / "test.txt"))
+    test = checkpoint.encode(read_text(data / "wikitext-2" / "test.txt"))
     each = -(-TOKENS // len(FINAL_CODE))
-    code = np.concatenate([_code(checkpoint, (name,))[:each] for name in FINAL_CODE])
+    code = np.concatenate([checkpoint.encode(python_code(name))[:each] for name in FINAL_CODE])
     return {
         f"{WHOLE}-{FIRST}": test[:FIRST],
-        "news-0": _part(checkpoint, data / "ag-news" / "test.txt", 0),
-        "persona-0": _part(checkpoint, _persona(data), 0),
+        "news-0": _part(checkpoint, "ag-news", read_text(data / "ag-news" / "test.txt"), 0),
+        "persona-0": _part(checkpoint, "persona-chat", persona_chat(data), 0),
         "code-final": code[:TOKENS],
         WHOLE: test,
     }
@@ -82,7 +83,7 @@ def final_ids(data: Path, checkpoint: Checkpoint) -> dict[str, Ids]:
 
 def training_ids(data: Path, checkpoint: Checkpoint, tokens: int) -> Ids:
     """The first `tokens` tokens of WikiText-2 train, which the model was trained on: statistics of gradients."""
-    return checkpoint.encode(_read(data / "wikitext-2" / "train.txt")[: 8 * tokens])[:tokens]
+    return checkpoint.encode(read_text(data / "wikitext-2" / "train.txt")[: 8 * tokens])[:tokens]
 
 
 def prepare(name: str, ids: Ids, checkpoint: Checkpoint, scratch: Path | None = None) -> Stream:
@@ -126,30 +127,8 @@ def _kept(scratch: Path, ids: Ids, checkpoint: Checkpoint, encode: Callable[[], 
     return out
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except FileNotFoundError:
-        raise UsageError(
-            f"{path}: missing; --data names the folder that holds wikitext-2, ag-news, persona-chat"
-        ) from None
-
-
-def _persona(data: Path) -> Path:
-    found = sorted((data / "persona-chat").glob("*.txt"))
-    if not found:
-        raise UsageError(f"{data / 'persona-chat'}: holds no .txt file; put the Persona-Chat dialogues there")
-    return found[0]
-
-
-def _part(checkpoint: Checkpoint, path: Path, start: int) -> Ids:
-    ids = checkpoint.encode(_read(path)[start : start + CHARACTERS])[:TOKENS]
+def _part(checkpoint: Checkpoint, name: str, text: str, start: int) -> Ids:
+    ids = checkpoint.encode(text[start : start + CHARACTERS])[:TOKENS]
     if len(ids) < TOKENS:
-        raise UsageError(f"{path}: {len(ids)} tokens from character {start} on; {TOKENS} are needed")
+        raise UsageError(f"{name}: {len(ids)} tokens from character {start} on; {TOKENS} are needed")
     return ids
-
-
-def _code(checkpoint: Checkpoint, names: tuple[str, ...]) -> Ids:
-    """Modules of the running interpreter's standard library, one after the other."""
-    folder = Path(sysconfig.get_paths()["stdlib"])
-    return checkpoint.encode("".join(_read(folder / name) for name in names))

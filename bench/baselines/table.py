@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # this folder is a package, and was started as a script
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # it was started as a script
 
-from baselines.streams import tuning_ids
+from bench.baselines.streams import tuning_ids
 from edgehmn.checkpoint import REFERENCE, read_checkpoint
 from edgehmn.core import CoreModel, Image
 from edgehmn.evaluation.report import table as markdown_table

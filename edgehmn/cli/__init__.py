@@ -7,12 +7,13 @@ import re
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from edgehmn import __version__
-from edgehmn.cli.output import drop_broken_outputs, envelope, say, write_stdout
+from edgehmn.cli.output import Group, drop_broken_outputs, envelope, say, write_stdout
 from edgehmn.errors import (
     EXIT_CODES,
     INTERRUPTED,
@@ -22,7 +23,6 @@ from edgehmn.errors import (
     EdgeHMNError,
     InvalidFileError,
     UsageError,
-    no_such,
 )
 
 # Command -> module of edgehmn.cli that holds it under the same name.
@@ -47,7 +47,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group whose commands are imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -59,13 +59,6 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"edgehmn.cli.{COMMANDS[name]}")
         command: click.Command = getattr(module, f"{name}_command")
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise no_such("command", args[0], COMMANDS, "'edgehmn --help' lists them")
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -107,17 +100,25 @@ def cli() -> None:
     pass
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run a command and leave with its documented exit code."""
+def main(argv: list[str] | None = None, early: Sequence[int] = ()) -> None:
+    """Run a command and leave with its documented exit code. Without argv it is that of this process. early: signals
+    that came before, and asked for its end."""
     arguments = sys.argv[1:] if argv is None else argv
+    stdout = sys.stdout
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    if argv is None:
-        _take_over_process()
     try:
+        if argv is None:
+            _take_over_process(early)
         _refuse_empty(arguments, options)
         code = cli.main(arguments, prog_name="edgehmn", standalone_mode=False) or 0
     except (KeyboardInterrupt, click.exceptions.Abort):
+        if argv is None:
+            _give_process_back()
         code = _fail(options, INTERRUPTED, "interrupted; nothing was left half-written")
+    except SystemExit:
+        if sys.stdout is stdout:
+            raise
+        code = 0  # click replaces it where the reader of a help has gone: as in write_stdout, no error
     except click.exceptions.NoArgsIsHelpError as e:
         e.show()
         code = UsageError.exit_code
@@ -131,6 +132,8 @@ def main(argv: list[str] | None = None) -> None:
         if "-v" in options or "--verbose" in options:
             traceback.print_exc()
         code = _fail(options, *_unforeseen(e))
+    if argv is None:
+        _give_process_back()
     drop_broken_outputs()
     sys.exit(code)
 
@@ -143,16 +146,29 @@ def _refuse_empty(arguments: list[str], options: list[str]) -> None:
             raise UsageError(f"{where} is empty: is a variable of the shell not set?")
 
 
-def _take_over_process() -> None:
+def _take_over_process(early: Sequence[int]) -> None:
     """What is right for a process of our own: to be ended like Ctrl-C, also by a terminal that is closed, and to print
-    what a terminal cannot show."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # else, as nohup does, it is ignored
-            signal.signal(number, signal.default_int_handler)
+    what a terminal cannot show. Raises KeyboardInterrupt if its end was asked for already."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    for number in _ends():
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup does
+            signal.signal(number, signal.default_int_handler)
+    if early:
+        raise KeyboardInterrupt
+
+
+def _give_process_back() -> None:
+    """All is said, or the end of the work was asked for: who asks again wants no more than the end."""
+    for number in _ends():
+        if signal.getsignal(number) == signal.default_int_handler:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _ends() -> list[int]:
+    """Signals that ask for the end of a process, those that this system has."""
+    return [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def _unforeseen(e: Exception) -> tuple[int, str]:

@@ -6,7 +6,6 @@ import click
 
 from edgehmn.cli.checking import trust_option
 from edgehmn.cli.output import Outcome, Session, command
-from edgehmn.errors import DeviceError
 
 DEFAULT_BOARD = "mps2-an386"
 ELF = b"\x7fELF"
@@ -60,7 +59,7 @@ def emulate_command(session: Session, export: Path, target: str, flash: Path | N
         with emulator:
             while (failure := emulator.failure()) is None:
                 pass
-        raise DeviceError(failure)
+        raise failure
 
     text = f"{target} is running until Ctrl-C; talk to it with: --runtime device --port {emulator.url}"
     return Outcome({"board": target, "port": emulator.url}, text, then=hold)

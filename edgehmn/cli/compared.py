@@ -19,14 +19,14 @@ from edgehmn.cli.output import Outcome, Session, command, table
 @click.option("--text", type=click.Path(path_type=Path), help="A text to score with each, weights frozen.")
 def diff_command(session: Session, a: str, b: str, export: Path | None, text: Path | None) -> Outcome:
     from edgehmn import states
-    from edgehmn.errors import UsageError
+    from edgehmn.errors import InvalidFileError, UsageError
 
     if text is not None and export is None:
         raise UsageError("--text needs the model to score it with: name its export with --image OUT")
     found = [(name, states.load(name)) for name in (a, b)]
     first, second = (states.describe(name, state) for name, state in found)
     if first.image_id != second.image_id:
-        raise UsageError(
+        raise InvalidFileError(
             f"{a} was learned with image {first.image_id[:16]}, {b} with {second.image_id[:16]}: they have nothing in "
             "common that could be compared"
         )
@@ -51,7 +51,7 @@ def _by_image(session: Session, export: Path, text: Path | None, found: list[tup
 
     opened = Export.open(export)
     for name, state in found:
-        states.check_image(name, states.describe(name, state), opened.image.id)
+        states.check_image(name, states.describe(name, state).image_id, opened.image.id)
     both = [state for _, state in found]
     banks = [compare(opened.image, a, b) for a, b in zip(split(both[0]), split(both[1]), strict=False)]
     if text is None:

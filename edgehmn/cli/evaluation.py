@@ -93,13 +93,15 @@ def _parts(
     with_float: str | None, count: int, target: str | None, tiles: Any,
     jobs: int,
 ) -> Outcome:  # fmt: skip
-    from edgehmn.evaluation.plan import evaluate, write
+    from edgehmn.evaluation.plan import check_output, evaluate, write
     from edgehmn.evaluation.report import markdown
     from edgehmn.evaluation.run import Options, Run
     from edgehmn.evaluation.sources import Sources
     from edgehmn.evaluation.store import Store
 
     asked = Options(seeds, tokens, banks, bleu, runtime, static_only, with_float, target, tiles, jobs)
+    if output is not None:
+        check_output(output)
     store = Store(output, export.image)
     run = Run(export, Sources(data, code), asked, store, session.progress, session.note)
     results = evaluate(run, names)
@@ -117,6 +119,8 @@ def _excerpts(session: Session, export: Any, data: tuple[Path, ...], count: int)
     from edgehmn.excerpts import excerpts
     from edgehmn.learn import personalise
 
+    if not data:
+        raise UsageError("no --data given: name files or folders with text")
     chosen = excerpts(data, export.encode, count)
     if not chosen:
         raise UsageError("no .txt or .py file in --data is long enough for an excerpt of 2,000 tokens")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edgehmn.banks import split
 from edgehmn.cli.output import Outcome, Session
-from edgehmn.errors import InvalidFileError, LearningDivergedError, LinkLostError
+from edgehmn.errors import CannotWriteError, InvalidFileError, LearningDivergedError, LinkLostError
 from edgehmn.files import read_bytes, sha256
 from edgehmn.gate import KNOWN_TOKENS, Verdict
 from edgehmn.learn import CONTEXT, SECTION, Personalisation, learned_part
@@ -86,7 +86,8 @@ def dry_personalisation(ids: npt.NDArray[np.int32], runtime: str, keeper: Keeper
 
 
 def check_save_state(session: Session, save_state: str, load_state: str | None) -> None:
-    """Before anything is learned: raises UsageError for a file that is no state, and says what a state will replace."""
+    """Before anything is learned: raises UsageError for a file that is no state, CannotWriteError where none can be,
+    and says what a state will replace."""
     from edgehmn import states
 
     path = states.path_of(save_state)
@@ -115,7 +116,8 @@ def keeper_of(
 
 @contextlib.contextmanager
 def telling_how_to_go_on(session: Session, keeper: Keeper | None) -> Iterator[None]:
-    """Who is interrupted, or loses the link, is told what is kept and how to go on, or how it could be."""
+    """Who is interrupted, loses the link or has no more room is told what is kept and how to go on, or how it could
+    be."""
     how = "with --save-state the next one can go on where it was lost"
     if keeper is not None:
         how = f"what was learned is kept in {keeper.path}; give the same command again to go on"
@@ -131,3 +133,7 @@ def telling_how_to_go_on(session: Session, keeper: Keeper | None) -> Iterator[No
         raise
     except LinkLostError as e:
         raise LinkLostError(f"{e}. {how}", **e.detail) from e
+    except CannotWriteError as e:
+        if keeper is None or not keeper.path.exists():
+            raise
+        raise CannotWriteError(f"{e}. {how}", **e.detail) from e

@@ -141,9 +141,12 @@ def personalise_command(
             raise UsageError("'-' is standard input, learned as it is typed: it goes alone")
         if dry_run:
             raise UsageError("--dry-run goes with files: what will be typed is not known before")
+        from edgehmn import states
         from edgehmn.cli.live import personalise_live
+        from edgehmn.files import alone_at
 
-        return personalise_live(session, export, save_state, load_state, gate, where)
+        with alone_at(states.path_of(save_state) if save_state else None):
+            return personalise_live(session, export, save_state, load_state, gate, where)
     from edgehmn import states
     from edgehmn.cli.gated import (
         check_save_state,
@@ -155,7 +158,7 @@ def personalise_command(
         telling_how_to_go_on,
     )
     from edgehmn.exported import Export
-    from edgehmn.files import read_texts
+    from edgehmn.files import alone_at, read_texts
     from edgehmn.learn import personalise
     from edgehmn.runtime.select import open_runtime
 
@@ -165,6 +168,7 @@ def personalise_command(
     ids = opened.encode(read_texts(texts))
     keeper = keeper_of(save_state, opened.image.id, ids, load_state, where)
     with (
+        alone_at(keeper and keeper.output),
         open_runtime(opened, **where) as runtime,
         session.progress("personalising", len(ids) * 3 // 2) as progress,
         telling_how_to_go_on(session, keeper),
@@ -182,9 +186,11 @@ def personalise_command(
             banks=where["banks"],
         )
         cost = tile_cost(runtime)
+        refused = outcome.verdict is not None and outcome.verdict.refused
+        saved = str(states.save(save_state, outcome.delta)) if save_state and not refused else None
+        if keeper is not None:
+            keeper.remove()
     result = personalisation_result(outcome, where["banks"]) | ({} if cost is None else {"tile": cost})
-    refused = outcome.verdict is not None and outcome.verdict.refused
-    saved = str(states.save(save_state, outcome.delta)) if save_state and not refused else None
     raise_if_refused(outcome.learning.rollbacks, outcome.verdict, saved, **result)
     text = f"{personalisation_text(outcome)}\n{gate_sentence(outcome.verdict)}" + (
         f"\nlearned state: {saved}" if saved else ""
@@ -205,8 +211,9 @@ def personalisation_text(outcome: Any) -> str:
         ("with a unigram cache of the first half", f"{outcome.unigram_cache:.3f}"),
         ("after learning the first half", f"{outcome.after:.3f}"),
     ]
+    went = f"{'fell' if outcome.fall >= 0 else 'rose'} by {100 * abs(outcome.fall):.1f} %"
     return (
         table(rows, ("second half, weights frozen", "perplexity"))
-        + f"\n\nperplexity fell by {100 * outcome.fall:.1f} %; {outcome.tokens} tokens, "
+        + f"\n\nperplexity {went}; {outcome.tokens} tokens, "
         + f"{outcome.learning.writes_per_learned_token:,.0f} weight steps per learned token"
     )

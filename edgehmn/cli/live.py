@@ -1,6 +1,7 @@
 """personalise with '-': standard input, line by line, suggested, counted and learned."""
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -27,7 +28,7 @@ def personalise_live(
     if save_state:
         check_save_state(session, save_state, load_state)
     opened = Export.open(export)
-    start = None if load_state is None else states.load(load_state)
+    start = None if load_state is None else states.load_for(opened.image.id, load_state, where["banks"])
 
     def keep(delta: bytes) -> None:
         if save_state:
@@ -83,7 +84,12 @@ def personalise_live(
 
 
 def _lines() -> Iterator[str]:
-    """Lines of standard input, empty ones left out; Ctrl-C ends it like its end. Raises InvalidFileError."""
+    """Lines of standard input, empty ones left out; Ctrl-C ends it like its end. Raises InvalidFileError,
+    and UsageError if it is closed."""
+    if sys.stdin is None:  # `<&-`
+        raise UsageError("standard input is closed: type lines, or give files")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="strict")  # some locales let through what is no text
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             try:

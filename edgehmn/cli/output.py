@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from edgehmn import __version__
-from edgehmn.errors import CannotWriteError
+from edgehmn.errors import CannotWriteError, EdgeHMNError, no_such
 
 SCHEMA = 1
 
@@ -110,7 +110,7 @@ def command(name: str, help: str) -> Callable[[Callable[..., Outcome]], click.Co
     """A click command with the shared options, whose function takes a Session and returns an Outcome."""
 
     def decorate(function: Callable[..., Outcome]) -> click.Command:
-        @click.command(name, help=help)
+        @click.command(name, cls=Command, help=help)
         @click.option("--json", "json_", is_flag=True, help="One JSON object on stdout, nothing else.")
         @click.option("-q", "--quiet", is_flag=True, help="No notes and no progress.")
         @click.option("-v", "--verbose", is_flag=True, help="Tracebacks, and what libraries log.")
@@ -120,7 +120,10 @@ def command(name: str, help: str) -> Callable[[Callable[..., Outcome]], click.Co
             session = Session(json_, quiet, verbose, not no_progress)
             if verbose:
                 _show_log()
-            outcome = function(session, **options)
+            try:
+                outcome = function(session, **options)
+            except BrokenPipeError as e:  # which click would take for a reader of ours that has gone
+                raise EdgeHMNError(f"a program that this one talked to has ended ({e})") from e
             if json_:
                 write_stdout(envelope(invoked_command(), outcome.result))
             elif outcome.text:
@@ -143,8 +146,28 @@ def _show_log() -> None:
         log.addHandler(logging.StreamHandler())
 
 
+class Command(click.Command):
+    """A command that takes an option once, but for flags and those that may be given several times: of two values, one
+    would be dropped without a word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option in given:
+            if isinstance(option, click.Option) and not (option.multiple or option.is_flag) and given.count(option) > 1:
+                raise click.UsageError(f"{max(option.opts, key=len)} is given twice: which of them is meant?", ctx)
+        return super().parse_args(ctx, args)
+
+
 class Group(click.Group):
     """A group of commands that are listed with the whole first sentence of their help."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-"):
+            raise no_such("command", args[0], known, f"'{ctx.command_path} --help' lists them")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

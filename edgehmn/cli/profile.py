@@ -87,8 +87,9 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
 @click.option("--port", help="Board, as a pyserial URL: --anchor measures there the model that it was flashed with.")
 @click.option("--export", type=click.Path(path_type=Path), help="OUT, that model.")
 def profile_command(session: Session, subjects: tuple[Path, ...], names: tuple[str, ...], **options: Any) -> Outcome:
-    from edgehmn.files import check_place
-    from edgehmn.report.text import overview
+    from edgehmn.files import check_place, check_replaceable
+    from edgehmn.report.html import BEGIN as HTML_BEGIN
+    from edgehmn.report.text import CSV_BEGIN, MARKDOWN_BEGIN, overview
 
     if options["learned_per_day"] is None:
         options["learned_per_day"] = min(LEARNED_PER_DAY, options["per_day"])
@@ -113,11 +114,10 @@ def profile_command(session: Session, subjects: tuple[Path, ...], names: tuple[s
     targets, tiles = _targets(wanted)
     if options["tiles"] is not None and not tiles:
         raise UsageError("--mapping, --cell-bits, --writes and --write-threshold are about tiles; give one as --target")
-    for form in WRITERS:
+    for form, begin in zip(WRITERS, (HTML_BEGIN, CSV_BEGIN, MARKDOWN_BEGIN), strict=True):
         if options[form] is not None:
-            if options[form].exists() and options[form].samefile(subjects[0]):
-                raise UsageError(f"--{form} {options[form]}: is X itself; choose another name")
             check_place(options[form])
+            check_replaceable(options[form], f"profile in {form.upper()}", begin.encode())
     done = [_profile(session, subject, targets, tiles, options) for subject in subjects]
     if len(done) == 1:
         return Outcome(*done[0])

@@ -99,7 +99,7 @@ def run_command(
         open_runtime(opened, **where) as runtime,
         session.progress("replaying", sum(replay.counts().values())) as progress,
     ):
-        outcome = again(replay, runtime, progress)
+        outcome = again(replay, runtime, progress, str(file))
     result = {
         "tokens": replay.counts(),
         "delta_sha256": outcome.delta_sha256,

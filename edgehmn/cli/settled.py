@@ -36,8 +36,7 @@ def settle_command(session: Session, export: Path, port: str | None, name: str |
         if port is not None:
             device = stack.enter_context(open_runtime(opened, runtime="device", port=port))
         state = states.load(str(name)) if device is None else device.save()
-        if (learned_with := states.describe(str(name or port), state).image_id) != image.id:
-            raise UsageError(f"{name} was learned with image {learned_with[:16]}, {export} is {image.id[:16]}")
+        states.check_image(str(name or port), states.describe(str(name or port), state).image_id, image.id)
         verdict, kept = judge(image, state, np.empty(0, np.uint32))
         result = gate_result(0, verdict)
         if verdict.refused:

@@ -1,6 +1,8 @@
 """Boards emulated by QEMU, running the firmware of edgehmn."""
 
+import fcntl
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -8,10 +10,12 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from edgehmn.device.boards import Board, find_board, machines
+from edgehmn.device.companion import Companion
 from edgehmn.device.firmware import build_firmware
-from edgehmn.errors import CannotWriteError, DependencyError, DeviceError, UsageError
+from edgehmn.errors import CannotWriteError, DependencyError, DeviceError, EdgeHMNError, UsageError
 from edgehmn.files import check_place
 
 QEMU = "qemu-system-arm"
@@ -27,7 +31,7 @@ class Emulator:
     """A running emulated board with an image in its memory, answering at `url` (for `Link`) until it is closed.
 
     Time on the board is the count of its instructions, so what it measures is the same in every run. An
-    emulator that is not closed ends with the Python process.
+    emulator that is not closed ends with the Python process, even one that is killed.
     """
 
     def __init__(
@@ -43,21 +47,17 @@ class Emulator:
         what the board stores lives as long as the emulator. options: further ones of QEMU, such as a plugin.
 
         Raises DependencyError where QEMU or a build tool is missing, UsageError for an unknown board or one without
-        such a memory, DeviceError for a file that is none, DoesNotFitError for an image too large for it, and
-        CannotWriteError where there is no room for files.
+        such a memory, DeviceError for a file that is none or another board's, DoesNotFitError for an image too large
+        for it, and CannotWriteError where there is no room for files.
         """
-        target = find_board(board)
-        if target.machine is None:
-            raise UsageError(f"{board} cannot be emulated; these can: {', '.join(machines())}")
-        program = shutil.which(QEMU)
-        if program is None:
-            raise DependencyError(f"{QEMU} is missing, no board can be emulated; {INSTALL_LINE}")
-        firmware = build_firmware(board)
+        target, (program, firmware) = find_board(board), needs_of(board)
         if image is not None:
             target.check_size(len(image))
-        self._folder = _folder_with(image)
+        machine = _machine(target, flash)
+        self._folder, self._flash = _folder_with(image), flash
+        claimed = None if flash is None else claim(flash)
         self._log = Path(self._folder.name) / "qemu.log"
-        arguments = [*_machine(target, flash), "-kernel", str(firmware), "-icount", "shift=0"]
+        arguments = [*machine, "-kernel", str(firmware), "-icount", "shift=0"]
         arguments += ["-nodefaults", "-display", "none", "-serial", "chardev:host", *options]
         if image is not None:
             address = target.numbers["BOARD_IMAGE_ADDRESS"]
@@ -65,25 +65,23 @@ class Emulator:
         with socket.create_server(("127.0.0.1", 0)) as server, self._log.open("wb") as log:
             self.url = f"socket://127.0.0.1:{server.getsockname()[1]}"
             chardev = f"socket,id=host,fd={server.fileno()},server=on,wait=off,nodelay=on"
-            self._process = subprocess.Popen(
+            qemu = Companion(
                 [program, *arguments, "-chardev", chardev],
-                cwd=self._folder.name,
-                pass_fds=[server.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # an interrupt at the keyboard must not reach it before we have saved
-            )
-        self._stop = weakref.finalize(self, _stop, self._process, self._folder)
+                cwd=self._folder.name, pass_fds=[server.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        self._process = qemu.process
+        self._stop = weakref.finalize(self, _stop, qemu, self._folder, claimed)
 
-    def failure(self) -> str | None:
+    def failure(self) -> EdgeHMNError | None:
         """How QEMU ended by itself, with its last words; None if it runs. Only before `close`."""
         try:
             code = self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
             return None
+        if code == -signal.SIGBUS and self._flash is not None:  # it writes to the file as to memory
+            return CannotWriteError(f"{self._flash}: there is no room for what the board stores; free space")
         words = self._log.read_text("utf-8", "replace").strip()
-        return f"{QEMU} ended with code {code}: {words or 'it said nothing'}"
+        return DeviceError(f"{QEMU} ended with code {code}: {words or 'it said nothing'}")
 
     def close(self) -> None:
         """Stop the board; what it learned since the last save is gone. Closing twice is allowed."""
@@ -98,6 +96,17 @@ class Emulator:
         self.close()
 
 
+def needs_of(board: str) -> tuple[str, Path]:
+    """QEMU and the firmware, which is built if needed. Raises DependencyError, UsageError and CannotWriteError as
+    Emulator says."""
+    if find_board(board).machine is None:
+        raise UsageError(f"{board} cannot be emulated; these can: {', '.join(machines())}")
+    program = shutil.which(QEMU)
+    if program is None:
+        raise DependencyError(f"{QEMU} is missing, no board can be emulated; {INSTALL_LINE}")
+    return program, build_firmware(board)
+
+
 def external_memory(board: Board) -> tuple[int, int] | None:
     """Bytes of the board's external memory that a file can be, and where in it the image's region begins; None if it is
     not emulated with such a memory."""
@@ -106,9 +115,29 @@ def external_memory(board: Board) -> tuple[int, int] | None:
 
 
 def check_flash(path: Path, size: int) -> None:
-    """Raises DeviceError for anything but external memory of so many bytes. What is not there will be made."""
-    if path.exists() and not (path.is_file() and path.stat().st_size == size):
+    """Raises DeviceError for anything but external memory of so many bytes. What is not there, or empty, will be
+    made."""
+    if path.exists() and not (path.is_file() and path.stat().st_size in (0, size)):
         raise DeviceError(f"{path}: no flash of an emulated board (a file of {size:,} bytes); choose another name")
+
+
+def claim(flash: Path) -> BinaryIO:
+    """The file of an emulated flash, made where there is none, for one board or one that writes it until it is closed.
+    Raises DeviceError if somebody else has it, and CannotWriteError."""
+    check_place(flash)
+    try:
+        flash.parent.mkdir(parents=True, exist_ok=True)
+        file = flash.open("ab")
+    except OSError as e:
+        raise CannotWriteError(f"{flash}: cannot be written ({e.strerror}); choose another") from e
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise DeviceError(f"{flash}: is the flash of an emulated board that runs; stop that one first") from None
+    except OSError:
+        return file  # on a file system that has no locks
+    return file
 
 
 def _machine(board: Board, flash: Path | None) -> list[str]:
@@ -122,7 +151,6 @@ def _machine(board: Board, flash: Path | None) -> list[str]:
     if "," in str(flash):
         raise UsageError(f"{flash}: QEMU takes no file name with a comma; choose another")
     check_flash(flash, memory[0])
-    check_place(flash)
     backend = f"memory-backend-file,id=external,size={memory[0]},mem-path={flash.absolute()},share=on"
     return ["-M", f"{board.machine},memory-backend=external", "-object", backend]
 
@@ -137,11 +165,8 @@ def _folder_with(image: bytes | None) -> "tempfile.TemporaryDirectory[str]":
     return folder
 
 
-def _stop(process: "subprocess.Popen[bytes]", folder: "tempfile.TemporaryDirectory[str]") -> None:
-    process.terminate()  # not killed at once: plugins write what they counted when QEMU ends
-    try:
-        process.wait(GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _stop(qemu: Companion, folder: "tempfile.TemporaryDirectory[str]", claimed: BinaryIO | None) -> None:
+    qemu.end(GRACE_S)  # not killed at once: plugins write what they counted when QEMU ends
     folder.cleanup()
+    if claimed is not None:
+        claimed.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 from edgehmn.device.boards import Board, find_board, sources
 from edgehmn.device.flash.parts import contents, segments
 from edgehmn.errors import CannotWriteError, DependencyError
+from edgehmn.files import user_folder
 
 TOOLS = ("arm-none-eabi-gcc", "cmake", "ninja")
 INSTALL_LINE = "sudo apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi cmake ninja-build"
@@ -44,7 +45,7 @@ def room_of(board: Board, elf: bytes) -> dict[str, int]:
 def keep(name: str, build: Callable[[Path], Path]) -> Path:
     """What `build` makes in the folder that it is given, from the user's cache if these sources were built before.
     Raises CannotWriteError."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgehmn" / "firmware"
+    cache = user_folder("XDG_CACHE_HOME", ".cache") / "edgehmn" / "firmware"
     kept = cache / f"{name}-{_fingerprint()}.elf"
     if not kept.is_file():
         try:

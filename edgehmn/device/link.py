@@ -5,6 +5,7 @@ import socket
 import time
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from edgehmn.core import check, ffi, lib
 from edgehmn.device import wire
@@ -14,7 +15,7 @@ from edgehmn.errors import DependencyError, DeviceError, FlashError, LinkLostErr
 POLL_S = 0.1  # how often a wait for bytes looks at the clock
 FIRST_WAIT_S = 1.0  # for an answer before the request is repeated; each further try waits twice as long
 SLOWEST_LINE = 1000.0  # bytes per second
-UNIX = "unix://"
+UNIX, SOCKET = "unix://", "socket://"
 WRITE_S = 10.0  # for a frame to leave this machine
 
 _MEANING = {
@@ -175,12 +176,26 @@ class _UnixLine:
         self._socket.close()
 
 
+def _check_address(url: str) -> None:
+    """pyserial takes any words behind socket:// for an address, and says of its own variables what is wrong with them.
+    Raises UsageError."""
+    try:
+        parts = urlsplit(url)
+        sound = bool(parts.hostname) and (parts.port or 0) > 0
+    except ValueError:  # a port that is none
+        sound = False
+    if not sound:
+        raise UsageError(f"{url}: no address; give socket://HOST:PORT, with a port from 1 to 65535")
+
+
 def _open(url: str, baudrate: int) -> Any:
     if url.startswith(UNIX):
         try:
             return _UnixLine(url.removeprefix(UNIX))
         except OSError as e:
             raise DeviceError(f"{url}: cannot be opened ({e}); is edgehmn-device running there?") from e
+    if url.startswith(SOCKET):
+        _check_address(url)
     try:
         import serial
         from serial.tools import list_ports

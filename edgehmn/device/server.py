@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from edgehmn.device.boards import sources
+from edgehmn.device.companion import Companion
 from edgehmn.device.firmware import keep, run
 from edgehmn.errors import DependencyError, DeviceError, no_such
 
@@ -64,11 +65,10 @@ class Server:
         where = ["--unix", str(socket)] if socket else ["--listen", "0"]
         kept = ["--state", str(state)] if state else []
         words = [*map(str, command or [build_server()]), str(image), *where, *kept]
-        self._process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
-        )  # fmt: skip
-        self._stop = weakref.finalize(self, _stop, self._process)
+        pipe = subprocess.PIPE
+        program = Companion(words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
+        self._process = program.process
+        self._stop = weakref.finalize(self, program.end, 0)
         assert self._process.stdout is not None and self._process.stderr is not None
         self.url = self._process.stdout.readline().strip()
         if not self.url:
@@ -90,8 +90,3 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _stop(process: "subprocess.Popen[str]") -> None:
-    process.kill()
-    process.communicate()

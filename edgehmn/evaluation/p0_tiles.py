@@ -19,6 +19,7 @@ from edgehmn.errors import UsageError
 from edgehmn.evaluate import Progress, no_progress
 from edgehmn.evaluation.p0 import figures_of, online_part, summary
 from edgehmn.evaluation.run import Run
+from edgehmn.evaluation.statistics import share_of_gain
 from edgehmn.runtime.select import DEFAULT_TILE
 from edgehmn.runtime.tile import EncoderUse, TileRuntime
 from edgehmn.streams import FEED, LEARN, HiddenStream, Ids, in_nats, open_head, play
@@ -56,8 +57,9 @@ def p0_tiles(run: Run, name: str, text: str, ids: Ids, settings: dict[str, Any])
         return result
     start, end = totals["digital_static_nats"], totals["digital_nats"]
     result["digital"]["online"] = figures["digital_nats"]
-    result["gain_kept"] = [(p["static_nats"] - p["nats"]) / (start - end) for p in parts]
-    result["gain_against_digital"] = [(start - p["nats"]) / (start - end) for p in parts]
+    n, whole = len(ids), (start - end) / len(ids)
+    result["gain_kept"] = [share_of_gain((p["static_nats"] - p["nats"]) / n, whole) for p in parts]
+    result["gain_against_digital"] = [share_of_gain((start - p["nats"]) / n, whole) for p in parts]
     return result | summary(parts, len(ids), lambda total: figures_of(total, ids, text))
 
 

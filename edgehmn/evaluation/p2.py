@@ -18,7 +18,7 @@ from edgehmn.evaluation.sequences import (
     learn_sequence,
     played_tokens,
 )
-from edgehmn.evaluation.statistics import interval_95
+from edgehmn.evaluation.statistics import interval_95, share_of_gain
 from edgehmn.files import sha256
 
 PROTOCOL = 2
@@ -107,18 +107,19 @@ def _seed(seed: int, part: dict[str, Any], length: int) -> dict[str, Any]:
 
 
 def _return(gain: Floats, whole: Floats, length: int) -> list[dict[str, Any]]:
-    """Gain on a text that returns, in windows of the visit, and its share of the uninterrupted gain on it."""
+    """Gain on a text that returns, in windows of the visit, and its share of the uninterrupted gain on it, None where
+    that is next to nothing."""
     edges = [round(e * WINDOWS) for e in VISIT_EDGES]
     out = []
     for start, stop in pairwise(edges):
         tokens = (stop - start) * (length // WINDOWS)
-        a, b = gain[start:stop].sum(), whole[start:stop].sum()
+        a, b = (float(x[start:stop].sum() / tokens) for x in (gain, whole))
         out.append(
             {
                 "tokens": [start * (length // WINDOWS), stop * (length // WINDOWS)],
-                "gain_nats": float(a / tokens),
-                "uninterrupted_gain_nats": float(b / tokens),
-                "share": float(a / b) if b > 0 else None,
+                "gain_nats": a,
+                "uninterrupted_gain_nats": b,
+                "share": share_of_gain(a, b),
             }
         )
     return out

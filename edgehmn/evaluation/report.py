@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from edgehmn.evaluation.statistics import LEAST_GAIN_NATS
+
 
 def markdown(results: dict[str, Any]) -> str:
     """The tables of the parts that were run, in order."""
@@ -66,8 +68,8 @@ def _tile(r: dict[str, Any]) -> str:
         + " word perplexity.",
     ]
     if "gain_kept" in r:
-        kept, against = (", ".join(f"{100 * v:.0f}" for v in r[k]) for k in ("gain_kept", "gain_against_digital"))
-        parts.append(f"Of the digital gain kept, by seed: {kept} %; from the digital static model on: {against} %.")
+        kept, against = (", ".join(map(percent, r[k])) for k in ("gain_kept", "gain_against_digital"))
+        parts.append(f"Of the digital gain kept, by seed: {kept}; from the digital static model on: {against}.")
     years = cost["years_to_first_worn_cell"]
     worn = "" if years is None else f"; {years:.1f} years to the first worn cell at {cost['tokens_per_day']:,.0f} a day"
     parts.append(
@@ -165,16 +167,19 @@ def _p2_returns(r: dict[str, Any]) -> str:
         "tokens until A is within 0.05 nat", "delays of the three changes, by seed", "banks of the visits",
         "false alarms per 20,000 tokens", "of one topic",
     )  # fmt: skip
-    return table(header, rows)
+    return table(header, rows) + f"\n\nNo share (-) where the uninterrupted gain is below {LEAST_GAIN_NATS:g} nat."
 
 
 def _shares(windows: Sequence[dict[str, Any]]) -> str:
     """Gain in each window, and its share of the uninterrupted one."""
+    return ", ".join(
+        f"{w['tokens'][0]:,}-{w['tokens'][1]:,}: {w['gain_nats']:.2f} ({percent(w['share'])})" for w in windows
+    )
 
-    def share(w: dict[str, Any]) -> str:
-        return "" if w["share"] is None else f" ({100 * w['share']:.0f} %)"
 
-    return ", ".join(f"{w['tokens'][0]:,}-{w['tokens'][1]:,}: {w['gain_nats']:.2f}{share(w)}" for w in windows)
+def percent(share: float | None) -> str:
+    """Of a gain; of one that is next to nothing there is none."""
+    return "-" if share is None else f"{100 * share:.0f} %"
 
 
 def _p3(r: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 RESAMPLES = 4000
 LEVEL = 0.95
+LEAST_GAIN_NATS = 0.1  # per token; what is less varies from text to text by as much as itself
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,6 +30,11 @@ def interval_95(totals: Sequence[float] | Floats, sizes: Sequence[float] | Float
 def _drawn(n: int) -> Floats:
     """(RESAMPLES, n): how often each of n units is drawn in n draws with replacement."""
     return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.float64)
+
+
+def share_of_gain(gain: float, whole: float) -> float | None:
+    """What part `gain` is of the gain `whole`, in nats per token; None where there is hardly a whole."""
+    return gain / whole if whole >= LEAST_GAIN_NATS else None
 
 
 def window_sums(values: Floats, length: int) -> Floats:

@@ -22,6 +22,8 @@ import numpy.typing as npt
 from edgehmn.calibrate import calibrate
 from edgehmn.checkpoint import Checkpoint, Config
 from edgehmn.core import CoreModel, Image
+from edgehmn.device.flash.programmer import program
+from edgehmn.device.flash.ssh import INSTALL_LINE
 from edgehmn.errors import DeviceError, UsageError
 from edgehmn.files import write_bytes
 from edgehmn.image import build_image
@@ -264,14 +266,14 @@ def anchor_remote(
     host: str, profile: Path, base: str = "host", note: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
     """The same on another machine that is reached by ssh: by edgehmn there, or, where that is not installed, by
-    edgehmn-device. Raises DeviceError."""
+    edgehmn-device. Raises DeviceError, and DependencyError without ssh."""
     if host.startswith("-") or not re.fullmatch(r"[A-Za-z0-9_][\w-]*", profile.stem):
         raise UsageError(f"'{host}', {profile}: give USER@NAME, and a profile named of letters, digits, _ and -")
     there = f"$d/{profile.stem}.toml"
     run = f"edgehmn profile {there} --anchor --target {shlex.quote(base)} -q >&2 && cat {there}"
     script = f"d=$(mktemp -d) && {run}; s=$?; rm -rf $d; exit $s"
     try:
-        done = subprocess.run(["ssh", "--", host, script], capture_output=True, timeout=REMOTE_S)
+        done = subprocess.run([program("ssh", INSTALL_LINE), "--", host, script], capture_output=True, timeout=REMOTE_S)
     except (OSError, subprocess.TimeoutExpired) as e:
         raise DeviceError(f"{host}: ssh failed ({e})") from e
     if done.returncode == NOT_FOUND:

@@ -56,8 +56,7 @@ def anchor_board(port: str, out: Path, profile: Path, base: str) -> dict[str, An
         name = runtime.identity.board
         if name in machines():
             raise UnsupportedError(f"{name} is emulated: its clock counts instructions, and says nothing about seconds")
-        if runtime.image_id != export.image.id:
-            raise DeviceError(f"{port}: {name} holds another model than {out}; edgehmn flash {out} --target ...")
+        runtime.check_holds(export.image.id, str(out))
         ids = export.encode(shipped(EVALUATION)[:20_000])
         step, learn = _put_aside(runtime, lambda: time_runtime(runtime, ids, int(export.image.header.n_ctx)))
     finally:

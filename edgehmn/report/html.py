@@ -38,6 +38,11 @@ summary{cursor:pointer}ul{margin:.4rem 0;padding-left:1.2rem;color:var(--faint);
 .wide td:first-child{font-weight:600}.wide td:first-child::before{content:""}}
 """
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # nothing may be loaded
+BEGIN = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width,initial-scale=1">'
+    f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+)
 # Coordinates of the plots: wide enough for a name above each bar, so that a phone shows them readably.
 WIDTH, ROW, LEFT = 360, 34, 4
 MOST_LABELS = 5  # of decades that are labelled each: more and they would touch
@@ -74,10 +79,7 @@ def as_html(result: Result) -> str:
         head = f"{escape(t['title'])}: {escape(t['tier'])}, {escape(t['runtime'])}"
         body.append(f"<details><summary>{head}</summary><ul>{items}</ul></details>")
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<link rel="icon" href="data:,">'
+        f'{BEGIN}<link rel="icon" href="data:,">'
         f"<title>Profile of {escape(result['name'])}</title><style>{STYLE}</style></head><body>\n"
         + "\n".join(body) + "\n</body></html>\n"
     )  # fmt: skip

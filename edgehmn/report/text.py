@@ -9,6 +9,8 @@ from edgehmn.report.result import Result, grouped_layers
 from edgehmn.report.tiles import HEADER, tile_rows, tile_text
 
 BAR = 24  # characters
+CSV_BEGIN = "target,layer,kind,tier,macs,weight_bytes"
+MARKDOWN_BEGIN = "# Profile of "
 
 
 def figure(value: float) -> str:
@@ -187,7 +189,7 @@ def overview(results: list[Result]) -> str:
 def as_csv(result: Result) -> str:
     """A line for each target in total, then one for each layer on each target; units in the header."""
     per = result["per"]
-    columns = ["target", "layer", "kind", "tier", "macs", "weight_bytes", f"latency_ms_per_{per}"]
+    columns = [*CSV_BEGIN.split(","), f"latency_ms_per_{per}"]
     columns += [f"latency_ms_per_{per}_low", f"latency_ms_per_{per}_high"]
     keys = (
         f"energy_mj_per_{per}",
@@ -227,7 +229,7 @@ def _guarded(value: Any) -> Any:
 def as_markdown(result: Result) -> str:
     header, cells = rows(result)
     lines = [
-        f"# Profile of {_cell(result['name'])}", "",
+        f"{MARKDOWN_BEGIN}{_cell(result['name'])}", "",
         f"{result['macs']:,} multiply-accumulates per {result['per']}, {result['weight_bytes']:,} bytes of weights. "
         "Figures are estimates; in brackets the 90 % interval.", "",
         "| " + " | ".join(header) + " |", "|" + "---|" * len(header),

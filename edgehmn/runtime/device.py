@@ -65,10 +65,18 @@ class DeviceRuntime:
             try:
                 runtime = cls(emulator.url, timeout_s=timeout_s, instructions_per_second=INSTRUCTIONS_PER_SECOND)
             except (DeviceError, LinkLostError) as e:
-                raise DeviceError(emulator.failure() or str(e)) from e
+                raise (emulator.failure() or DeviceError(str(e))) from e
             stack.callback(runtime._link.close)
             runtime._resources = stack.pop_all()
         return runtime
+
+    def check_holds(self, image_id: str, out: str) -> None:
+        """Raises DeviceError if the board runs another model than that of the export `out`, whose image has this id."""
+        if self.image_id != image_id:
+            raise DeviceError(
+                f"{self._link.url}: {self.identity.board} runs image {self.image_id[:16]}, {out} is {image_id[:16]}: "
+                f"give the export that it runs, or write this one: edgehmn flash {out} --target ..."
+            )
 
     def process(self, ids: npt.NDArray[np.integer], *, learn: bool, follow: bool = False) -> npt.NDArray[np.uint32]:
         outside = ids[(ids < 0) | (ids >= self.identity.vocab_size)]

@@ -11,6 +11,7 @@ from edgehmn.exported import Export, encoder_runtime
 from edgehmn.runtime.protocol import Runtime
 
 if TYPE_CHECKING:
+    from edgehmn.runtime.device import DeviceRuntime
     from edgehmn.targets.memristive.mapping import TileSetup
 
 DEFAULT_BOARD = "mps2-an386"
@@ -62,10 +63,7 @@ def open_runtime(
     elif runtime == "device":
         assert port is not None
         with open_device(port, timeout) as device:
-            if device.image_id != export.image.id:
-                raise UsageError(
-                    f"the device at {port} runs image {device.image_id[:16]}, the export is {export.image.id[:16]}"
-                )
+            device.check_holds(export.image.id, str(export.folder))
             yield device
     elif runtime == "tile":
         yield open_tiles(export.image, target or DEFAULT_TILE, seed, tiles)
@@ -86,7 +84,7 @@ def open_tiles(image: Image, target: str, seed: int, setup: "TileSetup | None" =
 
 
 @contextlib.contextmanager
-def open_device(port: str, timeout: float = ANSWER_S) -> Iterator[Runtime]:
+def open_device(port: str, timeout: float = ANSWER_S) -> Iterator["DeviceRuntime"]:
     """The device at a pyserial URL, unix://PATH or ssh://USER@NAME. What it has learned stays."""
     from edgehmn.runtime.over_ssh import open_kept
 

@@ -189,11 +189,7 @@ class TileRuntime:
         return sum(m.tiles for m in self.matrices)
 
     def generate(self, n: int, *, temperature: float = 0.0) -> npt.NDArray[np.int32]:
-        out = np.empty(n, np.int32)
-        for i in range(n):
-            out[i] = self._core.sample(temperature)
-            self._feed(int(out[i]))
-        return out
+        return self._core.generate(n, temperature=temperature, feed=self._feed)
 
     def reset(self) -> None:
         self._core.reset()

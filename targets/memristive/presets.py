@@ -5,7 +5,7 @@ Fields marked "estimate" in a source are plausible parts that no publication pin
 
 from dataclasses import dataclass, replace
 
-from edgehmn.errors import UsageError
+from edgehmn.errors import no_such
 from edgehmn.targets.memristive.noise import Hermes, NoiseModel, Pcm, Polynomial
 from edgehmn.targets.memristive.steps import Constant, Exponential, SoftBounds, Update
 
@@ -245,5 +245,5 @@ def preset(name: str) -> Preset:
     """By name, with or without "tile-" before it. Raises UsageError for one that is not known."""
     found = PRESETS.get(name.removeprefix("tile-"))
     if found is None:
-        raise UsageError(f"no tile is called '{name:.40}': there are {', '.join(PRESETS)}")
+        raise no_such("tile", name, PRESETS)
     return found

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgehmn.device.boards import Board
-from edgehmn.device.emulator import Emulator, check_flash, external_memory
+from edgehmn.device.emulator import Emulator, check_flash, claim, external_memory
 from edgehmn.device.flash.parts import Part
 from edgehmn.device.flash.programmer import Place
-from edgehmn.errors import DeviceError, FlashError, UsageError
+from edgehmn.errors import CannotWriteError, DeviceError, UsageError
 
 
 class Emulated:
@@ -32,14 +32,17 @@ class Emulated:
 
     def write(self, place: Place, parts: Sequence[Part]) -> None:
         path = Path(place.name)
+        fresh = not path.exists()
         try:
-            with path.open("r+b" if path.exists() else "w+b") as f:
+            with claim(path), path.open("r+b") as f:
                 f.truncate(self._bytes)
                 for part in self._stored(parts):
                     f.seek(self._at(part))
                     f.write(part.data)
         except OSError as e:
-            raise FlashError(f"{path}: cannot be written ({e.strerror})") from e
+            if fresh:
+                path.unlink(missing_ok=True)
+            raise CannotWriteError(f"{path}: cannot be written ({e.strerror}); free space or choose another") from e
 
     def read(self, place: Place, part: Part) -> bytes | None:
         if not self._stored([part]):

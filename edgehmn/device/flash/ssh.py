@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
 
+from edgehmn.device.companion import Companion
 from edgehmn.device.flash.parts import Part
 from edgehmn.device.flash.programmer import Place, last_lines, program, run, time_for
 from edgehmn.device.server import COMPILERS, build_server
@@ -79,9 +80,10 @@ class LinuxBoard:
     def running(self, place: Place, line: str | None) -> Iterator[str | None]:
         """The server there for as long as it is needed, through a forwarded port."""
         for left in reversed(range(TRIES)):
-            process, near = self._start(place)
+            ssh, near = self._start(place)
+            process = ssh.process
+            assert process.stdout is not None and process.stderr is not None
             try:
-                assert process.stdout is not None and process.stderr is not None
                 said = process.stdout.readline()
                 if said.startswith(b"socket://"):
                     yield f"socket://127.0.0.1:{near}"
@@ -89,21 +91,17 @@ class LinuxBoard:
                 process.kill()  # what it says besides ends then
                 said += process.stdout.read() + b"\n" + process.stderr.read()
             finally:
-                process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(START_S)
-                process.kill()
-                process.communicate()
+                ssh.end(START_S)
             if TAKEN not in said or left == 0:
                 raise FlashError(f"{place.name}: the server does not start: {last_lines(said)}")
 
-    def _start(self, place: Place) -> "tuple[subprocess.Popen[bytes], int]":
+    def _start(self, place: Place) -> tuple[Companion, int]:
         """The server by ssh, with ports of our choice, and the one here."""
         far, near = random.choice(PORTS), random.choice(PORTS)
         there = f"cd {self._folder} && exec ./{SERVER} {IMAGE} --listen {far} --state {STATE}"
         words = [*self._words(), "-L", f"127.0.0.1:{near}:127.0.0.1:{far}", "-tt", place.name, there]
         pipe = subprocess.PIPE
-        return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe), near
+        return Companion(words, stdin=pipe, stdout=pipe, stderr=pipe), near
 
     def _words(self) -> list[str]:
         return [self._program, "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ExitOnForwardFailure=yes"]

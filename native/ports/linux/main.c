@@ -33,17 +33,26 @@ static const char usage[] =
     "usage: edgehmn-device IMAGE (--listen PORT | --unix PATH) [--state FILE] [--threads N]\n"
     "Serve the model in the file IMAGE on port PORT of 127.0.0.1 (0: any that is free) or on the Unix socket PATH.\n"
     "FILE keeps what was learned; without it the state lives as long as the process.\n"
-    "N threads share the products of large matrices; without it there is one.\n";
+    "N threads share the products of large matrices; without it there is one.\n"
+    "Exit codes: 2 usage, 4 no sound image or state file, 6 out of memory, 7 no place to listen, 13 cannot write.\n";
+
+/* Exit codes, as of every command of edgehmn. */
+enum { INTERNAL = 1, USAGE = 2, INVALID_FILE = 4, DOES_NOT_FIT = 6, NO_DEVICE = 7, CANNOT_WRITE = 13 };
 
 static struct timespec started;
 static int client = -1;
 static int restarting;
 static ehmn_pool *pool; /* NULL: one thread */
 
-static void fail(const char *what, const char *name)
+static void fail_for(int code, const char *name, const char *what, const char *why)
 {
-    fprintf(stderr, "edgehmn-device: %s: %s (%s)\n", name, what, errno != 0 ? strerror(errno) : "refused");
-    exit(1);
+    fprintf(stderr, "edgehmn-device: %s: %s (%s)\n", name, what, why);
+    exit(code);
+}
+
+static void fail(int code, const char *name, const char *what)
+{
+    fail_for(code, name, what, errno != 0 ? strerror(errno) : "refused");
 }
 
 static void timer_start(void)
@@ -113,7 +122,7 @@ static void open_state(const char *name, uint32_t delta_bytes)
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     struct stat facts;
     if (file < 0 || fcntl(file, F_SETLK, &lock) != 0 || fstat(file, &facts) != 0) {
-        fail("cannot be opened, or serves another edgehmn-device", name);
+        fail(CANNOT_WRITE, name, "cannot be opened, or serves another edgehmn-device");
     }
     uint32_t sectors = 2u * (delta_bytes / SECTOR_BYTES + 1u);
     sectors = sectors < LEAST_SECTORS ? LEAST_SECTORS : sectors;
@@ -126,14 +135,14 @@ static void open_state(const char *name, uint32_t delta_bytes)
     off_t size = 2 * (off_t)sectors * (off_t)SECTOR_BYTES;
     errno = 0;
     if (sectors == 0 || sectors > MOST_SECTORS || (!fresh && size != facts.st_size)) {
-        fail("is no state file", name);
+        fail(INVALID_FILE, name, "is no state file");
     }
     if (fresh && (ftruncate(file, size) != 0 || (errno = posix_fallocate(file, 0, size)) != 0)) {
-        fail("cannot be made", name);
+        fail(CANNOT_WRITE, name, "cannot be made");
     }
     void *base = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (base == MAP_FAILED) {
-        fail("cannot be mapped", name);
+        fail(CANNOT_WRITE, name, "cannot be mapped");
     }
     ehmn_flash flash = {base, SECTOR_BYTES, sectors, UNIT_BYTES, erase, program, base};
     state_flash = flash;
@@ -143,21 +152,24 @@ static void open_state(const char *name, uint32_t delta_bytes)
 
 static const void *map_image(const char *name, uint32_t *bytes)
 {
-    int file = open(name, O_RDONLY);
+    int file = open(name, O_RDONLY | O_NONBLOCK); /* a pipe is not waited for */
     struct stat facts;
     if (file < 0 || fstat(file, &facts) != 0) {
-        fail("cannot be read", name);
+        fail(errno == ENOENT ? USAGE : INVALID_FILE, name, "cannot be read");
     }
-    errno = 0;
-    if (facts.st_size < (off_t)sizeof(ehmn_image) || facts.st_size > (off_t)INT32_MAX) {
-        fail("is no image", name);
+    if (!S_ISREG(facts.st_mode) || facts.st_size < (off_t)sizeof(ehmn_image) || facts.st_size > (off_t)INT32_MAX) {
+        fail_for(INVALID_FILE, name, "is no image", S_ISREG(facts.st_mode) ? "by its size" : "and no file");
     }
     void *base = mmap(NULL, (size_t)facts.st_size, PROT_READ, MAP_PRIVATE, file, 0);
     if (base == MAP_FAILED) {
-        fail("cannot be mapped", name);
+        fail(INVALID_FILE, name, "cannot be mapped");
     }
     close(file);
     *bytes = (uint32_t)facts.st_size;
+    int32_t status = ehmn_image_check(base, *bytes);
+    if (status != EHMN_OK) {
+        fail_for(INVALID_FILE, name, "is no sound image", ehmn_status_name(status));
+    }
     return base;
 }
 
@@ -165,7 +177,7 @@ static void *memory(uint32_t bytes)
 {
     void *p = aligned_alloc(ALIGNMENT, ((size_t)bytes + ALIGNMENT - 1u) / ALIGNMENT * ALIGNMENT);
     if (p == NULL) {
-        fail("there is not enough", "memory");
+        fail(DOES_NOT_FIT, "memory", "there is not enough");
     }
     return p;
 }
@@ -176,7 +188,7 @@ static int listen_tcp(const char *word)
     unsigned long port = strtoul(word, &end, 10);
     errno = 0;
     if (*word == '\0' || *end != '\0' || port > 65535u) {
-        fail("is no port", word);
+        fail(USAGE, word, "is no port");
     }
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -186,7 +198,7 @@ static int listen_tcp(const char *word)
     if (server < 0 || setsockopt(server, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0
         || bind(server, (struct sockaddr *)&address, size) != 0 || listen(server, 1) != 0
         || getsockname(server, (struct sockaddr *)&address, &size) != 0) {
-        fail("cannot be listened on", word);
+        fail(NO_DEVICE, word, "cannot be listened on");
     }
     printf("socket://127.0.0.1:%u\n", (unsigned)ntohs(address.sin_port));
     return server;
@@ -197,13 +209,13 @@ static int listen_unix(const char *path)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     errno = 0;
     if (strlen(path) >= sizeof address.sun_path) {
-        fail("is too long for a socket", path);
+        fail(USAGE, path, "is too long for a socket");
     }
     memcpy(address.sun_path, path, strlen(path));
     mode_t old = umask(0177); /* for its owner alone */
     int server = socket(AF_UNIX, SOCK_STREAM, 0);
     if (server < 0 || bind(server, (struct sockaddr *)&address, sizeof address) != 0 || listen(server, 1) != 0) {
-        fail("cannot be listened on; if no edgehmn-device runs there, remove it", path);
+        fail(NO_DEVICE, path, "cannot be listened on; if no edgehmn-device runs there, remove it");
     }
     umask(old);
     printf("unix://%s\n", path);
@@ -216,11 +228,11 @@ static void start_threads(const char *word)
     unsigned long n = strtoul(word, &end, 10);
     errno = 0;
     if (*word == '\0' || *end != '\0' || n < 1u || n > EHMN_MAX_THREADS) {
-        fail("is no number of threads, 1 to 64", word);
+        fail(USAGE, word, "is no number of threads, 1 to 64");
     }
     pool = ehmn_pool_start((uint32_t)n);
     if (pool == NULL) {
-        fail("cannot be started", "threads");
+        fail(DOES_NOT_FIT, "threads", "cannot be started");
     }
 }
 
@@ -261,14 +273,14 @@ int main(int argc, char **argv)
             image = argv[i];
         } else if (value == NULL || i + 1 == argc) {
             fputs(usage, stderr);
-            return 2;
+            return USAGE;
         } else {
             *value = argv[++i];
         }
     }
     if (image == NULL || (listen_on == NULL) == (path == NULL)) {
         fputs(usage, stderr);
-        return 2;
+        return USAGE;
     }
     ehmn_port port = {.board = "linux", .tick_hz = TICK_HZ, .timer_start = timer_start, .timer_read = timer_read,
                       .write = send_all, .restart = restart};
@@ -277,10 +289,8 @@ int main(int argc, char **argv)
         start_threads(threads);
     }
     port.image = map_image(image, &port.image_room);
-    if (ehmn_image_check(port.image, port.image_room) == EHMN_OK) {
-        ehmn_arena_bytes(port.image, EHMN_PLASTIC, &port.arena_room);
-        ehmn_delta_bytes(port.image, &delta_bytes);
-    }
+    ehmn_arena_bytes(port.image, EHMN_PLASTIC, &port.arena_room);
+    ehmn_delta_bytes(port.image, &delta_bytes);
     port.staging_room = delta_bytes < SECTOR_BYTES ? SECTOR_BYTES : (delta_bytes + 7u) & ~7u;
     port.arena = memory(port.arena_room + ALIGNMENT);
     port.staging = memory(port.staging_room);
@@ -300,5 +310,5 @@ int main(int argc, char **argv)
             close(client);
         }
     }
-    fail("cannot be accepted on", "socket");
+    fail(INTERNAL, "socket", "cannot be accepted on");
 }
