@@ -114,8 +114,9 @@ def call_graph(board: Board, folder: Path) -> tuple[dict[str, int], dict[str, se
 
 
 def deepest(frames: dict[str, int], calls: dict[str, set[str]], *roots: str) -> int:
-    """Bytes of stack that the deepest of these functions takes with all that it calls. A call through a pointer goes to what such a pointer can hold: the flash driver in
-    the slots, kernels in the encoder and the head, the port in the commands, and the commands in what serves them."""
+    """Bytes of stack that the deepest of these functions takes with all that it calls. A call through a pointer goes to
+    what such a pointer can hold: the flash driver in the slots, kernels in the encoder and the head, the port in the
+    commands, and the commands in what serves them."""
     kernels = {name for name in frames if "kernels_" in name}
     port = {name for name in frames if name.split(":")[-1] in ("timer_start", "timer_read", "uart_write", "restart")}
     flash = {name for name in frames if name.endswith(("flash.c:erase", "flash.c:program"))}

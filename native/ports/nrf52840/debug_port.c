@@ -1,6 +1,6 @@
-/* The debug port of the nRF52840 (product specification 1.7 or later, 4.8). From build code F on it locks itself at each
- * start, unless the user's information and the firmware both open it. Whoever then flashes a new model must first erase
- * all of the chip, with what it has learned. A port that somebody has locked on purpose stays locked. */
+/* The debug port of the nRF52840 (product specification 1.7 or later, 4.8). From build code F on it locks itself at
+ * each start, unless the user's information and the firmware both open it. Whoever then flashes a new model must first
+ * erase all of the chip, with what it has learned. A port that somebody has locked on purpose stays locked. */
 #include "nrf52840/debug_port.h"
 
 #include "peripherals.h"
