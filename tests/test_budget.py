@@ -66,7 +66,7 @@ def measured(board: str) -> dict[str, int]:
     ).stdout
     size = {name: int(n) for name, n in re.findall(r"^(\.\w+)\s+(\d+)", sections, re.M)}
     with tempfile.TemporaryDirectory() as folder:
-        stack = deepest(*call_graph(find_board(board), Path(folder)))
+        stack = deepest(*call_graph(find_board(board), Path(folder)), "reset")
     return {
         "instructions per token, plasticity off": instructions(off, board, learn=False),
         "instructions per token, frozen": instructions(image, board, learn=False),

@@ -13,11 +13,15 @@ NATIVE = Path(__file__).parent.parent / "native"
 SOURCES = sorted((NATIVE / "src").glob("*.c"))
 HEADERS = sorted([*(NATIVE / "src").glob("*.h"), *(NATIVE / "include").glob("*.h")])
 INCLUDES = [f"-I{NATIVE / 'include'}", f"-I{NATIVE / 'src'}"]
-WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Wvla", "-Werror"]
+WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wundef", "-Wcast-qual"]
+WARNINGS += ["-Wnull-dereference", "-Wwrite-strings", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Wvla", "-Werror"]
+OF_GCC = ["-Wcast-align=strict", "-Wlogical-op", "-Wduplicated-cond", "-Wduplicated-branches", "-Wbad-function-cast"]
+OF_CLANG = ["-Wcast-align", "-Wcomma", "-Wconditional-uninitialized", "-Wshift-sign-overflow", "-Wunreachable-code"]
 FREESTANDING = ["-std=c11", "-O2", "-ffreestanding", "-fno-pie", *WARNINGS]
 COMPILERS = {
     "x86-64, gcc": ["gcc", "-mgeneral-regs-only"],  # there is no register in which a float could be
     "x86-64, clang": ["clang", "-mgeneral-regs-only"],
+    "cortex-m0": ["arm-none-eabi-gcc", "-mcpu=cortex-m0", "-mthumb"],
     "aarch64": ["aarch64-linux-gnu-gcc", "-mgeneral-regs-only"],
     "cortex-m4": ["arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft"],
     "cortex-m55": ["arm-none-eabi-gcc", "-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=soft"],
@@ -37,6 +41,7 @@ COUNTED = {"tokenizer.c", "tokenizer_merge.c", "tokenizer_split.c", "mutate_imag
 MEMORY = {"memcpy", "memset", "memmove", "memcmp"}
 LIBGCC_INTEGERS = {f"__aeabi_{name}" for name in ("ldivmod", "uldivmod", "idiv", "uidiv", "idivmod", "uidivmod")}
 LIBGCC_INTEGERS |= {f"__aeabi_{name}" for name in ("lmul", "llsl", "llsr", "lasr", "memcpy", "memset", "memclr")}
+LIBGCC_INTEGERS |= {"__clzsi2", "__clzdi2"}  # of a core without that instruction
 
 
 def test_there_is_something_to_look_at() -> None:
@@ -117,8 +122,9 @@ def tool(name: str) -> str:
 def compile_all(target: str, folder: Path) -> list[Path]:
     """Objects of all sources for a target, without a warning."""
     command, *flags = COMPILERS[target]
+    warnings = OF_CLANG if command == "clang" else OF_GCC
     done = subprocess.run(
-        [tool(command), *flags, *FREESTANDING, *INCLUDES, "-c", *map(str, SOURCES)],
+        [tool(command), *flags, *FREESTANDING, *warnings, *INCLUDES, "-c", *map(str, SOURCES)],
         cwd=folder,
         capture_output=True,
         text=True,

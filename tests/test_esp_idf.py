@@ -24,8 +24,10 @@ def test_metadata_of_esp_idf(project: Callable[[str], Path]) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", said["version"]) and said["license"] == "Apache-2.0"
     assert said["dependencies"] == {"idf": ">=5.0"}
     assert all((project("esp-idf") / example["path"] / "CMakeLists.txt").is_file() for example in said["examples"])
-    options = properties((project("esp-idf") / "examples/generate/sdkconfig.defaults").read_text())
-    assert int(options["CONFIG_ESP_MAIN_TASK_STACK_SIZE"]) >= 8192
+    for name in ("generate", "serve"):
+        options = properties((project("esp-idf") / "examples" / name / "sdkconfig.defaults").read_text())
+        assert int(options["CONFIG_ESP_MAIN_TASK_STACK_SIZE"]) >= 8192
+        assert options["CONFIG_ESP_TASK_WDT_EN"] == "n", "tokens leave the idle task no time"
 
 
 ESP_IDF = """\
@@ -143,8 +145,7 @@ def test_the_component_compiles_for_xtensa(project: Callable[[str], Path], tmp_p
     example = folder / EXAMPLE["esp-idf"]
     sources = [*folder.glob("src/*.c"), *folder.glob("src/core/*.c"), example / "example.c"]
     include = [f"-I{path}" for path in (tmp_path, folder / "src", example)]
-    strict = [*STRICT, "-Wconversion", "-Wshadow", "-Wpedantic"]
-    run(compiler, "-std=gnu11", "-O2", "-ffreestanding", *strict, *include, "-fsyntax-only", *sources)
+    run(compiler, "-std=gnu11", "-O2", "-ffreestanding", *STRICT, *include, "-fsyntax-only", *sources)
 
 
 def test_with_esp_idf(project: Callable[[str], Path], tmp_path: Path) -> None:

@@ -92,6 +92,20 @@ def test_cpp_holds_the_layout_of_what_is_stored_too(compiler: str, tmp_path: Pat
     assert re.search(r"assert.*odd", compiled(compiler, "C++17", wrong, tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["arm-none-eabi-gcc", "-mbig-endian"], "little-endian"),
+        (["clang", "--target=msp430", "-ffreestanding"], "int of 32 bits"),
+    ],
+)
+def test_a_machine_that_would_read_other_numbers_is_refused(command: list[str], says: str) -> None:
+    code = '#include "edgehmn.h"\n'
+    options = ["-x", "c", "-std=c11", "-fsyntax-only", *INCLUDES, "-"]
+    done = subprocess.run([tool(command[0]), *command[1:], *options], input=code, capture_output=True, text=True)
+    assert done.returncode != 0 and says in done.stderr
+
+
 @pytest.mark.parametrize(("c", "cpp"), [("gcc", "g++"), ("clang", "clang++")])
 def test_a_program_in_cpp_runs_with_the_core(c: str, cpp: str, tmp_path: Path) -> None:
     image = tiny_image()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgehmn import core
 from edgehmn.core import CoreModel, Image, aligned, ffi, lib
 from edgehmn.errors import InvalidFileError
 from edgehmn.image import build_image, reseal
@@ -19,6 +20,7 @@ from tests.models import (
     TINY,
     quantised,
     random_checkpoint,
+    repetitive_tokens,
     tiny_image,
     with_settings,
 )
@@ -180,6 +182,22 @@ def test_buffers_are_aligned_zero_and_apart(size: int) -> None:
     assert len(one) == size and one.ctypes.data % 64 == 0 and not one.any()
     one[:] = 1
     assert not other.any()
+
+
+@pytest.mark.parametrize("offset", [4, 8, 12])
+def test_memory_that_is_aligned_no_better_than_the_header_asks_gives_the_same(
+    offset: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, ids = tiny_image(), repetitive_tokens(40)
+    usual = CoreModel(Image(data))
+    expected = usual.process(ids, learn=True), usual.process(ids, learn=False), usual.save()
+    monkeypatch.setattr(core, "aligned", lambda size: aligned(size + offset)[offset:])
+    image = Image(data)
+    monkeypatch.setattr(core, "aligned", lambda size: aligned(size + 4 * offset)[4 * offset :])  # multiples of 16
+    model = CoreModel(image)
+    assert image.bytes.ctypes.data % 16 == offset and model._arena.ctypes.data % 64 == 4 * offset
+    found = model.process(ids, learn=True), model.process(ids, learn=False), model.save()
+    assert np.array_equal(found[:2], expected[:2]) and found[2] == expected[2]
 
 
 def test_null_pointers_and_unknown_flags_are_refused(least: bytes) -> None:

@@ -4,14 +4,17 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edgehmn.core import CoreModel, Image
 from edgehmn.device import boards as boards_module
 from edgehmn.device import firmware
 from edgehmn.device.boards import NOT_RUN, TOOLS, boards, find_board, sources
+from edgehmn.device.emulator import INSTRUCTIONS_PER_SECOND, QEMU, Emulator
 from edgehmn.device.flash.flashing import ways
 from edgehmn.runtime.device import DeviceRuntime
-from tests.models import tiny_image
+from tests.models import repetitive_tokens, tiny_image
 from tests.test_ports import Stm32F405, chip, needs_tools
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,15 +62,20 @@ def own_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
-@needs_tools
-def test_a_copied_folder_with_other_numbers_is_a_board(own_sources: Path) -> None:
-    folder = own_sources / "ports" / "boards" / NAME
-    shutil.copytree(folder.parent / BASE, folder)
-    header = (folder / "board.h").read_text("utf-8").replace(f'"{BASE}"', f'"{NAME}"')
-    for name, value in CHANGED.items():
+def copy_board(base: str, folder: Path, changed: dict[str, int]) -> None:
+    """A board like another one, with other numbers."""
+    shutil.copytree(sources() / "ports" / "boards" / base, folder)
+    header = (folder / "board.h").read_text("utf-8").replace(f'"{base}"', f'"{folder.name}"')
+    for name, value in changed.items():
         header, n = re.subn(rf"^(#define {name}) .*$", rf"\1 {value}", header, flags=re.M)
         assert n == 1
     (folder / "board.h").write_text(header, "utf-8")
+
+
+@needs_tools
+def test_a_copied_folder_with_other_numbers_is_a_board(own_sources: Path) -> None:
+    folder = own_sources / "ports" / "boards" / NAME
+    copy_board(BASE, folder, CHANGED)
     with (folder / "board.cmake").open("a") as f:
         f.write('set(BOARD_RUN_BY "somebody, 2026-12-01")\n')
     board, base = find_board(NAME), find_board(BASE)
@@ -79,4 +87,36 @@ def test_a_copied_folder_with_other_numbers_is_a_board(own_sources: Path) -> Non
         runtime = DeviceRuntime(url)
         assert runtime.identity.board == NAME
         assert runtime.store().provisional
+        runtime.close()
+
+
+# The nRF51 that QEMU emulates has the UART, clock and flash controller of the nRF52840, in smaller pages, and a core
+# with the least that a Cortex-M has: no division, no cycle counter, and a fault at any word that is not aligned.
+MICROBIT = "microbit"
+SMALLER_PAGES = {"BOARD_STATE_SECTOR_BYTES": 1024, "BOARD_STATE_SLOT_SECTORS": 64}
+MEMORY = ["-global", "nrf51-soc.flash-size=1048576", "-global", "nrf51-soc.sram-size=262144"]  # as the nRF52840 has
+
+
+@needs_tools
+def test_drivers_of_a_real_board_learn_and_keep_on_an_emulated_cortex_m0(own_sources: Path) -> None:
+    if shutil.which(QEMU) is None:
+        pytest.skip(f"not run here: {QEMU} is missing")
+    folder = own_sources / "ports" / "qemu" / MICROBIT
+    copy_board("nrf52840-dk", folder, SMALLER_PAGES)
+    (folder / "debug_port.c").write_text('#include "nrf52840/debug_port.h"\nvoid debug_port_open(void)\n{\n}\n')
+    described = (folder / "board.cmake").read_text("utf-8").replace("cortex-m4 -mfloat-abi=soft", "cortex-m0")
+    described = described.replace("nrf52840/debug_port.c", f"qemu/{MICROBIT}/debug_port.c")
+    (folder / "board.cmake").write_text(described.replace("timers/cycles.c", "timers/systick.c"), "utf-8")
+    image, ids = tiny_image(), repetitive_tokens(100)
+    expected = CoreModel(Image(image))
+    with Emulator(image, MICROBIT, options=MEMORY) as emulator:
+        runtime = DeviceRuntime(emulator.url, instructions_per_second=INSTRUCTIONS_PER_SECOND)
+        assert np.array_equal(runtime.process(ids, learn=True), expected.process(ids, learn=True))
+        assert runtime.save() == expected.save()
+        counts = runtime.counts()
+        assert counts.step_instructions is not None and counts.macs < counts.step_instructions < 20 * counts.macs
+        assert runtime.store().provisional
+        runtime._link.restart()
+        assert runtime.save() == expected.save() and runtime.stored().trials == 1
+        assert runtime.confirm().confirmed == 1 and runtime.wipe().sequence == 0
         runtime.close()

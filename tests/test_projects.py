@@ -29,7 +29,7 @@ from tests.models import TINY, quantised, random_checkpoint, tiny_image
 
 NATIVE = Path(__file__).resolve().parent.parent / "native"
 STORIES = NATIVE.parent.parent / "shared" / "data" / "stories260K" / "stories260K.bin"
-STRICT = ["-Wall", "-Wextra", "-Werror"]
+STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wundef", "-Werror"]
 CORTEX_M = ["-mcpu=cortex-m4", "-mthumb"]
 AARCH64 = ("-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", "-DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc")
 SEED, ROUNDS, GENERATED = 1, 8, 24  # as in example.c

@@ -16,6 +16,12 @@
 #define EHMN_ASSERT(condition, what) _Static_assert(condition, what)
 #endif
 
+/* Images and deltas are read where they lie, and numbers are computed as `int` wherever they fit 32 bits. */
+EHMN_ASSERT(sizeof(int) >= 4, "edgehmn needs an int of 32 bits at least");
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "edgehmn needs a processor in little-endian order"
+#endif
+
 #define EHMN_IMAGE_MAGIC 0x4E4D4845u /* "EHMN" */
 #define EHMN_DELTA_MAGIC 0x444D4845u /* "EHMD" */
 #define EHMN_IMAGE_VERSION 4u

@@ -9,7 +9,19 @@
  * A record, from its first byte on: ehmn_state_record, filled up to a whole number of units; EHMN_STATE_TRIALS marks,
  * one for each start; the mark "confirmed"; the mark "dropped"; the state, filled up. A mark is one unit, and set when
  * any bit of it is programmed, so no unit is ever programmed twice. Nothing here is static; scans cost one pass of
- * CRC-32 over what is stored. All fields are little-endian. */
+ * CRC-32 over what is stored. All fields are little-endian.
+ *
+ *     ehmn_state found; // at the start, with `image` the model's
+ *     if (ehmn_state_begin(&flash, image->id, &found) == EHMN_OK && found.sequence != 0) {
+ *         ehmn_delta_load(model, flash.base + found.offset, found.bytes);
+ *     }
+ *     ... learns ...
+ *     if (ehmn_delta_save(model, room, bytes) == EHMN_OK) { // what ehmn_delta_bytes says
+ *         ehmn_state_store(&flash, image->id, room, bytes);
+ *     }
+ *     ... predicts no worse, perhaps after another start ...
+ *     ehmn_state_confirm(&flash);
+ */
 #ifndef EDGEHMN_STATE_H
 #define EDGEHMN_STATE_H
 

@@ -4,6 +4,8 @@
  * what is not in the vocabulary (SentencePiece). Its tokens are those of the `tokenizers` library, with two words said
  * about it in SPEC.md: the section holds no template of special tokens, and text that is not UTF-8 has a meaning here.
  *
+ * That of an image lies at its tokenizer_offset, and ehmn_image_check has checked it.
+ *
  *     uint32_t tokens[64], n;
  *     ehmn_text text = {bytes, n_bytes, 0, 0, 0};
  *     do {

@@ -136,6 +136,10 @@ int32_t ehmn_bit_length(uint64_t v);
 /* floor(sqrt(v)). */
 uint32_t ehmn_isqrt(uint64_t v);
 
+/* vectors_reduce.c: what every ehmn_rms_normalise begins and ends with. */
+uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift);
+int32_t ehmn_rms_factor(uint64_t sum, uint32_t n, int32_t *shift);
+
 /* 2^-(x / 256) as Q24. */
 inline uint32_t ehmn_exp2_neg(uint32_t x)
 {

@@ -69,8 +69,4 @@ uint32_t ehmn_avx512_rotate(const int16_t *turn, uint32_t half, int32_t *v);
 #define EHMN_HAS_AVX512                                                                                                \
     (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
 
-/* Parts of them that vectors.c shares: of ehmn_rms_normalise, what it begins and ends with. */
-uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift);
-int32_t ehmn_rms_factor(uint64_t sum, uint32_t n, int32_t *shift);
-
 #endif

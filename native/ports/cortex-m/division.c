@@ -74,16 +74,16 @@ int64_t ehmn_divide_signed(int64_t n, int64_t d, int64_t *rest)
 
 #if defined(__arm__)
 
-/* What the ABI asks for: the quotient in r0 and r1, the rest in r2 and r3. */
-#define BY(function)                   \
-    __asm__ volatile("sub sp, #8\n"    \
-                     "mov r12, sp\n"   \
-                     "push {r12, lr}\n" \
-                     "bl " #function "\n" \
-                     "ldr lr, [sp, #4]\n" \
-                     "ldrd r2, r3, [sp, #8]\n" \
-                     "add sp, #16\n"   \
-                     "bx lr\n")
+/* What the ABI asks for: the quotient in r0 and r1, the rest in r2 and r3, which the C function leaves where these two
+ * were pushed. In instructions that every Cortex-M has, from the M0 on. */
+#define BY(function)                            \
+    __asm__ volatile("push {r2, r3, r4, lr}\n" \
+                     "sub sp, #8\n"            \
+                     "add r4, sp, #8\n"        \
+                     "str r4, [sp]\n"          \
+                     "bl " #function "\n"      \
+                     "add sp, #8\n"            \
+                     "pop {r2, r3, r4, pc}\n")
 
 __attribute__((naked)) void __aeabi_uldivmod(void)
 {

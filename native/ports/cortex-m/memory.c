@@ -2,6 +2,9 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Of objects of any type: without that a compiler may take a word for another object than the one that it copies. */
+typedef uint32_t __attribute__((may_alias)) word;
+
 /* Whole words where all three allow it. */
 static int words_fit(const void *a, const void *b, size_t n)
 {
@@ -11,8 +14,8 @@ static int words_fit(const void *a, const void *b, size_t n)
 void *memcpy(void *restrict to, const void *restrict from, size_t n)
 {
     if (words_fit(to, from, n)) {
-        uint32_t *out = to;
-        const uint32_t *in = from;
+        word *out = to;
+        const word *in = from;
         for (size_t i = 0; i < n / 4u; i++) {
             out[i] = in[i];
         }
@@ -46,7 +49,7 @@ void *memset(void *to, int value, size_t n)
 {
     uint8_t byte = (uint8_t)value;
     if (words_fit(to, to, n)) {
-        uint32_t *out = to;
+        word *out = to;
         for (size_t i = 0; i < n / 4u; i++) {
             out[i] = byte * 0x01010101u;
         }

@@ -53,8 +53,8 @@ void reset(void)
     CCR |= CCR_LOB;
     __asm__ volatile("dsb\n\tisb" ::: "memory"); /* what follows may be compiled to vectors */
 #endif
-    memcpy(data_start, data_load, (uint32_t)(data_end - data_start));
-    memset(bss_start, 0, (uint32_t)(bss_end - bss_start));
+    memcpy(data_start, data_load, (uintptr_t)data_end - (uintptr_t)data_start);
+    memset(bss_start, 0, (uintptr_t)bss_end - (uintptr_t)bss_start);
     main();
     system_reset();
 }

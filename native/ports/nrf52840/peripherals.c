@@ -1,9 +1,10 @@
-/* Clock, UART and debug port of the nRF52840 (product specification 1.7 or later: 5.4.3, 6.9, 6.34 and 4.8). The core
- * always runs at 64 MHz; the crystal makes that exact enough for the line. The UART without DMA holds six bytes, and
- * says of each byte that it has come or gone. */
+/* Clock and UART of the nRF52840 (product specification 1.7 or later: 5.4.3, 6.9 and 6.34). The core always runs at
+ * 64 MHz; the crystal makes that exact enough for the line. The UART without DMA holds six bytes, and says of each byte
+ * that it has come or gone. */
 #include "peripherals.h"
 
 #include "board.h"
+#include "nrf52840/debug_port.h"
 
 #define CLOCK_HFCLKSTART REGISTER(0x40000000)
 #define CLOCK_HFCLKSTARTED REGISTER(0x40000100)
@@ -33,15 +34,6 @@
 #define BAUDRATE_115200 0x01D7E000u
 #define CONFIG_PLAIN 0u /* no flow control, no parity, one stop bit */
 
-#define NVMC_READY REGISTER(0x4001E400)
-#define NVMC_CONFIG REGISTER(0x4001E504)
-#define CONFIG_READ 0u
-#define CONFIG_WRITE 1u
-#define FICR_INFO_VARIANT REGISTER(0x10000104) /* four letters: package, build code */
-#define UICR_APPROTECT REGISTER(0x10001208)
-#define APPROTECT_DISABLE REGISTER(0x40000558) /* from build code F on */
-#define APPROTECT_OPEN 0x5Au
-#define NEVER_WRITTEN 0xFFFFFFFFu
 #define NVMC_ICACHECNF REGISTER(0x4001E540)
 #define ICACHECNF_ON 1u
 
@@ -55,28 +47,6 @@ void clock_start(void)
     CLOCK_HFCLKSTART = 1;
     while (CLOCK_HFCLKSTARTED == 0) {
     }
-}
-
-/* From build code F on the debug port locks itself at each start, unless the user's information and the firmware both
- * open it. Whoever then flashes a new model must first erase all of the chip, with what it has learned. A port that
- * somebody has locked on purpose stays locked. */
-static void debug_port_open(void)
-{
-    if ((FICR_INFO_VARIANT >> 8 & 0xFFu) < 'F') {
-        return;
-    }
-    if (UICR_APPROTECT == NEVER_WRITTEN) {
-        NVMC_CONFIG = CONFIG_WRITE;
-        while (!NVMC_READY) {
-        }
-        UICR_APPROTECT = APPROTECT_OPEN; /* counts from the next start on */
-        while (!NVMC_READY) {
-        }
-        NVMC_CONFIG = CONFIG_READ;
-        while (!NVMC_READY) {
-        }
-    }
-    APPROTECT_DISABLE = UICR_APPROTECT;
 }
 
 void peripherals_start(void)

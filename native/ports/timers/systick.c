@@ -1,12 +1,12 @@
-/* The timer that every Cortex-M has (Armv7-M Architecture Reference Manual, B3.3), for emulated chips that lack the
- * cycle counter. */
+/* The timer that every Cortex-M has (Armv7-M Architecture Reference Manual, B3.3), for chips without the cycle counter:
+ * it counts the core's clock, so that is BOARD_TICK_HZ, and begins anew after 2^24 cycles, which no token may take. */
 #include "peripherals.h"
 
 #define SYST_CSR REGISTER(0xE000E010)
 #define SYST_RVR REGISTER(0xE000E014)
 #define SYST_CVR REGISTER(0xE000E018)
-#define CSR_ENABLE 1u       /* counts with the reference clock, an eighth of the core's: RM0090, 10.1.3 */
-#define SYST_MAX 0xFFFFFFu  /* 24 bits: 0.8 s, or as many instructions as a megabyte of weights cannot need */
+#define CSR_ENABLE 5u /* with the core's clock, without an interrupt */
+#define SYST_MAX 0xFFFFFFu
 
 void timer_start(void)
 {

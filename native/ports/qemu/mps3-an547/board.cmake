@@ -1,2 +1,2 @@
 set(BOARD_CPU "-mcpu=cortex-m55 -mfloat-abi=hard")
-set(BOARD_SOURCES cmsdk/peripherals.c ram-flash/flash.c)
+set(BOARD_SOURCES cmsdk/peripherals.c timers/systick.c ram-flash/flash.c)
