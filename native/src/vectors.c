@@ -170,7 +170,9 @@ void ehmn_running_sums(const int8_t *v, uint32_t n, uint32_t *edge, int8_t *sign
     }
 }
 
-int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac, int32_t to, int32_t *scores)
+/* Not within another function, where no register would be left for what comes first on Arm. */
+__attribute__((noinline)) int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int32_t frac,
+                                                  int32_t to, int32_t *scores)
 {
     int32_t *end = scores + n, max = ehmn_first_fit_scores(&key_frac, stride, &scores, n, frac - to);
     for (int32_t *at = scores; at < end; at++, key_frac += stride) {

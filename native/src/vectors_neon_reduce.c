@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-uint32_t ehmn_neon_max_abs(const int32_t *v, uint32_t n)
+static uint32_t max_abs(const int32_t *v, uint32_t n)
 {
     uint32x4_t most = vdupq_n_u32(0), others = most;
     for (; n >= 16u; n -= 16u, v += 16) {
@@ -27,7 +27,7 @@ uint32_t ehmn_neon_max_abs(const int32_t *v, uint32_t n)
 
 static int32_t fitting_all(const int32_t *v, uint32_t n, int32_t bits, uint32_t *max)
 {
-    *max = ehmn_neon_max_abs(v, n);
+    *max = max_abs(v, n);
     return *max != 0 ? ehmn_fitting_shift(*max, bits) : 0;
 }
 
