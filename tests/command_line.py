@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -54,17 +55,25 @@ def texts(path: Path) -> tuple[str | Path, ...]:
     return "--calibration", path, "--evaluation", path
 
 
+def _hear_interrupts() -> None:
+    """Which a shell's background jobs ignore, and all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": _hear_interrupts}
+
+
 def program(code: str, *words: str | Path, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Python code in a process of its own that has ended. `cwd` must not be the checkout, as in `process`."""
     command = [sys.executable, "-c", code, *map(str, words)]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    pipes: dict[str, Any] = PIPES | options
     return subprocess.run(command, cwd=cwd, text=True, check=False, **pipes)
 
 
 def process(*arguments: str | Path, cwd: Path, encoding: str = "utf-8", **options: Any) -> subprocess.Popen[str]:
     """A command in a process of its own. `cwd` must not be the checkout: its sources are not put together."""
     command = [sys.executable, "-m", "edgehmn", *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    pipes: dict[str, Any] = PIPES | options
     return subprocess.Popen(command, cwd=cwd, text=True, encoding=encoding, **pipes)
 
 

@@ -168,7 +168,7 @@ def personalise_command(
     ids = opened.encode(read_texts(texts))
     keeper = keeper_of(save_state, opened.image.id, ids, load_state, where)
     with (
-        alone_at(keeper and keeper.output),
+        alone_at(None if keeper is None else keeper.output),
         open_runtime(opened, **where) as runtime,
         session.progress("personalising", len(ids) * 3 // 2) as progress,
         telling_how_to_go_on(session, keeper),
