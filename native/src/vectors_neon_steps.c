@@ -15,8 +15,6 @@ typedef struct {
     uint32_t at;
 } row_steps;
 
-_Static_assert(sizeof(row_steps) == 16u, "four of them are loaded as words");
-
 /* The last weights of a row of n, less than sixteen. */
 static void step_rest(row_steps row, const uint32_t *edge, const int8_t *sign, uint32_t n)
 {
@@ -101,14 +99,20 @@ typedef struct {
 
 static void make_strides(strides *to, const ehmn_direction *along)
 {
-    uint32x4x4_t before = {{vdupq_n_u32(0), vdupq_n_u32(0), vdupq_n_u32(0), vdupq_n_u32(0)}};
-    for (uint32_t i = 0; i + 16u <= along->n; i += 16u) {
-        uint32x4x4_t edge = vld1q_u32_x4(along->edge + i);
-        for (uint32_t k = 0; k < 4u; k++) {
-            vst1q_u32(to->far + i + 4u * k, vsubq_u32(edge.val[k], before.val[k]));
+    const uint32_t *edge = along->edge;
+    const int8_t *sign = along->sign;
+    uint32_t *far = to->far;
+    int8_t *way = to->way;
+    for (uint32_t left = along->n / 16u; left > 0; left--, far += 16, sign += 16, way += 16) {
+        uint32x4x4_t now = next_edges(&edge);
+        if (far > to->far) {
+            uint32x4x4_t before = vld1q_u32_x4(edge - 32);
+            for (uint32_t k = 0; k < 4u; k++) {
+                now.val[k] = vsubq_u32(now.val[k], before.val[k]);
+            }
         }
-        before = edge;
-        vst1q_s8(to->way + i, way_of(along->sign + i));
+        vst1q_u32_x4(far, now);
+        vst1q_s8(way, way_of(sign));
     }
 }
 
@@ -159,24 +163,34 @@ static void make_strides(strides *to, const ehmn_direction *along)
     "str q19, [%[w3]], #16\n"
 
 #define FOUR_TIMES(p0, p1, p2, p3, lane)            \
-    "dup " p0 ".4s, v23.s[" lane "]\n"              \
-    "dup " p1 ".4s, v23.s[" lane "]\n"              \
-    "dup " p2 ".4s, v23.s[" lane "]\n"              \
-    "dup " p3 ".4s, v23.s[" lane "]\n"
+    "dup " p0 ".4s, v20.s[" lane "]\n"              \
+    "dup " p1 ".4s, v20.s[" lane "]\n"              \
+    "dup " p2 ".4s, v20.s[" lane "]\n"              \
+    "dup " p3 ".4s, v20.s[" lane "]\n"
 
-/* All whole sixteens of four rows, in every register that there is: the compiler would move the places, of which a look
- * up takes four registers that follow each other. v22: the rates; v23: where the rows begin, then the least weight. The
- * upper bytes before are in v24 to v27 and in v28 to v31 in turn. */
-static void step_sixteens(const row_steps *row, const strides *along, uint32_t n)
+/* All whole sixteens, at least one, of `fours` times four rows, at least four, in every register that there is: the
+ * compiler would move the places, of which a look up takes four registers that follow each other. v20: where the rows
+ * begin, then the ways; v21: what is looked up; v22: the rates; v23: the least weight. The upper bytes before are in v24
+ * to v27 and in v28 to v31 in turn. */
+static void step_sixteens(int8_t *const *w, const int32_t *rate, const uint32_t *at, uint32_t fours, const strides *by,
+                          uint32_t sixteens)
 {
     static const uint8_t upper[16] = {3, 7, 11, 15, 19, 23, 27, 31, 35, 39, 43, 47, 51, 55, 59, 63};
-    int8_t *w0 = row[0].w, *w1 = row[1].w, *w2 = row[2].w, *w3 = row[3].w;
-    const uint32_t *far = along->far;
-    const int8_t *way = along->way;
-    uint32_t left = n / 16u;
+    int8_t *w0, *w1, *w2, *w3;
+    const uint32_t *far;
+    const int8_t *way;
+    uint32_t left;
     __asm__ volatile(
-        "ld4 {v20.4s-v23.4s}, [%[row]]\n"
         "ldr q21, [%[upper]]\n"
+        "movi v23.16b, #0x81\n"
+        "1:\n"
+        "ldr q20, [%[at]], #16\n"
+        "ldr q22, [%[rate]], #16\n"
+        "ldp %[w0], %[w1], [%[w]], #16\n"
+        "ldp %[w2], %[w3], [%[w]], #16\n"
+        "mov %[far], %[fars]\n"
+        "mov %[way], %[ways]\n"
+        "mov %w[left], %w[sixteens]\n"
         FOUR_TIMES("v0", "v1", "v2", "v3", "0")
         FOUR_TIMES("v4", "v5", "v6", "v7", "1")
         FOUR_TIMES("v8", "v9", "v10", "v11", "2")
@@ -185,18 +199,18 @@ static void step_sixteens(const row_steps *row, const strides *along, uint32_t n
         "mov v25.16b, v4.16b\n"
         "mov v26.16b, v8.16b\n"
         "mov v27.16b, v12.16b\n"
-        "movi v23.16b, #0x81\n"
-        "cbz %w[left], 2f\n"
-        "1:\n"
+        "2:\n"
         SIXTEEN("v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31")
         "subs %w[left], %w[left], #2\n"
-        "b.lo 2f\n"
+        "b.lo 3f\n"
         SIXTEEN("v28", "v29", "v30", "v31", "v24", "v25", "v26", "v27")
-        "b.hi 1b\n"
-        "2:\n"
-        : [w0] "+r"(w0), [w1] "+r"(w1), [w2] "+r"(w2), [w3] "+r"(w3), [far] "+r"(far), [way] "+r"(way),
-          [left] "+r"(left)
-        : [row] "r"(row), [upper] "r"(upper)
+        "b.hi 2b\n"
+        "3:\n"
+        "subs %w[fours], %w[fours], #1\n"
+        "b.ne 1b\n"
+        : [w0] "=&r"(w0), [w1] "=&r"(w1), [w2] "=&r"(w2), [w3] "=&r"(w3), [far] "=&r"(far), [way] "=&r"(way),
+          [left] "=&r"(left), [w] "+&r"(w), [rate] "+&r"(rate), [at] "+&r"(at), [fours] "+&r"(fours)
+        : [upper] "r"(upper), [fars] "r"(by->far), [ways] "r"(by->way), [sixteens] "r"(sixteens)
         : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16",
           "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31",
           "cc", "memory");
@@ -223,32 +237,95 @@ static inline uint64_t which_are_open(const int32_t *v, uint32_t below)
     return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(all, all)), 0);
 }
 
-/* Step all whole fours of rows up to `end`; the others move to the beginning. Returns where these end. */
-static row_steps *step_fours(row_steps *row, const row_steps *end, const ehmn_direction *along, const strides *by)
+#define MOST_OPEN (64u + 3u)
+
+/* Rows that are open, in their order. */
+typedef struct {
+    int8_t *w[MOST_OPEN];
+    int32_t rate[MOST_OPEN];
+    uint32_t count;
+    uint32_t at;  /* where the first of them begins, on the line of all rows: of whole steps only differences count */
+    uint64_t sum; /* of the magnitudes of the rates of those that were stepped */
+} open_rows;
+
+/* Those of the next 64 rates v; the rows themselves begin at w. */
+static void add_open(open_rows *rows, const int32_t *v, uint32_t below, int8_t *w, size_t n)
 {
-    const row_steps *from = row;
-    for (; end - from >= 4; from += 4) {
-        step_sixteens(from, by, along->n);
-        for (uint32_t k = 0; along->n % 16u != 0 && k < 4u; k++) {
-            step_rest(from[k], along->edge, along->sign, along->n);
-        }
+    int8_t **row = rows->w + rows->count;
+    int32_t *rate = rows->rate + rows->count;
+    for (uint64_t open = which_are_open(v, below); open != 0; open &= open - 1u) {
+        uint64_t r = (uint64_t)__builtin_ctzll(open);
+        *row++ = w + r * n;
+        *rate++ = v[r];
     }
-    while (from < end) {
-        *row++ = *from++;
+    rows->count = (uint32_t)(rate - rows->rate);
+}
+
+/* Where rows begin, the first `some` of them, whole fours; complements of those that go against the direction. */
+static void find_places(open_rows *rows, uint32_t some, uint32_t length, uint32_t *at)
+{
+    const uint32x4_t zero = vdupq_n_u32(0), lengths = vdupq_n_u32(length);
+    uint32x4_t from = vdupq_n_u32(rows->at);
+    uint64x2_t sum = vdupq_n_u64(0);
+    const int32_t *rate = rows->rate;
+    for (const uint32_t *end = at + some; at < end; at += 4, rate += 4) {
+        int32x4_t r = vld1q_s32(rate);
+        uint32x4_t magnitude = vreinterpretq_u32_s32(vabsq_s32(r)), far = vmulq_u32(magnitude, lengths);
+        uint32x4_t to = vaddq_u32(far, vextq_u32(zero, far, 3));
+        to = vaddq_u32(vaddq_u32(to, vextq_u32(zero, to, 2)), from);
+        vst1q_u32(at, veorq_u32(vsubq_u32(to, far), vcltzq_s32(r)));
+        from = vdupq_laneq_u32(to, 3);
+        sum = vpadalq_u32(sum, magnitude);
     }
-    return row;
+    rows->at = vgetq_lane_u32(from, 0);
+    rows->sum += vaddvq_u64(sum);
+}
+
+/* Step all whole fours; the others move to the beginning. */
+static void step_fours(open_rows *rows, const ehmn_direction *along, const strides *by)
+{
+    const uint32_t n = along->n, some = rows->count & ~3u;
+    uint32_t at[MOST_OPEN];
+    if (some == 0) {
+        return;
+    }
+    find_places(rows, some, along->length, at);
+    if (n >= 16u) {
+        step_sixteens(rows->w, rows->rate, at, some / 4u, by, n / 16u);
+    }
+    for (uint32_t k = 0; n % 16u != 0 && k < some; k++) {
+        row_steps row = {rows->w[k], (uint32_t)rows->rate[k], at[k]};
+        step_rest(row, along->edge, along->sign, n);
+    }
+    rows->count -= some;
+    for (uint32_t k = 0; k < rows->count; k++) {
+        rows->w[k] = rows->w[some + k];
+        rows->rate[k] = rows->rate[some + k];
+    }
+}
+
+/* Those that are left. */
+static void step_each(open_rows *rows, const ehmn_direction *along)
+{
+    for (uint32_t k = 0; k < rows->count; k++) {
+        int32_t rate = rows->rate[k];
+        row_steps row = {rows->w[k], (uint32_t)rate, rows->at ^ (uint32_t)(rate >> 31)};
+        step_one(row, along->edge, along->sign, along->n);
+        rows->at += ehmn_abs(rate) * along->length;
+        rows->sum += ehmn_abs(rate);
+    }
 }
 
 /* Most rows are closed, none knows which: they are found by bits, not by branches. The others are stepped four at a
- * time; those of few steps are told by their rates, whose product with the length is about as many. */
+ * time, however few steps they have: above the limit those are rare. */
 uint32_t ehmn_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t least, uint32_t *passed)
 {
-    const uint32_t n = along->n, length = along->length, below = least > 0 ? least - 1u : 0u;
-    const uint32_t few = length > 0 ? (along->few << EHMN_EVENT_FRAC) / length : 0u,
-                   part = (1u << EHMN_EVENT_FRAC) - 1u;
-    uint64_t at = *passed; /* on the line of all rows; of its whole steps only differences count */
-    row_steps rows[64 + 3], *row = rows;
+    const uint32_t n = along->n, below = least > 0 ? least - 1u : 0u;
+    open_rows rows;
     strides by;
+    rows.count = 0;
+    rows.at = *passed;
+    rows.sum = 0;
     make_strides(&by, along);
     for (uint32_t left = n; left > 0; left -= left < 64u ? left : 64u, rates += 64, w += 64u * (size_t)n) {
         int32_t some[64];
@@ -257,27 +334,13 @@ uint32_t ehmn_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *r
             memset(some, 0, sizeof some);
             v = memcpy(some, v, 4u * (size_t)left);
         }
-        for (uint64_t open = which_are_open(v, below); open != 0; open &= open - 1u) {
-            uint64_t r = (uint64_t)__builtin_ctzll(open);
-            uint32_t magnitude = ehmn_abs(v[r]), from = (uint32_t)at, against = (uint32_t)(v[r] >> 31);
-            row->w = w + r * n;
-            row->rate = (uint32_t)v[r];
-            row->at = from ^ against;
-            at += (uint64_t)magnitude * length;
-            if (magnitude > few) {
-                row++;
-            } else {
-                uint64_t end = (uint64_t)magnitude * length + (from & part);
-                ehmn_step_few(row->w, along, v[r], from & part, (uint32_t)(end >> EHMN_EVENT_FRAC));
-            }
-        }
-        row = step_fours(rows, row, along, &by);
+        add_open(&rows, v, below, w, n);
+        step_fours(&rows, along, &by);
     }
-    while (row > rows) {
-        step_one(*--row, along->edge, along->sign, n);
-    }
-    *passed = (uint32_t)at & part;
-    return (uint32_t)(at >> EHMN_EVENT_FRAC);
+    step_each(&rows, along);
+    uint64_t end = rows.sum * along->length + *passed;
+    *passed = (uint32_t)end & ((1u << EHMN_EVENT_FRAC) - 1u);
+    return (uint32_t)(end >> EHMN_EVENT_FRAC);
 }
 
 #endif
