@@ -133,7 +133,7 @@ void ehmn_decay_bias(ehmn_model *m, int32_t factor)
         return;
     }
     for (uint32_t v = first; v < first + share && v < vocab; v++) {
-        bias[v] = (int16_t)(bias[v] - ehmn_mul(bias[v], decay, 16));
+        bias[v] = (int16_t)(bias[v] - ehmn_round_shift32(bias[v] * decay, 16)); /* fits: each has 16 bits */
     }
 }
 
