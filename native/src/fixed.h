@@ -307,18 +307,18 @@ int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int
  * fractional bits that it stands for. */
 int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights);
 
-/* Tokens at quantiles of a prediction, n of them, of which `found` are found. */
+/* The probabilities of n tokens, ehmn_exp2_neg(max - logits[token]). */
 typedef struct {
-    uint32_t *tokens;
+    const int16_t *logits;
     uint32_t n;
-    uint32_t found;
-    uint64_t step;  /* from one to the next */
-    uint64_t ahead; /* of what has been passed, to the next */
-} ehmn_quantiles;
+    int32_t max;
+    uint32_t block;       /* tokens in a row, 64 or 128, whose probabilities have a sum in `sums`; */
+    const uint32_t *sums; /* NULL: there are none */
+    uint64_t mass;        /* of all */
+} ehmn_probabilities;
 
-/* Find those of tokens first..end - 1, whose probabilities ehmn_exp2_neg(max - logits[token]) sum to `rest`. */
-void ehmn_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
-                         ehmn_quantiles *q);
+/* The n tokens at quantiles `ahead`, ahead + step, ..., all below the mass. */
+void ehmn_find_quantiles(const ehmn_probabilities *of, uint64_t ahead, uint64_t step, uint32_t n, uint32_t *tokens);
 
 /* The largest of v[n], which is not empty. */
 int32_t ehmn_largest(const int16_t *v, uint32_t n);

@@ -68,27 +68,31 @@ int64_t ehmn_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_
     return ehmn_sum(room, n);
 }
 
-void ehmn_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
-                         ehmn_quantiles *q)
+/* `rest`: of the block that has been begun, what is not passed. */
+void ehmn_find_quantiles(const ehmn_probabilities *of, uint64_t ahead, uint64_t step, uint32_t n, uint32_t *tokens)
 {
-    uint64_t ahead = q->ahead;
-    uint32_t k = first;
-    while (q->found < q->n) {
+    const uint32_t *sum = of->sums, *end = tokens + n;
+    uint64_t rest = sum != NULL ? 0u : of->mass;
+    uint32_t k = 0, next = 0;
+    while (tokens < end) {
         if (ahead >= rest) {
-            ahead -= rest;
-            break;
+            for (ahead -= rest; ahead >= *sum; next += of->block) {
+                ahead -= *sum++;
+            }
+            rest = *sum++;
+            k = next;
+            next += of->block;
         }
         uint64_t before = ahead;
-        k += ehmn_pass_over(logits + k, end - k, max, &ahead);
-        uint32_t p = ehmn_exp2_neg((uint32_t)(max - logits[k]));
+        k += ehmn_pass_over(of->logits + k, of->n - k, of->max, &ahead);
+        uint32_t p = ehmn_exp2_neg((uint32_t)(of->max - of->logits[k]));
         rest -= before - ahead + p;
-        for (; ahead < p && q->found < q->n; ahead += q->step) {
-            q->tokens[q->found++] = k;
+        for (; ahead < p && tokens < end; ahead += step) {
+            *tokens++ = k;
         }
         ahead -= p;
         k++;
     }
-    q->ahead = ahead;
 }
 
 /* `most`: at most what any of v can be, before the shift that all rows have; as long as it is far from 32 bits, nothing

@@ -233,42 +233,57 @@ static inline uint32_t count_up_to(const uint32x4_t *sums, uint32_t v)
     return 0u - vaddvq_u32(vaddq_u32(low, high));
 }
 
-/* Probabilities of sixteen tokens, of which `left` are there; the others have none. */
-static inline void probabilities(const int16_t *logits, uint32_t left, int32_t max, uint32x4_t *p)
+/* The last logits, fewer than sixteen, less the largest; after them, those of no probability. Apart: it is rare. */
+static __attribute__((noinline)) void fill_up(const int16_t *logits, uint32_t n, int32_t max, int16_t *y)
 {
-    int16_t some[16];
-    int16x8_t most = vdupq_n_s16((int16_t)max);
-    if (left < 16u) {
-        for (uint32_t i = 0; i < 16u; i++) {
-            some[i] = (int16_t)(i < left && logits[i] - max > INT16_MIN ? logits[i] - max : INT16_MIN);
-        }
-        logits = some;
-        most = vdupq_n_s16(0);
+    for (uint32_t i = 0; i < 16u; i++) {
+        int32_t below = i < n ? logits[i] - max : INT16_MIN;
+        y[i] = (int16_t)(below > INT16_MIN ? below : INT16_MIN);
     }
-    const int16x8_t y[2] = {vqsubq_s16(vld1q_s16(logits), most), vqsubq_s16(vld1q_s16(logits + 8), most)};
-    ehmn_neon_exp2(y, 1, p);
 }
 
-void ehmn_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
-                         ehmn_quantiles *q)
+/* As in plastic_loops.c, sixteen tokens at a time. */
+void ehmn_find_quantiles(const ehmn_probabilities *of, uint64_t ahead, uint64_t step, uint32_t n, uint32_t *tokens)
 {
-    uint64_t ahead = q->ahead;
-    uint32_t found = q->found;
-    for (uint32_t k = first; ahead < rest && found < q->n; k += 16u) {
-        uint32x4_t p[4], sums[4];
-        probabilities(logits + k, end - k, max, p);
-        uint32_t sum = vaddvq_u32(vaddq_u32(vaddq_u32(p[0], p[1]), vaddq_u32(p[2], p[3])));
-        if (ahead < sum) {
-            sum_up(p, sums);
-            for (; ahead < sum && found < q->n; ahead += q->step) {
-                q->tokens[found++] = k + count_up_to(sums, (uint32_t)ahead);
+    const int16x8_t most = vdupq_n_s16((int16_t)of->max);
+    const uint32_t *sum = of->sums, *end = tokens + n;
+    int16_t last[16];
+    uint64_t rest = sum != NULL ? 0u : of->mass;
+    uint32_t k = 0, next = 0;
+    for (;;) {
+        if (ahead >= rest) {
+            for (ahead -= rest; ahead >= *sum; next += of->block) {
+                ahead -= *sum++;
             }
+            rest = *sum++;
+            k = next;
+            next += of->block;
         }
-        ahead -= sum;
-        rest -= sum;
+        uint32x4_t p[4], sums[4];
+        const int16_t *logits = of->logits + k;
+        int16x8_t less = most;
+        if (of->n - k < 16u) {
+            fill_up(logits, of->n - k, of->max, last);
+            logits = last;
+            less = vdupq_n_s16(0);
+        }
+        const int16x8_t y[2] = {vqsubq_s16(vld1q_s16(logits), less), vqsubq_s16(vld1q_s16(logits + 8), less)};
+        ehmn_neon_exp2(y, 1, p);
+        uint32_t all = vaddvq_u32(vaddq_u32(vaddq_u32(p[0], p[1]), vaddq_u32(p[2], p[3])));
+        if (ahead < all) {
+            sum_up(p, sums);
+            do {
+                *tokens++ = k + count_up_to(sums, (uint32_t)ahead);
+                ahead += step;
+                if (tokens == end) {
+                    return;
+                }
+            } while (ahead < all);
+        }
+        ahead -= all;
+        rest -= all;
+        k += 16;
     }
-    q->found = found;
-    q->ahead = ahead - rest;
 }
 
 /* The upper words of products. */
