@@ -167,14 +167,15 @@ static inline int32_t ehmn_cos(uint32_t phase)
     return ehmn_sin(phase + 0x40000000u);
 }
 
-/* How many of v[at..n - 1] are equal to the first of them and stand next to it. */
-static inline uint32_t ehmn_run_length(const uint32_t *v, uint32_t n, uint32_t at)
+/* A token that was drawn, and how many times. */
+#define EHMN_DRAWN_ONCE (1u << 24)
+static inline uint32_t ehmn_drawn_token(uint32_t drawn)
 {
-    uint32_t end = at + 1u;
-    while (end < n && v[end] == v[at]) {
-        end++;
-    }
-    return end - at;
+    return drawn & (EHMN_DRAWN_ONCE - 1u);
+}
+static inline int32_t ehmn_drawn_times(uint32_t drawn)
+{
+    return (int32_t)(drawn / EHMN_DRAWN_ONCE);
 }
 
 /* The smallest shift by which a magnitude of at most `max` rounds into `bits` bits with a sign. */
@@ -317,8 +318,9 @@ typedef struct {
     uint64_t mass;        /* of all */
 } ehmn_probabilities;
 
-/* The n tokens at quantiles `ahead`, ahead + step, ..., all below the mass. */
-void ehmn_find_quantiles(const ehmn_probabilities *of, uint64_t ahead, uint64_t step, uint32_t n, uint32_t *tokens);
+/* The tokens at n quantiles `ahead`, ahead + step, ..., all below the mass: those that several share are drawn as many
+ * times. Returns how many tokens. */
+uint32_t ehmn_find_quantiles(const ehmn_probabilities *of, uint64_t ahead, uint64_t step, uint32_t n, uint32_t *drawn);
 
 /* The largest of v[n], which is not empty. */
 int32_t ehmn_largest(const int16_t *v, uint32_t n);

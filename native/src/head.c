@@ -211,7 +211,9 @@ int32_t ehmn_score(const ehmn_model *m, uint32_t token, uint32_t *bits)
     return EHMN_OK;
 }
 
-void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint32_t *tokens)
+_Static_assert(EHMN_MAX_VOCAB < EHMN_DRAWN_ONCE && EHMN_MAX_NEGATIVES < 256u, "both must fit what is drawn");
+
+uint32_t ehmn_draw_negatives(const ehmn_model *m, uint32_t offset, uint32_t *drawn)
 {
     const ehmn_probabilities of = {
         .logits = ehmn_at(m, m->at.logits),
@@ -221,17 +223,18 @@ void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint
         .sums = m->summed ? ehmn_at(m, m->at.scores) : NULL,
         .mass = m->mass,
     };
+    uint32_t n = m->image->rule.n_negatives;
     uint64_t step = m->mass / n;
-    ehmn_find_quantiles(&of, (step * (offset & 0xFFFFu)) >> 16, step, n, tokens);
+    return ehmn_find_quantiles(&of, (step * (offset & 0xFFFFu)) >> 16, step, n, drawn);
 }
 
-void ehmn_output_error(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta)
+void ehmn_output_error(ehmn_model *m, uint32_t token, const uint32_t *drawn, uint32_t n, int32_t *delta)
 {
     const ehmn_matrix *head = m->matrices + ehmn_head_index(m->image);
     const ehmn_rows of = {ehmn_weights(m, head), ehmn_scales(m, head), m->image->d_model,
                           head->shift - m->image->value_frac, m->kernels->sum_rows};
-    uint32_t rows = ehmn_sum_rows(delta, &of, token, negative, m->image->rule.n_negatives);
-    m->counts.macs += (uint64_t)rows * of.n;
+    ehmn_sum_rows(delta, &of, token, m->image->rule.n_negatives, drawn, n);
+    m->counts.macs += (n + (uint64_t)1) * of.n;
 }
 
 static uint32_t most_probable(const int16_t *logits, int32_t max)

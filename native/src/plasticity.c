@@ -288,22 +288,22 @@ static void learn_scale(ehmn_model *m, const int32_t *delta, int32_t frac)
 static void learn_from_error(ehmn_model *m, uint32_t token, uint64_t draw, uint32_t stream, int32_t factor, int write)
 {
     const ehmn_image *im = m->image;
-    uint32_t negative[EHMN_MAX_NEGATIVES];
+    uint32_t drawn[EHMN_MAX_NEGATIVES];
     uint32_t random[4];
     int32_t *delta = ehmn_at(m, m->at.normed);
     int32_t *error = ehmn_at(m, m->at.error);
     int32_t frac = im->value_frac + ehmn_bit_length(im->rule.n_negatives) - 1;
 
     ehmn_random(ehmn_model_delta(m)->seed, stream, draw, random);
-    ehmn_quantile_tokens(m, im->rule.n_negatives, random[0] >> 16, negative);
-    ehmn_output_error(m, token, negative, delta);
+    uint32_t n = ehmn_draw_negatives(m, random[0] >> 16, drawn);
+    ehmn_output_error(m, token, drawn, n, delta);
     ehmn_matvec(m, m->matrices + ehmn_preconditioner_index(im), delta, frac, ERROR_FRAC, error);
     for (uint32_t layer = 0; layer < im->n_dense; layer++) {
         learn_dense_gain(m, layer, error);
     }
     uint32_t rows = learn_row_gains(m, error);
     learn_scale(m, delta, frac);
-    ehmn_learn_bias(m, token, negative, write);
+    ehmn_learn_bias(m, token, drawn, n, write);
     if (!write) {
         return;
     }

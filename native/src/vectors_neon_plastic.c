@@ -175,40 +175,35 @@ void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t c
 }
 
 /* One row after the other. */
-static void add_each(int32_t *v, const ehmn_rows *of, uint32_t token, const uint32_t *negative, uint32_t many)
+static void add_each(int32_t *v, const ehmn_rows *of, uint32_t token, uint32_t many, const uint32_t *drawn, uint32_t n)
 {
     memset(v, 0, 4u * (size_t)of->n);
     ehmn_add_weights(v, of->w + (size_t)token * of->n, of->n, (int32_t)many, of->scale[token], of->shift);
-    for (uint32_t s = 0, same; s < many; s += same) {
-        uint32_t row = negative[s];
-        same = ehmn_run_length(negative, many, s);
-        ehmn_add_weights(v, of->w + (size_t)row * of->n, of->n, -(int32_t)same, of->scale[row], of->shift);
+    for (const uint32_t *end = drawn + n; drawn < end; drawn++) {
+        uint32_t row = ehmn_drawn_token(*drawn);
+        int32_t factor = -ehmn_drawn_times(*drawn);
+        ehmn_add_weights(v, of->w + (size_t)row * of->n, of->n, factor, of->scale[row], of->shift);
     }
 }
 
 /* All at once, unless something could saturate or has too many fractional bits. */
-uint32_t ehmn_sum_rows(int32_t *v, const ehmn_rows *of, uint32_t token, const uint32_t *negative, uint32_t many)
+void ehmn_sum_rows(int32_t *v, const ehmn_rows *of, uint32_t token, uint32_t many, const uint32_t *drawn, uint32_t n)
 {
     ehmn_row rows[EHMN_MAX_NEGATIVES + 1u];
-    uint64_t most = 0; /* before the shift */
-    uint32_t count = 0, s = 0, row = token;
-    int32_t factor = (int32_t)many, shift = of->shift, within = shift > 0;
-    for (;;) {
-        most += 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)of->scale[row];
-        within &= ehmn_neon_make_row(rows + count++, of->w + (size_t)row * of->n, factor, of->scale[row], shift);
-        if (s == many) {
-            break;
-        }
-        row = negative[s];
-        factor = -(int32_t)ehmn_run_length(negative, many, s);
-        s += (uint32_t)-factor;
+    int32_t shift = of->shift, within = shift > 0;
+    uint64_t most = (uint64_t)many * (uint32_t)of->scale[token]; /* before the shift, of weights of 1 */
+    within &= ehmn_neon_make_row(rows, of->w + (size_t)token * of->n, (int32_t)many, of->scale[token], shift);
+    for (uint32_t s = 0; s < n; s++) {
+        uint32_t row = ehmn_drawn_token(drawn[s]);
+        int32_t times = ehmn_drawn_times(drawn[s]), scale = of->scale[row];
+        most += (uint64_t)(uint32_t)times * (uint32_t)scale;
+        within &= ehmn_neon_make_row(rows + 1 + s, of->w + (size_t)row * of->n, -times, scale, shift);
     }
-    if (within && most >> shift < 1u << 30) {
-        (of->sum_rows != NULL ? of->sum_rows : ehmn_neon_sum_rows)(v, of->n, rows, count);
+    if (within && 127u * most >> shift < 1u << 30) {
+        (of->sum_rows != NULL ? of->sum_rows : ehmn_neon_sum_rows)(v, of->n, rows, n + 1u);
     } else {
-        add_each(v, of, token, negative, many);
+        add_each(v, of, token, many, drawn, n);
     }
-    return count;
 }
 
 /* sums[k] = p[0] + ... + p[k] of sixteen, four in each register. */
@@ -243,10 +238,11 @@ static __attribute__((noinline)) void fill_up(const int16_t *logits, uint32_t n,
 }
 
 /* As in plastic_loops.c, sixteen tokens at a time. */
-void ehmn_find_quantiles(const ehmn_probabilities *of, uint64_t ahead, uint64_t step, uint32_t n, uint32_t *tokens)
+uint32_t ehmn_find_quantiles(const ehmn_probabilities *of, uint64_t ahead, uint64_t step, uint32_t n, uint32_t *drawn)
 {
     const int16x8_t most = vdupq_n_s16((int16_t)of->max);
-    const uint32_t *sum = of->sums, *end = tokens + n;
+    const uint32_t *sum = of->sums;
+    uint32_t found = UINT32_MAX, entry = UINT32_MAX; /* of which there is none yet */
     int16_t last[16];
     uint64_t rest = sum != NULL ? 0u : of->mass;
     uint32_t k = 0, next = 0;
@@ -273,10 +269,14 @@ void ehmn_find_quantiles(const ehmn_probabilities *of, uint64_t ahead, uint64_t 
         if (ahead < all) {
             sum_up(p, sums);
             do {
-                *tokens++ = k + count_up_to(sums, (uint32_t)ahead);
+                uint32_t token = k + count_up_to(sums, (uint32_t)ahead);
+                int same = token == ehmn_drawn_token(entry);
+                found += !same;
+                entry = (same ? entry : token) + EHMN_DRAWN_ONCE;
+                drawn[found] = entry;
                 ahead += step;
-                if (tokens == end) {
-                    return;
+                if (--n == 0) {
+                    return found + 1u;
                 }
             } while (ahead < all);
         }

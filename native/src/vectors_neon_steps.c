@@ -168,10 +168,10 @@ static void make_strides(strides *to, const ehmn_direction *along)
     "dup " p2 ".4s, v20.s[" lane "]\n"              \
     "dup " p3 ".4s, v20.s[" lane "]\n"
 
-/* All whole sixteens, at least one, of `fours` times four rows, at least four, in every register that there is: the
- * compiler would move the places, of which a look up takes four registers that follow each other. v20: where the rows
- * begin, then the ways; v21: what is looked up; v22: the rates; v23: the least weight. The upper bytes before are in v24
- * to v27 and in v28 to v31 in turn. */
+/* All whole sixteens, at least one, of four times as many rows as `fours` says, at least one, in every register that
+ * there is: the compiler would move the places, of which a look up takes four registers that follow each other.
+ * v20: where the rows begin, then the ways; v21: what is looked up; v22: the rates; v23: the least weight. The upper
+ * bytes before are in v24 to v27 and in v28 to v31 in turn. */
 static void step_sixteens(int8_t *const *w, const int32_t *rate, const uint32_t *at, uint32_t fours, const strides *by,
                           uint32_t sixteens)
 {
