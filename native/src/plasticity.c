@@ -145,12 +145,9 @@ static uint32_t draw_offset(const ehmn_model *m, uint32_t stream)
     return offset_of(random[0]);
 }
 
-/* Steps of one row w[d_model] towards zero, each weight expecting |w| rate / 2^24 of them: often none. */
+/* Steps of one row w[d_model] towards zero, each weight expecting |w| rate / 2^24 of them. */
 static uint32_t decay_row(ehmn_model *m, int8_t *w, int32_t rate, uint32_t passed)
 {
-    if (ehmn_has_no_step(w, m->image->d_model, (uint32_t)rate, passed)) {
-        return 0;
-    }
     ehmn_direction along = make_direction(m, w);
     return ehmn_draw_row(w, &along, -rate, &passed);
 }
@@ -237,8 +234,9 @@ static void write_rows(ehmn_model *m, int32_t factor, const int32_t *error)
     ehmn_random_firsts(ehmn_model_delta(m)->seed, EHMN_STREAM_ROW_DECAY, ehmn_model_delta(m)->learned, random);
     for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
         int8_t *r = row_of(m, k);
-        if (r != NULL) {
-            m->counts.writes += decay_row(m, r, rule->decay_visit, offset_of(random[k]));
+        uint32_t passed = offset_of(random[k]); /* often up to no step */
+        if (r != NULL && !ehmn_has_no_step(r, m->image->d_model, (uint32_t)rule->decay_visit, passed)) {
+            m->counts.writes += decay_row(m, r, rule->decay_visit, passed);
         }
     }
     int32_t frac = ehmn_quantise8(error, m->image->d_model, ERROR_FRAC, vector);

@@ -113,19 +113,29 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
 }
 
 /* round(difference rate / 2^16) is the upper half of 2 difference (2^15 rate), rounded. */
-void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+/* All whole sixteens of ehmn_follow_all: by 2^-31 factor, or `wholly`, by the rate 1. */
+static inline __attribute__((always_inline)) void follow(int32_t *mean, const int32_t *v, uint32_t n, int wholly,
+                                                         int32_t factor)
 {
-    const int32_t factor = rate < 65536 ? rate * 32768 : 0;
-    for (; n >= 8u; n -= 8u, mean += 8, v += 8) {
-        int32x4x2_t m = vld1q_s32_x2(mean), a = vld1q_s32_x2(v);
-        for (uint32_t k = 0; k < 2u; k++) {
+    for (const int32_t *end = mean + n; mean < end; mean += 16, v += 16) {
+        int32x4x4_t m = vld1q_s32_x4(mean), a = vld1q_s32_x4(v);
+        for (uint32_t k = 0; k < 4u; k++) {
             int32x4_t difference = ehmn_neon_symmetric(vqsubq_s32(a.val[k], m.val[k]));
-            difference = rate < 65536 ? vqrdmulhq_n_s32(difference, factor) : difference;
+            difference = wholly ? difference : vqrdmulhq_n_s32(difference, factor);
             m.val[k] = ehmn_neon_symmetric(vqaddq_s32(m.val[k], difference));
         }
-        vst1q_s32_x2(mean, m);
+        vst1q_s32_x4(mean, m);
     }
-    for (uint32_t i = 0; i < n; i++) {
+}
+
+void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+{
+    if (rate < 65536) {
+        follow(mean, v, n & ~15u, 0, rate * 32768);
+    } else {
+        follow(mean, v, n & ~15u, 1, 0);
+    }
+    for (uint32_t i = n & ~15u; i < n; i++) {
         mean[i] = ehmn_follow_value(mean[i], v[i], rate);
     }
 }
