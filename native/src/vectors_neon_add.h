@@ -12,7 +12,9 @@
 static inline int32x4_t ehmn_neon_add_product(int32x4_t v, int32x4_t a, int32x4_t b)
 {
 #if defined(__ARM_FEATURE_QRDMX)
-    return vqrdmlahq_s32(v, a, b);
+    v = vqrdmlahq_s32(v, a, b);
+    __asm__("" : "+w"(v)); /* which stays where it is */
+    return v;
 #else
     return vqaddq_s32(v, vqrdmulhq_s32(a, b));
 #endif
@@ -29,7 +31,6 @@ static inline __attribute__((always_inline)) void ehmn_neon_fit16(const int32_t 
         a[1] = ehmn_neon_add_product(a[1], vshll_high_n_s16(b, 11), gain);
         a[2] = ehmn_neon_add_product(a[2], vshll_n_s16(vget_low_s16(c), 11), gain);
         a[3] = ehmn_neon_add_product(a[3], vshll_high_n_s16(c, 11), gain);
-        __asm__("" : "+w"(a[0]), "+w"(a[1]), "+w"(a[2]), "+w"(a[3])); /* which stay where they are */
     }
     int16x8_t low = vmaxq_s16(vqmovn_high_s32(vqmovn_s32(a[0]), a[1]), vdupq_n_s16(-INT16_MAX));
     int16x8_t high = vmaxq_s16(vqmovn_high_s32(vqmovn_s32(a[2]), a[3]), vdupq_n_s16(-INT16_MAX));
