@@ -37,7 +37,7 @@ void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_
     }
 }
 
-/* What ehmn_scale_all has no faster way for. Apart: it is rare, and what calls would cost all others the room for it. */
+/* What ehmn_scale_all has no faster way for. Apart: it is rare, and for its calls all others would make room. */
 static __attribute__((noinline)) void scale_any(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
                                                 int32_t *out)
 {
