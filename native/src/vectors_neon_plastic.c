@@ -242,6 +242,7 @@ uint32_t ehmn_find_quantiles(const ehmn_probabilities *of, uint64_t ahead, uint6
 {
     const int16x8_t most = vdupq_n_s16((int16_t)of->max);
     const uint32_t *sum = of->sums;
+    const uint32_t whole = of->n & ~15u;
     uint32_t found = UINT32_MAX, entry = UINT32_MAX; /* of which there is none yet */
     int16_t last[16];
     uint64_t rest = sum != NULL ? 0u : of->mass;
@@ -257,13 +258,15 @@ uint32_t ehmn_find_quantiles(const ehmn_probabilities *of, uint64_t ahead, uint6
         }
         uint32x4_t p[4], sums[4];
         const int16_t *logits = of->logits + k;
-        int16x8_t less = most;
-        if (of->n - k < 16u) {
+        int16x8_t y[2];
+        if (k < whole) {
+            y[0] = vqsubq_s16(vld1q_s16(logits), most);
+            y[1] = vqsubq_s16(vld1q_s16(logits + 8), most);
+        } else {
             fill_up(logits, of->n - k, of->max, last);
-            logits = last;
-            less = vdupq_n_s16(0);
+            y[0] = vld1q_s16(last);
+            y[1] = vld1q_s16(last + 8);
         }
-        const int16x8_t y[2] = {vqsubq_s16(vld1q_s16(logits), less), vqsubq_s16(vld1q_s16(logits + 8), less)};
         ehmn_neon_exp2(y, 1, p);
         uint32_t all = vaddvq_u32(vaddq_u32(vaddq_u32(p[0], p[1]), vaddq_u32(p[2], p[3])));
         if (ahead < all) {
