@@ -228,13 +228,13 @@ static inline uint32_t count_up_to(const uint32x4_t *sums, uint32_t v)
     return 0u - vaddvq_u32(vaddq_u32(low, high));
 }
 
-/* The last logits, fewer than sixteen, less the largest; after them, those of no probability. Apart: it is rare. */
-static __attribute__((noinline)) void fill_up(const int16_t *logits, uint32_t n, int32_t max, int16_t *y)
+/* The last logits, fewer than sixteen. Those after them change nothing: no quantile lies there. */
+static __attribute__((noinline)) const int16_t *fill_up(const int16_t *logits, uint32_t n, int16_t *last)
 {
     for (uint32_t i = 0; i < 16u; i++) {
-        int32_t below = i < n ? logits[i] - max : INT16_MIN;
-        y[i] = (int16_t)(below > INT16_MIN ? below : INT16_MIN);
+        last[i] = i < n ? logits[i] : INT16_MIN;
     }
+    return last;
 }
 
 /* As in plastic_loops.c, sixteen tokens at a time. */
@@ -257,16 +257,8 @@ uint32_t ehmn_find_quantiles(const ehmn_probabilities *of, uint64_t ahead, uint6
             next += of->block;
         }
         uint32x4_t p[4], sums[4];
-        const int16_t *logits = of->logits + k;
-        int16x8_t y[2];
-        if (k < whole) {
-            y[0] = vqsubq_s16(vld1q_s16(logits), most);
-            y[1] = vqsubq_s16(vld1q_s16(logits + 8), most);
-        } else {
-            fill_up(logits, of->n - k, of->max, last);
-            y[0] = vld1q_s16(last);
-            y[1] = vld1q_s16(last + 8);
-        }
+        const int16_t *logits = k < whole ? of->logits + k : fill_up(of->logits + k, of->n - k, last);
+        const int16x8_t y[2] = {vqsubq_s16(vld1q_s16(logits), most), vqsubq_s16(vld1q_s16(logits + 8), most)};
         ehmn_neon_exp2(y, 1, p);
         uint32_t all = vaddvq_u32(vaddq_u32(vaddq_u32(p[0], p[1]), vaddq_u32(p[2], p[3])));
         if (ahead < all) {
