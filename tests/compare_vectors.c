@@ -303,25 +303,26 @@ static void passing(uint32_t n, int32_t limit)
     }
     int16_t *own = copy(v, 2u * n);
     for (uint32_t many = 1; many <= 64u; many *= 4u) {
-        uint32_t tokens[64], got[64] = {0}, found = 0, first = (uint32_t)between(0, (int32_t)n - 1);
-        uint64_t step = all / many, ahead = (uint64_t)between(0, 1 << 20) * (step >> 19), rest = 0;
-        for (uint32_t i = first; i < n; i++) {
-            rest += ehmn_exp2_neg((uint32_t)(max - v[i]));
-        }
-        ehmn_quantiles q = {got, many, 0, step, ahead};
-        ehmn_find_quantiles(own, first, n, max, rest, &q);
-        for (uint32_t i = first; i < n && found < many; i++) {
+        uint32_t drawn[65], got[64], sums[MOST / 16u + 1u] = {0}, block = 16u << between(0, 2), found = 0, left = many;
+        uint64_t step = all / many, first = (uint64_t)between(0, (1 << 20) - 1) * (step >> 20), ahead = first;
+        for (uint32_t i = 0; i < n; i++) {
             uint32_t p = ehmn_exp2_neg((uint32_t)(max - v[i]));
-            for (; ahead < p && found < many; ahead += step) {
-                tokens[found++] = i;
+            sums[i / block] += p;
+            for (drawn[found] = i; ahead < p && left > 0; ahead += step, left--) {
+                drawn[found] += EHMN_DRAWN_ONCE;
             }
+            found += drawn[found] != i;
             ahead -= p;
         }
-        same("the number of quantiles", 1, &found, copy(&q.found, 4), 4);
-        same("quantiles", found, tokens, copy(got, sizeof got), 4);
-        if (found < many) {
-            same("what is ahead", 1, &ahead, copy(&q.ahead, 8), 8);
-        }
+        ehmn_probabilities of = {own, n, max, block, copy(sums, sizeof sums), all};
+        uint32_t of_blocks = ehmn_find_quantiles(&of, first, step, many, got);
+        same("how many tokens", 1, &found, copy(&of_blocks, 4), 4);
+        same("quantiles", found, drawn, copy(got, sizeof got), 4);
+        free((void *)(uintptr_t)of.sums);
+        of.sums = NULL;
+        uint32_t of_all = ehmn_find_quantiles(&of, first, step, many, got);
+        same("how many tokens without sums", 1, &found, copy(&of_all, 4), 4);
+        same("quantiles without sums", found, drawn, copy(got, sizeof got), 4);
     }
 #if !defined(EHMN_NEON)
     for (uint64_t part = 0; part <= 8u; part++) {

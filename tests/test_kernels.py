@@ -359,7 +359,7 @@ ON_AARCH64 = ("aarch64-linux-gnu-gcc", ["-O3", "-static"])
 ARM32 = ["-O2", "-static", "-fno-pie", "-no-pie", "-mthumb", "-march=armv7-a+simd", "-mfloat-abi=hard"]
 M55 = ["-O2", "-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard", "--specs=rdimon.specs"]
 M55 += ["-Wl,--section-start=.vectors=0", "-Wl,-Ttext-segment=0x8000"]
-NEON = ("vectors_neon", "vectors_neon_plastic", "vectors_neon_reduce")
+NEON = ("vectors_neon", "vectors_neon_plastic", "vectors_neon_reduce", "vectors_neon_steps")
 VECTORS = ("fixed", "plastic_loops", "random", "tables", *NEON)
 VECTORS += ("vectors", "vectors_mve", "vectors_plastic", "vectors_reduce")
 ON_M55 = ["qemu-system-arm", "-M", "mps3-an547", "-net", "none", "-display", "none", "-semihosting", "-kernel"]

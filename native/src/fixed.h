@@ -171,14 +171,15 @@ static inline int32_t ehmn_cos(uint32_t phase)
     return ehmn_sin(phase + 0x40000000u);
 }
 
-/* How many of v[at..n - 1] are equal to the first of them and stand next to it. */
-static inline uint32_t ehmn_run_length(const uint32_t *v, uint32_t n, uint32_t at)
+/* A token that was drawn, and how many times. */
+#define EHMN_DRAWN_ONCE (1u << 24)
+static inline uint32_t ehmn_drawn_token(uint32_t drawn)
 {
-    uint32_t end = at + 1u;
-    while (end < n && v[end] == v[at]) {
-        end++;
-    }
-    return end - at;
+    return drawn & (EHMN_DRAWN_ONCE - 1u);
+}
+static inline int32_t ehmn_drawn_times(uint32_t drawn)
+{
+    return (int32_t)(drawn / EHMN_DRAWN_ONCE);
 }
 
 /* The smallest shift by which a magnitude of at most `max` rounds into `bits` bits with a sign. */
@@ -310,18 +311,19 @@ int32_t ehmn_fit_scores(const int8_t *key_frac, uint32_t stride, uint32_t n, int
  * fractional bits that it stands for. */
 int32_t ehmn_align_weights(const int8_t *value_frac, uint32_t stride, uint32_t n, int32_t *weights);
 
-/* Tokens at quantiles of a prediction, n of them, of which `found` are found. */
+/* The probabilities of n tokens, ehmn_exp2_neg(max - logits[token]). */
 typedef struct {
-    uint32_t *tokens;
+    const int16_t *logits;
     uint32_t n;
-    uint32_t found;
-    uint64_t step;  /* from one to the next */
-    uint64_t ahead; /* of what has been passed, to the next */
-} ehmn_quantiles;
+    int32_t max;
+    uint32_t block;       /* tokens in a row, 64 or 128, whose probabilities have a sum in `sums`; */
+    const uint32_t *sums; /* NULL: there are none */
+    uint64_t mass;        /* of all */
+} ehmn_probabilities;
 
-/* Find those of tokens first..end - 1, whose probabilities ehmn_exp2_neg(max - logits[token]) sum to `rest`. */
-void ehmn_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
-                         ehmn_quantiles *q);
+/* The tokens at n quantiles `ahead`, ahead + step, ..., all below the mass: those that several share are drawn as many
+ * times. Returns how many tokens. */
+uint32_t ehmn_find_quantiles(const ehmn_probabilities *of, uint64_t ahead, uint64_t step, uint32_t n, uint32_t *drawn);
 
 /* The largest of v[n], which is not empty. */
 int32_t ehmn_largest(const int16_t *v, uint32_t n);

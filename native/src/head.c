@@ -211,40 +211,30 @@ int32_t ehmn_score(const ehmn_model *m, uint32_t token, uint32_t *bits)
     return EHMN_OK;
 }
 
-/* How many whole blocks can be taken from *ahead, and are. Never all: before the last quantile
- * is less than the mass. */
-static uint32_t pass_blocks(const uint32_t *sums, uint64_t *ahead)
-{
-    const uint32_t *at = sums;
-    uint64_t left = *ahead;
-    for (; left >= *at; at++) {
-        left -= *at;
-    }
-    *ahead = left;
-    return (uint32_t)(at - sums);
-}
+_Static_assert(EHMN_MAX_VOCAB < EHMN_DRAWN_ONCE && EHMN_MAX_NEGATIVES < 256u, "both must fit what is drawn");
 
-void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint32_t *tokens)
+uint32_t ehmn_draw_negatives(const ehmn_model *m, uint32_t offset, uint32_t *drawn)
 {
-    const int16_t *logits = ehmn_at(m, m->at.logits);
-    const uint32_t *sums = ehmn_at(m, m->at.scores);
-    uint32_t vocab = m->image->vocab_size, block = m->summed ? 1u << m->summed : vocab;
+    const ehmn_probabilities of = {
+        .logits = ehmn_at(m, m->at.logits),
+        .n = m->image->vocab_size,
+        .max = m->max_logit,
+        .block = 1u << m->summed,
+        .sums = m->summed ? ehmn_at(m, m->at.scores) : NULL,
+        .mass = m->mass,
+    };
+    uint32_t n = m->image->rule.n_negatives;
     uint64_t step = m->mass / n;
-    ehmn_quantiles q = {tokens, n, 0, step, (step * (offset & 0xFFFFu)) >> 16};
-    for (uint32_t b = 0; q.found < n; b++) {
-        b += m->summed ? pass_blocks(sums + b, &q.ahead) : 0u;
-        uint32_t first = b * block, end = vocab - first < block ? vocab : first + block;
-        ehmn_find_quantiles(logits, first, end, m->max_logit, m->summed ? sums[b] : m->mass, &q);
-    }
+    return ehmn_find_quantiles(&of, (step * (offset & 0xFFFFu)) >> 16, step, n, drawn);
 }
 
-void ehmn_output_error(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta)
+void ehmn_output_error(ehmn_model *m, uint32_t token, const uint32_t *drawn, uint32_t n, int32_t *delta)
 {
     const ehmn_matrix *head = m->matrices + ehmn_head_index(m->image);
     const ehmn_rows of = {ehmn_weights(m, head), ehmn_scales(m, head), m->image->d_model,
                           head->shift - m->image->value_frac, m->kernels->sum_rows};
-    uint32_t rows = ehmn_sum_rows(delta, &of, token, negative, m->image->rule.n_negatives);
-    m->counts.macs += (uint64_t)rows * of.n;
+    ehmn_sum_rows(delta, &of, token, m->image->rule.n_negatives, drawn, n);
+    m->counts.macs += (n + (uint64_t)1) * of.n;
 }
 
 static uint32_t most_probable(const int16_t *logits, int32_t max)

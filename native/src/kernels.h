@@ -22,10 +22,9 @@ typedef struct {
     void (*sum_rows)(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t count); /* below */
 } ehmn_rows;
 
-/* plastic_loops.c, and vectors_neon_plastic.c on aarch64: v = many times row `token`, less the rows negative[many], of
- * which those that are equal stand next to each other and are taken together: each times its scale and rounded. Returns
- * how many rows that was. */
-uint32_t ehmn_sum_rows(int32_t *v, const ehmn_rows *of, uint32_t token, const uint32_t *negative, uint32_t many);
+/* plastic_loops.c, and vectors_neon_plastic.c on aarch64: v = many times row `token`, less the rows drawn[n], as many
+ * times as they were: each times its scale and rounded. */
+void ehmn_sum_rows(int32_t *v, const ehmn_rows *of, uint32_t token, uint32_t many, const uint32_t *drawn, uint32_t n);
 
 typedef struct {
     const char *name;

@@ -97,27 +97,28 @@ void ehmn_learn_ngrams(ehmn_model *m, uint32_t token, int write)
     }
 }
 
-void ehmn_learn_bias(ehmn_model *m, uint32_t token, const uint32_t *negative, int write)
+void ehmn_learn_bias(ehmn_model *m, uint32_t token, const uint32_t *drawn, uint32_t n, int write)
 {
     const ehmn_rule *rule = &m->image->rule;
     int16_t *bias = ehmn_in_delta(m, m->in.bias);
-    uint32_t n = rule->n_negatives;
-    int32_t log_n = ehmn_bit_length(n) - 1, step = rule->bias_step;
+    const uint32_t *end = drawn + n;
+    int32_t log_n = ehmn_bit_length(rule->n_negatives) - 1, step = rule->bias_step;
     if (step == 0) {
         return;
     }
-    int64_t difference = (int64_t)n * bias[token]; /* of what came and the mean of what did not, n times */
-    for (uint32_t s = 0; s < n; s++) {
-        difference -= bias[negative[s]];
+    /* of what came and the mean of what did not, as many times as there are negatives */
+    int32_t difference = (int32_t)rule->n_negatives * bias[token];
+    for (const uint32_t *d = drawn; d < end; d++) {
+        difference -= ehmn_drawn_times(*d) * bias[ehmn_drawn_token(*d)];
     }
     ehmn_move_gain(m, &ehmn_model_gains(m)->bias, difference, EHMN_BIAS_FRAC + log_n);
     if (!write) {
         return;
     }
     bias[token] = ehmn_sat16(bias[token] + step);
-    for (uint32_t s = 0, same; s < n; s += same) {
-        same = ehmn_run_length(negative, n, s);
-        bias[negative[s]] = ehmn_sat16(bias[negative[s]] + ehmn_round_shift32(-(int32_t)same * step, log_n));
+    for (; drawn < end; drawn++) {
+        int16_t *b = bias + ehmn_drawn_token(*drawn);
+        *b = (int16_t)ehmn_sat16(*b + ehmn_round_shift32(-ehmn_drawn_times(*drawn) * step, log_n));
     }
 }
 
@@ -133,7 +134,7 @@ void ehmn_decay_bias(ehmn_model *m, int32_t factor)
         return;
     }
     for (uint32_t v = first; v < first + share && v < vocab; v++) {
-        bias[v] = (int16_t)(bias[v] - ehmn_mul(bias[v], decay, 16));
+        bias[v] = (int16_t)(bias[v] - ehmn_round_shift32(bias[v] * decay, 16)); /* fits: each has 16 bits */
     }
 }
 

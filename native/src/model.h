@@ -362,7 +362,7 @@ void ehmn_contexts(const ehmn_model *m, uint32_t n, uint32_t *hash);
 uint32_t ehmn_slot(uint32_t hash, uint32_t slots);
 void ehmn_remember(ehmn_model *m);
 void ehmn_swap_recalled(ehmn_model *m);
-void ehmn_learn_bias(ehmn_model *m, uint32_t token, const uint32_t *negative, int write);
+void ehmn_learn_bias(ehmn_model *m, uint32_t token, const uint32_t *drawn, uint32_t n, int write);
 void ehmn_decay_bias(ehmn_model *m, int32_t factor);
 void ehmn_learn_ngrams(ehmn_model *m, uint32_t token, int write);
 void ehmn_learn_episodes(ehmn_model *m, uint32_t token, int write);
@@ -385,10 +385,11 @@ int32_t ehmn_delta_check(const ehmn_model *m, const void *delta, uint32_t bytes)
 int32_t ehmn_delta_copy(const ehmn_model *m, const void *delta, void *out, uint32_t bytes);
 void ehmn_delta_clear(ehmn_model *m, uint64_t seed);
 
-/* delta[d_model] = n (E[token] - mean of E over the n negatives), at value_frac. */
-void ehmn_output_error(ehmn_model *m, uint32_t token, const uint32_t *negative, int32_t *delta);
+/* The negatives, drawn at as many equally spaced quantiles of the prediction, shifted by offset (16 bits of one step).
+ * Returns how many tokens. */
+uint32_t ehmn_draw_negatives(const ehmn_model *m, uint32_t offset, uint32_t *drawn);
 
-/* Tokens at `n` equally spaced quantiles of the prediction, shifted by offset (16 bits of one step). */
-void ehmn_quantile_tokens(const ehmn_model *m, uint32_t n, uint32_t offset, uint32_t *tokens);
+/* delta[d_model] = N (E[token] - mean of E over the N negatives), which are n tokens, at value_frac. */
+void ehmn_output_error(ehmn_model *m, uint32_t token, const uint32_t *drawn, uint32_t n, int32_t *delta);
 
 #endif

@@ -68,53 +68,57 @@ int64_t ehmn_sum_products(const int32_t *v, const int32_t *w, uint32_t n, int32_
     return ehmn_sum(room, n);
 }
 
-void ehmn_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
-                         ehmn_quantiles *q)
+/* `rest`: of the block that has been begun, what is not passed. */
+uint32_t ehmn_find_quantiles(const ehmn_probabilities *of, uint64_t ahead, uint64_t step, uint32_t n, uint32_t *drawn)
 {
-    uint64_t ahead = q->ahead;
-    uint32_t k = first;
-    while (q->found < q->n) {
+    const uint32_t *sum = of->sums, *first = drawn;
+    uint64_t rest = sum != NULL ? 0u : of->mass;
+    uint32_t k = 0, next = 0;
+    while (n > 0) {
         if (ahead >= rest) {
-            ahead -= rest;
-            break;
+            for (ahead -= rest; ahead >= *sum; next += of->block) {
+                ahead -= *sum++;
+            }
+            rest = *sum++;
+            k = next;
+            next += of->block;
         }
         uint64_t before = ahead;
-        k += ehmn_pass_over(logits + k, end - k, max, &ahead);
-        uint32_t p = ehmn_exp2_neg((uint32_t)(max - logits[k]));
+        k += ehmn_pass_over(of->logits + k, of->n - k, of->max, &ahead);
+        uint32_t p = ehmn_exp2_neg((uint32_t)(of->max - of->logits[k]));
         rest -= before - ahead + p;
-        for (; ahead < p && q->found < q->n; ahead += q->step) {
-            q->tokens[q->found++] = k;
+        uint32_t found = k;
+        for (; ahead < p && n > 0; ahead += step, n--) {
+            found += EHMN_DRAWN_ONCE;
         }
+        *drawn++ = found;
         ahead -= p;
         k++;
     }
-    q->ahead = ahead;
+    return (uint32_t)(drawn - first);
 }
 
 /* `most`: at most what any of v can be, before the shift that all rows have; as long as it is far from 32 bits, nothing
  * saturates. */
-uint32_t ehmn_sum_rows(int32_t *v, const ehmn_rows *of, uint32_t token, const uint32_t *negative, uint32_t many)
+void ehmn_sum_rows(int32_t *v, const ehmn_rows *of, uint32_t token, uint32_t many, const uint32_t *drawn, uint32_t n)
 {
-    uint32_t n = of->n, row = token, rows = 0, s = 0;
     int32_t shift = of->shift, factor = (int32_t)many;
     uint64_t most = 0;
-    memset(v, 0, 4u * (size_t)n);
-    for (;;) {
-        const int8_t *w = of->w + (size_t)row * n;
-        int32_t scale = of->scale[row];
+    memset(v, 0, 4u * (size_t)of->n);
+    for (const uint32_t *end = drawn + n;; drawn++) {
+        const int8_t *w = of->w + (size_t)token * of->n;
+        int32_t scale = of->scale[token];
         most += 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)scale;
         if (shift > 0 && shift < 62 && most >> shift < 1u << 30) {
-            ehmn_add_weights_within(v, w, n, factor, scale, shift);
+            ehmn_add_weights_within(v, w, of->n, factor, scale, shift);
         } else {
-            ehmn_add_weights(v, w, n, factor, scale, shift);
+            ehmn_add_weights(v, w, of->n, factor, scale, shift);
         }
-        rows++;
-        if (s == many) {
-            return rows;
+        if (drawn == end) {
+            return;
         }
-        row = negative[s];
-        factor = -(int32_t)ehmn_run_length(negative, many, s);
-        s += (uint32_t)-factor;
+        token = ehmn_drawn_token(*drawn);
+        factor = -ehmn_drawn_times(*drawn);
     }
 }
 

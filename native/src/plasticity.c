@@ -145,12 +145,9 @@ static uint32_t draw_offset(const ehmn_model *m, uint32_t stream)
     return offset_of(random[0]);
 }
 
-/* Steps of one row w[d_model] towards zero, each weight expecting |w| rate / 2^24 of them: often none. */
+/* Steps of one row w[d_model] towards zero, each weight expecting |w| rate / 2^24 of them. */
 static uint32_t decay_row(ehmn_model *m, int8_t *w, int32_t rate, uint32_t passed)
 {
-    if (ehmn_has_no_step(w, m->image->d_model, (uint32_t)rate, passed)) {
-        return 0;
-    }
     ehmn_direction along = make_direction(m, w);
     return ehmn_draw_row(w, &along, -rate, &passed);
 }
@@ -237,8 +234,9 @@ static void write_rows(ehmn_model *m, int32_t factor, const int32_t *error)
     ehmn_random_firsts(ehmn_model_delta(m)->seed, EHMN_STREAM_ROW_DECAY, ehmn_model_delta(m)->learned, random);
     for (uint32_t k = 0; k < EHMN_ROW_ADAPTERS; k++) {
         int8_t *r = row_of(m, k);
-        if (r != NULL) {
-            m->counts.writes += decay_row(m, r, rule->decay_visit, offset_of(random[k]));
+        uint32_t passed = offset_of(random[k]); /* often up to no step */
+        if (r != NULL && !ehmn_has_no_step(r, m->image->d_model, (uint32_t)rule->decay_visit, passed)) {
+            m->counts.writes += decay_row(m, r, rule->decay_visit, passed);
         }
     }
     int32_t frac = ehmn_quantise8(error, m->image->d_model, ERROR_FRAC, vector);
@@ -288,22 +286,22 @@ static void learn_scale(ehmn_model *m, const int32_t *delta, int32_t frac)
 static void learn_from_error(ehmn_model *m, uint32_t token, uint64_t draw, uint32_t stream, int32_t factor, int write)
 {
     const ehmn_image *im = m->image;
-    uint32_t negative[EHMN_MAX_NEGATIVES];
+    uint32_t drawn[EHMN_MAX_NEGATIVES];
     uint32_t random[4];
     int32_t *delta = ehmn_at(m, m->at.normed);
     int32_t *error = ehmn_at(m, m->at.error);
     int32_t frac = im->value_frac + ehmn_bit_length(im->rule.n_negatives) - 1;
 
     ehmn_random(ehmn_model_delta(m)->seed, stream, draw, random);
-    ehmn_quantile_tokens(m, im->rule.n_negatives, random[0] >> 16, negative);
-    ehmn_output_error(m, token, negative, delta);
+    uint32_t n = ehmn_draw_negatives(m, random[0] >> 16, drawn);
+    ehmn_output_error(m, token, drawn, n, delta);
     ehmn_matvec(m, m->matrices + ehmn_preconditioner_index(im), delta, frac, ERROR_FRAC, error);
     for (uint32_t layer = 0; layer < im->n_dense; layer++) {
         learn_dense_gain(m, layer, error);
     }
     uint32_t rows = learn_row_gains(m, error);
     learn_scale(m, delta, frac);
-    ehmn_learn_bias(m, token, negative, write);
+    ehmn_learn_bias(m, token, drawn, n, write);
     if (!write) {
         return;
     }

@@ -15,6 +15,7 @@ void ehmn_random(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t out[
         out[1] = (uint32_t)b;
         out[2] = (uint32_t)(a >> 32) ^ out[3] ^ key1;
         out[3] = (uint32_t)a;
+        __asm__("" : "+r"(key0), "+r"(key1)); /* no constants of all rounds, which take more instructions than sums */
         key0 += EHMN_KEY_STEP_0;
         key1 += EHMN_KEY_STEP_1;
     }

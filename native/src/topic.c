@@ -247,7 +247,8 @@ static void learn_place(ehmn_model *m, const int32_t *observed, place p)
     for (uint32_t i = 0; i < m->image->d_model; i++) {
         int32_t part = ehmn_round_shift(along * apart(observed, centre, i), CENTRE_FRAC);
         int32_t old = ehmn_clamp(wander[i], -MOST_WANDER, MOST_WANDER);
-        wander[i] = ehmn_follow_value(old, ehmn_clamp(part, -MOST_WANDER, MOST_WANDER), rate);
+        int32_t change = ehmn_clamp(part, -MOST_WANDER, MOST_WANDER) - old;
+        wander[i] = old + ehmn_round_fit((int64_t)change * rate, 16);
     }
     ehmn_follow_all(centre, observed, m->image->d_model, (int32_t)(65536u / delta->checks));
     int32_t distance = (int32_t)(p.distance < most ? p.distance : most);

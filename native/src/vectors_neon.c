@@ -37,30 +37,11 @@ void ehmn_subtract_all(const int32_t *v, const int32_t *less, uint32_t n, int32_
     }
 }
 
-/* The larger the factor, the less of a doubled product counts: from 31 bits on that are rounded
- * away, its upper half. */
-void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
+/* What ehmn_scale_all has no faster way for. Apart: it is rare, and for its calls all others would make room. */
+static __attribute__((noinline)) void scale_any(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
+                                                int32_t *out)
 {
     const int64x2_t right = vdupq_n_s64(-shift);
-    int32_t spare = factor != INT32_MIN ? ehmn_neon_spare_bits(ehmn_abs(factor)) : 0;
-    if (shift + spare >= 32 && shift + spare <= 62) {
-        const int32x4_t factors = vdupq_n_s32((int32_t)((uint32_t)factor << spare)),
-                        down = vdupq_n_s32(31 - shift - spare);
-        for (; n >= 8u; n -= 8u, v += 8, out += 8) {
-            int32x4x2_t a = vld1q_s32_x2(v);
-            a.val[0] = vrshlq_s32(vqdmulhq_s32(a.val[0], factors), down);
-            a.val[1] = vrshlq_s32(vqdmulhq_s32(a.val[1], factors), down);
-            vst1q_s32_x2(out, a);
-        }
-    }
-    for (; shift == 16 && n >= 16u; n -= 16u, v += 16, out += 16) { /* of gains, most of which are near one */
-        int32x4x4_t a = vld1q_s32_x4(v);
-        for (uint32_t k = 0; k < 4u; k++) {
-            int32x2_t low = vqrshrn_n_s64(vmull_n_s32(vget_low_s32(a.val[k]), factor), 16);
-            a.val[k] = ehmn_neon_symmetric(vqrshrn_high_n_s64(low, vmull_high_n_s32(a.val[k], factor), 16));
-        }
-        vst1q_s32_x4(out, a);
-    }
     for (; shift >= 1 && shift <= 62 && n >= 4u; n -= 4u, v += 4, out += 4) {
         int32x4_t a = vld1q_s32(v);
         int64x2_t low = vrshlq_s64(vmull_n_s32(vget_low_s32(a), factor), right);
@@ -72,6 +53,43 @@ void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift,
     }
 }
 
+/* The larger the factor, the less of a doubled product counts: from 31 bits on that are rounded
+ * away, its upper half. */
+void ehmn_scale_all(const int32_t *v, uint32_t n, int32_t factor, int32_t shift, int32_t *out)
+{
+    int32_t spare = factor != INT32_MIN ? ehmn_neon_spare_bits(ehmn_abs(factor)) : 0;
+    if (shift + spare >= 32 && shift + spare <= 62) {
+        const int32x4_t factors = vdupq_n_s32((int32_t)((uint32_t)factor << spare)),
+                        down = vdupq_n_s32(31 - shift - spare);
+        for (; n >= 16u; n -= 16u, v += 16, out += 16) {
+            int32x4x4_t a = vld1q_s32_x4(v);
+            for (uint32_t k = 0; k < 4u; k++) {
+                a.val[k] = vrshlq_s32(vqdmulhq_s32(a.val[k], factors), down);
+            }
+            vst1q_s32_x4(out, a);
+        }
+    } else if (shift == 16) { /* of gains, most of which are near one */
+        for (; n >= 16u; n -= 16u, v += 16, out += 16) {
+            int32x4x4_t a = vld1q_s32_x4(v);
+            for (uint32_t k = 0; k < 4u; k++) {
+                int32x2_t low = vqrshrn_n_s64(vmull_n_s32(vget_low_s32(a.val[k]), factor), 16);
+                a.val[k] = ehmn_neon_symmetric(vqrshrn_high_n_s64(low, vmull_high_n_s32(a.val[k], factor), 16));
+            }
+            vst1q_s32_x4(out, a);
+        }
+    }
+    if (n > 0) {
+        scale_any(v, n, factor, shift, out);
+    }
+}
+
+static __attribute__((noinline)) void add_any_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)z[i] * gain, 15));
+    }
+}
+
 void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
 {
     int32_t spare = ehmn_neon_spare_bits((uint32_t)gain);
@@ -79,8 +97,8 @@ void ehmn_add_outputs(int32_t *v, const int16_t *z, uint32_t n, int32_t gain)
     for (; spare >= 1 && n >= 8u; n -= 8u, v += 8, z += 8) {
         ehmn_neon_add_scaled(v, vld1q_s16(z), gains, down);
     }
-    for (uint32_t i = 0; i < n; i++) {
-        v[i] = ehmn_add(v[i], ehmn_round_rarely((int64_t)z[i] * gain, 15));
+    if (n > 0) {
+        add_any_outputs(v, z, n, gain);
     }
 }
 
@@ -113,19 +131,29 @@ void ehmn_tanh_all(const int32_t *v, uint32_t n, int32_t shift, int16_t *z)
 }
 
 /* round(difference rate / 2^16) is the upper half of 2 difference (2^15 rate), rounded. */
-void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+/* All whole sixteens of ehmn_follow_all: by 2^-31 factor, or `wholly`, by the rate 1. */
+static inline __attribute__((always_inline)) void follow(int32_t *mean, const int32_t *v, uint32_t n, int wholly,
+                                                         int32_t factor)
 {
-    const int32_t factor = rate < 65536 ? rate * 32768 : 0;
-    for (; n >= 8u; n -= 8u, mean += 8, v += 8) {
-        int32x4x2_t m = vld1q_s32_x2(mean), a = vld1q_s32_x2(v);
-        for (uint32_t k = 0; k < 2u; k++) {
+    for (const int32_t *end = mean + n; mean < end; mean += 16, v += 16) {
+        int32x4x4_t m = vld1q_s32_x4(mean), a = vld1q_s32_x4(v);
+        for (uint32_t k = 0; k < 4u; k++) {
             int32x4_t difference = ehmn_neon_symmetric(vqsubq_s32(a.val[k], m.val[k]));
-            difference = rate < 65536 ? vqrdmulhq_n_s32(difference, factor) : difference;
+            difference = wholly ? difference : vqrdmulhq_n_s32(difference, factor);
             m.val[k] = ehmn_neon_symmetric(vqaddq_s32(m.val[k], difference));
         }
-        vst1q_s32_x2(mean, m);
+        vst1q_s32_x4(mean, m);
     }
-    for (uint32_t i = 0; i < n; i++) {
+}
+
+void ehmn_follow_all(int32_t *mean, const int32_t *v, uint32_t n, int32_t rate)
+{
+    if (rate < 65536) {
+        follow(mean, v, n & ~15u, 0, rate * 32768);
+    } else {
+        follow(mean, v, n & ~15u, 1, 0);
+    }
+    for (uint32_t i = n & ~15u; i < n; i++) {
         mean[i] = ehmn_follow_value(mean[i], v[i], rate);
     }
 }

@@ -12,32 +12,31 @@
 static inline int32x4_t ehmn_neon_add_product(int32x4_t v, int32x4_t a, int32x4_t b)
 {
 #if defined(__ARM_FEATURE_QRDMX)
-    return vqrdmlahq_s32(v, a, b);
+    v = vqrdmlahq_s32(v, a, b);
+    __asm__("" : "+w"(v)); /* which stays where it is */
+    return v;
 #else
     return vqaddq_s32(v, vqrdmulhq_s32(a, b));
 #endif
 }
 
-/* Eight values as logits: round(bias gain / 2^20) = round(2 (2^11 bias) gain / 2^32), where they are `biased`. */
-static inline int16x8_t ehmn_neon_fit8(const int32_t *v, const int16_t *bias, int biased, int32x4_t gain)
-{
-    int32x4_t low = vld1q_s32(v), high = vld1q_s32(v + 4);
-    if (biased) {
-        int16x8_t b = vld1q_s16(bias);
-        low = ehmn_neon_add_product(low, vshll_n_s16(vget_low_s16(b), 11), gain);
-        high = ehmn_neon_add_product(high, vshll_high_n_s16(b, 11), gain);
-    }
-    return vmaxq_s16(vqmovn_high_s32(vqmovn_s32(low), high), vdupq_n_s16(-INT16_MAX));
-}
-
+/* Sixteen values as logits: round(bias gain / 2^20) = round(2 (2^11 bias) gain / 2^32), where they are `biased`. */
 static inline __attribute__((always_inline)) void ehmn_neon_fit16(const int32_t *v, const int16_t *bias, int biased,
                                                                   int32x4_t gain, int16_t *out, int16x8_t *most)
 {
-    int16x8_t a = ehmn_neon_fit8(v, bias, biased, gain);
-    int16x8_t b = ehmn_neon_fit8(v + 8, biased ? bias + 8 : bias, biased, gain);
-    vst1q_s16(out, a);
-    vst1q_s16(out + 8, b);
-    *most = vmaxq_s16(*most, vmaxq_s16(a, b));
+    int32x4_t a[4] = {vld1q_s32(v), vld1q_s32(v + 4), vld1q_s32(v + 8), vld1q_s32(v + 12)};
+    if (biased) {
+        int16x8_t b = vld1q_s16(bias), c = vld1q_s16(bias + 8);
+        a[0] = ehmn_neon_add_product(a[0], vshll_n_s16(vget_low_s16(b), 11), gain);
+        a[1] = ehmn_neon_add_product(a[1], vshll_high_n_s16(b, 11), gain);
+        a[2] = ehmn_neon_add_product(a[2], vshll_n_s16(vget_low_s16(c), 11), gain);
+        a[3] = ehmn_neon_add_product(a[3], vshll_high_n_s16(c, 11), gain);
+    }
+    int16x8_t low = vmaxq_s16(vqmovn_high_s32(vqmovn_s32(a[0]), a[1]), vdupq_n_s16(-INT16_MAX));
+    int16x8_t high = vmaxq_s16(vqmovn_high_s32(vqmovn_s32(a[2]), a[3]), vdupq_n_s16(-INT16_MAX));
+    vst1q_s16(out, low);
+    vst1q_s16(out + 8, high);
+    *most = vmaxq_s16(*most, vmaxq_s16(low, high));
 }
 
 /* What a table's `fit` does with n values, at least 32: those that are no whole group of 32

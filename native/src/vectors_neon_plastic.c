@@ -1,4 +1,4 @@
-/* Loops that learning alone has, for aarch64: the steps of rows of weights, and what leads to them. */
+/* Loops that learning alone has, for aarch64: what leads to the steps of vectors_neon_steps.c. */
 #include "vectors_neon.h"
 
 #if defined(EHMN_NEON)
@@ -8,217 +8,6 @@
 #include "vectors_neon_add.h"
 
 #include <stddef.h>
-
-/* A row of weights that is to be stepped: of those that go against the direction, rate and place are complements, which
- * turns the differences of places around. */
-typedef struct {
-    int8_t *w;
-    uint32_t rate;
-    uint32_t at;
-} row_steps;
-
-_Static_assert(sizeof(row_steps) == 16u, "four of them are loaded as words");
-
-static inline row_steps steps_of(int8_t *w, int32_t rate, uint32_t at)
-{
-    row_steps row = {w, (uint32_t)rate, at ^ (uint32_t)(rate >> 31)};
-    return row;
-}
-
-/* The last weights of a row of n, less than sixteen. */
-static void step_rest(row_steps row, const uint32_t *edge, const int8_t *sign, uint32_t n)
-{
-    int8_t *w = row.w + (n & ~15u);
-    uint32_t last = (row.at + (n >= 16u ? row.rate * edge[-1] : 0u)) >> 24;
-    for (uint32_t i = 0; i < (n & 15u); i++) {
-        uint32_t now = (row.at + row.rate * edge[i]) >> 24;
-        int32_t steps = (int8_t)(now - last);
-        w[i] = (int8_t)ehmn_clamp(w[i] + (sign[i] < 0 ? -steps : steps), -127, 127);
-        last = now;
-    }
-}
-
-/* The upper bytes of the places of sixteen weights on the line. An addition that keeps upper halves brings what is
- * added and the first half of the way to the bytes. */
-static inline uint8x16_t places_of(const uint32x4_t *edge, uint32x4_t rate, uint32x4_t at)
-{
-    uint16x8_t low = vaddhn_high_u32(vaddhn_u32(vmulq_u32(edge[0], rate), at), vmulq_u32(edge[1], rate), at);
-    uint16x8_t high = vaddhn_high_u32(vaddhn_u32(vmulq_u32(edge[2], rate), at), vmulq_u32(edge[3], rate), at);
-    return vuzp2q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
-}
-
-/* Sixteen weights w, moved by as many steps as lie between places, of which the last before them is in
- * `before`. `way`: 1 or -1. */
-static inline int8x16_t moved(int8x16_t w, uint8x16_t before, uint8x16_t now, int8x16_t way)
-{
-    int8x16_t steps = vreinterpretq_s8_u8(vsubq_u8(now, vextq_u8(before, now, 15)));
-    return vmaxq_s8(vqaddq_s8(w, vmulq_s8(steps, way)), vdupq_n_s8(-127));
-}
-
-static inline uint32x4x4_t next_edges(const uint32_t **edge)
-{
-    uint32x4x4_t sixteen = vld1q_u32_x4(*edge);
-    *edge += 16;
-    EHMN_KEEP_POINTER(*edge);
-    return sixteen;
-}
-
-static inline int8x16_t way_of(int8x16_t sign)
-{
-    return vorrq_s8(sign, vdupq_n_s8(1));
-}
-
-static inline uint8x16_t step16(int8_t *w, uint32x4x4_t edge, int8x16_t way, uint32x4_t rate, uint32x4_t at,
-                                uint8x16_t before)
-{
-    uint8x16_t now = places_of(edge.val, rate, at);
-    vst1q_s8(w, moved(vld1q_s8(w), before, now, way));
-    return now;
-}
-
-static inline uint8x16_t step32(int8_t **w, uint32x4x4_t edge0, uint32x4x4_t edge1, int8x16_t way0, int8x16_t way1,
-                                uint32x4_t rate, uint32x4_t at, uint8x16_t before)
-{
-    uint8x16_t now = places_of(edge0.val, rate, at), then = places_of(edge1.val, rate, at);
-    int8x16_t a = moved(vld1q_s8(*w), before, now, way0), b = moved(vld1q_s8(*w + 16), now, then, way1);
-    vst1q_s8(*w, a);
-    vst1q_s8(*w + 16, b);
-    *w += 32;
-    EHMN_KEEP_POINTER(*w);
-    return then;
-}
-
-/* Steps of `count` rows, 1 or 4. */
-static inline __attribute__((always_inline)) void step_rows(const row_steps *row, uint32_t count, const uint32_t *edge,
-                                                            const int8_t *sign, uint32_t n)
-{
-    int8_t *w0 = row->w, *w1 = w0, *w2 = w0, *w3 = w0;
-    uint32x4_t r0 = vdupq_n_u32(row->rate), r1 = r0, r2 = r0, r3 = r0;
-    uint32x4_t a0 = vdupq_n_u32(row->at), a1 = a0, a2 = a0, a3 = a0;
-    if (count > 1u) {
-        uint32x4x4_t all = vld4q_u32((const uint32_t *)(const void *)row);
-        w1 = row[1].w;
-        w2 = row[2].w;
-        w3 = row[3].w;
-        r0 = vdupq_laneq_u32(all.val[2], 0);
-        r1 = vdupq_laneq_u32(all.val[2], 1);
-        r2 = vdupq_laneq_u32(all.val[2], 2);
-        r3 = vdupq_laneq_u32(all.val[2], 3);
-        a0 = vdupq_laneq_u32(all.val[3], 0);
-        a1 = vdupq_laneq_u32(all.val[3], 1);
-        a2 = vdupq_laneq_u32(all.val[3], 2);
-        a3 = vdupq_laneq_u32(all.val[3], 3);
-    }
-    uint8x16_t b0 = vdupq_laneq_u8(vreinterpretq_u8_u32(a0), 3), b1 = vdupq_laneq_u8(vreinterpretq_u8_u32(a1), 3);
-    uint8x16_t b2 = vdupq_laneq_u8(vreinterpretq_u8_u32(a2), 3), b3 = vdupq_laneq_u8(vreinterpretq_u8_u32(a3), 3);
-    uint32_t left = n;
-    if (left & 16u) {
-        uint32x4x4_t e = next_edges(&edge);
-        int8x16_t way = way_of(vld1q_s8(sign));
-        sign += 16;
-        b0 = step16(w0, e, way, r0, a0, b0);
-        w0 += 16;
-        if (count > 1u) {
-            b1 = step16(w1, e, way, r1, a1, b1);
-            b2 = step16(w2, e, way, r2, a2, b2);
-            b3 = step16(w3, e, way, r3, a3, b3);
-            w1 += 16;
-            w2 += 16;
-            w3 += 16;
-        }
-    }
-    for (left /= 32u; left > 0; left--, sign += 32) {
-        uint32x4x4_t e = next_edges(&edge), f = next_edges(&edge);
-        int8x16_t u = way_of(vld1q_s8(sign)), v = way_of(vld1q_s8(sign + 16));
-        b0 = step32(&w0, e, f, u, v, r0, a0, b0);
-        if (count > 1u) {
-            EHMN_NOT_BEFORE(b0);
-            b1 = step32(&w1, e, f, u, v, r1, a1, b1);
-            EHMN_NOT_BEFORE(b1);
-            b2 = step32(&w2, e, f, u, v, r2, a2, b2);
-            EHMN_NOT_BEFORE(b2);
-            b3 = step32(&w3, e, f, u, v, r3, a3, b3);
-        }
-    }
-    for (uint32_t k = 0; n % 16u != 0 && k < count; k++) {
-        step_rest(row[k], edge, sign, n);
-    }
-}
-
-void ehmn_kernels_neon_step_row(int8_t *w, const uint32_t *edge, const int8_t *sign, int32_t flip, uint32_t n,
-                                uint32_t rate, uint32_t at)
-{
-    row_steps row = {w, flip ? 0u - rate : rate, at ^ (uint32_t)flip};
-    step_rows(&row, 1, edge, sign, n);
-}
-
-static void step_four(const row_steps *row, const ehmn_direction *along)
-{
-    step_rows(row, 4, along->edge, along->sign, along->n);
-}
-
-/* Bit i: of v[64] the i-th, plus `below`, is above twice that. */
-static inline uint64_t which_are_open(const int32_t *v, uint32_t below)
-{
-    static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-    const uint32x4_t by = vdupq_n_u32(below), most = vdupq_n_u32(2u * below);
-    const uint8x16_t place = vld1q_u8(places);
-    uint8x16_t bits[4];
-    for (uint32_t k = 0; k < 4u; k++, v += 16) {
-        uint32x4_t open[4];
-        for (uint32_t i = 0; i < 4u; i++) {
-            open[i] = vcgtq_u32(vaddq_u32(vreinterpretq_u32_s32(vld1q_s32(v + 4u * i)), by), most);
-        }
-        uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(open[0]), vreinterpretq_u16_u32(open[1]));
-        uint16x8_t high = vuzp1q_u16(vreinterpretq_u16_u32(open[2]), vreinterpretq_u16_u32(open[3]));
-        bits[k] = vandq_u8(vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high)), place);
-    }
-    uint8x16_t all = vpaddq_u8(vpaddq_u8(bits[0], bits[1]), vpaddq_u8(bits[2], bits[3]));
-    return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(all, all)), 0);
-}
-
-/* Most rows are closed, none knows which: they are found by bits, not by branches. The others are stepped four at a
- * time; those of few steps are told by their rates, whose product with the length is about as many. */
-uint32_t ehmn_draw_rows(int8_t *w, const ehmn_direction *along, const int32_t *rates, uint32_t least, uint32_t *passed)
-{
-    const uint32_t n = along->n, length = along->length, below = least > 0 ? least - 1u : 0u;
-    const uint32_t few = length > 0 ? (along->few << EHMN_EVENT_FRAC) / length : 0u,
-                   part = (1u << EHMN_EVENT_FRAC) - 1u;
-    uint64_t at = *passed; /* on the line of all rows; of its whole steps only differences count */
-    row_steps rows[4], *row = rows;
-    for (uint32_t first = 0; first < n; first += 64u) {
-        int32_t some[64];
-        const int32_t *v = rates + first;
-        if (n - first < 64u) {
-            memset(some, 0, sizeof some);
-            v = memcpy(some, v, 4u * (size_t)(n - first));
-        }
-        for (uint64_t open = which_are_open(v, below); open != 0; open &= open - 1u) {
-            uint32_t r = (uint32_t)__builtin_ctzll(open), magnitude = ehmn_abs(v[r]), from = (uint32_t)at;
-            int8_t *of_row = w + (size_t)(first + r) * n;
-            at += (uint64_t)magnitude * length;
-            if (magnitude > few) {
-                *row++ = steps_of(of_row, v[r], from);
-                if (row == rows + 4) {
-                    step_four(rows, along);
-                    row = rows;
-                }
-            } else {
-                from &= part;
-                uint64_t end = (uint64_t)magnitude * length + from;
-                ehmn_step_few(of_row, along, v[r], from, (uint32_t)(end >> EHMN_EVENT_FRAC));
-            }
-        }
-    }
-    if (row > rows) {
-        while (row < rows + 4) {
-            *row++ = steps_of(rows->w, 0, 0); /* which stays as it is */
-        }
-        step_four(rows, along);
-    }
-    *passed = (uint32_t)at & part;
-    return (uint32_t)(at >> EHMN_EVENT_FRAC);
-}
 
 /* Bit k: v[k] is above zero, k below 32. */
 static inline uint32_t signs_of(const int32_t *v)
@@ -386,40 +175,35 @@ void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t c
 }
 
 /* One row after the other. */
-static void add_each(int32_t *v, const ehmn_rows *of, uint32_t token, const uint32_t *negative, uint32_t many)
+static void add_each(int32_t *v, const ehmn_rows *of, uint32_t token, uint32_t many, const uint32_t *drawn, uint32_t n)
 {
     memset(v, 0, 4u * (size_t)of->n);
     ehmn_add_weights(v, of->w + (size_t)token * of->n, of->n, (int32_t)many, of->scale[token], of->shift);
-    for (uint32_t s = 0, same; s < many; s += same) {
-        uint32_t row = negative[s];
-        same = ehmn_run_length(negative, many, s);
-        ehmn_add_weights(v, of->w + (size_t)row * of->n, of->n, -(int32_t)same, of->scale[row], of->shift);
+    for (const uint32_t *end = drawn + n; drawn < end; drawn++) {
+        uint32_t row = ehmn_drawn_token(*drawn);
+        int32_t factor = -ehmn_drawn_times(*drawn);
+        ehmn_add_weights(v, of->w + (size_t)row * of->n, of->n, factor, of->scale[row], of->shift);
     }
 }
 
 /* All at once, unless something could saturate or has too many fractional bits. */
-uint32_t ehmn_sum_rows(int32_t *v, const ehmn_rows *of, uint32_t token, const uint32_t *negative, uint32_t many)
+void ehmn_sum_rows(int32_t *v, const ehmn_rows *of, uint32_t token, uint32_t many, const uint32_t *drawn, uint32_t n)
 {
     ehmn_row rows[EHMN_MAX_NEGATIVES + 1u];
-    uint64_t most = 0; /* before the shift */
-    uint32_t count = 0, s = 0, row = token;
-    int32_t factor = (int32_t)many, shift = of->shift, within = shift > 0;
-    for (;;) {
-        most += 127u * (uint64_t)ehmn_abs(factor) * (uint32_t)of->scale[row];
-        within &= ehmn_neon_make_row(rows + count++, of->w + (size_t)row * of->n, factor, of->scale[row], shift);
-        if (s == many) {
-            break;
-        }
-        row = negative[s];
-        factor = -(int32_t)ehmn_run_length(negative, many, s);
-        s += (uint32_t)-factor;
+    int32_t shift = of->shift, within = shift > 0;
+    uint64_t most = (uint64_t)many * (uint32_t)of->scale[token]; /* before the shift, of weights of 1 */
+    within &= ehmn_neon_make_row(rows, of->w + (size_t)token * of->n, (int32_t)many, of->scale[token], shift);
+    for (uint32_t s = 0; s < n; s++) {
+        uint32_t row = ehmn_drawn_token(drawn[s]);
+        int32_t times = ehmn_drawn_times(drawn[s]), scale = of->scale[row];
+        most += (uint64_t)(uint32_t)times * (uint32_t)scale;
+        within &= ehmn_neon_make_row(rows + 1 + s, of->w + (size_t)row * of->n, -times, scale, shift);
     }
-    if (within && most >> shift < 1u << 30) {
-        (of->sum_rows != NULL ? of->sum_rows : ehmn_neon_sum_rows)(v, of->n, rows, count);
+    if (within && 127u * most >> shift < 1u << 30) {
+        (of->sum_rows != NULL ? of->sum_rows : ehmn_neon_sum_rows)(v, of->n, rows, n + 1u);
     } else {
-        add_each(v, of, token, negative, many);
+        add_each(v, of, token, many, drawn, n);
     }
-    return count;
 }
 
 /* sums[k] = p[0] + ... + p[k] of sixteen, four in each register. */
@@ -444,42 +228,57 @@ static inline uint32_t count_up_to(const uint32x4_t *sums, uint32_t v)
     return 0u - vaddvq_u32(vaddq_u32(low, high));
 }
 
-/* Probabilities of sixteen tokens, of which `left` are there; the others have none. */
-static inline void probabilities(const int16_t *logits, uint32_t left, int32_t max, uint32x4_t *p)
+/* The last logits, fewer than sixteen. Those after them change nothing: no quantile lies there. */
+static __attribute__((noinline)) const int16_t *fill_up(const int16_t *logits, uint32_t n, int16_t *last)
 {
-    int16_t some[16];
-    int16x8_t most = vdupq_n_s16((int16_t)max);
-    if (left < 16u) {
-        for (uint32_t i = 0; i < 16u; i++) {
-            some[i] = (int16_t)(i < left && logits[i] - max > INT16_MIN ? logits[i] - max : INT16_MIN);
-        }
-        logits = some;
-        most = vdupq_n_s16(0);
+    for (uint32_t i = 0; i < 16u; i++) {
+        last[i] = i < n ? logits[i] : INT16_MIN;
     }
-    const int16x8_t y[2] = {vqsubq_s16(vld1q_s16(logits), most), vqsubq_s16(vld1q_s16(logits + 8), most)};
-    ehmn_neon_exp2(y, 1, p);
+    return last;
 }
 
-void ehmn_find_quantiles(const int16_t *logits, uint32_t first, uint32_t end, int32_t max, uint64_t rest,
-                         ehmn_quantiles *q)
+/* As in plastic_loops.c, sixteen tokens at a time. */
+uint32_t ehmn_find_quantiles(const ehmn_probabilities *of, uint64_t ahead, uint64_t step, uint32_t n, uint32_t *drawn)
 {
-    uint64_t ahead = q->ahead;
-    uint32_t found = q->found;
-    for (uint32_t k = first; ahead < rest && found < q->n; k += 16u) {
-        uint32x4_t p[4], sums[4];
-        probabilities(logits + k, end - k, max, p);
-        uint32_t sum = vaddvq_u32(vaddq_u32(vaddq_u32(p[0], p[1]), vaddq_u32(p[2], p[3])));
-        if (ahead < sum) {
-            sum_up(p, sums);
-            for (; ahead < sum && found < q->n; ahead += q->step) {
-                q->tokens[found++] = k + count_up_to(sums, (uint32_t)ahead);
+    const int16x8_t most = vdupq_n_s16((int16_t)of->max);
+    const uint32_t *sum = of->sums;
+    const uint32_t whole = of->n & ~15u;
+    uint32_t found = UINT32_MAX, entry = UINT32_MAX; /* of which there is none yet */
+    int16_t last[16];
+    uint64_t rest = sum != NULL ? 0u : of->mass;
+    uint32_t k = 0, next = 0;
+    for (;;) {
+        if (ahead >= rest) {
+            for (ahead -= rest; ahead >= *sum; next += of->block) {
+                ahead -= *sum++;
             }
+            rest = *sum++;
+            k = next;
+            next += of->block;
         }
-        ahead -= sum;
-        rest -= sum;
+        uint32x4_t p[4], sums[4];
+        const int16_t *logits = k < whole ? of->logits + k : fill_up(of->logits + k, of->n - k, last);
+        const int16x8_t y[2] = {vqsubq_s16(vld1q_s16(logits), most), vqsubq_s16(vld1q_s16(logits + 8), most)};
+        ehmn_neon_exp2(y, 1, p);
+        uint32_t all = vaddvq_u32(vaddq_u32(vaddq_u32(p[0], p[1]), vaddq_u32(p[2], p[3])));
+        if (ahead < all) {
+            sum_up(p, sums);
+            do {
+                uint32_t token = k + count_up_to(sums, (uint32_t)ahead);
+                int same = token == ehmn_drawn_token(entry);
+                found += !same;
+                entry = (same ? entry : token) + EHMN_DRAWN_ONCE;
+                drawn[found] = entry;
+                ahead += step;
+                if (--n == 0) {
+                    return found + 1u;
+                }
+            } while (ahead < all);
+        }
+        ahead -= all;
+        rest -= all;
+        k += 16;
     }
-    q->found = found;
-    q->ahead = ahead - rest;
 }
 
 /* The upper words of products. */

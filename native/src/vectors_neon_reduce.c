@@ -176,6 +176,14 @@ void ehmn_rms_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_
     normalise(v, n, frac, eps_mantissa, eps_shift, NULL, out);
 }
 
+static __attribute__((noinline)) void scale_any_steps(int32_t *v, const int32_t *scale, uint32_t n, int32_t step,
+                                                      int32_t shift)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = ehmn_round_rarely((int64_t)(v[i] * step) * scale[i], shift);
+    }
+}
+
 /* As scale of kernels_neon.c, with the step before. */
 void ehmn_neon_scale_steps(int32_t *v, const int32_t *scale, uint32_t n, int32_t step, int32_t shift)
 {
@@ -194,8 +202,8 @@ void ehmn_neon_scale_steps(int32_t *v, const int32_t *scale, uint32_t n, int32_t
             vst1q_s32(v, vrshlq_s32(vqdmulhq_s32(vmulq_s32(vld1q_s32(v), steps), vld1q_s32(scale)), down));
         }
     }
-    for (uint32_t i = 0; i < n; i++) {
-        v[i] = ehmn_round_rarely((int64_t)(v[i] * step) * scale[i], shift);
+    if (n > 0) {
+        scale_any_steps(v, scale, n, step, shift);
     }
 }
 
