@@ -7,6 +7,7 @@ twice: each ends the run with `Violation`.
 
 import contextlib
 import random
+import re
 import socket
 import struct
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 
 from unicorn import (
     UC_ARCH_ARM,
+    UC_HOOK_CODE,
     UC_HOOK_MEM_WRITE,
     UC_MODE_MCLASS,
     UC_MODE_THUMB,
@@ -39,6 +41,7 @@ VTOR = 0xE000ED08
 PATIENCE_S = 30  # that the core may compute without sleeping
 CYCLES = 1000  # that the counter goes on from one look to the next
 BLANK = b"\xff"
+BARRIER = b"\xbf\xf3\x4f\x8f"  # dsb sy
 
 
 class Violation(AssertionError):
@@ -82,6 +85,7 @@ class Chip:
         self.uc.ctl_set_cpu_model(self.CPU)
         base, size = self.FLASH
         at, room = self.state
+        self._buffered = False
         for start, end in ((base, at), (at, at + room), (at + room, base + size)):
             if start < end:
                 writable = UC_PROT_WRITE if start == at and self.CPU_WRITES_FLASH else 0
@@ -93,6 +97,8 @@ class Chip:
         for start, size in (*self.PERIPHERALS, (PPB, PPB_BYTES)):
             self.uc.mmio_map(start, size, self._read, start, self._write, start)
         self.uc.hook_add(UC_HOOK_MEM_WRITE, self._flash_written, None, at, at + room - 1)
+        for found in re.finditer(re.escape(BARRIER), self.flash):
+            self.uc.hook_add(UC_HOOK_CODE, self._all_done, None, base + found.start(), base + found.start())
         self.prepare()
         self.off = False
         self.reset()
@@ -230,10 +236,16 @@ class Chip:
     def _flash_written(self, uc: Uc, access: int, address: int, size: int, value: int, data: Any) -> None:
         """Called before the core's write: what it does to the flash is settled when its controller is asked."""
         before = bytes(uc.mem_read(address, size))
+        self._buffered = True
         self._pending.append((address, before, (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")))
+
+    def _all_done(self, uc: Uc, address: int, size: int, data: Any) -> None:
+        """At a barrier: no store waits in a buffer any more."""
+        self._buffered = False
 
     def settle(self) -> None:
         """Let what the core has written since the last time happen to the flash."""
+        self.require(not self._buffered, "the flash's controller is asked while what was written is on its way")
         pending, self._pending = self._pending, []
         for address, before, value in pending:
             self.uc.mem_write(address, before if self.off else self.program(address, before, value))

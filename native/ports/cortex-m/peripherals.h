@@ -14,6 +14,14 @@
 #define NVIC_CLEAR_PENDING(n) REGISTER(0xE000E280u + 4u * ((n) / 32u))
 #define NVIC_BIT(n) (1u << (n) % 32u)
 
+/* Until all accesses before are done, and the instructions after are fetched with what they changed. A store to flash
+ * may wait in a buffer while a register of its controller is read, on another bus. Part of the function that calls it,
+ * which may have to lie in RAM. */
+__attribute__((always_inline)) static inline void memory_barrier(void)
+{
+    __asm__ volatile("dsb\n\tisb" ::: "memory");
+}
+
 /* Until the interrupt of a byte, or at once if one is pending. */
 static inline void wait_for_interrupt(void)
 {

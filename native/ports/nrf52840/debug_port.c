@@ -25,6 +25,7 @@ void debug_port_open(void)
         while (!NVMC_READY) {
         }
         UICR_APPROTECT = APPROTECT_OPEN; /* counts from the next start on */
+        memory_barrier();
         while (!NVMC_READY) {
         }
         NVMC_CONFIG = CONFIG_READ;

@@ -39,6 +39,7 @@ static int32_t program(void *context, uint32_t offset, const void *bytes, uint32
         uint32_t word = from[i] | (uint32_t)from[i + 1u] << 8 | (uint32_t)from[i + 2u] << 16
             | (uint32_t)from[i + 3u] << 24;
         REGISTER(BOARD_STATE_ADDRESS + offset + i) = word;
+        memory_barrier();
         while (!NVMC_READY) {
         }
     }

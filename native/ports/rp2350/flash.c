@@ -54,7 +54,7 @@ static int find(rom_functions *rom)
         return 0;
     }
     CPACR |= CPACR_REDUNDANCY;
-    __asm__ volatile("dsb\n\tisb" ::: "memory");
+    memory_barrier();
     lookup look = (lookup)(uintptr_t)*(const volatile uint16_t *)low(ROM_LOOKUP);
     rom->connect = (action)look(ROM_CODE('I', 'F'), ROM_SECURE_FUNCTION);
     rom->leave_reading = (action)look(ROM_CODE('E', 'X'), ROM_SECURE_FUNCTION);
@@ -73,7 +73,7 @@ IN_RAM static int operate(const rom_functions *rom, uint32_t flags, uint32_t add
     rom->leave_reading();
     int status = rom->operate(flags, address, count, page);
     rom->flush_cache();
-    __asm__ volatile("dsb\n\tisb" ::: "memory");
+    memory_barrier();
     read_again();
     return status;
 }

@@ -12,10 +12,10 @@ void timer_start(void)
 {
     SYST_RVR = SYST_MAX;
     SYST_CSR = CSR_ENABLE;
-    SYST_CVR = 0; /* any value clears it, and the next tick loads SYST_MAX */
+    SYST_CVR = 0; /* the next tick loads SYST_MAX */
 }
 
 uint32_t timer_read(void)
 {
-    return (SYST_MAX - SYST_CVR) & SYST_MAX; /* it counts down */
+    return (0u - SYST_CVR) & SYST_MAX; /* it counts down, and is 0 until the first tick */
 }
