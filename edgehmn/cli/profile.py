@@ -69,6 +69,7 @@ def targets_command(session: Session, names: tuple[str, ...]) -> Outcome:
     help="A board, a memristive tile (hermes, ...), or a profile of your own (FILE.toml); several times, or a,b.",
 )
 @click.option("--runtime-profile", help="Runtime of a .tflite, .onnx or .gguf that the estimate is for.")
+@click.option("--clock-hz", type=Number(min=1), help="Clock of the core of one --target, instead of its profile's.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write one self-contained page.")
 @click.option("--csv", type=click.Path(path_type=Path), help="Write totals and layers as CSV.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write tables as Markdown.")
@@ -112,6 +113,12 @@ def profile_command(session: Session, subjects: tuple[Path, ...], names: tuple[s
     if not wanted and not options["measured"]:
         raise UsageError("give --target NAME, one or several, or --measured; 'edgehmn targets' lists them")
     targets, tiles = _targets(wanted)
+    if options["clock_hz"] is not None:
+        from edgehmn.targets.clock import at_clock
+
+        if len(targets) != 1 or tiles:
+            raise UsageError("--clock-hz is of one board; give it as the only --target")
+        targets = [at_clock(targets[0], round(options["clock_hz"]))]
     if options["tiles"] is not None and not tiles:
         raise UsageError("--mapping, --cell-bits, --writes and --write-threshold are about tiles; give one as --target")
     for form, begin in zip(WRITERS, (HTML_BEGIN, CSV_BEGIN, MARKDOWN_BEGIN), strict=True):
@@ -188,6 +195,8 @@ def _anchor(session: Session, profile: Path, names: tuple[str, ...], options: di
     from edgehmn.targets.schema import read_target
 
     host, port, export = (options[key] for key in ("host", "port", "export"))
+    if options["clock_hz"] is not None:
+        raise UsageError("--clock-hz is of an estimate; --anchor measures at the clock that there is")
     if (port is None) != (export is None) or (port and (host or not names)):
         raise UsageError("a board on a line is measured with --port, --export and --target, and without --host")
 
