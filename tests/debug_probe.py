@@ -50,6 +50,7 @@ class Fault(Exception):
 class Debugged(Nrf52840):
     """The chip in the hands of a debugger: all of its flash may be written, by the rules of its controller."""
 
+    STORES_WAIT = False  # the algorithm that pyocd brings has no barrier
     wrong: int | None = None  # address of a word that keeps another bit than it is given
 
     @property

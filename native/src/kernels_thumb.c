@@ -10,13 +10,6 @@
 #define MOST_COLS 384u /* inputs of 8 bits that are made longer on the stack */
 #define UNUSED __attribute__((unused))
 
-static inline uint32_t load(const void *p)
-{
-    uint32_t v;
-    __builtin_memcpy(&v, p, 4); /* one instruction at any address, in freestanding code, too */
-    return v;
-}
-
 /* clang-format off */
 /* Two rows, at `row` and at the stride behind it: the one behind comes first, before `row` moves on. */
 #define TWO_ROWS(row, sum, sum_behind) \

@@ -104,6 +104,7 @@ class Chip:
         self.reset()
 
     CPU_WRITES_FLASH = True
+    STORES_WAIT = True  # in a buffer until a barrier, while registers are read
 
     def prepare(self) -> None:
         """More memory and hooks, after power-on."""
@@ -236,7 +237,7 @@ class Chip:
     def _flash_written(self, uc: Uc, access: int, address: int, size: int, value: int, data: Any) -> None:
         """Called before the core's write: what it does to the flash is settled when its controller is asked."""
         before = bytes(uc.mem_read(address, size))
-        self._buffered = True
+        self._buffered = self.STORES_WAIT
         self._pending.append((address, before, (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")))
 
     def _all_done(self, uc: Uc, address: int, size: int, data: Any) -> None:
