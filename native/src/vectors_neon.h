@@ -160,10 +160,6 @@ static inline int ehmn_neon_make_row(ehmn_row *row, const int8_t *w, int32_t fac
 /* As in kernels.h. */
 void ehmn_neon_sum_rows(int32_t *v, uint32_t n, const ehmn_row *rows, uint32_t count);
 
-/* vectors_reduce.c: what ehmn_rms_normalise begins and ends with. */
-uint64_t ehmn_scaled_eps(int32_t eps_mantissa, int32_t shift);
-int32_t ehmn_rms_factor(uint64_t sum, uint32_t n, int32_t *shift);
-
 /* ehmn_rms_normalise, and ehmn_shift_all by `down`. */
 void ehmn_neon_normalise(const int32_t *v, uint32_t n, int32_t frac, int32_t eps_mantissa, int32_t eps_shift,
                          const int32_t *down, int32_t *out);
