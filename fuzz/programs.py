@@ -1,6 +1,7 @@
 """The programs of the targets: built with clang, run as libFuzzer runs them."""
 
 import os
+import resource
 import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,8 @@ LINES = ("-fprofile-instr-generate", "-fcoverage-mapping")
 STRICT = ("-Wall", "-Wextra", "-Werror")
 ASAN = "detect_leaks=0:quarantine_size_mb=1:malloc_context_size=2:allocator_may_return_null=1"
 # An execution takes some 50 us; a machine with much else to do may let it wait for seconds.
-COMMON = ("-timeout=30", "-rss_limit_mb=1024", "-detect_leaks=0", "-entropic=0", "-print_final_stats=1", "-reload=0")
+MOST_MB = 1024  # that an execution may take
+COMMON = ("-timeout=30", "-detect_leaks=0", "-entropic=0", "-print_final_stats=1", "-reload=0")
 
 
 def compile_all(sources: Iterable[Path], flags: Iterable[str], folder: Path) -> None:
@@ -61,11 +63,16 @@ class FoundError(Exception):
     """A harness found something: what it said, and the input."""
 
 
+def memory_limit() -> str:
+    """libFuzzer asks the system for its peak, which on Linux begins with that of the process that starts it."""
+    return f"-rss_limit_mb={MOST_MB + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}"
+
+
 def libfuzzer(target: str, folder: Path, words: list[str]) -> list[str]:
     """Run a target's program; returns the lines that it says. Raises FoundError if it ends in a fault."""
     findings = folder / "findings"
     findings.mkdir(exist_ok=True)
-    program = [str(folder / f"fuzz_{target}"), *COMMON, f"-max_len={TARGETS[target].max_bytes}"]
+    program = [str(folder / f"fuzz_{target}"), *COMMON, memory_limit(), f"-max_len={TARGETS[target].max_bytes}"]
     done = subprocess.run(
         [*program, f"-artifact_prefix={findings}/{target}-", *words],
         env=os.environ | {"EHMN_FUZZ_MODELS": str(MODELS), "ASAN_OPTIONS": ASAN},

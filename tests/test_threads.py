@@ -74,7 +74,7 @@ def test_a_linux_board_with_several_threads(reference_image: bytes, reference: C
     image.write_bytes(reference_image)
     program, expected = build_server(), CoreModel(Image(reference_image))
     words = subprocess.run([program, image, "--listen", "0", "--threads", "65"], capture_output=True, text=True)
-    assert words.returncode == 1 and "threads" in words.stderr
+    assert words.returncode == 2 and "threads" in words.stderr
     with Server(image, command=[program, "--threads", "3"]) as server:
         board = DeviceRuntime(server.url)
         assert np.array_equal(board.process(ids, learn=True), expected.process(ids, learn=True))
