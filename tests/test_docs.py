@@ -41,6 +41,12 @@ def test_readme_table_is_generated_from_the_committed_results(bench: ModuleType)
     assert shown == bench.readme_table(results).strip()
 
 
+def test_tables_of_the_plan_are_generated_from_the_committed_results(bench: ModuleType) -> None:
+    r = json.loads(bench.RESULTS.read_text("utf-8"))
+    tables = bench.markdown({part: r[part] for part in ("p0", "p1", "p2", "p3")})
+    assert bench.RESULTS.with_name("evaluation.md").read_text("utf-8") == f"# The evaluation plan\n\n{tables}\n"
+
+
 def test_readme_table_of_speed_is_generated_from_the_committed_results() -> None:
     shown = README.split(speed.BEGIN)[1].split(speed.END)[0].strip()
     assert shown == speed.readme_table(json.loads((speed.RESULTS / "speed.json").read_text("utf-8"))).strip()
