@@ -1,8 +1,10 @@
 """One session with a board on a serial line, or on anything that pyserial opens as one."""
 
+import errno
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +19,8 @@ FIRST_WAIT_S = 1.0  # for an answer before the request is repeated; each further
 SLOWEST_LINE = 1000.0  # bytes per second
 UNIX, SOCKET = "unix://", "socket://"
 WRITE_S = 10.0  # for a frame to leave this machine
+TAKEN = (errno.EAGAIN, errno.EBUSY)  # what opening a serial port fails with that another program has locked
+FREE_S = 2.0  # to wait for such a one: a look at a device takes less
 
 _MEANING = {
     lib.EHMN_WIRE_E_COMMAND: "its firmware does not know this command; flash it with this edgehmn",
@@ -107,7 +111,7 @@ class Link:
         if answer is None:
             raise DeviceError(
                 f"{self.url}: nothing answered in {self._timeout_s:g} s; check that a board with edgehmn's "
-                "firmware is there, at this baud rate"
+                "firmware is there, at this baud rate, and that no other program talks to it"
             )
         if answer.version != lib.EHMN_WIRE_VERSION or answer.status != lib.EHMN_OK:
             raise DeviceError(
@@ -188,6 +192,18 @@ def _check_address(url: str) -> None:
         raise UsageError(f"{url}: no address; give socket://HOST:PORT, with a port from 1 to 65535")
 
 
+def _when_free(open_port: Callable[[], Any]) -> Any:
+    """Open a port, and wait a little where another program has it."""
+    deadline = time.monotonic() + FREE_S
+    while True:
+        try:
+            return open_port()
+        except OSError as e:
+            if e.errno not in TAKEN or time.monotonic() >= deadline:
+                raise
+        time.sleep(POLL_S)
+
+
 def _open(url: str, baudrate: int) -> Any:
     if url.startswith(UNIX):
         try:
@@ -202,9 +218,13 @@ def _open(url: str, baudrate: int) -> Any:
     except ImportError as e:
         raise DependencyError(f"pyserial cannot be imported ({e}); pip install 'edgehmn[device]'") from e
     try:
-        return serial.serial_for_url(url, baudrate=baudrate, timeout=POLL_S, write_timeout=WRITE_S)
+        return _when_free(
+            lambda: serial.serial_for_url(url, baudrate=baudrate, timeout=POLL_S, write_timeout=WRITE_S, exclusive=True)
+        )
     except ValueError as e:
         raise UsageError(f"{url}: no port or URL that pyserial understands ({e})") from e
     except OSError as e:
+        if e.errno in TAKEN:
+            raise DeviceError(f"{url}: another program has it; end that one, or wait for its end") from e
         present = ", ".join(sorted(p.device for p in list_ports.comports())) or "none"
         raise DeviceError(f"{url}: cannot be opened ({e}); serial ports of this machine: {present}") from e
