@@ -28,7 +28,7 @@ def _command(name: str, method: str, text: str) -> click.Command:
         from edgehmn.runtime.device import DeviceRuntime
         from edgehmn.runtime.over_ssh import reached
 
-        with reached(port) as url, closing(DeviceRuntime(url)) as device:
+        with reached(port, aside=name == "stored") as url, closing(DeviceRuntime(url)) as device:
             act: Callable[[], Any] = getattr(device, method)
             state = act()
         result = asdict(state) | {"provisional": state.provisional, "applied": state.applied}
