@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from edgehmn.core import check, ffi, lib
 from edgehmn.device import wire
-from edgehmn.device.wire import Frame, Identity
+from edgehmn.device.wire import DeviceCounts, Frame, Identity, StoredState
 from edgehmn.errors import DependencyError, DeviceError, FlashError, LinkLostError, UsageError
 
 POLL_S = 0.1  # how often a wait for bytes looks at the clock
@@ -91,6 +91,17 @@ class Link:
         if expect is not None and len(answer.payload) != expect:
             raise DeviceError(f"{self.url}: answer of {len(answer.payload)} bytes instead of {expect}; flash it anew")
         return answer.payload
+
+    def counts(self) -> DeviceCounts:
+        """What the board has done since it started."""
+        size = ffi.sizeof("ehmn_wire_counts")
+        return DeviceCounts.from_payload(self.request(lib.EHMN_WIRE_COUNTS, expect=size))
+
+    def stored(self) -> StoredState | None:
+        """What the board keeps in its flash; None if it has none for that."""
+        size = ffi.sizeof("ehmn_wire_state")
+        state = StoredState.from_payload(self.request(lib.EHMN_WIRE_STATE, expect=size))
+        return None if state.status == lib.EHMN_WIRE_E_NO_FLASH else state
 
     def restart(self) -> None:
         """Start the board anew and begin another session. Raises DeviceError if it does not come back."""
