@@ -32,6 +32,7 @@ SKIPPED = {
     "emulate": "does not end",
     "demo": "compiles firmware",
     "flash": "needs a board",
+    "monitor": "needs a board",
 }
 
 

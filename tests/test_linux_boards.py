@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from edgehmn.device.flash.ssh import FOLDER, IMAGE, SERVER, STATE
 from edgehmn.errors import LinkLostError
 from edgehmn.runtime.device import DeviceRuntime
 from tests.command_line import Result
@@ -30,6 +31,11 @@ def test_it_learns_keeps_and_forgets(
     stored = run_cli("state", "stored", *PORT).result
     assert (stored["sequence"], stored["provisional"]) == (1, False)
     assert run_cli("state", "store", *PORT).result["provisional"], "the same once more, to be confirmed by hand"
+    looks = run_cli("monitor", "--host", "board", "--every", "0.1", "--count", "2", "--json").result["looks"]
+    stored = [*(each["stored"] for each in looks), *(run_cli("state", "stored", *PORT).result for _ in range(2))]
+    assert [state["trials"] for state in stored] == [1] * 4, "a look is no start that counts: three of these end it"
+    assert all(state["provisional"] for state in stored)
+    assert {p.name for p in (linux / FOLDER).iterdir()} == {SERVER, IMAGE, STATE}
     run_cli("personalise", tiny_export, short_text, *THERE, "--json", "--save-state", "more")
     said = run_cli("run", tiny_export, "abc", "-n", "8", *THERE, "--json").result["text"]
     assert run_cli("run", tiny_export, "abc", "-n", "8", "--load-state", "more", "--json").result["text"] == said

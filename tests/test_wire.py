@@ -1,6 +1,7 @@
 """The serial line: frames out of any bytes, and a session that survives whatever the line does."""
 
 import itertools
+import os
 import socket
 import threading
 import zlib
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import serial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -332,3 +334,21 @@ def test_a_port_that_is_not_there_is_a_device_error(tmp_path: Path) -> None:
             Link(missing)
     with pytest.raises(UsageError):
         Link("nonsense://x")
+
+
+def test_a_serial_port_that_another_program_has_is_left_alone(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
+    """As ours is by others of edgehmn: a port has one program at a time. It is waited for a little, as for a look."""
+    master, slave = os.openpty()
+    name = os.ttyname(slave)
+    monkeypatch.setattr(link_module, "FREE_S", 0.2)
+    with serial.Serial(name, exclusive=True), pytest.raises(DeviceError, match="another program has it"):
+        Link(name, timeout_s=0.3)
+    monkeypatch.setattr(link_module, "FREE_S", 10.0)
+    held = serial.Serial(name, exclusive=True)
+    timer = threading.Timer(0.3, held.close)
+    timer.start()
+    with pytest.raises(DeviceError, match="nothing answered"):  # nobody is at the other end, but the port was free
+        Link(name, timeout_s=0.3)
+    timer.join()
+    os.close(master)
+    os.close(slave)

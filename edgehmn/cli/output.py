@@ -83,15 +83,17 @@ def say(message: str) -> None:
         click.echo("".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in message), err=True)
 
 
-def write_stdout(text: str) -> None:
-    """Print a line. That the reader has gone, as `head` does, is no error; a full disk is CannotWriteError."""
+def write_stdout(text: str) -> bool:
+    """Print a line; returns whether it has a reader. That he has gone, as `head` does, is no error; a full disk is
+    CannotWriteError."""
     if sys.stdout is None:  # `>&-`
         raise CannotWriteError("standard output: is closed")
     try:
         click.echo(text)
         sys.stdout.flush()
+        return True
     except BrokenPipeError:
-        return
+        return False
     except OSError as e:
         raise CannotWriteError(f"standard output: cannot be written ({e.strerror})") from e
 

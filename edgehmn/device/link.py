@@ -1,15 +1,17 @@
 """One session with a board on a serial line, or on anything that pyserial opens as one."""
 
+import errno
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 from edgehmn.core import check, ffi, lib
 from edgehmn.device import wire
-from edgehmn.device.wire import Frame, Identity
+from edgehmn.device.wire import DeviceCounts, Frame, Identity, StoredState
 from edgehmn.errors import DependencyError, DeviceError, FlashError, LinkLostError, UsageError
 
 POLL_S = 0.1  # how often a wait for bytes looks at the clock
@@ -17,6 +19,8 @@ FIRST_WAIT_S = 1.0  # for an answer before the request is repeated; each further
 SLOWEST_LINE = 1000.0  # bytes per second
 UNIX, SOCKET = "unix://", "socket://"
 WRITE_S = 10.0  # for a frame to leave this machine
+TAKEN = (errno.EAGAIN, errno.EBUSY)  # what opening a serial port fails with that another program has locked
+FREE_S = 2.0  # to wait for such a one: a look at a device takes less
 
 _MEANING = {
     lib.EHMN_WIRE_E_COMMAND: "its firmware does not know this command; flash it with this edgehmn",
@@ -88,6 +92,17 @@ class Link:
             raise DeviceError(f"{self.url}: answer of {len(answer.payload)} bytes instead of {expect}; flash it anew")
         return answer.payload
 
+    def counts(self) -> DeviceCounts:
+        """What the board has done since it started."""
+        size = ffi.sizeof("ehmn_wire_counts")
+        return DeviceCounts.from_payload(self.request(lib.EHMN_WIRE_COUNTS, expect=size))
+
+    def stored(self) -> StoredState | None:
+        """What the board keeps in its flash; None if it has none for that."""
+        size = ffi.sizeof("ehmn_wire_state")
+        state = StoredState.from_payload(self.request(lib.EHMN_WIRE_STATE, expect=size))
+        return None if state.status == lib.EHMN_WIRE_E_NO_FLASH else state
+
     def restart(self) -> None:
         """Start the board anew and begin another session. Raises DeviceError if it does not come back."""
         with suppress(LinkLostError):  # if the answer was lost, its repetition asks a board that has restarted
@@ -107,7 +122,7 @@ class Link:
         if answer is None:
             raise DeviceError(
                 f"{self.url}: nothing answered in {self._timeout_s:g} s; check that a board with edgehmn's "
-                "firmware is there, at this baud rate"
+                "firmware is there, at this baud rate, and that no other program talks to it"
             )
         if answer.version != lib.EHMN_WIRE_VERSION or answer.status != lib.EHMN_OK:
             raise DeviceError(
@@ -188,6 +203,18 @@ def _check_address(url: str) -> None:
         raise UsageError(f"{url}: no address; give socket://HOST:PORT, with a port from 1 to 65535")
 
 
+def _when_free(open_port: Callable[[], Any]) -> Any:
+    """Open a port, and wait a little where another program has it."""
+    deadline = time.monotonic() + FREE_S
+    while True:
+        try:
+            return open_port()
+        except OSError as e:
+            if e.errno not in TAKEN or time.monotonic() >= deadline:
+                raise
+        time.sleep(POLL_S)
+
+
 def _open(url: str, baudrate: int) -> Any:
     if url.startswith(UNIX):
         try:
@@ -202,9 +229,13 @@ def _open(url: str, baudrate: int) -> Any:
     except ImportError as e:
         raise DependencyError(f"pyserial cannot be imported ({e}); pip install 'edgehmn[device]'") from e
     try:
-        return serial.serial_for_url(url, baudrate=baudrate, timeout=POLL_S, write_timeout=WRITE_S)
+        return _when_free(
+            lambda: serial.serial_for_url(url, baudrate=baudrate, timeout=POLL_S, write_timeout=WRITE_S, exclusive=True)
+        )
     except ValueError as e:
         raise UsageError(f"{url}: no port or URL that pyserial understands ({e})") from e
     except OSError as e:
+        if e.errno in TAKEN:
+            raise DeviceError(f"{url}: another program has it; end that one, or wait for its end") from e
         present = ", ".join(sorted(p.device for p in list_ports.comports())) or "none"
         raise DeviceError(f"{url}: cannot be opened ({e}); serial ports of this machine: {present}") from e

@@ -1,6 +1,6 @@
 """Frames of the serial line: the C core's own parser and structs, as Python values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,24 @@ class Identity:
             delta_version=raw.delta_version,
             tick_hz=raw.tick_hz,
         )
+
+
+@dataclass(frozen=True)
+class DeviceCounts:
+    """What a device has done since it started: ehmn_wire_counts."""
+
+    steps: int = 0
+    learned: int = 0
+    writes: int = 0
+    macs: int = 0
+    step_ticks: int = 0
+    learn_ticks: int = 0
+    rollbacks: int = 0
+
+    @classmethod
+    def from_payload(cls, payload: bytes) -> "DeviceCounts":
+        raw = unpack("ehmn_wire_counts", payload)
+        return cls(**{field.name: getattr(raw, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)

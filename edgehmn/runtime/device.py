@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,10 +48,10 @@ class DeviceRuntime:
             self._link = Link(port, baudrate=baudrate, timeout_s=timeout_s)
             stack.callback(self._link.close)
             self.identity = self._link.identity
-            _check_image(self.identity, port)
+            check_image(self.identity, port)
             self.image_id = self.identity.image_id
             self.reset()
-            self._start = self._raw_counts()
+            self._start = self._link.counts()
             self._resources = stack.pop_all()
 
     @classmethod
@@ -190,9 +189,8 @@ class DeviceRuntime:
 
     def stored(self) -> StoredState:
         """What the board keeps in its flash."""
-        size = ffi.sizeof("ehmn_wire_state")
-        state = StoredState.from_payload(self._link.request(lib.EHMN_WIRE_STATE, expect=size))
-        if state.status == lib.EHMN_WIRE_E_NO_FLASH:
+        state = self._link.stored()
+        if state is None:
             raise DeviceError(f"{self.identity.board} has no flash for what it learned; save that on this host")
         return state
 
@@ -250,7 +248,7 @@ class DeviceRuntime:
         self._link.request(lib.EHMN_WIRE_LOAD, wire.words(len(delta)), subject="delta")
 
     def counts(self) -> Counts:
-        now, start = self._raw_counts(), self._start
+        now, start = self._link.counts(), self._start
         per_second = self._instructions_per_second
         ticks = (now.step_ticks - start.step_ticks, now.learn_ticks - start.learn_ticks)
         step, learn = (
@@ -269,10 +267,6 @@ class DeviceRuntime:
     def close(self) -> None:
         self._resources.close()
 
-    def _raw_counts(self) -> Any:
-        struct = "ehmn_wire_counts"
-        return wire.unpack(struct, self._link.request(lib.EHMN_WIRE_COUNTS, expect=ffi.sizeof(struct)))
-
 
 def _q8(temperature: float) -> int:
     q8 = round(temperature * TEMPERATURE_ONE)
@@ -281,7 +275,9 @@ def _q8(temperature: float) -> int:
     return q8
 
 
-def _check_image(identity: wire.Identity, port: str) -> None:
+def check_image(identity: wire.Identity, port: str) -> None:
+    """Raises InvalidFileError if the board's image is missing or damaged, DoesNotFitError if it has too little memory
+    for it."""
     if identity.image_status == lib.EHMN_E_MAGIC:
         raise InvalidFileError(f"{port}: {identity.board} holds no image; flash one")
     if identity.image_status == lib.EHMN_E_ARENA:

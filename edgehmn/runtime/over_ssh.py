@@ -13,16 +13,16 @@ SCHEME = "ssh://"
 
 
 @contextlib.contextmanager
-def reached(port: str) -> Iterator[str]:
+def reached(port: str, *, aside: bool = False) -> Iterator[str]:
     """Where a device answers: `port` itself, or the near end of a line to the server that ssh://USER@NAME starts.
-    Raises DeviceError if there is none."""
+    aside: that one works on a copy of what is stored there. Raises DeviceError if there is none."""
     if not port.startswith(SCHEME):
         yield port
         return
     name = port.removeprefix(SCHEME)
     if not name or name.startswith("-"):
         raise DeviceError(f"{port}: names no machine; give ssh://USER@NAME")
-    board, place = LinuxBoard(), Place(name, "Linux")
+    board, place = LinuxBoard(aside=aside), Place(name, "Linux")
     with contextlib.ExitStack() as stack:
         try:
             url = stack.enter_context(board.running(place, None))

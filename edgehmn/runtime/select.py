@@ -49,9 +49,7 @@ def open_runtime(
         raise UsageError("--provider is what onnxruntime computes with: it goes with --runtime onnx")
     if threads > 1 and runtime != "host":
         raise UsageError("--threads is for the core on this machine: it goes with --runtime host")
-    if host is not None and port is not None:
-        raise UsageError("--host reaches a Linux board by ssh, --port any other device: give one of them")
-    port = port if host is None else f"ssh://{host}"
+    port = port_of(port, host)
     if (port is not None) != (runtime == "device"):
         raise UsageError("--port, or --host, and --runtime device go together: name the device's port")
     if banks > 1 and runtime in ("emulator", "device", "tile"):
@@ -73,6 +71,13 @@ def open_runtime(
         yield core
     else:
         yield encoder_runtime(runtime, export.folder, export.image, seed, provider, banks)
+
+
+def port_of(port: str | None, host: str | None) -> str | None:
+    """The port that --port or --host names, if one of them does. Raises UsageError if both do."""
+    if host is not None and port is not None:
+        raise UsageError("--host reaches a Linux board by ssh, --port any other device: give one of them")
+    return port if host is None else f"ssh://{host}"
 
 
 def open_tiles(image: Image, target: str, seed: int, setup: "TileSetup | None" = None) -> Runtime:

@@ -16,6 +16,9 @@ from edgehmn.errors import DeviceError, FlashError
 INSTALL_LINE = "sudo apt-get install openssh-client"
 FOLDER = ".local/share/edgehmn"  # below the home there
 SERVER, IMAGE, STATE = "edgehmn-device", "model.ehmn", "state"
+# For a shell: a copy of the state without a name, which goes with the last process that has it open.
+COPIED = "/proc/self/fd/3"
+COPY = f"c={STATE}.$$ && {{ [ ! -e {STATE} ] || cp {STATE} $c || {{ rm -f $c; exit 1; }}; }} && exec 3<>$c && rm $c"
 ASK_S = 30.0
 START_S = 10.0
 PORTS = range(20000, 60000)
@@ -28,9 +31,10 @@ class LinuxBoard:
 
     ready = "name it with --port USER@HOST"
 
-    def __init__(self, limit_s: float | None = None, *, folder: str = FOLDER) -> None:
-        """folder: of plain letters, below the home there."""
-        self._folder = folder
+    def __init__(self, limit_s: float | None = None, *, folder: str = FOLDER, aside: bool = False) -> None:
+        """folder: of plain letters, below the home there. aside: what runs there works on a copy of what is stored,
+        which is gone with it: its start is no trial of a provisional state."""
+        self._folder, self._aside = folder, aside
         self._program = program("ssh", INSTALL_LINE)
         self._limit_s = limit_s
         self._machine = ""  # of the place that was asked last
@@ -98,7 +102,10 @@ class LinuxBoard:
     def _start(self, place: Place) -> tuple[Companion, int]:
         """The server by ssh, with ports of our choice, and the one here."""
         far, near = random.choice(PORTS), random.choice(PORTS)
-        there = f"cd {self._folder} && exec ./{SERVER} {IMAGE} --listen {far} --state {STATE}"
+        serve = f"exec ./{SERVER} {IMAGE} --listen {far} --state"
+        there = f"cd {self._folder} && {serve} {STATE}"
+        if self._aside:
+            there = f"sh -c {shlex.quote(f'cd {self._folder} && {COPY} && {serve} {COPIED}')}"
         words = [*self._words(), "-L", f"127.0.0.1:{near}:127.0.0.1:{far}", "-tt", place.name, there]
         pipe = subprocess.PIPE
         return Companion(words, stdin=pipe, stdout=pipe, stderr=pipe), near
