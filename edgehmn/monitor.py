@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 from edgehmn.device.boards import machines
 from edgehmn.device.emulator import INSTRUCTIONS_PER_SECOND
@@ -88,7 +88,7 @@ def look(port: str, timeout_s: float) -> Look:
         except EdgeHMNError as e:
             problem = str(e).removeprefix(f"{port}: ")
         counts = link.counts() if problem is None else None
-        return Look(datetime.now(UTC), time.monotonic(), link.identity, problem, counts, link.stored())
+        return Look(datetime.now(timezone.utc), time.monotonic(), link.identity, problem, counts, link.stored())
 
 
 def watch(
