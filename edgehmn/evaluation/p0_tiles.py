@@ -63,6 +63,19 @@ def p0_tiles(run: Run, name: str, text: str, ids: Ids, settings: dict[str, Any])
     return result | summary(parts, len(ids), lambda total: figures_of(total, ids, text))
 
 
+_chips: "Chips"  # of a process of the pool. With each seed they would fill its pipe, in which an interrupt then waits.
+
+
+def _begin(chips: "Chips") -> None:
+    global _chips
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal comes to all of them
+    _chips = chips
+
+
+def _part(seed: int) -> dict[str, Any]:
+    return _chips.part(seed)
+
+
 @contextmanager
 def _at_once(
     chips: "Chips", seeds: list[int], jobs: int, progress: Progress
@@ -73,9 +86,8 @@ def _at_once(
         yield lambda seed: chips.part(seed, progress)
         return
     others, context = set(multiprocessing.active_children()), multiprocessing.get_context("spawn")
-    ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal comes to all of them
-    with ProcessPoolExecutor(min(jobs, len(seeds)), context, signal.signal, ignore) as pool:
-        running = {seed: pool.submit(chips.part, seed) for seed in seeds}
+    with ProcessPoolExecutor(min(jobs, len(seeds)), context, _begin, (chips,)) as pool:
+        running = {seed: pool.submit(_part, seed) for seed in seeds}
 
         def part(seed: int) -> dict[str, Any]:
             found = running[seed].result()
