@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from edgehmn.export.pipeline import DEFAULT_LIMITS
 from edgehmn.learn import Personalisation
 from edgehmn.runtime.protocol import Counts
 from edgehmn.runtime.select import DEFAULT_BOARD, DEFAULT_TILE
-from tests.command_line import edgehmn, finish, process, program, texts
+from tests.command_line import edgehmn, finish, process, program, texts, wait_for
 
 ENVELOPE = {"edgehmn", "schema", "command", "status", "error", "result"}
 KINDS = {"image", "onnx", "tflite", "c", "tokenizer", "vectors"}
@@ -526,10 +525,3 @@ def test_nohup_is_heeded(tiny_export: Path, tmp_path: Path) -> None:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir()}
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
