@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgehmn.cli import main
+import click
+
+from edgehmn.cli import cli, main
 
 
 @dataclass(frozen=True)
@@ -92,3 +96,18 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+
+
+def check_understood(words: list[str]) -> None:
+    """A command with its arguments, as a document writes them: one that exists and takes them. Nothing is run."""
+    group: click.Command | None = cli
+    while isinstance(group, click.Group):
+        name, *words = words
+        group = group.get_command(click.Context(cli), name)
+    assert group is not None, name
+    group.make_context(name, words)
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """The words behind `edgehmn` of each line that begins with it."""
+    return [shlex.split(line, comments=True)[1:] for line in re.findall(r"^edgehmn .*", text, re.M)]

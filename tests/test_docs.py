@@ -12,15 +12,14 @@ from pathlib import Path
 from shutil import which
 from types import ModuleType
 
-import click
 import pytest
 
 from bench import speed
 from edgehmn.checkpoint import Checkpoint
-from edgehmn.cli import COMMANDS, HELP, cli
+from edgehmn.cli import COMMANDS, HELP
 from edgehmn.core import Image
 from edgehmn.errors import EXIT_CODES
-from tests.command_line import Result
+from tests.command_line import Result, check_understood, commands_in
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -104,15 +103,10 @@ def test_every_command_has_help() -> None:
 
 def test_commands_of_the_readme_are_understood() -> None:
     """With all of their arguments, as they stand there."""
-    lines = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^edgehmn .*", README, re.M)]
+    lines = commands_in(README)
     assert len({words[0] for words in lines}) > 10
     for words in lines:
-        group: click.Command | None = cli
-        while isinstance(group, click.Group):
-            name, *words = words
-            group = group.get_command(click.Context(cli), name)
-        assert group is not None, name
-        group.make_context(name, words)
+        check_understood(words)
 
 
 @pytest.mark.skipif(which("arm-none-eabi-gcc") is None, reason="not run here: arm-none-eabi-gcc missing")

@@ -1,23 +1,16 @@
 """docs/personalising.md does what it says: its commands run in their order, and print what it shows."""
 
 import re
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-import click
 import pytest
 
-from edgehmn.cli import cli
 from edgehmn.texts import PERSONAL, shipped
-from tests.command_line import Result
+from tests.command_line import Result, check_understood, commands_in
 
 GUIDE = (Path(__file__).resolve().parents[1] / "docs" / "personalising.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", GUIDE, re.M | re.S)  # language, text
-
-
-def commands(block: str) -> list[list[str]]:
-    return [shlex.split(line, comments=True)[1:] for line in re.findall(r"^edgehmn .*", block, re.M)]
 
 
 def test_the_guide_does_what_it_says(
@@ -30,11 +23,11 @@ def test_the_guide_does_what_it_says(
     for language, block in BLOCKS:
         if language == "python":
             exec(compile(block, "docs/personalising.md", "exec"), {})
-        elif language == "" and not commands(block):
+        elif language == "" and not commands_in(block):
             missing = [line for line in block.splitlines() if " ".join(line.split()) not in " ".join(said.split())]
             assert not missing, f"not printed: {missing}"
         elif language == "":
-            for words in commands(block):
+            for words in commands_in(block):
                 done = run_cli(*words)
                 assert done.code == 0, (words, done.err)
                 said = done.out
@@ -42,12 +35,7 @@ def test_the_guide_does_what_it_says(
 
 
 def test_what_needs_a_board_is_spelled_right() -> None:
-    lines = [words for language, block in BLOCKS if language == "text" for words in commands(block)]
+    lines = [words for language, block in BLOCKS if language == "text" for words in commands_in(block)]
     assert len(lines) > 5
     for words in lines:
-        group: click.Command | None = cli
-        while isinstance(group, click.Group):
-            name, *words = words
-            group = group.get_command(click.Context(cli), name)
-        assert group is not None, name
-        group.make_context(name, words)
+        check_understood(words)
